@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Package definition for colcon (ament_python) and pip.
+
+Evaluated by colcon while it looks for packages, so nothing here imports torch, ROS or the package
+itself, and nothing is compiled (``--symlink-install`` skips custom build steps).
+"""
+
+from glob import glob
+from os import path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+NAME = "tracker_ros"
+HERE = path.dirname(path.abspath(__file__))
+MANIFEST = ElementTree.parse(path.join(HERE, "package.xml")).getroot()
+
+
+def files(pattern):
+    """Return the regular files that match ``pattern``, relative to this folder and sorted."""
+    found = glob(pattern, root_dir=HERE)
+    return sorted(name for name in found if path.isfile(path.join(HERE, name)))
+
+
+def share(folder=""):
+    """Return where ``folder`` is installed: ``share/tracker_ros/<folder>``."""
+    return path.join("share", NAME, folder) if folder else path.join("share", NAME)
+
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext("version"),
+    description=" ".join(MANIFEST.findtext("description").split()),
+    license="Apache-2.0",
+    maintainer=MANIFEST.findtext("maintainer"),
+    maintainer_email=MANIFEST.find("maintainer").get("email"),
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed", "weights/*", "cuda/kernels/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (share(), ["package.xml"]),
+        *(
+            (share(folder), files(f"{folder}/*"))
+            for folder in ("launch", "config", "recipes")
+            if files(f"{folder}/*")
+        ),
+    ],
+    # PyTorch is left to the machine: the right build depends on its GPU (docs/models.md).
+    install_requires=["setuptools", "numpy", "pyyaml", "tqdm"],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "track = tracker_ros.nodes.track:main",
+            "video = tracker_ros.nodes.video:main",
+            "select_target = tracker_ros.nodes.select_target:main",
+            "tracker-ros = tracker_ros.cli.main:main",
+        ],
+    },
+)
