@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drawing a target, its state and its response map on RGB images.
+
+Everything here takes and returns RGB ``uint8`` arrays of shape (H, W, 3) and never writes into
+its inputs. Sizes follow the image, so that a 320×240 and a 1080p picture look alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from tracker_ros.target_state import TargetState
+from tracker_ros.tracker import TrackResult
+
+RGB = tuple[int, int, int]
+
+STATE_COLOURS: dict[TargetState, RGB] = {
+    TargetState.IDLE: (170, 178, 189),
+    TargetState.LOADING: (86, 156, 255),
+    TargetState.TRACKING: (64, 222, 128),
+    TargetState.UNCERTAIN: (255, 190, 60),
+    TargetState.LOST: (255, 84, 84),
+}
+"""One colour per state, used for the box, the tag and the status strip."""
+
+_INK: RGB = (14, 17, 22)
+_PAPER: RGB = (240, 243, 247)
+_SUPERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    """Line widths and text heights, in pixels, for one image size."""
+
+    line: int
+    text: int
+    margin: int
+
+    @staticmethod
+    def for_image(height: int, width: int) -> _Metrics:
+        unit = min(height, width * 3 / 4) / 240.0
+        return _Metrics(
+            line=max(2, round(1.5 * unit**0.8)),
+            text=max(10, round(12 * unit**0.8)),
+            margin=max(3, round(4 * unit**0.85)),
+        )
+
+
+def draw_target(
+    image_rgb: np.ndarray,
+    result: TrackResult | None,
+    *,
+    target_id: str = "",
+    label: str = "",
+    state: TargetState = TargetState.TRACKING,
+    rate_hz: float | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw box, id, label, score, state and rate on a copy of an image.
+
+    The box has the colour of the state; it is dashed while the target is lost (the last place
+    it was thought to be). A mask, where the result has one, tints the target.
+
+    Args:
+        image_rgb: (H, W, 3) uint8, RGB.
+        result: What the tracker said of this very image, or None when there is no target.
+        target_id: Identifier shown in the tag, e.g. ``"3"``; empty for none.
+        label: What the target is, e.g. ``"person"``; empty for none.
+        state: State shown in the status strip; decides the colour.
+        rate_hz: Frames tracked per second, or None to leave it out.
+        scale: Size of the drawing relative to the image; below 1 the image is shrunk first.
+
+    Returns:
+        A new RGB uint8 image of shape (round(H·scale), round(W·scale), 3).
+
+    Raises:
+        ValueError: If the image is not (H, W, 3) uint8 or the scale is not positive.
+    """
+    canvas = _scaled_copy(image_rgb, scale)
+    height, width = canvas.shape[:2]
+    metrics = _Metrics.for_image(height, width)
+    state = TargetState(state)
+    colour = STATE_COLOURS[state]
+
+    if result is not None and state is not TargetState.IDLE:
+        if result.mask is not None:
+            _tint(canvas, result.mask, colour)
+        corners = _corners(result.box, width / image_rgb.shape[1], height / image_rgb.shape[0])
+        if corners is not None:
+            _draw_box(canvas, corners, colour, metrics, dashed=state is TargetState.LOST)
+            tag = " ".join(
+                part
+                for part in (f"#{target_id}" if target_id else "", label, f"{result.score:.2f}")
+                if part
+            )
+            _draw_tag(canvas, tag, corners, colour, metrics)
+    _draw_status(canvas, state, result, rate_hz, metrics)
+    return canvas
+
+
+def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Turn a response map into a picture: dark where nothing answers, bright at the peak.
+
+    Args:
+        score_map: (h, w) float array, values in [0, 1]; values outside are clipped and
+            non-finite ones count as 0.
+        size: Width and height of the picture in pixels.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
+
+    Raises:
+        ValueError: If the map is not two-dimensional and non-empty, or the size not positive.
+    """
+    values: np.ndarray = np.asarray(score_map, dtype=np.float32)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(
+            f"score_map has shape {values.shape}; pass one two-dimensional map, (h, w)"
+        )
+    width, height = (int(side) for side in size)
+    if width < 1 or height < 1:
+        raise ValueError(f"size is {size}; width and height must be at least 1 pixel")
+    values = np.where(np.isfinite(values), values, 0.0).astype(np.float32)
+    shrinking = width < values.shape[1] or height < values.shape[0]
+    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    values = cv2.resize(np.clip(values, 0.0, 1.0), (width, height), interpolation=interpolation)
+    levels = np.rint(values * 255.0).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+
+
+def place_beside(
+    frame_rgb: np.ndarray,
+    score_rgb: np.ndarray | None,
+    title: str = "response",
+) -> np.ndarray:
+    """Put the picture of the response map in a dark panel to the right of a frame.
+
+    The panel is always there, so that all frames of a video have one size.
+
+    Args:
+        frame_rgb: (H, W, 3) uint8.
+        score_rgb: (h, w, 3) uint8 picture of the response map, or None for an empty panel.
+        title: Short caption above the picture.
+
+    Returns:
+        (H, W + panel, 3) uint8, RGB; the panel is about a third of the frame's width.
+    """
+    height, width = frame_rgb.shape[:2]
+    metrics = _Metrics.for_image(height, width)
+    panel_width = max(48, min(width // 3, height))
+    panel = np.empty((height, panel_width, 3), np.uint8)
+    panel[:] = _INK
+    side = panel_width - 2 * metrics.margin
+    top = min(height - 1, 2 * metrics.margin + metrics.text)
+    side = max(1, min(side, height - top - metrics.margin))
+    _blend_text(panel, title, (metrics.margin, metrics.margin), metrics.text, _PAPER)
+    if score_rgb is None:
+        empty = panel[top : top + side, metrics.margin : metrics.margin + side]
+        empty[:] = (34, 38, 46)
+    else:
+        square = cv2.resize(score_rgb, (side, side), interpolation=cv2.INTER_LINEAR)
+        panel[top : top + side, metrics.margin : metrics.margin + side] = square
+    return np.concatenate([frame_rgb, panel], axis=1)
+
+
+def _scaled_copy(image_rgb: np.ndarray, scale: float) -> np.ndarray:
+    """Check an image and copy it, resized when the scale asks for it."""
+    if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
+        raise ValueError(
+            f"image has shape {image_rgb.shape} and type {image_rgb.dtype}; "
+            "pass RGB uint8 of shape (H, W, 3)"
+        )
+    if not scale > 0.0:
+        raise ValueError(f"scale is {scale}; it must be above 0, 1 keeps the image's size")
+    if scale == 1.0:
+        return np.array(image_rgb, order="C", copy=True)
+    height, width = image_rgb.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
+    return cv2.resize(image_rgb, size, interpolation=interpolation)
+
+
+def _corners(
+    box: tuple[float, float, float, float], scale_x: float, scale_y: float
+) -> tuple[int, int, int, int] | None:
+    """Corners (left, top, right, bottom) of a box in drawn pixels, None for one not drawable."""
+    x, y, w, h = box
+    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
+        return None
+    edges = np.clip(
+        [x * scale_x, y * scale_y, (x + w) * scale_x - 1.0, (y + h) * scale_y - 1.0], -4e3, 4e4
+    )
+    left, top, right, bottom = (round(float(edge)) for edge in edges)
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _tint(canvas: np.ndarray, mask: np.ndarray, colour: RGB) -> None:
+    """Mix a colour into the masked pixels, one third colour, in place."""
+    height, width = canvas.shape[:2]
+    if mask.shape != (height, width):
+        mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    inside = mask.astype(bool)
+    mixed = canvas[inside].astype(np.float32) * 0.66 + np.float32(0.34) * np.asarray(
+        colour, np.float32
+    )
+    canvas[inside] = np.rint(mixed).astype(np.uint8)
+
+
+def _draw_box(
+    canvas: np.ndarray,
+    corners: tuple[int, int, int, int],
+    colour: RGB,
+    metrics: _Metrics,
+    dashed: bool,
+) -> None:
+    """Draw the box with strong corners, over a dark edge that keeps it visible on any ground."""
+    left, top, right, bottom = corners
+    segments = _box_segments(left, top, right, bottom, dashed, dash=4 * metrics.text // 5)
+    for ink, width in ((_INK, metrics.line + 2), (colour, metrics.line)):
+        for start, end in segments:
+            cv2.line(canvas, start, end, ink, width, cv2.LINE_AA)
+    if dashed:
+        return
+    arm_x = max(2, min((right - left) // 4, 2 * metrics.text))
+    arm_y = max(2, min((bottom - top) // 4, 2 * metrics.text))
+    for x, step_x in ((left, arm_x), (right, -arm_x)):
+        for y, step_y in ((top, arm_y), (bottom, -arm_y)):
+            cv2.line(canvas, (x, y), (x + step_x, y), colour, metrics.line + 2, cv2.LINE_AA)
+            cv2.line(canvas, (x, y), (x, y + step_y), colour, metrics.line + 2, cv2.LINE_AA)
+
+
+def _box_segments(
+    left: int, top: int, right: int, bottom: int, dashed: bool, dash: int
+) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """The box's outline as line segments: its four edges, or dashes along them."""
+    points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    edges = list(zip(points, [*points[1:], points[0]], strict=True))
+    if not dashed:
+        return edges
+    segments = []
+    for (x0, y0), (x1, y1) in edges:
+        count = max(1, min(400, round((abs(x1 - x0) + abs(y1 - y0)) / (2 * dash))))
+        for index in range(count):
+            near, far = index / count, (index + 0.55) / count
+            segments.append(
+                (
+                    (round(x0 + (x1 - x0) * near), round(y0 + (y1 - y0) * near)),
+                    (round(x0 + (x1 - x0) * far), round(y0 + (y1 - y0) * far)),
+                )
+            )
+    return segments
+
+
+def _draw_tag(
+    canvas: np.ndarray,
+    text: str,
+    corners: tuple[int, int, int, int],
+    colour: RGB,
+    metrics: _Metrics,
+) -> None:
+    """Draw a filled tag with dark text above the box, or where it fits inside the image."""
+    height, width = canvas.shape[:2]
+    left, top, _, bottom = corners
+    pad = max(1, metrics.text // 6)
+    tag_width = _text_width(text, metrics.text) + 2 * pad
+    tag_height = metrics.text + 2 * pad
+    # The status strip owns the image's first rows.
+    ceiling = metrics.text + 2 * pad + metrics.margin
+    y = top - tag_height - metrics.line
+    if y < ceiling:
+        y = bottom + metrics.line + 1
+    if y + tag_height > height:
+        y = max(ceiling, min(top + metrics.line + 1, height - tag_height))
+    x = max(0, min(left - metrics.line // 2, width - tag_width))
+    cv2.rectangle(canvas, (x, y), (x + tag_width - 1, y + tag_height - 1), colour, cv2.FILLED)
+    _blend_text(canvas, text, (x + pad, y + pad), metrics.text, _INK)
+
+
+def _draw_status(
+    canvas: np.ndarray,
+    state: TargetState,
+    result: TrackResult | None,
+    rate_hz: float | None,
+    metrics: _Metrics,
+) -> None:
+    """Draw the strip at the top left: state, a bar for the score, the rate."""
+    pad = max(1, metrics.text // 6)
+    strip_height = metrics.text + 2 * pad
+    rate = "" if rate_hz is None else f"{rate_hz:.1f} Hz"
+    has_bar = result is not None and state is not TargetState.IDLE
+    bar_width = 3 * metrics.text
+    widths = [metrics.text // 2, _text_width(state.name, metrics.text)]
+    widths += [bar_width] if has_bar else []
+    widths += [_text_width(rate, metrics.text)] if rate else []
+    gap = max(3, metrics.text // 2)
+    strip_width = min(canvas.shape[1], sum(widths) + gap * (len(widths) - 1) + 2 * gap)
+    strip = canvas[:strip_height, :strip_width]
+    strip[:] = np.rint(strip * 0.28 + np.asarray(_INK, np.float32) * 0.72).astype(np.uint8)
+
+    x, middle = gap, strip_height // 2
+    radius = max(2, metrics.text // 4)
+    cv2.circle(canvas, (x + radius, middle), radius, STATE_COLOURS[state], cv2.FILLED, cv2.LINE_AA)
+    x += widths[0] + gap
+    _blend_text(canvas, state.name, (x, pad), metrics.text, _PAPER)
+    x += widths[1] + gap
+    if has_bar:
+        assert result is not None
+        score = float(np.clip(result.score, 0.0, 1.0)) if np.isfinite(result.score) else 0.0
+        half = max(1, metrics.text // 5)
+        top, bottom = middle - half, middle + half
+        right = x + bar_width - 1
+        cv2.rectangle(canvas, (x, top), (right, bottom), (84, 90, 100), cv2.FILLED)
+        if score > 0.0:
+            end = x + max(0, round((bar_width - 1) * score))
+            cv2.rectangle(canvas, (x, top), (end, bottom), STATE_COLOURS[state], cv2.FILLED)
+        x += bar_width + gap
+    if rate:
+        _blend_text(canvas, rate, (x, pad), metrics.text, _PAPER)
+
+
+def _text_width(text: str, height: int) -> int:
+    """Width in pixels of a text of a given capital height plus descender room."""
+    return _text_coverage(text, height).shape[1] if text else 0
+
+
+@lru_cache(maxsize=256)
+def _text_coverage(text: str, height: int) -> np.ndarray:
+    """Coverage (height, width) in [0, 1] of a text, drawn large and averaged down.
+
+    OpenCV's stroke fonts know ASCII only; any other character shows as a question mark.
+    """
+    text = text.encode("ascii", "replace").decode("ascii")
+    font = cv2.FONT_HERSHEY_DUPLEX
+    tall = height * _SUPERSAMPLING
+    font_scale = tall * 0.70 / 21.0
+    stroke = max(1, round(tall / 13.0))
+    (text_width, _), _ = cv2.getTextSize(text, font, font_scale, stroke)
+    tall_width = max(_SUPERSAMPLING, -(-(text_width + stroke) // _SUPERSAMPLING) * _SUPERSAMPLING)
+    canvas = np.zeros((tall, tall_width), np.uint8)
+    origin = (stroke // 2, round(tall * 0.77))
+    cv2.putText(canvas, text, origin, font, font_scale, 255, stroke, cv2.LINE_AA)
+    size = (tall_width // _SUPERSAMPLING, height)
+    small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32) / 255.0
+
+
+def _blend_text(
+    canvas: np.ndarray, text: str, origin: tuple[int, int], height: int, colour: RGB
+) -> None:
+    """Blend a text into the canvas in place; its upper left corner is at ``origin`` (x, y)."""
+    if not text:
+        return
+    coverage = _text_coverage(text, height)
+    x, y = origin
+    left, top = max(0, x), max(0, y)
+    right = min(canvas.shape[1], x + coverage.shape[1])
+    bottom = min(canvas.shape[0], y + coverage.shape[0])
+    if right <= left or bottom <= top:
+        return
+    alpha = coverage[top - y : bottom - y, left - x : right - x, None]
+    area = canvas[top:bottom, left:right]
+    area[:] = np.rint(area * (1.0 - alpha) + np.asarray(colour, np.float32) * alpha).astype(
+        np.uint8
+    )

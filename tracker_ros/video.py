@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading frames from wherever they are: one function, `open_video`, for every kind of source.
+
+| Source | Means |
+| --- | --- |
+| ``clip.mp4`` | a video file (PyAV, or OpenCV where PyAV is missing) |
+| ``folder/`` or ``folder/*.png`` | images in natural order of their names |
+| ``0`` | the webcam of that index |
+| ``bag:PATH:TOPIC`` | an image topic of a rosbag2 folder (sqlite3 or MCAP) |
+| ``synthetic`` or ``synthetic:7`` | the built-in scene, with its seed |
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import logging
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tracker_ros.video_writer import VideoWriter
+
+__all__ = ["IMAGE_SUFFIXES", "VideoSource", "VideoWriter", "open_video"]
+
+_LOG = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+"""File endings that count as images in a folder."""
+
+_DEFAULT_FPS = 30.0
+
+
+class VideoSource(ABC):
+    """Frames in order, with what is known of them beforehand.
+
+    Iterate to get RGB ``uint8`` arrays of shape (H, W, 3). Every source but a webcam starts
+    again with each new iteration. ``len()`` gives the number of frames and raises TypeError
+    where it is not known; ``frame_count`` is the same as an attribute, None where not known.
+
+    Attributes:
+        name: The source as given.
+        fps: Frames per second at which it was made, or should be shown.
+        size: Width and height in pixels.
+        frame_count: Number of frames, or None.
+    """
+
+    name: str
+    fps: float
+    size: tuple[int, int]
+    frame_count: int | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the frames, (H, W, 3) uint8 RGB."""
+
+    def __len__(self) -> int:
+        if self.frame_count is None:
+            raise TypeError(f"the number of frames of {self.name} is not known beforehand")
+        return self.frame_count
+
+    def __bool__(self) -> bool:
+        return True
+
+    def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
+        """Free what the source holds; it gives no frames afterwards."""
+
+    def __enter__(self) -> VideoSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_video(
+    source: str | Path,
+    *,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+    start: int = 0,
+    count: int | None = None,
+) -> VideoSource:
+    """Open a video file, image folder or glob, webcam, rosbag2 topic or the synthetic scene.
+
+    Args:
+        source: See the table at the top of this module.
+        fps: Overrides the rate; image folders have none of their own and take 30.
+        size: Width and height of the synthetic scene, or wanted of a webcam; other sources
+            keep their own.
+        start: Frames to leave out at the beginning.
+        count: Frames to give at most, None for all. The synthetic scene, which has no end of
+            its own, takes 300 when not told.
+
+    Returns:
+        The source; use it in a ``with`` block or call ``close`` when done.
+
+    Raises:
+        FileNotFoundError: If the file or folder is not there.
+        ValueError: If it is there and holds no frames, or an argument makes no sense.
+    """
+    text = str(source)
+    if fps is not None and not fps > 0:
+        raise ValueError(f"fps is {fps}; give a rate above 0")
+    if start < 0 or (count is not None and count < 1):
+        raise ValueError(
+            f"start is {start} and count {count}; start counts from 0 and count from 1"
+        )
+    opened: VideoSource
+    if text == "synthetic" or text.startswith("synthetic:"):
+        opened = _SyntheticScene(text, fps, size, None if count is None else start + count)
+    elif text.startswith("bag:"):
+        from tracker_ros.video_bag import BagImages
+
+        opened = BagImages(text, fps)
+    elif text.isdigit():
+        opened = _Webcam(text, fps, size)
+    elif glob.has_magic(text) and not Path(text).exists():
+        opened = _ImageFiles(text, [Path(found) for found in glob.glob(text)], fps)
+    elif not Path(text).exists():
+        raise FileNotFoundError(
+            f"no video at {text!r}; give a video file, an image folder or glob, a webcam index, "
+            "bag:PATH:TOPIC or synthetic[:SEED]"
+        )
+    elif Path(text).is_dir():
+        opened = _ImageFiles(text, list(Path(text).iterdir()), fps)
+    else:
+        opened = _open_file(text, fps)
+    return _Stretch(opened, start, count) if start or count is not None else opened
+
+
+class _Stretch(VideoSource):
+    """A part of another source."""
+
+    def __init__(self, whole: VideoSource, start: int, count: int | None) -> None:
+        self.name, self.fps, self.size = whole.name, whole.fps, whole.size
+        self._whole = whole
+        self._start = start
+        self._stop = None if count is None else start + count
+        if whole.frame_count is not None:
+            if start >= whole.frame_count:
+                whole.close()
+                raise ValueError(
+                    f"start is {start}, and {whole.name} has {whole.frame_count} frames; "
+                    "start before the last one"
+                )
+            stop = whole.frame_count if self._stop is None else self._stop
+            self.frame_count = min(stop, whole.frame_count) - start
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return itertools.islice(iter(self._whole), self._start, self._stop)
+
+    def close(self) -> None:
+        self._whole.close()
+
+
+class _ImageFiles(VideoSource):
+    """Images of one size in natural order (``2.png`` before ``10.png``)."""
+
+    def __init__(self, name: str, files: list[Path], fps: float | None) -> None:
+        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            raise ValueError(
+                f"no images in {name!r}; expected files ending in "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        self.name = name
+        self.files = sorted(images, key=lambda file: natural_key(file.name))
+        self.fps = fps or _DEFAULT_FPS
+        height, width = read_image(self.files[0]).shape[:2]
+        self.size = (width, height)
+        self.frame_count = len(self.files)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (read_image(file) for file in self.files)
+
+
+class _PyAvFile(VideoSource):
+    """A video file decoded by PyAV, turned upright when its metadata says so."""
+
+    def __init__(self, name: str, fps: float | None) -> None:
+        import av
+
+        self.name = name
+        self._av = av
+        try:
+            with av.open(name) as container:
+                if not container.streams.video:
+                    raise ValueError(f"{name!r} has no video stream; give a file with pictures")
+                stream = container.streams.video[0]
+                rate = stream.average_rate or stream.guessed_rate
+                self.fps = float(fps or rate or _DEFAULT_FPS)
+                self.frame_count = stream.frames or None
+                first = next(container.decode(stream), None)
+        except av.error.FFmpegError as error:
+            raise ValueError(
+                f"{name!r} is not a video that FFmpeg can read ({error}); convert it, "
+                "e.g. to H.264 in MP4"
+            ) from error
+        if first is None:
+            raise ValueError(f"{name!r} holds no frames; is the file complete?")
+        height, width = _upright(first).shape[:2]
+        self.size = (width, height)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with self._av.open(self.name) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                yield _upright(frame)
+
+
+class _OpenCvFile(VideoSource):
+    """A video file decoded by OpenCV, for machines without PyAV."""
+
+    def __init__(self, name: str, fps: float | None) -> None:
+        self.name = name
+        capture = cv2.VideoCapture(name)
+        try:
+            ok, frame = capture.read()
+            if not ok:
+                raise ValueError(
+                    f"{name!r} is not a video that OpenCV can read; install PyAV (pip install av) "
+                    "or convert it, e.g. to H.264 in MP4"
+                )
+            self.fps = float(fps or capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS)
+            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()
+        self.frame_count = frames if frames > 0 else None
+        self.size = (frame.shape[1], frame.shape[0])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from _read_capture(cv2.VideoCapture(self.name), release=True)
+
+
+class _Webcam(VideoSource):
+    """A camera of this machine. There is one of it: iterating again goes on, not back."""
+
+    def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
+        self.name = f"webcam {name}"
+        self._capture = cv2.VideoCapture(int(name))
+        if size is not None:
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        if fps is not None:
+            self._capture.set(cv2.CAP_PROP_FPS, fps)
+        ok, frame = self._capture.read()
+        if not ok:
+            self._capture.release()
+            raise FileNotFoundError(
+                f"webcam {name} gives no picture; see which exist with ls /dev/video*, "
+                "and whether another program holds it"
+            )
+        self.size = (frame.shape[1], frame.shape[0])
+        self.fps = float(fps or self._capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return _read_capture(self._capture, release=False)
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class _SyntheticScene(VideoSource):
+    """The built-in scene: a textured object over a moving background, by seed."""
+
+    def __init__(
+        self, name: str, fps: float | None, size: tuple[int, int] | None, frames: int | None
+    ) -> None:
+        _, _, seed = name.partition(":")
+        if seed and not seed.isdigit():
+            raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")
+        self.name = name
+        self.seed = int(seed or 0)
+        self.fps = fps or _DEFAULT_FPS
+        self.size = size or (640, 480)
+        self.frame_count = frames or 300
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        from tracker_ros.synthetic.video import synthetic_video
+
+        for frame in synthetic_video(self.seed, self.frame_count, self.size):
+            yield frame.image
+
+
+def natural_key(name: str) -> list[Any]:
+    """Sort key that orders numbers inside names by value: ``f2`` before ``f10``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as RGB.
+
+    Args:
+        path: A file in a format that OpenCV reads.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: If OpenCV cannot read it.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _open_file(name: str, fps: float | None) -> VideoSource:
+    """Open a video file by PyAV, or by OpenCV where PyAV is missing."""
+    try:
+        return _PyAvFile(name, fps)
+    except ImportError as error:
+        _LOG.warning("PyAV is missing (%s): decoding %s through OpenCV", error, name)
+        return _OpenCvFile(name, fps)
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """A decoded frame as RGB, turned by the quarter turns its metadata asks for."""
+    image = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def _read_capture(capture: Any, *, release: bool) -> Iterator[np.ndarray]:
+    """Frames of an OpenCV capture as RGB until it has no more."""
+    try:
+        while True:
+            ok, frame = capture.read()
+            if not ok:
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    finally:
+        if release:
+            capture.release()
