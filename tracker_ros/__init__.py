@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow one thing in a video stream, with or without ROS 2.
+
+The package itself is light: `import tracker_ros` loads neither torch, OpenCV nor rclpy. What needs
+them is imported on first use::
+
+    from tracker_ros import create_tracker
+
+    tracker = create_tracker("ostrack_tiny")
+    tracker.initialize(image, (x, y, w, h))
+    result = tracker.track(next_image)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "FrameFlag": "tracker_ros.tracker",
+    "ModelCard": "tracker_ros.registry",
+    "TrackResult": "tracker_ros.tracker",
+    "Tracker": "tracker_ros.tracker",
+    "create_tracker": "tracker_ros.registry",
+    "model_card": "tracker_ros.registry",
+    "model_names": "tracker_ros.registry",
+}
+
+__all__ = [
+    "FrameFlag",
+    "ModelCard",
+    "TrackResult",
+    "Tracker",
+    "create_tracker",
+    "model_card",
+    "model_names",
+]
+
+if TYPE_CHECKING:
+    from tracker_ros.registry import ModelCard, create_tracker, model_card, model_names
+    from tracker_ros.tracker import FrameFlag, Tracker, TrackResult
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it, on first use (PEP 562)."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'tracker_ros' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

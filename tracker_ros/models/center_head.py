@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Centre head: score, offset and size maps, and the box decoded from them.
+
+Paper: Ye et al., ECCV 2022, section 3.2 (https://arxiv.org/abs/2203.11991), after CenterNet.
+Official code: https://github.com/botaoye/OSTrack (MIT), `lib/models/layers/head.py`
+(`CenterPredictor`); written anew with the same parameter names.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+BRANCHES = ("ctr", "offset", "size")
+_OUTPUTS = {"ctr": 1, "offset": 2, "size": 2}
+
+
+class HeadMaps(NamedTuple):
+    """Maps over the n x n search grid.
+
+    Attributes:
+        score: (B, 1, n, n) in [1e-4, 1 - 1e-4].
+        size: (B, 2, n, n) width and height as fractions of the search crop, same range.
+        offset: (B, 2, n, n) x and y of the centre within its cell, in cells, unbounded.
+    """
+
+    score: Tensor
+    size: Tensor
+    offset: Tensor
+
+
+def clamped_sigmoid(logits: Tensor) -> Tensor:
+    """Sigmoid kept off 0 and 1 by 1e-4."""
+    return logits.sigmoid().clamp(1e-4, 1.0 - 1e-4)
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    """Half-precision values as float32: a position needs more digits than they have."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def decode_box(score: Tensor, maps: HeadMaps) -> Tensor:
+    """Read the box at the maximum of `score`.
+
+    Args:
+        score: (B, 1, n, n), the plain score map or one multiplied by a window.
+        maps: The head's maps; size and offset are read where `score` peaks.
+
+    Returns:
+        (B, 4) cxcywh as fractions of the search crop. No half cell is added: cell (r, c) with
+        offset 0 has its centre at (c / n, r / n).
+    """
+    batch, _, n, _ = score.shape
+    best = score.flatten(1).argmax(dim=1)
+    place = best.view(batch, 1, 1).expand(-1, 2, 1)
+    size = maps.size.flatten(2).gather(2, place).squeeze(-1)
+    offset = maps.offset.flatten(2).gather(2, place).squeeze(-1)
+    cell = torch.stack([best % n, torch.div(best, n, rounding_mode="floor")], dim=1)
+    return torch.cat([(cell.to(offset.dtype) + offset) / n, size.to(offset.dtype)], dim=1)
+
+
+def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size=3, padding=1),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class CenterHead(nn.Module):
+    """Three branches of four 3 x 3 convolutions and one 1 x 1 convolution each."""
+
+    def __init__(self, embed_dim: int, channels: int) -> None:
+        super().__init__()
+        for branch in BRANCHES:
+            widths = [embed_dim, channels, channels // 2, channels // 4, channels // 8]
+            for i in range(4):
+                layer = _conv_norm_relu(widths[i], widths[i + 1])
+                self.add_module(f"conv{i + 1}_{branch}", layer)
+            self.add_module(f"conv5_{branch}", nn.Conv2d(widths[4], _OUTPUTS[branch], 1))
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+
+    def branch(self, name: str, features: Tensor) -> Tensor:
+        """Raw output of one branch: (B, 1 or 2, n, n)."""
+        for i in range(1, 6):
+            features = getattr(self, f"conv{i}_{name}")(features)
+        return features
+
+    def forward(self, features: Tensor) -> HeadMaps:
+        """(B, C, n, n) search features -> maps, in float32 or wider."""
+        return HeadMaps(
+            score=clamped_sigmoid(_at_least_single(self.branch("ctr", features))),
+            size=clamped_sigmoid(_at_least_single(self.branch("size", features))),
+            offset=_at_least_single(self.branch("offset", features)),
+        )

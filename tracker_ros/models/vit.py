@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vision transformer parts: patch embedding, attention, MLP and the pre-norm block.
+
+Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021
+(https://arxiv.org/abs/2010.11929). Parameter names follow timm's `vision_transformer.py`
+(Apache-2.0), on which the official one-stream trackers are built; the code is written anew.
+
+What differs on purpose: attention is fused (no matrix is stored), and a block can be told that only
+some of its tokens are read afterwards, in which case queries, projection and MLP are computed for
+those alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracker_ros.models.candidate_elimination import (
+    Elimination,
+    RankingRows,
+    eliminate,
+    gather_tokens,
+    keep_count,
+    rank_search_tokens,
+)
+
+
+class PatchEmbed(nn.Module):
+    """One linear projection per patch of `stride` x `stride` pixels."""
+
+    def __init__(self, stride: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, embed_dim, kernel_size=stride, stride=stride)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised image -> (B, embed_dim, H / stride, W / stride)."""
+        return self.proj(image)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with packed query, key and value projections (in that order)."""
+
+    def __init__(self, embed_dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Every token attends to every token: (B, N, C) -> (B, N, C)."""
+        batch, count, _ = tokens.shape
+        packed = self.qkv(tokens).view(batch, count, 3, self.num_heads, self.head_dim)
+        query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        return self.attend(query, key, value)
+
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, C) -> keys and values, each (B, heads, N, head_dim)."""
+        batch, count, width = tokens.shape
+        packed = F.linear(tokens, self.qkv.weight[width:], self.qkv.bias[width:])
+        packed = packed.view(batch, count, 2, self.num_heads, self.head_dim)
+        key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+        return key, value
+
+    def queries(self, tokens: Tensor) -> Tensor:
+        """(B, n, C) -> (B, heads, n, head_dim)."""
+        batch, count, width = tokens.shape
+        query = F.linear(tokens, self.qkv.weight[:width], self.qkv.bias[:width])
+        return query.view(batch, count, self.num_heads, self.head_dim).transpose(1, 2)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Weighted values of (B, heads, n, head_dim) queries, projected: (B, n, C)."""
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def row_attention(self, query: Tensor, key: Tensor) -> Tensor:
+        """Attention weights (B, heads, m, N) of a few queries (B, heads, m, head_dim)."""
+        scaled = query * self.head_dim**-0.5
+        return (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between."""
+
+    def __init__(self, embed_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, embed_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return self.fc2(self.act(self.fc1(tokens)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop a residual branch of a whole sample while training."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C), some samples zeroed and the others scaled up to match."""
+        if self.rate == 0.0 or not self.training:
+            return branch
+        keep = 1.0 - self.rate
+        chosen = torch.rand(branch.shape[0], 1, 1, device=branch.device) < keep
+        return branch * (chosen / keep).to(branch.dtype)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, optionally with candidate elimination inside.
+
+    Elimination sits between the attention residual and the MLP residual, as in OSTrack. Since the
+    rank depends on the ranking template rows alone, it is found first; queries of tokens that are
+    about to be removed are then never computed.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        layer_norm_eps: float,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
+        self.attn = Attention(embed_dim, num_heads)
+        self.drop_path = DropPath(drop_path_rate)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
+        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
+
+    def forward(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """(B, N, C) -> (B, N - first, C).
+
+        Args:
+            tokens: All tokens.
+            first: Tokens before this one are read as keys and values only, and not returned.
+        """
+        normed = self.norm1(tokens)
+        if first == 0:
+            mixed = self.attn(normed)
+        else:
+            key, value = self.attn.keys_values(normed)
+            mixed = self.attn.attend(self.attn.queries(normed[:, first:]), key, value)
+        tokens = tokens[:, first:] + self.drop_path(mixed)
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+    def forward_eliminating(
+        self, tokens: Tensor, num_template: int, rows: RankingRows, keep_rate: float
+    ) -> tuple[Tensor, Elimination]:
+        """Attention, elimination, MLP.
+
+        Args:
+            tokens: (B, N, C), the first `num_template` of the template.
+            num_template: Number of template tokens; they are never removed.
+            rows: The template tokens that rank.
+            keep_rate: Fraction of the search tokens to keep.
+
+        Returns:
+            (B, num_template + kept, C) and the elimination.
+        """
+        normed = self.norm1(tokens)
+        key, value = self.attn.keys_values(normed)
+        with torch.no_grad():
+            attention = self.attn.row_attention(
+                self.attn.queries(gather_tokens(normed, rows.index)), key
+            )
+            rank = rank_search_tokens(attention, rows.weight, num_template)
+            keep = keep_count(rank.shape[1], keep_rate)
+            elimination = eliminate(rank, keep)
+            template = torch.arange(num_template, device=tokens.device)
+            template = template.expand(tokens.shape[0], -1)
+            left = torch.cat([template, elimination.kept + num_template], dim=1)
+        query = self.attn.queries(gather_tokens(normed, left))
+        tokens = gather_tokens(tokens, left) + self.drop_path(self.attn.attend(query, key, value))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens))), elimination

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every tracker is: initialise on a box, then answer one result per image.
+
+Boxes are `(x, y, w, h)` in pixels of the full image, measured from its top-left corner. Images are
+RGB `uint8` arrays of shape (H, W, 3).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from tracker_ros.boxes import Box
+
+
+class FrameFlag(str, Enum):
+    """What the tracker itself thinks of one frame (the vocabulary of DiMP and TrDiMP)."""
+
+    NORMAL = "normal"
+    HARD_NEGATIVE = "hard_negative"
+    UNCERTAIN = "uncertain"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """Where the target is in one image.
+
+    Attributes:
+        box: `(x, y, w, h)`, pixels of the full image.
+        score: Confidence in [0, 1].
+        score_map: (n, n) float32 response in [0, 1], row-major over `search_region`, or None.
+        search_region: `(x, y, w, h)` in image pixels that `score_map` covers; it may reach beyond
+            the image.
+        mask: (H, W) bool, for trackers that segment; else None.
+        state: The tracker's own judgement of this frame.
+    """
+
+    box: Box
+    score: float
+    score_map: np.ndarray | None
+    search_region: Box
+    mask: np.ndarray | None = None
+    state: FrameFlag = FrameFlag.NORMAL
+
+
+class Tracker(ABC):
+    """Follows one target through a sequence of images."""
+
+    @abstractmethod
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Start on `box` in `image`, forgetting any earlier target.
+
+        Args:
+            image: RGB uint8 (H, W, 3).
+            box: `(x, y, w, h)` in pixels, overlapping the image.
+
+        Raises:
+            ValueError: The image or the box is unusable; the message names the value and the
+                remedy, and the earlier target is kept.
+        """
+
+    @abstractmethod
+    def track(self, image: np.ndarray) -> TrackResult:
+        """Find the target in the next image, RGB uint8 (H, W, 3).
+
+        Raises:
+            RuntimeError: `initialize` has not been called.
+            ValueError: The image is unusable; the target is kept.
+        """
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Run one dummy initialise and track at the working sizes, then forget them.
+
+        Call it before the first real frame: it pays for lazy allocation, kernel selection and
+        graph capture. Raises RuntimeError while a target is being followed.
+        """
+
+
+def check_image(image: np.ndarray) -> np.ndarray:
+    """Return `image` if it is RGB uint8 of shape (H, W, 3), H and W at least 2.
+
+    Raises:
+        ValueError: Naming what the image is instead, and how to convert it.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"image is a {type(image).__name__}; expected a NumPy array, RGB uint8 (H, W, 3)"
+        )
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"image has dtype {image.dtype}; expected uint8 in 0..255 "
+            "(scale and convert with `.astype(np.uint8)`)"
+        )
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"image has shape {image.shape}; expected (H, W, 3), RGB "
+            "(repeat a grey image three times along the last axis, drop an alpha channel)"
+        )
+    if min(image.shape[:2]) < 2:
+        raise ValueError(f"image has shape {image.shape}; expected at least 2 x 2 pixels")
+    return image
