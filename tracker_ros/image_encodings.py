@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw image bytes to RGB: one table of encodings, without ROS and without cv_bridge.
+
+The names are those of ``sensor_msgs/image_encodings.hpp``, old and new. Where the bytes already
+are RGB the result is a view of them; for the rest OpenCV converts once. cv_bridge is bound to one
+NumPy ABI and does all this with more copies, so it is left to encodings that are not listed here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "ENCODINGS",
+    "ImageEncoding",
+    "MalformedImageError",
+    "UnsupportedEncodingError",
+    "decode_image",
+    "supported_encodings",
+]
+
+
+class UnsupportedEncodingError(ValueError):
+    """The encoding is not in the table."""
+
+
+class MalformedImageError(ValueError):
+    """Width, height, step and data of an image do not fit together."""
+
+
+def _keep(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB as it lies in memory."""
+    return pixels
+
+
+def _drop_alpha(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 4) RGBA to its RGB part, a view."""
+    return pixels[:, :, :3]
+
+
+def _opencv(code: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A conversion by ``cv2.cvtColor``; OpenCV is imported at the first image."""
+
+    def convert(pixels: np.ndarray) -> np.ndarray:
+        import cv2
+
+        return np.asarray(cv2.cvtColor(pixels, getattr(cv2, code)))
+
+    return convert
+
+
+@dataclass(frozen=True)
+class ImageEncoding:
+    """How one encoding lies in memory and becomes RGB.
+
+    Attributes:
+        channels: Values per pixel of the array handed to ``to_rgb``.
+        to_rgb: (rows, W, channels) uint8, or (rows, W) for one channel, to (H, W, 3) RGB uint8.
+        bits: Bits per value, 8 or 16.
+        columns_multiple: The width must be a multiple of this (chroma shared by columns).
+        rows_multiple: The height must be a multiple of this (chroma shared by rows).
+        half_height_planes: Extra planes of half the height below the image (NV12: 1).
+    """
+
+    channels: int
+    to_rgb: Callable[[np.ndarray], np.ndarray]
+    bits: int = 8
+    columns_multiple: int = 1
+    rows_multiple: int = 1
+    half_height_planes: int = 0
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes of one pixel in a row."""
+        return self.channels * self.bits // 8
+
+
+_UYVY = ImageEncoding(2, _opencv("COLOR_YUV2RGB_UYVY"), columns_multiple=2)
+_YUYV = ImageEncoding(2, _opencv("COLOR_YUV2RGB_YUYV"), columns_multiple=2)
+# OpenCV names a Bayer pattern by the second row's second and third pixel, ROS by the first row's
+# first two: rggb of ROS is "BG" of OpenCV.
+_BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
+
+ENCODINGS: dict[str, ImageEncoding] = {
+    "rgb8": ImageEncoding(3, _keep),
+    "bgr8": ImageEncoding(3, _opencv("COLOR_BGR2RGB")),
+    "rgba8": ImageEncoding(4, _drop_alpha),
+    "bgra8": ImageEncoding(4, _opencv("COLOR_BGRA2RGB")),
+    "mono8": ImageEncoding(1, _opencv("COLOR_GRAY2RGB")),
+    "mono16": ImageEncoding(1, _opencv("COLOR_GRAY2RGB"), bits=16),
+    **{
+        f"bayer_{ros}8": ImageEncoding(1, _opencv(f"COLOR_Bayer{opencv}2RGB"))
+        for ros, opencv in _BAYER.items()
+    },
+    "yuv422": _UYVY,
+    "uyvy": _UYVY,
+    "yuv422_yuy2": _YUYV,
+    "yuyv": _YUYV,
+    "nv12": ImageEncoding(
+        1,
+        _opencv("COLOR_YUV2RGB_NV12"),
+        columns_multiple=2,
+        rows_multiple=2,
+        half_height_planes=1,
+    ),
+}
+"""Every encoding that needs no other library, by its ROS name."""
+
+
+def supported_encodings() -> list[str]:
+    """Names in the table, in its order."""
+    return list(ENCODINGS)
+
+
+def _check_layout(
+    layout: ImageEncoding, encoding: str, height: int, width: int, step: int, size: int
+) -> None:
+    """Raise MalformedImageError naming the field that does not fit."""
+    if height <= 0 or width <= 0:
+        raise MalformedImageError(
+            f"image is {width}x{height} pixels, wanted at least 1x1: the camera's driver must "
+            "fill width and height"
+        )
+    if width % layout.columns_multiple or height % layout.rows_multiple:
+        raise MalformedImageError(
+            f"a {encoding} image of {width}x{height} pixels cannot be: width must be a multiple "
+            f"of {layout.columns_multiple} and height of {layout.rows_multiple}"
+        )
+    row = width * layout.bytes_per_pixel
+    if step < row:
+        raise MalformedImageError(
+            f"step is {step} bytes, wanted at least {row} ({width} pixels of {encoding}, "
+            f"{layout.bytes_per_pixel} bytes each): the camera's driver must fill step"
+        )
+    rows = height + layout.half_height_planes * height // 2
+    if size < step * rows:
+        raise MalformedImageError(
+            f"data holds {size} bytes, wanted at least {step * rows} ({rows} rows of {step} "
+            f"bytes for a {width}x{height} {encoding} image): the image was cut short"
+        )
+
+
+def decode_image(
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    data: bytes | bytearray | memoryview | np.ndarray,
+    is_bigendian: bool = False,
+) -> np.ndarray:
+    """Turn the fields of a ``sensor_msgs/Image`` into RGB.
+
+    Args:
+        encoding: Name in ``ENCODINGS``; case and surrounding blanks do not matter.
+        height: Rows of the image.
+        width: Columns of the image.
+        step: Bytes from one row to the next, with padding.
+        data: The bytes, any object with the buffer protocol (``array.array`` included).
+        is_bigendian: Whether values of 16 bits have their high byte first.
+
+    Returns:
+        (H, W, 3) uint8 RGB. For rgb8 and rgba8 a view of ``data`` (do not write to it), else a
+        new array. mono16 is scaled by 255 / 65535 and rounded, as cv_bridge does.
+
+    Raises:
+        UnsupportedEncodingError: The encoding is not in the table; names those that are.
+        MalformedImageError: Sizes, step and data do not fit together; names the one at fault.
+    """
+    layout = ENCODINGS.get(encoding.strip().lower())
+    if layout is None:
+        raise UnsupportedEncodingError(
+            f"image encoding '{encoding}' is not supported, wanted one of "
+            f"{', '.join(ENCODINGS)}: set the camera's driver or a converter to one of these"
+        )
+    values = np.frombuffer(data, dtype=np.uint8)
+    _check_layout(layout, encoding, height, width, step, values.size)
+    rows = height + layout.half_height_planes * height // 2
+    dtype = np.dtype(np.uint8 if layout.bits == 8 else (">u2" if is_bigendian else "<u2"))
+    shape: tuple[int, ...] = (rows, width, layout.channels)
+    strides: tuple[int, ...] = (step, layout.bytes_per_pixel, dtype.itemsize)
+    if layout.channels == 1:
+        shape, strides = shape[:2], strides[:2]
+    pixels: np.ndarray = np.ndarray(shape, dtype=dtype, buffer=values, strides=strides)
+    if layout.bits == 16:
+        pixels = _to_eight_bits(pixels)
+    return layout.to_rgb(pixels)
+
+
+def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 of either byte order to uint8 by 255 / 65535, rounded."""
+    import cv2
+
+    native = "<" if sys.byteorder == "little" else ">"
+    # astype swaps bytes where it must and repairs odd strides that OpenCV refuses.
+    words = np.ascontiguousarray(pixels.astype(native + "u2", copy=False))
+    return np.asarray(cv2.convertScaleAbs(words, alpha=255.0 / 65535.0))
