@@ -49,12 +49,14 @@ class VideoSource(ABC):
         fps: Frames per second at which it was made, or should be shown.
         size: Width and height in pixels.
         frame_count: Number of frames, or None.
+        first_box: The target's box x, y, w, h in the first frame, where the source knows it.
     """
 
     name: str
     fps: float
     size: tuple[int, int]
     frame_count: int | None = None
+    first_box: tuple[float, float, float, float] | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -146,6 +148,8 @@ class _Stretch(VideoSource):
         self.name, self.fps, self.size = whole.name, whole.fps, whole.size
         self._whole = whole
         self._start = start
+        if start == 0:
+            self.first_box = whole.first_box
         self._stop = None if count is None else start + count
         if whole.frame_count is not None:
             if start >= whole.frame_count:
@@ -286,12 +290,15 @@ class _SyntheticScene(VideoSource):
         self.fps = fps or _DEFAULT_FPS
         self.size = size or (640, 480)
         self.frame_count = frames or 300
+        self.first_box = next(self._scenes()).box
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def _scenes(self) -> Iterator[Any]:
         from tracker_ros.synthetic.video import synthetic_video
 
-        for frame in synthetic_video(self.seed, self.frame_count, self.size):
-            yield frame.image
+        return iter(synthetic_video(self.seed, self.frame_count, self.size))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (scene.image for scene in self._scenes())
 
 
 def natural_key(name: str) -> list[Any]:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running trackers over sequences, OpenCV's yardsticks, and the cache of their answers."""
+
+import numpy as np
+import pytest
+
+from tracker_ros.evaluation.baselines import BASELINES, create_baseline
+from tracker_ros.evaluation.metrics import score_sequence, score_tracker
+from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_ope
+from tracker_ros.evaluation.report import comparison, sequence_table, summary_table
+from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.tracker import Tracker, TrackResult
+
+
+class _Drifting(Tracker):
+    """Answers the first box, moved by two pixels more with each frame."""
+
+    def initialize(self, image, box):
+        self.box = list(box)
+
+    def track(self, image):
+        self.box[0] += 2
+        return TrackResult(tuple(self.box), 0.5, None, (0, 0, 1, 1))
+
+    def warm_up(self):
+        raise AssertionError("not called here")
+
+
+def moving_square(count=12, step=2, name="square"):
+    """A textured square over noise, moving to the right."""
+    generator = np.random.default_rng(0)
+    ground = generator.integers(60, 120, (120, 160, 3), dtype=np.uint8)
+    patch = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    frames, boxes = [], []
+    for index in range(count):
+        image = ground.copy()
+        x = 30 + step * index
+        image[40:72, x : x + 32] = patch
+        frames.append(image)
+        boxes.append((x, 40, 32, 32))
+    return AnnotatedSequence(name, tuple(frames), np.array(boxes, np.float64))
+
+
+def test_tracker_starts_on_the_first_box_and_is_never_helped():
+    sequence = moving_square()
+    seen = []
+    answer = run_ope(_Drifting(), sequence, lambda: seen.append(1))
+    assert np.array_equal(answer.boxes, sequence.boxes)
+    assert answer.scores.tolist() == [1.0] + [0.5] * 11
+    assert len(seen) == 12
+    assert answer.seconds > 0
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_yardsticks_follow_an_easy_target(name):
+    sequence = moving_square()
+    answer = run_ope(create_baseline(name), sequence)
+    assert score_sequence("s", answer.boxes, sequence.boxes).mean_overlap > 0.6
+    if name != "mil":  # seeded by the clock inside OpenCV
+        again = run_ope(create_baseline(name), sequence)
+        assert np.array_equal(answer.boxes, again.boxes), "the same frames give the same answer"
+
+
+def test_a_yardstick_that_is_lost_says_so_and_repeats_its_last_box():
+    sequence = moving_square()
+    tracker = create_baseline("kcf")
+    tracker.initialize(next(sequence.images()), tuple(sequence.boxes[0]))
+    assert tracker.track(sequence.frames[0]).score == 1.0
+    result = tracker.track(np.zeros((120, 160, 3), np.uint8))
+    assert result.score == 0.0
+    assert result.state == "not_found"
+    assert result.box == tuple(sequence.boxes[0])
+
+
+def test_yardsticks_refuse_bad_calls():
+    with pytest.raises(ValueError, match="'boosting'.*csrt"):
+        create_baseline("boosting")
+    with pytest.raises(RuntimeError, match="initialize"):
+        create_baseline("kcf").track(np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(ValueError, match="does not overlap"):
+        create_baseline("kcf").initialize(np.zeros((20, 20, 3), np.uint8), (90, 90, 5, 5))
+
+
+def test_cache_returns_what_was_put_for_the_same_frames_only(tmp_path):
+    cache = AnswerCache(tmp_path / "cache")
+    sequence = moving_square()
+    answer = TrackedSequence(sequence.boxes, np.ones(12), 0.25)
+    assert cache.get("csrt 1", sequence) is None
+    cache.put("csrt 1", sequence, answer)
+    kept = cache.get("csrt 1", sequence)
+    assert np.array_equal(kept.boxes, answer.boxes)
+    assert kept.seconds == 0.25
+    assert cache.get("csrt 2", sequence) is None
+    assert cache.get("csrt 1", moving_square(step=1)) is None
+    same_boxes = AnnotatedSequence(
+        "square", tuple(255 - frame for frame in sequence.frames), sequence.boxes
+    )
+    assert cache.get("csrt 1", same_boxes) is None
+
+
+def test_tables_show_best_in_bold_and_say_who_is_ahead():
+    sequence = moving_square()
+    still = np.tile(sequence.boxes[0], (12, 1))
+    ours = score_tracker(
+        "ostrack_tiny", [score_sequence("square", sequence.boxes, sequence.boxes, 1.0)]
+    )
+    theirs = score_tracker("csrt", [score_sequence("square", still, sequence.boxes)])
+    assert "| ostrack_tiny | **0.952** | 1.000 | 0 | 11 |" in summary_table([ours, theirs])
+    assert f"| csrt | {theirs.auc:.3f} |" in summary_table([ours, theirs])
+    assert f"| square | 11 | **0.952** | {theirs.auc:.3f} |" in sequence_table([ours, theirs])
+    assert "above CSRT" in comparison([ours, theirs])
+    assert "better on 1 of 1" in comparison([ours, theirs])
+    assert comparison([ours]) == ""

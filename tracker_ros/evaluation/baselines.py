@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classic trackers of OpenCV's contributed modules, behind the package's own interface.
+
+They are yardsticks, not products: CSRT (Lukezic et al., CVPR 2017), KCF (Henriques et al.,
+TPAMI 2015) and MIL (Babenko et al., CVPR 2009), with OpenCV's default parameters. They need
+``opencv-contrib-python``. MIL draws samples from a generator that OpenCV seeds by the clock and does
+not expose, so its answers differ a little from run to run; CSRT's and KCF's do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tracker_ros.boxes import Box, check_box
+from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
+
+BASELINES = ("csrt", "kcf", "mil")
+"""Names that `create_baseline` knows."""
+
+_CLASSES = {"csrt": "TrackerCSRT", "kcf": "TrackerKCF", "mil": "TrackerMIL"}
+
+
+class OpenCvTracker(Tracker):
+    """One of OpenCV's trackers.
+
+    OpenCV gives no confidence: the score is 1 while the tracker reports success and 0 when it
+    reports that it has lost the target; then the last box is repeated.
+
+    Args:
+        name: One of `BASELINES`.
+
+    Raises:
+        ValueError: If the name is unknown.
+        RuntimeError: If this OpenCV was built without the tracker.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in _CLASSES:
+            raise ValueError(f"baseline {name!r} is unknown; expected one of {BASELINES}")
+        self.name = name
+        self._class = _find_class(_CLASSES[name])
+        self._tracker: Any = None
+        self._box: Box = (0.0, 0.0, 0.0, 0.0)
+
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Start on `box`; OpenCV takes whole pixels, so it is rounded. See `Tracker`."""
+        height, width = check_image(image).shape[:2]
+        self._box = check_box(box, height, width)
+        self._tracker = self._class.create()
+        left, top, w, h = (round(value) for value in self._box)
+        self._tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (left, top, w, h))
+
+    def track(self, image: np.ndarray) -> TrackResult:
+        """Find the target in the next image. See `Tracker`."""
+        if self._tracker is None:
+            raise RuntimeError(f"{self.name} has no target; call initialize(image, box) first")
+        found, box = self._tracker.update(cv2.cvtColor(check_image(image), cv2.COLOR_RGB2BGR))
+        if found:
+            x, y, w, h = (float(value) for value in box)
+            self._box = (x, y, w, h)
+        return TrackResult(
+            box=self._box,
+            score=1.0 if found else 0.0,
+            score_map=None,
+            search_region=self._box,
+            state=FrameFlag.NORMAL if found else FrameFlag.NOT_FOUND,
+        )
+
+    def warm_up(self) -> None:
+        """Nothing to prepare."""
+
+
+def create_baseline(name: str) -> OpenCvTracker:
+    """Create a baseline by name, one of `BASELINES`."""
+    return OpenCvTracker(name)
+
+
+def _find_class(name: str) -> Any:
+    """OpenCV's tracker class: at the top level, or under ``legacy`` in some versions."""
+    for module in (cv2, getattr(cv2, "legacy", None)):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise RuntimeError(
+        f"OpenCV {cv2.__version__} has no {name}; install opencv-contrib-python-headless "
+        "in place of opencv-python"
+    )

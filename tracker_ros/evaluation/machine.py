@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In words, what a measurement ran on."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Hardware and software of a measurement.
+
+    Attributes:
+        processor: Name of the CPU and number of usable cores.
+        accelerator: Name of the GPU used, empty when none was.
+        software: Python and the libraries that matter, with versions.
+        date: Day of the measurement, ISO 8601.
+    """
+
+    processor: str
+    accelerator: str
+    software: str
+    date: str
+
+    def sentence(self) -> str:
+        """All of it in one line."""
+        where = (
+            f"{self.processor}, GPU {self.accelerator}"
+            if self.accelerator
+            else (f"{self.processor}, no GPU")
+        )
+        return f"{self.date}; {where}; {self.software}"
+
+
+def describe_machine(device: str = "cpu") -> Machine:
+    """Describe this machine.
+
+    Args:
+        device: Device that was used; the GPU is named for ``cuda`` devices only.
+
+    Returns:
+        The description. Libraries that are not installed are left out.
+    """
+    accelerator = ""
+    if device.startswith("cuda"):
+        import torch
+
+        accelerator = torch.cuda.get_device_name(torch.device(device))
+    versions = [f"Python {platform.python_version()}"]
+    for label, names in (
+        ("PyTorch", ("torch",)),
+        (
+            "OpenCV",
+            (
+                "opencv-contrib-python-headless",
+                "opencv-contrib-python",
+                "opencv-python-headless",
+                "opencv-python",
+            ),
+        ),
+        ("NumPy", ("numpy",)),
+    ):
+        version = _first_version(names)
+        if version:
+            versions.append(f"{label} {version}")
+    return Machine(
+        processor=f"{_processor_name()}, {_usable_cores()} cores",
+        accelerator=accelerator,
+        software=", ".join(versions),
+        date=datetime.date.today().isoformat(),
+    )
+
+
+def _first_version(names: tuple[str, ...]) -> str | None:
+    """Version of the first installed distribution of several names."""
+    for name in names:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _processor_name() -> str:
+    """Model name of the CPU as the kernel gives it, else the architecture."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model") and value.strip():
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-pass evaluation: start on the first frame's true box, then never help the tracker again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class TrackedSequence:
+    """What a tracker answered on a sequence.
+
+    Attributes:
+        boxes: (N, 4) float64, x, y, w, h in pixels; the first is the given one.
+        scores: (N,) float64 in [0, 1]; the first is 1.
+        seconds: Time spent in the N − 1 calls of ``track``, reading of images not counted.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    seconds: float
+
+
+def run_ope(
+    tracker: Tracker,
+    sequence: AnnotatedSequence,
+    on_frame: Callable[[], None] | None = None,
+) -> TrackedSequence:
+    """Track a sequence from its first box.
+
+    Args:
+        tracker: The tracker; a target it may have is forgotten.
+        sequence: Where to track.
+        on_frame: Called after each frame, e.g. to move a progress bar.
+
+    Returns:
+        Boxes, scores and time. A box that is not finite counts as no answer.
+    """
+    boxes, scores, seconds = [], [], 0.0
+    for index, image in enumerate(sequence.images()):
+        if index == 0:
+            first = sequence.boxes[0]
+            tracker.initialize(image, tuple(float(value) for value in first))
+            boxes.append(tuple(first))
+            scores.append(1.0)
+        else:
+            started = time.perf_counter()
+            result = tracker.track(image)
+            seconds += time.perf_counter() - started
+            boxes.append(result.box)
+            scores.append(result.score)
+        if on_frame is not None:
+            on_frame()
+    return TrackedSequence(np.array(boxes, np.float64), np.array(scores, np.float64), seconds)
+
+
+class AnswerCache:
+    """Answers of deterministic trackers kept on disk, so that yardsticks are not run again.
+
+    An entry belongs to a key (tracker, its version, whatever decides its answers) and to a
+    sequence's contents: its boxes and its frames' names and sizes.
+
+    Args:
+        folder: Where entries are kept; made when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @staticmethod
+    def default() -> AnswerCache:
+        """The cache in the user's cache folder."""
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return AnswerCache(Path(root) / "tracker_ros" / "evaluation")
+
+    def get(self, key: str, sequence: AnnotatedSequence) -> TrackedSequence | None:
+        """The kept answer, or None."""
+        file = self._file(key, sequence)
+        if not file.is_file():
+            return None
+        kept = json.loads(file.read_text())
+        return TrackedSequence(
+            np.array(kept["boxes"], np.float64),
+            np.array(kept["scores"], np.float64),
+            float(kept["seconds"]),
+        )
+
+    def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:
+        """Keep an answer."""
+        file = self._file(key, sequence)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(
+            json.dumps(
+                {
+                    "key": key,
+                    "sequence": sequence.name,
+                    "seconds": answer.seconds,
+                    "boxes": answer.boxes.tolist(),
+                    "scores": answer.scores.tolist(),
+                }
+            )
+        )
+        os.replace(part, file)
+
+    def _file(self, key: str, sequence: AnnotatedSequence) -> Path:
+        digest = hashlib.sha256(f"{key}\n{sequence.name}\n".encode())
+        digest.update(np.ascontiguousarray(sequence.boxes).tobytes())
+        for frame in sequence.frames:
+            if isinstance(frame, np.ndarray):
+                digest.update(np.ascontiguousarray(frame[::8, ::8]).tobytes())
+            else:
+                digest.update(f"{frame.name} {frame.stat().st_size}\n".encode())
+        return self.folder / f"{digest.hexdigest()[:32]}.json"

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results of an evaluation as data, as a Markdown page and as a success plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tracker_ros.evaluation.machine import Machine
+from tracker_ros.evaluation.metrics import (
+    PRECISION_RADIUS,
+    SUCCESS_THRESHOLDS,
+    TrackerScore,
+)
+
+
+@dataclass(frozen=True)
+class SequenceNote:
+    """What a report says of one sequence: name, frames, where it is from and on what terms."""
+
+    name: str
+    frames: int
+    dataset: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of one evaluation.
+
+    Attributes:
+        scores: One entry per tracker, in the order asked for.
+        sequences: The sequences they ran on.
+        machine: Where the package's own models ran.
+        device: Device they ran on.
+        notes: What else belongs to a tracker's numbers, e.g. which weights; by tracker.
+    """
+
+    scores: tuple[TrackerScore, ...]
+    sequences: tuple[SequenceNote, ...]
+    machine: Machine
+    device: str
+    notes: dict[str, str]
+
+    def as_data(self) -> dict[str, Any]:
+        """The report as plain data for JSON."""
+        return {
+            "machine": asdict(self.machine),
+            "device": self.device,
+            "definitions": {
+                "success_thresholds": [float(value) for value in SUCCESS_THRESHOLDS],
+                "precision_radius_px": PRECISION_RADIUS,
+                "first_frame_counts": False,
+            },
+            "sequences": [asdict(note) for note in self.sequences],
+            "trackers": [
+                {**asdict(score), "note": self.notes.get(score.tracker, "")}
+                for score in self.scores
+            ],
+        }
+
+
+def summary_table(scores: Sequence[TrackerScore]) -> str:
+    """The means as a Markdown table; the best success AUC is set in bold."""
+    lines = [
+        "| Tracker | Success AUC | Precision at 20 px | Failures | Frames/s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    best = max(score.auc for score in scores)
+    for score in scores:
+        auc = f"**{score.auc:.3f}**" if score.auc == best else f"{score.auc:.3f}"
+        speed = "–" if score.frames_per_second is None else f"{score.frames_per_second:.0f}"
+        lines.append(
+            f"| {score.tracker} | {auc} | {score.precision:.3f} | {score.failures} | {speed} |"
+        )
+    return "\n".join(lines)
+
+
+def sequence_table(scores: Sequence[TrackerScore]) -> str:
+    """Success AUC of every tracker on every sequence as a Markdown table."""
+    names = [score.tracker for score in scores]
+    lines = [
+        "| Sequence | Frames | " + " | ".join(names) + " |",
+        "| --- | ---: |" + " ---: |" * len(names),
+    ]
+    for index, first in enumerate(scores[0].sequences):
+        row = [score.sequences[index] for score in scores]
+        best = max(entry.auc for entry in row)
+        cells = [
+            (f"**{entry.auc:.3f}**" if entry.auc == best else f"{entry.auc:.3f}")
+            + (f" ({entry.failures}×lost)" if entry.failures else "")
+            for entry in row
+        ]
+        lines.append(f"| {first.sequence} | {first.frames} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
+    """One plain sentence per tracker on how it stands to a baseline; empty without it."""
+    reference = next((score for score in scores if score.tracker == baseline), None)
+    if reference is None:
+        return ""
+    sentences = []
+    for score in scores:
+        if score.tracker in ("csrt", "kcf", "mil"):
+            continue
+        gap = score.auc - reference.auc
+        wins = sum(
+            ours.auc > theirs.auc
+            for ours, theirs in zip(score.sequences, reference.sequences, strict=True)
+        )
+        relation = "above" if gap > 0 else "below"
+        worst = min(score.sequences, key=lambda entry: entry.auc)
+        sentences.append(
+            f"`{score.tracker}` is {abs(gap):.3f} AUC {relation} {baseline.upper()} in the mean "
+            f"and better on {wins} of {len(score.sequences)} sequences; its weakest is "
+            f"{worst.sequence} ({worst.auc:.3f})."
+        )
+    return " ".join(sentences)
+
+
+def markdown_page(report: Report, command: str, plot: str | None) -> str:
+    """The page `docs/accuracy.md`.
+
+    Args:
+        report: The evaluation.
+        command: The command that made it, without paths of the machine.
+        plot: Path of the success plot relative to the page, or None.
+
+    Returns:
+        Markdown text.
+    """
+    frames = sum(note.frames for note in report.sequences)
+    parts = [
+        "# Accuracy",
+        f"Made by `{command}`; do not edit by hand.\n\n"
+        f"Measured: {report.machine.sentence()}. Device of the package's own models: "
+        f"`{report.device}`.",
+        f"Each tracker gets the true box of the first frame and no help afterwards, on "
+        f"{len(report.sequences)} sequences of {frames} frames in all. They are short beginnings "
+        "of public benchmark sequences: enough to see whether a tracker works and to compare two "
+        "on the same frames, too few and too short to stand beside numbers from the full "
+        "benchmarks.",
+        summary_table(report.scores),
+    ]
+    sentences = comparison(report.scores)
+    if sentences:
+        parts.append(sentences)
+    if report.notes:
+        parts.append("\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()))
+    if plot:
+        parts.append(f"![Success curves]({plot})")
+    parts += [
+        "## By sequence\n\nSuccess AUC, and how often the target was lost.",
+        sequence_table(report.scores),
+        "## Definitions",
+        "- **Overlap**: intersection over union of the tracker's box and the true one.\n"
+        "- **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose "
+        "overlap is above the threshold.\n"
+        f"- **Precision at {PRECISION_RADIUS:g} px**: share of frames with the two centres at "
+        f"most {PRECISION_RADIUS:g} px apart.\n"
+        "- **Failures**: how often the overlap fell to 0, counted over all sequences. The tracker "
+        "is not started again.\n"
+        "- The first frame and frames without a visible target do not count. A tracker that "
+        "reports its target lost keeps its last box. The mean gives every sequence the same "
+        "weight.\n"
+        "- **Frames/s**: calls of `track` alone, reading of images not counted; on a machine that "
+        "was doing nothing else only where that is said. `docs/models.md` has the speeds measured "
+        "on a quiet machine.\n"
+        "- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples "
+        "from a generator that cannot be seeded: its numbers change a little from run to run.",
+        "## Sequences",
+        _sequence_notes(report.sequences),
+        "Their frames are used for measuring only: none is in this repository, and none was "
+        "trained on.",
+        "## Measure your own",
+        "```bash\n"
+        "tracker-ros evaluate FOLDER… --models ostrack_tiny csrt kcf mil --out out/evaluation\n"
+        "tracker-ros evaluate synthetic:1 synthetic:2 --models ostrack_tiny csrt   # nothing to "
+        "download\n"
+        "```",
+        "A folder holds one sequence or many: frames in `NAME/img/` with `NAME/groundtruth.txt` "
+        "(x, y, w, h per line, 0-based pixels). The layouts of OTB (`groundtruth_rect.txt`), VOT, "
+        "GOT-10k, LaSOT and TrackingNet are read as they are; pass `--one-based` where a data set "
+        "counts pixels from 1.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
+    """Draw the success curves.
+
+    Args:
+        scores: The trackers.
+        path: Image file to write.
+
+    Raises:
+        ImportError: If matplotlib is missing.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for score in sorted(scores, key=lambda entry: -entry.auc):
+        own = score.tracker not in ("csrt", "kcf", "mil")
+        axes.plot(
+            SUCCESS_THRESHOLDS,
+            score.success_curve,
+            label=f"{score.tracker}  {score.auc:.3f}",
+            linewidth=2.4 if own else 1.4,
+            linestyle="-" if own else "--",
+        )
+    axes.set(
+        xlabel="overlap threshold",
+        ylabel="share of frames above it",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        title="Success (mean over sequences; AUC in the legend)",
+    )
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _sequence_notes(notes: Sequence[SequenceNote]) -> str:
+    """The sequences as a Markdown table."""
+    lines = ["| Sequence | From | Frames | Terms |", "| --- | --- | ---: | --- |"]
+    lines += [
+        f"| {note.name} | {note.dataset or '–'} | {note.frames} | {note.licence or '–'} |"
+        for note in notes
+    ]
+    return "\n".join(lines)
