@@ -3,8 +3,8 @@
 
 They are yardsticks, not products: CSRT (Lukezic et al., CVPR 2017), KCF (Henriques et al.,
 TPAMI 2015) and MIL (Babenko et al., CVPR 2009), with OpenCV's default parameters. They need
-``opencv-contrib-python``. MIL draws samples from a generator that OpenCV seeds by the clock and does
-not expose, so its answers differ a little from run to run; CSRT's and KCF's do not.
+``opencv-contrib-python``. MIL draws samples from a generator that OpenCV seeds by the clock and
+does not expose, so its answers differ a little from run to run; CSRT's and KCF's do not.
 """
 
 from __future__ import annotations
