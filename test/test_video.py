@@ -116,6 +116,23 @@ def test_a_stretch_starts_and_stops_where_told(tmp_path):
         open_video(path, start=12)
 
 
+@pytest.mark.parametrize(
+    ("stretch", "levels"),
+    [(":3", [0, 20, 40]), ("9:", [180, 200, 220]), ("4:6", [80, 100]), ("10:99", [200, 220])],
+)
+def test_a_stretch_can_be_part_of_the_source(tmp_path, stretch, levels):
+    path = tmp_path / "clip.mp4"
+    _write(path, _frames())
+    with open_video(f"{path}#frames={stretch}") as video:
+        assert len(video) == len(levels)
+        for _ in range(2):
+            assert np.allclose([frame[..., 0].mean() for frame in video], levels, atol=6)
+    with open_video(f"{path}#frames=2:8", start=3, count=9) as video:
+        assert np.allclose([frame[..., 0].mean() for frame in video], [100, 120, 140], atol=6)
+    with pytest.raises(ValueError, match="names no frames"):
+        open_video(f"{path}#frames=5:5")
+
+
 def test_errors_name_the_source_and_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no video at .*nowhere.*synthetic"):
         open_video(tmp_path / "nowhere.mp4")

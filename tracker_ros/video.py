@@ -8,6 +8,9 @@
 | ``0`` | the webcam of that index |
 | ``bag:PATH:TOPIC`` | an image topic of a rosbag2 folder (sqlite3 or MCAP) |
 | ``synthetic`` or ``synthetic:7`` | the built-in scene, with its seed |
+
+Any of them may end in ``#frames=FIRST:STOP``, a stretch in Python's slice notation:
+``clip.mp4#frames=100:250`` starts at frame 100 and gives 150 frames.
 """
 
 from __future__ import annotations
@@ -62,6 +65,10 @@ class VideoSource(ABC):
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the frames, (H, W, 3) uint8 RGB."""
 
+    def frames_from(self, start: int) -> Iterator[np.ndarray]:
+        """Yield the frames from number ``start`` on, skipping the earlier ones cheaply."""
+        return itertools.islice(iter(self), start, None)
+
     def __len__(self) -> int:
         if self.frame_count is None:
             raise TypeError(f"the number of frames of {self.name} is not known beforehand")
@@ -111,7 +118,7 @@ def open_video(
         FileNotFoundError: If the file or folder is not there.
         ValueError: If it is there and holds no frames, or an argument makes no sense.
     """
-    text = str(source)
+    text, start, count = _split_stretch(str(source), start, count)
     if fps is not None and not fps > 0:
         raise ValueError(f"fps is {fps}; give a rate above 0")
     if start < 0 or (count is not None and count < 1):
@@ -141,6 +148,22 @@ def open_video(
     return _Stretch(opened, start, count) if start or count is not None else opened
 
 
+def _split_stretch(source: str, start: int, count: int | None) -> tuple[str, int, int | None]:
+    """Take ``#frames=FIRST:STOP`` off a source; further limits apply within that stretch."""
+    match = re.fullmatch(r"(.*)#frames=(\d*):(\d*)", source)
+    if match is None:
+        return source, start, count
+    first = int(match[2] or 0)
+    if match[3]:
+        length = int(match[3]) - first - start
+        if length < 1:
+            raise ValueError(
+                f"{source!r} names no frames; write FIRST:STOP with STOP behind FIRST"
+            )
+        count = length if count is None else min(count, length)
+    return match[1], first + start, count
+
+
 class _Stretch(VideoSource):
     """A part of another source."""
 
@@ -162,7 +185,8 @@ class _Stretch(VideoSource):
             self.frame_count = min(stop, whole.frame_count) - start
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return itertools.islice(iter(self._whole), self._start, self._stop)
+        count = None if self._stop is None else self._stop - self._start
+        return itertools.islice(self._whole.frames_from(self._start), count)
 
     def close(self) -> None:
         self._whole.close()
@@ -217,10 +241,13 @@ class _PyAvFile(VideoSource):
         self.size = (width, height)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        return self.frames_from(0)
+
+    def frames_from(self, start: int) -> Iterator[np.ndarray]:
         with self._av.open(self.name) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for frame in container.decode(stream):
+            for frame in itertools.islice(container.decode(stream), start, None):
                 yield _upright(frame)
 
 
