@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` lists what there is.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format shell clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Build the development environment in .dev/ (two minutes; nothing to do the second time)
+	@dev/setup
+
+demo: setup ## Follow a pedestrian through the ROS graph: out/demo.mp4, out/demo.png, out/demo.json
+	@dev/run python -m demo.run_demo $(ARGS)
+
+test: setup ## Run the tests; ARGS="..." goes to pytest
+	@dev/run python -m pytest $(ARGS)
+
+lint: setup ## Check style, types and spelling
+	@dev/run ruff check
+	@dev/run ruff format --check
+	@dev/run mypy
+	@dev/run codespell
+
+format: setup ## Format the code and sort its imports
+	@dev/run ruff check --fix
+	@dev/run ruff format
+
+shell: setup ## Open a shell in which ros2 and the package's programs work
+	@dev/run bash --rcfile dev/shellrc
+
+clean: ## Remove the development environment and all results
+	rm -rf .dev out build install log
