@@ -78,7 +78,7 @@ class Tracker(ABC):
         """Run one dummy initialise and track at the working sizes, then forget them.
 
         Call it before the first real frame: it pays for lazy allocation, kernel selection and
-        graph capture. Raises RuntimeError while a target is being followed.
+        graph capture. A target that is being followed is kept.
         """
 
 

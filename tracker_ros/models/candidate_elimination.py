@@ -26,11 +26,11 @@ class RankingRows(NamedTuple):
     """The template tokens that rank, and how much each counts.
 
     Attributes:
-        index: (B, m) int64, positions among the template tokens.
+        position: (B, m) int64, among the template tokens.
         weight: (B, m) float32, summing to 1 per sample; 0 marks padding.
     """
 
-    index: Tensor
+    position: Tensor
     weight: Tensor
 
 
@@ -83,9 +83,7 @@ def template_token_mask(
             "expected ALL, CTR_POINT, CTR_REC or GT_BOX"
         )
     end = (last if template_range == "CTR_REC" else first) + 1
-    mask = torch.zeros(
-        boxes_xywh.shape[0], grid, grid, dtype=torch.bool, device=boxes_xywh.device
-    )
+    mask = torch.zeros(boxes_xywh.shape[0], grid, grid, dtype=torch.bool, device=boxes_xywh.device)
     mask[:, first:end, first:end] = True
     return mask.flatten(1)
 
@@ -97,7 +95,7 @@ def _tokens_under_boxes(boxes_xywh: Tensor, template_size: int, stride: int) -> 
     that starts outside the crop, or covers no such pixel, gives an empty mask.
     """
     pixels = torch.zeros(boxes_xywh.shape[0], 1, template_size, template_size)
-    for plane, box in zip(pixels, (boxes_xywh * template_size).tolist()):
+    for plane, box in zip(pixels, (boxes_xywh * template_size).tolist(), strict=True):
         x, y, w, h = box
         plane[:, int(y) : int(y + h - 1), int(x) : int(x + w - 1)] = 1.0
     tokens = F.interpolate(pixels, scale_factor=1.0 / stride, mode="bilinear", align_corners=False)

@@ -14,7 +14,7 @@ the compact members that are trained here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,14 +39,14 @@ class BackboneOutput(NamedTuple):
 
     Attributes:
         search: (B, k, C) remaining search tokens.
-        index: (B, k) original raster position of each.
+        position: (B, k) original raster position of each.
         template: (B, Nz, C), or None if it was not asked for.
         eliminations: One per elimination layer that removed something; positions are original
             raster positions.
     """
 
     search: Tensor
-    index: Tensor
+    position: Tensor
     template: Tensor | None
     eliminations: dict[int, Elimination]
 
@@ -89,7 +89,7 @@ class OSTrackBackbone(nn.Module):
             self.patch_embed = ConvStem(config.stem_channels, width)
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, width))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, width))
-        rates = torch.linspace(0.0, drop_path_rate, config.depth).tolist()
+        rates = [drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(width, config.num_heads, config.mlp_ratio, config.layer_norm_eps, rate)
             for rate in rates
@@ -111,11 +111,11 @@ class OSTrackBackbone(nn.Module):
         if self.config.stem != "patch":
             raise ValueError(f"stem {self.config.stem!r} has no pretrained position embedding")
         with torch.no_grad():
-            for target, grid in (
+            for positions, grid in (
                 (self.pos_embed_z, self.config.template_grid),
                 (self.pos_embed_x, self.config.search_grid),
             ):
-                target.copy_(resample_position_embedding(self.pos_embed, grid))
+                positions.copy_(resample_position_embedding(self.pos_embed, grid))
 
     def embed_template(self, template: Tensor) -> Tensor:
         """(B, 3, T, T) normalised template -> (B, Nz, C) tokens with their positions."""
@@ -147,27 +147,28 @@ class OSTrackBackbone(nn.Module):
         num_search = search_tokens.shape[1]
         device = search_tokens.device
         tokens = torch.cat([template_tokens, search_tokens], dim=1)
-        index = torch.arange(num_search, device=device).expand(batch, -1)
+        position = torch.arange(num_search, device=device).expand(batch, -1)
         rate = self.config.ce_keep_ratio if keep_rate is None else keep_rate
         eliminations: dict[int, Elimination] = {}
         last = len(self.blocks) - 1
-        for layer, block in enumerate(self.blocks):
+        for layer, module in enumerate(self.blocks):
+            block = cast(Block, module)
             if layer in self.config.ce_layers and rate < 1.0:
                 if rows is None:
                     rows = ranking_rows(None, batch, num_template, device)
                 tokens, step = block.forward_eliminating(tokens, num_template, rows, rate)
                 eliminations[layer] = Elimination(
-                    step.rank, index.gather(1, step.kept), index.gather(1, step.removed)
+                    step.rank, position.gather(1, step.kept), position.gather(1, step.removed)
                 )
-                index = eliminations[layer].kept
+                position = eliminations[layer].kept
             elif layer == last and not with_template:
                 tokens = block(tokens, first=num_template)
             else:
                 tokens = block(tokens)
         tokens = self.norm(tokens)
-        found = tokens[:, tokens.shape[1] - index.shape[1] :]
+        found = tokens[:, tokens.shape[1] - position.shape[1] :]
         template = tokens[:, :num_template] if with_template else None
-        return BackboneOutput(found, index, template, eliminations)
+        return BackboneOutput(found, position, template, eliminations)
 
 
 class OSTrackNetwork(nn.Module):
@@ -196,7 +197,7 @@ class OSTrackNetwork(nn.Module):
         n = self.config.search_grid
         raster = output.search
         if output.eliminations:
-            raster = restore_raster(output.search, output.index, n * n)
+            raster = restore_raster(output.search, output.position, n * n)
         return self.box_head(raster.transpose(1, 2).unflatten(2, (n, n)))
 
     def forward(

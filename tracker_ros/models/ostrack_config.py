@@ -111,7 +111,7 @@ OSTRACK_TINY = OSTrackConfig(
     embed_dim=192,
     depth=4,
     num_heads=3,
-    head_channels=64,
+    head_channels=96,
     stem="conv",
     stem_channels=(24, 48, 96),
 )

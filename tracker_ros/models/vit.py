@@ -5,8 +5,8 @@ Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021
 (https://arxiv.org/abs/2010.11929). Parameter names follow timm's `vision_transformer.py`
 (Apache-2.0), on which the official one-stream trackers are built; the code is written anew.
 
-What differs on purpose: attention is fused (no matrix is stored), and a block can be told that only
-some of its tokens are read afterwards, in which case queries, projection and MLP are computed for
+What differs on purpose: attention is fused (no matrix is stored), and a block can be told that
+only some of its tokens are read afterwards; queries, projection and MLP are then computed for
 those alone.
 """
 
@@ -167,7 +167,7 @@ class Block(nn.Module):
         key, value = self.attn.keys_values(normed)
         with torch.no_grad():
             attention = self.attn.row_attention(
-                self.attn.queries(gather_tokens(normed, rows.index)), key
+                self.attn.queries(gather_tokens(normed, rows.position)), key
             )
             rank = rank_search_tokens(attention, rows.weight, num_template)
             keep = keep_count(rank.shape[1], keep_rate)

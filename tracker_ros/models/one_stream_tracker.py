@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracking loop of one-stream trackers (OSTrack, GRM): crop, run, window, decode, map back.
+
+Paper: Ye et al., ECCV 2022, section 3.5 (https://arxiv.org/abs/2203.11991). Official code:
+https://github.com/botaoye/OSTrack (MIT), `lib/test/tracker/ostrack.py`; written anew.
+
+What differs on purpose: the score at the chosen cell is reported as confidence (officially none
+is); images and boxes are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from tracker_ros.boxes import Box, check_box, clip_box
+from tracker_ros.crop import (
+    box_in_crop,
+    crop_region,
+    crop_square,
+    hann_window,
+    map_box_back,
+    normalise,
+)
+from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.tracker import Tracker, TrackResult, check_image
+
+
+class OneStreamConfig(Protocol):
+    """What the loop needs to know of a model."""
+
+    @property
+    def template_size(self) -> int:
+        """Side of the template crop, pixels."""
+
+    @property
+    def search_size(self) -> int:
+        """Side of the search crop, pixels."""
+
+    @property
+    def template_factor(self) -> float:
+        """Side of the template crop over the square root of the box area."""
+
+    @property
+    def search_factor(self) -> float:
+        """The same for the search crop."""
+
+    @property
+    def search_grid(self) -> int:
+        """Side of the score map."""
+
+    @property
+    def clip_margin(self) -> float:
+        """Pixels of the box that stay inside the image."""
+
+
+class OneStreamModel(Protocol):
+    """A network that compares one template with search regions."""
+
+    @property
+    def config(self) -> OneStreamConfig:
+        """Sizes."""
+
+    def encode_template(self, template: torch.Tensor, box_xywh: torch.Tensor) -> Any:
+        """(1, 3, T, T) normalised template and (1, 4) target box as fractions -> opaque state."""
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        """State and (1, 3, S, S) normalised search region -> maps."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    template: Any
+    box: Box
+
+
+class Peak(NamedTuple):
+    """The best cell of a response map.
+
+    Attributes:
+        box_cxcywh: Centre and size as fractions of the search crop, float32.
+        score: Plain score at that cell.
+        cell: Flat index of the cell.
+        response: Windowed score at that cell.
+    """
+
+    box_cxcywh: np.ndarray
+    score: float
+    cell: int
+    response: float
+
+
+def find_peak(score: np.ndarray, size: np.ndarray, offset: np.ndarray, window: np.ndarray) -> Peak:
+    """Decode the box where the windowed score is largest.
+
+    Args:
+        score: (n, n) float32 scores.
+        size: (2, n, n) float32 width and height as fractions of the crop.
+        offset: (2, n, n) float32 x and y within the cell.
+        window: (n, n) float32 weights.
+    """
+    n = score.shape[0]
+    response = window * score
+    cell = int(response.argmax())
+    row, column = divmod(cell, n)
+    centre = (np.array([column, row], dtype=np.float32) + offset[:, row, column]) / np.float32(n)
+    box = np.concatenate([centre, size[:, row, column]])
+    return Peak(box, float(score[row, column]), cell, float(response[row, column]))
+
+
+class OneStreamTracker(Tracker):
+    """Follows one target with a fixed template, cropped from the first image.
+
+    Args:
+        model: The network.
+    """
+
+    def __init__(self, model: OneStreamModel) -> None:
+        self.model = model
+        self._window = hann_window(model.config.search_grid)
+        self._target: _Target | None = None
+
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Crop and encode the template; see `Tracker.initialize`."""
+        check_image(image)
+        start = check_box(box, image.shape[0], image.shape[1])
+        size = self.model.config.template_size
+        crop, factor = crop_square(image, start, self.model.config.template_factor, size)
+        place = torch.tensor([box_in_crop(start, start, factor, size)], dtype=torch.float32)
+        template = self.model.encode_template(torch.from_numpy(normalise(crop)), place)
+        self._target = _Target(template, start)
+
+    def track(self, image: np.ndarray) -> TrackResult:
+        """Search around the previous box; see `Tracker.track`."""
+        if self._target is None:
+            raise RuntimeError("track() was called before initialize(); give it a box first")
+        check_image(image)
+        config, previous = self.model.config, self._target.box
+        crop, factor = crop_square(image, previous, config.search_factor, config.search_size)
+        maps = self.model.locate(self._target.template, torch.from_numpy(normalise(crop)))
+        score, size, offset = (m[0].float().cpu().numpy() for m in maps)
+        peak = find_peak(score[0], size, offset, self._window)
+        if not np.isfinite(peak.box_cxcywh).all():
+            raise RuntimeError(
+                f"the network returned a box of {peak.box_cxcywh.tolist()}; expected finite "
+                "numbers (damaged weights, or a precision that overflows: use precision='fp32')"
+            )
+        # In float32, as officially: the scale is applied before the box leaves the network.
+        in_image = peak.box_cxcywh * np.float32(config.search_size) / np.float32(factor)
+        box = map_box_back(in_image.tolist(), previous, factor, config.search_size)
+        box = clip_box(box, image.shape[0], image.shape[1], config.clip_margin)
+        self._target = _Target(self._target.template, box)
+        region = crop_region(previous, config.search_factor)
+        covered = (float(region.left), float(region.top), float(region.side), float(region.side))
+        return TrackResult(box, peak.score, score[0], covered)
+
+    def warm_up(self) -> None:
+        """Run on a grey image; see `Tracker.warm_up`."""
+        target, side = self._target, self.model.config.search_size
+        image = np.full((side, side, 3), 128, dtype=np.uint8)
+        try:
+            self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
+            self.track(image)
+        finally:
+            self._target = target

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OSTrack as a tracker runs it: the numbers of `ostrack.py`, nothing computed twice or unread.
+
+- The template is embedded once, not per frame.
+- Attention is fused; an elimination layer computes the attention rows that rank and no others.
+- Elimination ranks first, so tokens that are about to go get no query, projection or MLP.
+- In the last block only search tokens get them.
+- Batch norms are folded into the head's convolutions; the first convolution of its three branches
+  is one product over the tokens that are left, since removed ones are zero.
+- Weights are laid out once for the matrix library (`inference_layers.py`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracker_ros.models.candidate_elimination import (
+    RankingRows,
+    eliminate,
+    gather_tokens,
+    keep_count,
+    rank_search_tokens,
+    ranking_rows,
+    restore_raster,
+)
+from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.vit import Block
+
+
+class EncodedTemplate(NamedTuple):
+    """What is kept of a template.
+
+    Attributes:
+        tokens: (1, Nz, C) embedded, with positions.
+        rows: The tokens that rank search tokens; None where nothing is eliminated.
+    """
+
+    tokens: Tensor
+    rows: RankingRows | None
+
+
+class InferenceBlock:
+    """One transformer block with fixed weights."""
+
+    def __init__(self, block: Block, *, split_queries: bool, packed: bool) -> None:
+        self.norm1, self.norm2 = block.norm1, block.norm2
+        self.heads = block.attn.num_heads
+        qkv, width = block.attn.qkv, block.attn.proj.in_features
+        self.split_queries = split_queries
+        if split_queries:
+            self.to_q = InferenceLinear(qkv.weight[:width], qkv.bias[:width], packed=packed)
+            self.to_kv = InferenceLinear(qkv.weight[width:], qkv.bias[width:], packed=packed)
+        else:
+            self.to_qkv = InferenceLinear(qkv.weight, qkv.bias, packed=packed)
+        proj, fc1, fc2 = block.attn.proj, block.mlp.fc1, block.mlp.fc2
+        self.proj = InferenceLinear(proj.weight, proj.bias, packed=packed)
+        self.fc1 = InferenceLinear(fc1.weight, fc1.bias, packed=packed, gelu=True)
+        self.fc2 = InferenceLinear(fc2.weight, fc2.bias, packed=packed)
+
+    def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(1, N, parts * C) -> `parts` tensors (1, heads, N, head_dim)."""
+        split = projected.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return split.unbind(0)
+
+    def _finish(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention and MLP of the tokens that the queries belong to."""
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.proj(mixed.transpose(1, 2).flatten(2))
+        return tokens + self.fc2(self.fc1(self.norm2(tokens)))
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(1, N, C) -> (1, N, C)."""
+        return self._finish(tokens, *self._split(self.to_qkv(self.norm1(tokens)), 3))
+
+    def search_only(self, tokens: Tensor, num_template: int) -> Tensor:
+        """(1, N, C) -> (1, N - num_template, C): template tokens are keys and values only."""
+        normed = self.norm1(tokens)
+        key, value = self._split(self.to_kv(normed), 2)
+        (query,) = self._split(self.to_q(normed[:, num_template:]), 1)
+        return self._finish(tokens[:, num_template:], query, key, value)
+
+    def eliminating(
+        self, tokens: Tensor, num_template: int, rows: RankingRows, keep_rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """Keep the search tokens that the template attends to most.
+
+        Args:
+            tokens: (1, N, C), template first.
+            num_template: Template tokens.
+            rows: Those of them that rank.
+            keep_rate: Fraction of the search tokens to keep.
+
+        Returns:
+            (1, num_template + k, C), and (1, k) positions kept among the search tokens.
+        """
+        normed = self.norm1(tokens)
+        key, value = self._split(self.to_kv(normed), 2)
+        (template_query,) = self._split(self.to_q(normed[:, :num_template]), 1)
+        row_index = rows.position[:, None, :, None].expand(-1, self.heads, -1, key.shape[-1])
+        scaled = template_query.gather(2, row_index) * key.shape[-1] ** -0.5
+        attention = (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
+        rank = rank_search_tokens(attention, rows.weight, num_template)
+        kept = eliminate(rank, keep_count(rank.shape[1], keep_rate)).kept
+        (query,) = self._split(self.to_q(gather_tokens(normed, kept + num_template)), 1)
+        left = torch.cat([tokens[:, :num_template], gather_tokens(tokens, kept + num_template)], 1)
+        query = torch.cat([template_query, query], dim=2)
+        return self._finish(left, query, key, value), kept
+
+
+class OSTrackInference:
+    """A trained network, prepared to follow one target.
+
+    Args:
+        network: Loaded, in eval mode; its modules are taken over and changed.
+        device: Where it runs.
+        packed: Use oneDNN's prepacked layers; None decides by what this build of torch has.
+    """
+
+    def __init__(
+        self, network: OSTrackNetwork, device: torch.device, packed: bool | None = None
+    ) -> None:
+        self.config = network.config
+        self.device = device
+        self.packed = can_pack(device) if packed is None else packed
+        network = network.eval().to(device)
+        backbone = network.backbone
+        last = self.config.depth - 1
+        self.template_mask = network.template_mask
+        self.patch_embed = for_inference(backbone.patch_embed, packed=self.packed)
+        self.positions = (backbone.pos_embed_z.detach(), backbone.pos_embed_x.detach())
+        self.blocks = [
+            InferenceBlock(
+                cast(Block, block),
+                split_queries=layer == last or layer in self.config.ce_layers,
+                packed=self.packed,
+            )
+            for layer, block in enumerate(backbone.blocks)
+        ]
+        self.norm = backbone.norm
+        self.head: nn.Module = for_inference(network.box_head, packed=self.packed)
+
+    @torch.inference_mode()
+    def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
+        """Embed a template.
+
+        Args:
+            template: (1, 3, T, T) normalised RGB.
+            box_xywh: (1, 4) target box as fractions of the template crop.
+        """
+        embedded = self.patch_embed(template.to(self.device)).flatten(2).transpose(1, 2)
+        tokens = embedded + self.positions[0]
+        rows = None
+        if self.config.ce_layers:
+            mask = self.template_mask(box_xywh)
+            rows = ranking_rows(mask, 1, tokens.shape[1], self.device)
+        return EncodedTemplate(tokens, rows)
+
+    @torch.inference_mode()
+    def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
+        """Maps of one search region (1, 3, S, S), normalised RGB."""
+        embedded = self.patch_embed(search.to(self.device)).flatten(2).transpose(1, 2)
+        num_template = template.tokens.shape[1]
+        tokens = torch.cat([template.tokens, embedded + self.positions[1]], dim=1)
+        position: Tensor | None = None
+        last = self.config.depth - 1
+        for layer, block in enumerate(self.blocks):
+            if layer in self.config.ce_layers and template.rows is not None:
+                tokens, kept = block.eliminating(
+                    tokens, num_template, template.rows, self.config.ce_keep_ratio
+                )
+                position = kept if position is None else position.gather(1, kept)
+            elif layer == last:
+                tokens = block.search_only(tokens, num_template)
+            else:
+                tokens = block(tokens)
+        search_tokens = self.norm(tokens[:, -(self.config.kept_tokens()[-1]) :])
+        n = self.config.search_grid
+        if position is not None:
+            search_tokens = restore_raster(search_tokens, position, n * n)
+        return self.head(search_tokens.transpose(1, 2).unflatten(2, (n, n)))

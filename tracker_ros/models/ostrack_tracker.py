@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds OSTrack trackers from weights files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from tracker_ros.devices import resolve_device
+from tracker_ros.models.one_stream_tracker import OneStreamTracker
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS, OSTrackConfig
+from tracker_ros.models.ostrack_inference import OSTrackInference
+from tracker_ros.weight_files import load_strictly, read_weights
+
+
+def build_network(
+    config: OSTrackConfig, state: Mapping[str, torch.Tensor], name: str = "given"
+) -> OSTrackNetwork:
+    """A network that holds the tensors of `state`, in eval mode.
+
+    Raises:
+        ValueError: Keys or shapes do not fit `config`.
+    """
+    with torch.device("meta"):
+        network = OSTrackNetwork(config)
+    load_strictly(network, state, name)
+    return network.eval()
+
+
+def create_ostrack(
+    name: str, *, device: str, weights: Path, sha256: str | None
+) -> OneStreamTracker:
+    """The factory of the family `ostrack`; see `tracker_ros.create_tracker`."""
+    target = resolve_device(device)
+    state = read_weights(weights, sha256)
+    network = build_network(OSTRACK_CONFIGS[name], state, weights.name)
+    return OneStreamTracker(OSTrackInference(network, target))
