@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turn an official checkpoint (.pth, .pth.tar) into safetensors without executing its pickle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tracker_ros.cli.options import add_json_option, print_json
+
+SUMMARY = "turn an official .pth(.tar) checkpoint into safetensors, safely"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("checkpoint", type=Path, metavar="IN.pth.tar", help="the file to read")
+    parser.add_argument(
+        "out",
+        type=Path,
+        nargs="?",
+        metavar="OUT.safetensors",
+        help="the file to write (default: beside the checkpoint)",
+    )
+    parser.add_argument("--half", action="store_true", help="store floating-point values as fp16")
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert one checkpoint."""
+    out = args.out or args.checkpoint.with_name(_stem(args.checkpoint.name) + ".safetensors")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"output is {str(out)!r}; give a name ending in .safetensors")
+    if not args.checkpoint.is_file():
+        raise FileNotFoundError(f"no checkpoint at {str(args.checkpoint)!r}; check the path")
+    from tracker_ros.checkpoint import convert_checkpoint
+
+    done = convert_checkpoint(args.checkpoint, out, half=args.half)
+    if args.json:
+        print_json(
+            {
+                "path": str(done.path),
+                "sha256": done.sha256,
+                "tensors": done.tensors,
+                "values": done.values,
+                "models": list(done.models),
+            }
+        )
+        return 0
+    fits = ", ".join(done.models) or "none of the known models"
+    print(f"wrote {done.path}: {done.tensors} tensors, {done.values / 1e6:.1f} M values")
+    print(f"fits: {fits}\nsha256: {done.sha256}")
+    return 0
+
+
+def _stem(name: str) -> str:
+    """A checkpoint's name without .tar, .pth or .pt."""
+    for ending in (".tar", ".pth", ".pt"):
+        name = name.removesuffix(ending)
+    return name

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure trackers on annotated sequences: success AUC, precision, failures, speed."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracker_ros.cli.options import (
+    DEFAULT_MODEL,
+    add_json_option,
+    add_model_options,
+    print_json,
+    progress_bar,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tracker_ros.evaluation.metrics import TrackerScore
+    from tracker_ros.evaluation.ope import AnswerCache
+    from tracker_ros.evaluation.sequences import AnnotatedSequence
+    from tracker_ros.tracker import Tracker
+
+SUMMARY = "measure trackers on annotated sequences"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="folder of one sequence or of many, a list of such folders, or synthetic[:SEED]",
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[DEFAULT_MODEL],
+        metavar="NAME",
+        help="models, and OpenCV's csrt, kcf and mil (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="MODEL=FILE",
+        help="safetensors file of a model; also measures other weights of an embedded one",
+    )
+    add_model_options(parser)
+    parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder for results")
+    parser.add_argument(
+        "--markdown", type=Path, default=None, metavar="FILE", help="write the full page here"
+    )
+    parser.add_argument(
+        "--one-based", action="store_true", help="coordinates in the files count from 1"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="run the OpenCV trackers again, not from the cache"
+    )
+    add_json_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Track everything, score it, report."""
+    from tracker_ros.evaluation.machine import describe_machine
+    from tracker_ros.evaluation.ope import AnswerCache
+    from tracker_ros.evaluation.report import Report, SequenceNote, summary_table
+    from tracker_ros.evaluation.sequences import find_sequences
+
+    weights = _parse_weights(args.weights, args.models)
+    sequences = [
+        sequence
+        for path in args.paths
+        for sequence in find_sequences(path, one_based=args.one_based)
+    ]
+    _check_names(sequences, args.models)
+    cache = None if args.fresh else AnswerCache.default()
+    scores, notes = [], {}
+    with progress_bar(
+        total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
+    ) as bar:
+        for name in args.models:
+            score, note = _evaluate(name, sequences, weights.get(name), args, cache, bar)
+            scores.append(score)
+            if note:
+                notes[name] = note
+    device = _resolved(args)
+    report = Report(
+        scores=tuple(scores),
+        sequences=tuple(
+            SequenceNote(
+                sequence.name,
+                len(sequence),
+                str(sequence.about.get("dataset", "")),
+                str(sequence.about.get("licence", "")),
+            )
+            for sequence in sequences
+        ),
+        machine=describe_machine(device),
+        device=device,
+        notes=notes,
+    )
+    written = _write(report, args)
+    if args.json:
+        print_json(report.as_data())
+    else:
+        print(summary_table(scores))
+        for path in written:
+            print(f"wrote {path}")
+    return 0
+
+
+def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:
+    """`MODEL=FILE` pairs as a mapping."""
+    weights = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals or name not in models:
+            raise ValueError(
+                f"--weights has {text!r}; write MODEL=FILE with one of --models: "
+                f"{', '.join(models)}"
+            )
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"no weights at {file!r} (for {name})")
+        weights[name] = file
+    return weights
+
+
+def _check_names(sequences: list[AnnotatedSequence], models: list[str]) -> None:
+    """Refuse what would overwrite itself, and unknown models, before anything runs."""
+    from tracker_ros.evaluation.baselines import BASELINES
+    from tracker_ros.registry import model_names
+
+    known = [*model_names(), *BASELINES]
+    for name in models:
+        if name not in known:
+            raise ValueError(f"model {name!r} is unknown; expected one of {', '.join(known)}")
+        if models.count(name) > 1:
+            raise ValueError(f"--models names {name!r} more than once")
+    names = [sequence.name for sequence in sequences]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two sequences are called {name!r}; rename one, or give it once")
+
+
+def _evaluate(
+    name: str,
+    sequences: list[AnnotatedSequence],
+    weights: str | None,
+    args: argparse.Namespace,
+    cache: AnswerCache | None,
+    bar: Any,
+) -> tuple[TrackerScore, str]:
+    """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
+    from tracker_ros.evaluation.baselines import BASELINES, create_baseline
+    from tracker_ros.evaluation.metrics import score_sequence, score_tracker
+    from tracker_ros.evaluation.ope import run_ope
+
+    is_baseline = name in BASELINES
+    tracker: Tracker | None = None
+    note = ""
+    key = f"{name} OpenCV {_opencv_version()}"
+    scores = []
+    for sequence in sequences:
+        bar.set_description_str(f"{name} {sequence.name}")
+        answer = cache.get(key, sequence) if cache is not None and is_baseline else None
+        if answer is not None:
+            bar.update(len(sequence))
+        else:
+            if tracker is None and is_baseline:
+                tracker = create_baseline(name)
+            elif tracker is None:
+                tracker, note = _create_model(name, weights, args)
+            assert tracker is not None
+            answer = run_ope(tracker, sequence, bar.update)
+            if cache is not None and is_baseline:
+                cache.put(key, sequence, answer)
+        if args.out is not None:
+            _write_boxes(args.out / "boxes" / name / f"{sequence.name}.txt", answer.boxes)
+        scores.append(score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds))
+    return score_tracker(name, scores), note
+
+
+def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:
+    """Load one of the package's models, and say which weights it runs with."""
+    from tracker_ros.registry import create_tracker, model_card
+
+    tracker = create_tracker(name, device=args.device, weights=weights, precision=args.precision)
+    tracker.warm_up()
+    if weights is not None:
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+        return tracker, f"weights `{Path(weights).name}`, sha256 {digest[:16]}…"
+    digest = str(getattr(model_card(name), "sha256", None) or "")
+    return tracker, f"embedded weights, sha256 {digest[:16]}…" if digest else "embedded weights"
+
+
+def _write_boxes(path: Path, boxes: np.ndarray) -> None:
+    """Write boxes as x,y,w,h lines, the form in which benchmarks exchange results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(",".join(f"{v:.3f}" for v in box) + "\n" for box in boxes))
+
+
+def _write(report: Any, args: argparse.Namespace) -> list[Path]:
+    """Write what was asked for; a success plot goes beside each page."""
+    from tracker_ros.evaluation.report import markdown_page, save_success_plot
+
+    command = f"tracker-ros evaluate SEQUENCES --models {' '.join(args.models)}"
+    pages = []
+    written = []
+    if args.out is not None:
+        write_json(args.out / "results.json", report.as_data())
+        written.append(args.out / "results.json")
+        pages.append((args.out / "accuracy.md", Path("success.png")))
+    if args.markdown is not None:
+        command += f" --markdown {args.markdown.name}"
+        pages.append((args.markdown, Path("media") / "success.png"))
+    for page, plot in pages:
+        picture = page.parent / plot
+        try:
+            save_success_plot(report.scores, picture)
+        except ImportError as error:
+            print(f"no success plot: {error}; pip install matplotlib", file=sys.stderr)
+            plot_text = None
+        else:
+            plot_text = plot.as_posix()
+            written.append(picture)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(markdown_page(report, command, plot_text))
+        written.append(page)
+    return written
+
+
+def _resolved(args: argparse.Namespace) -> str:
+    """The device that the package's own models ran on."""
+    from tracker_ros.evaluation.baselines import BASELINES
+
+    if all(name in BASELINES for name in args.models):
+        return "cpu"
+    from tracker_ros.devices import resolve_device
+
+    return str(resolve_device(args.device))
+
+
+def _opencv_version() -> str:
+    """Version and architecture: what decides the answers of OpenCV's trackers, and no more."""
+    import cv2
+
+    return f"{cv2.__version__} {os.uname().machine}"

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands share, and how they report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+DEFAULT_MODEL = "ostrack_tiny"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say how a model runs."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--precision", default="auto", help="auto, fp32, fp16 or bf16 (default: %(default)s)"
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """`--json`: results on standard output as JSON, everything else on standard error."""
+    parser.add_argument(
+        "--json", action="store_true", help="print the results as JSON on standard output"
+    )
+
+
+def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
+    """A tqdm bar on standard error, redrawn a few times a second; silent in a pipe's log."""
+    from tqdm import tqdm
+
+    return tqdm(
+        items,
+        file=sys.stderr,
+        mininterval=0.2 if sys.stderr.isatty() else 5.0,
+        dynamic_ncols=True,
+        **options,
+    )
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON on standard output."""
+    json.dump(data, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write data as JSON, making the folder when missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2) + "\n")

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow one thing through a video and draw what was found."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracker_ros.cli.options import (
+    DEFAULT_MODEL,
+    add_json_option,
+    add_model_options,
+    print_json,
+    progress_bar,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from tracker_ros.tracker import Tracker
+    from tracker_ros.video import VideoSource
+
+SUMMARY = "follow one thing through a video"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument(
+        "video",
+        help="video file, image folder or glob, webcam index, bag:PATH:TOPIC, or synthetic[:SEED]",
+    )
+    parser.add_argument(
+        "--box",
+        type=float,
+        nargs=4,
+        metavar=("X", "Y", "W", "H"),
+        help="the target in the first frame: top-left corner and size in pixels "
+        "(may be left out for the synthetic scene, which knows it)",
+    )
+    parser.add_argument("--out", type=Path, metavar="OUT.mp4", help="video to write")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="OUT.json",
+        help="file for boxes, scores and states (default: beside --out)",
+    )
+    add_json_option(parser)
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
+    parser.add_argument("--weights", default=None, help="safetensors file, for models without own")
+    add_model_options(parser)
+    parser.add_argument("--label", default="", help="what the target is, shown in the tag")
+    parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
+    parser.add_argument("--count", type=int, default=None, help="frames to take at most")
+    parser.add_argument("--fps", type=float, default=None, help="frame rate, if not the source's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Track, draw, write and report."""
+    from tracker_ros.video import open_video
+
+    if args.out is not None and args.out.suffix.lower() != ".mp4":
+        raise ValueError(f"--out is {str(args.out)!r}; give a name ending in .mp4")
+    with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
+        box = args.box or video.first_box
+        if box is None:
+            raise ValueError("--box is missing; give the target in the first frame: --box X Y W H")
+        from tracker_ros.registry import create_tracker
+
+        tracker = create_tracker(
+            args.model, device=args.device, weights=args.weights, precision=args.precision
+        )
+        results = _follow(tracker, video, tuple(box), args)
+    results = {"video": args.video, "model": args.model, "device": args.device, **results}
+
+    target = args.results or (args.out.with_suffix(".json") if args.out else None)
+    if target is not None:
+        write_json(target, results)
+    if args.json:
+        print_json(results)
+    else:
+        _print_summary(results, [path for path in (args.out, target) if path is not None])
+    return 0
+
+
+def _follow(
+    tracker: Tracker,
+    video: VideoSource,
+    box: tuple[float, ...],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Track every frame; draw it when a video is wanted. Ctrl-C ends an endless source."""
+    from tracker_ros.target_state import TargetState, TargetStateMachine
+    from tracker_ros.tracker import TrackResult
+
+    states = TargetStateMachine()
+    frames: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
+    rate: float | None = None
+    seconds = 0.0
+    tracker.warm_up()
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None
+        bar = stack.enter_context(
+            progress_bar(total=video.frame_count, unit="frame", desc="tracking")
+        )
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+        for index, image in enumerate(video):
+            time_s = index / video.fps
+            if index == 0:
+                tracker.initialize(image, box)
+                x, y, w, h = box
+                result = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
+                target_id = states.select(time_s, args.label)
+                state = states.state
+            else:
+                started = time.perf_counter()
+                result = tracker.track(image)
+                elapsed = time.perf_counter() - started
+                seconds += elapsed
+                rate = 1 / elapsed if rate is None else 1 / (0.9 / rate + 0.1 * elapsed)
+                state = states.update(result.score, time_s, result.state)
+            if not changes or changes[-1]["state"] != state.name:
+                changes.append({"frame": index, "time_s": time_s, "state": state.name})
+            frames.append(
+                {
+                    "frame": index,
+                    "box": [round(float(value), 2) for value in result.box],
+                    "score": round(float(result.score), 4),
+                    "state": state.name,
+                }
+            )
+            if writer is not None:
+                writer.add(image, result, target_id, args.label, state, rate)
+            bar.update()
+            bar.set_postfix_str(f"{state.name.lower()} {result.score:.2f}", refresh=False)
+    if not frames:
+        raise ValueError(f"{video.name} gave no frame; see whether it plays elsewhere")
+    return {
+        "frames": len(frames),
+        "frames_tracked": sum(entry["state"] == TargetState.TRACKING.name for entry in frames),
+        "frames_per_second": round((len(frames) - 1) / seconds, 2) if seconds else None,
+        "state_changes": changes,
+        "results": frames,
+    }
+
+
+class _Drawing:
+    """The video that is written: the drawn frame, and the response map beside it."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer: Any = None
+
+    def add(
+        self, image: Any, result: Any, target_id: str, label: str, state: Any, rate: float | None
+    ) -> None:
+        """Draw and append one frame; the first decides the video's size."""
+        from tracker_ros.overlay import colour_map_score, draw_target, place_beside
+        from tracker_ros.video_writer import VideoWriter
+
+        drawn = draw_target(
+            image, result, target_id=target_id, label=label, state=state, rate_hz=rate
+        )
+        score = None
+        if result.score_map is not None:
+            score = colour_map_score(result.score_map, (256, 256))
+        picture = place_beside(drawn, score)
+        if self._writer is None:
+            self._writer = VideoWriter(self._path, self._fps, (picture.shape[1], picture.shape[0]))
+        self._writer.write(picture)
+
+    def __enter__(self) -> _Drawing:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(kind, error, trace)
+
+
+def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
+    """A few lines for people."""
+    frames, tracked = results["frames"], results["frames_tracked"]
+    rate = results["frames_per_second"]
+    speed = f", {rate:.1f} frames/s" if rate else ""
+    print(f"{results['model']}: {tracked} of {frames} frames tracked{speed}")
+    for change in results["state_changes"]:
+        print(f"  {change['time_s']:8.2f} s  frame {change['frame']:5d}  {change['state']}")
+    for path in written:
+        print(f"wrote {path}")
+    sys.stdout.flush()
