@@ -13,7 +13,7 @@ import socket
 
 import pytest
 
-FIRST_PORT = 22119  # one UDP port for each domain id, held for as long as the tests run
+FIRST_PORT = 22119  # one TCP port for each domain id, held for as long as the tests run
 
 
 def reserve_domain_id() -> tuple[int, socket.socket]:
@@ -27,7 +27,7 @@ def reserve_domain_id() -> tuple[int, socket.socket]:
     start = os.getpid()
     for offset in range(99):
         domain_id = (start + offset) % 99 + 1
-        held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             held.bind(("127.0.0.1", FIRST_PORT + domain_id))
         except OSError:
@@ -35,7 +35,7 @@ def reserve_domain_id() -> tuple[int, socket.socket]:
             continue
         return domain_id, held
     raise RuntimeError(
-        f"no free ROS domain id: UDP ports {FIRST_PORT + 1} to {FIRST_PORT + 99} of this host are "
+        f"no free ROS domain id: TCP ports {FIRST_PORT + 1} to {FIRST_PORT + 99} of this host are "
         "all taken, expected one free; end other test runs"
     )
 

@@ -130,7 +130,7 @@ def test_a_downward_import_is_allowed(source, module):
 
 
 def test_importing_the_package_is_light():
-    heavy = "rclpy torch cv2 av matplotlib skimage launch".split()
+    heavy = ["rclpy", "torch", "cv2", "av", "matplotlib", "skimage", "launch"]
     code = (
         "import sys, tracker_ros\n"
         f"loaded = [name for name in {heavy!r} if name in sys.modules]\n"
