@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start the tracker, and if wanted a camera stand-in, a first box, and RViz.
+
+    ros2 launch tracker_ros track.launch.py image_topic:=/camera/image_raw
+    ros2 launch tracker_ros track.launch.py video:=street.mp4 box:="180 140 40 90"
+
+A ``box`` is ``x y w h``: the top-left corner and the size, pixels. The video then shows its first
+image until the target is being followed.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(get_package_share_directory("tracker_ros")) / "config"
+
+ARGUMENTS = (
+    ("namespace", "", "Namespace of all nodes and topics."),
+    ("use_sim_time", "false", "Take the time from /clock."),
+    ("params_file", str(CONFIG / "track.yaml"), "File with the tracker's parameters."),
+    ("autostart", "true", "Configure and activate the tracker without being told."),
+    ("use_respawn", "false", "Start the tracker again when it has died."),
+    ("log_level", "info", "Least severity that is logged."),
+    ("image_topic", "image", "Topic of the camera's images."),
+    ("camera_info_topic", "camera_info", "Topic of the camera's calibration."),
+    ("depth_topic", "depth", "Topic of depth images, registered to the colour images."),
+    ("model", "ostrack_tiny", "Name of the model; tracker-ros models lists them."),
+    ("weights", "", "File with the model's weights; empty takes those that come with it."),
+    ("device", "auto", "auto, cpu, cuda or cuda:N."),
+    ("backend", "auto", "auto, torch, onnxruntime or tensorrt."),
+    ("image_transport", "raw", "How images come in."),
+    ("rviz", "false", "Start RViz with the debug images."),
+    ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
+                  "or synthetic."),
+    ("box", "", 'Follow this box from the first image on: "x y w h", corner and size, pixels.'),
+)  # fmt: skip
+
+STRINGS = ("model", "weights", "device", "backend", "image_transport")
+FLAGS = ("autostart", "use_sim_time")
+
+
+def generate_launch_description():
+    """Return the description that ``ros2 launch`` runs."""
+    given = set()
+    return LaunchDescription(
+        [
+            # Before the declarations fill in the defaults: what has the caller given?
+            OpaqueFunction(function=lambda context: given.update(context.launch_configurations)),
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, default, text in ARGUMENTS
+            ),
+            OpaqueFunction(function=lambda context: nodes(context.launch_configurations, given)),
+        ]
+    )
+
+
+def nodes(values, given):
+    """Return the nodes that the arguments ask for.
+
+    Parameters come from ``params_file``; an argument that the caller gave goes before it, while
+    the default of one that was not given does not override the file.
+    """
+    overrides = {
+        # Without the type a model named 1e5 would become a number.
+        **{name: ParameterValue(values[name], value_type=str) for name in STRINGS},
+        **{name: truth(name, values[name]) for name in FLAGS},
+    }
+    overrides = {name: value for name, value in overrides.items() if name in given}
+    use_sim_time = {"use_sim_time": truth("use_sim_time", values["use_sim_time"])}
+    common = {
+        "namespace": values["namespace"],
+        "output": "screen",
+        "ros_arguments": ["--log-level", values["log_level"]],
+        "remappings": [
+            (topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info", "depth")
+        ],
+    }
+    result = [
+        Node(
+            package="tracker_ros",
+            executable="track",
+            name="track",
+            parameters=[values["params_file"], overrides],
+            respawn=truth("use_respawn", values["use_respawn"]),
+            respawn_delay=2.0,
+            **common,
+        )
+    ]
+    box = values["box"].replace(",", " ").split()
+    if values["video"]:
+        source = {"source": ParameterValue(values["video"], value_type=str)}
+        waiting = {"wait_for_target": bool(box)}
+        result.append(
+            Node(
+                package="tracker_ros",
+                executable="video",
+                name="video",
+                parameters=[source, waiting, use_sim_time],
+                **common,
+            )
+        )
+    if box:
+        if len(box) != 4:
+            raise ValueError(
+                f"box is {values['box']!r}, wanted four numbers: x y w h, the top-left corner "
+                "and the size in pixels"
+            )
+        result.append(
+            Node(
+                package="tracker_ros",
+                executable="select_target",
+                name="select_target",
+                arguments=["--box", *box],
+                parameters=[use_sim_time],
+                **common,
+            )
+        )
+    if truth("rviz", values["rviz"]):
+        result.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                name="rviz2",
+                namespace=values["namespace"],
+                arguments=["-d", str(CONFIG / "track.rviz")],
+                parameters=[use_sim_time],
+                output="screen",
+            )
+        )
+    return result
+
+
+def truth(name, text):
+    """Return a launch argument as a boolean."""
+    words = {"true": True, "1": True, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(f"{name} is {text!r}, wanted true or false")
+    return words[text.lower()]

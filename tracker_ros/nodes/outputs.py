@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tracker publishes: target, status, and debug images for those who listen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.lifecycle import Node as LifecycleNode
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
+
+from tracker_interfaces.msg import TargetStatus
+from tracker_ros.nodes.follower import FrameReport
+from tracker_ros.nodes.images import image_from_array, stamp_nanoseconds
+from tracker_ros.nodes.parameters import Value
+from tracker_ros.nodes.rates import RateMeter
+from tracker_ros.overlay import colour_map_score, draw_target
+from tracker_ros.target_state import TargetState
+from tracker_ros.tracker import TrackResult
+
+__all__ = ["DebugSettings", "Outputs", "detection_of"]
+
+_SHOWN = (TargetState.TRACKING, TargetState.UNCERTAIN)
+_SCORE_SIDE = 256
+
+
+@dataclass(frozen=True)
+class DebugSettings:
+    """How debug images are made.
+
+    Attributes:
+        rate: Most images per second, 0 for no limit.
+        scale: Size of ``debug/image`` relative to the camera's.
+        score_encoding: ``rgb8`` or ``32FC1``.
+    """
+
+    rate: float
+    scale: float
+    score_encoding: str
+
+    @staticmethod
+    def of(values: Mapping[str, Value]) -> DebugSettings:
+        """The settings among the node's parameters."""
+        return DebugSettings(
+            float(values["debug_rate"]),
+            float(values["debug_scale"]),
+            str(values["debug_score_encoding"]),
+        )
+
+
+def detection_of(
+    header: Header, result: TrackResult, target_id: str, class_id: str, score: float
+) -> Detection2D:
+    """Pack a tracked box; the message's box has its centre where ours has its corner."""
+    x, y, w, h = result.box
+    message = Detection2D(header=header, id=target_id)
+    message.bbox.center.position.x = float(x + w / 2)
+    message.bbox.center.position.y = float(y + h / 2)
+    message.bbox.size_x = float(w)
+    message.bbox.size_y = float(h)
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = class_id
+    hypothesis.hypothesis.score = float(score)
+    message.results.append(hypothesis)
+    return message
+
+
+class Outputs:
+    """The publishers. Made on configure, closed on cleanup; called from the worker's thread.
+
+    ``target`` and the debug images are lifecycle publishers and speak only while the node is
+    active. ``target_status`` also tells of loading, so it always speaks.
+
+    Args:
+        node: The node.
+        model: Name of the model, the class of a target without a label.
+        settings: How debug images are made; may be replaced at any time.
+        latency_seen: Called with each latency, seconds.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        model: str,
+        settings: DebugSettings,
+        latency_seen: Callable[[float], None],
+    ) -> None:
+        self._node = node
+        self._model = model
+        self._latency_seen = latency_seen
+        self._latency = 0.0
+        self._last_debug = 0.0
+        self.settings = settings
+        self.rate = RateMeter()
+        reliable = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+        )
+        latched = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        managed = node.create_lifecycle_publisher
+        options = QoSOverridingOptions.with_default_policies
+        self._target = managed(Detection2D, "target", reliable, qos_overriding_options=options())
+        self._score = managed(Image, "debug/score", reliable, qos_overriding_options=options())
+        self._image = managed(Image, "debug/image", reliable, qos_overriding_options=options())
+        self._status = node.create_publisher(
+            TargetStatus, "target_status", latched, qos_overriding_options=options()
+        )
+
+    def close(self) -> None:
+        """Destroy the publishers."""
+        for publisher in (self._target, self._score, self._image):
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._node.destroy_publisher(self._status)
+
+    def publish(self, report: FrameReport) -> None:
+        """Publish one report: the target first, then the status, then pictures."""
+        if not self._node.context.ok():
+            return
+        header, result = report.header, report.result
+        if header is not None and result is not None:
+            self.rate.tick()
+            if report.state in _SHOWN:
+                self._target.publish(
+                    detection_of(
+                        header,
+                        result,
+                        report.target_id,
+                        report.label or self._model,
+                        report.score,
+                    )
+                )
+            self._latency = self._age_of(header)
+            self._latency_seen(self._latency)
+        self._status.publish(self._status_of(report))
+        if header is not None and report.image is not None:
+            self._publish_debug(header, report.image, report)
+
+    def wants_image(self) -> bool:
+        """Whether somebody listens to ``debug/image`` and it is time for one."""
+        return self._image.get_subscription_count() > 0 and self._is_time()
+
+    def _age_of(self, header: Header) -> float:
+        """Seconds from a header's stamp until now, on the node's clock."""
+        return (self._node.get_clock().now().nanoseconds - stamp_nanoseconds(header)) / 1e9
+
+    def _status_of(self, report: FrameReport) -> TargetStatus:
+        header = report.header
+        if header is None:
+            header = Header(stamp=self._node.get_clock().now().to_msg())
+        tracked = report.result is not None
+        return TargetStatus(
+            header=header,
+            state=int(report.state),
+            target_id=report.target_id,
+            label=report.label,
+            score=float(report.score),
+            seconds_since_seen=float(report.seconds_since_seen),
+            latency=self._latency if tracked else 0.0,
+            processing_time=float(report.processing_time),
+            frames_received=report.counts.received,
+            frames_tracked=report.counts.tracked,
+            frames_dropped=report.counts.dropped,
+            frames_rejected=report.counts.rejected,
+        )
+
+    def _is_time(self) -> bool:
+        rate = self.settings.rate
+        return rate <= 0 or time.monotonic() - self._last_debug >= 0.95 / rate
+
+    def _publish_debug(self, header: Header, image: np.ndarray, report: FrameReport) -> None:
+        """Make the pictures that somebody listens to, if it is time for one."""
+        wants_image = self._image.get_subscription_count() > 0
+        wants_score = self._score.get_subscription_count() > 0
+        if not (wants_image or wants_score) or not self._is_time():
+            return
+        self._last_debug = time.monotonic()
+        result = report.result
+        if wants_score and result is not None and result.score_map is not None:
+            if self.settings.score_encoding == "32FC1":
+                picture = result.score_map.astype(np.float32, copy=False)
+            else:
+                picture = colour_map_score(result.score_map, (_SCORE_SIDE, _SCORE_SIDE))
+            self._score.publish(image_from_array(picture, header))
+        if wants_image:
+            drawn = draw_target(
+                image,
+                result,
+                target_id=report.target_id,
+                label=report.label,
+                state=report.state,
+                rate_hz=self.rate.hertz,
+                scale=self.settings.scale,
+            )
+            self._image.publish(image_from_array(drawn, header))

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The doors to the tracker: three services and the ``selection`` topic.
+
+Each is answered when the worker has done it. The executor does not wait meanwhile: images keep
+coming in, because the frames after the selected one are needed to catch up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from rclpy.lifecycle import Node as LifecycleNode
+from rclpy.task import Future
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+from vision_msgs.msg import BoundingBox2D, Detection2D
+
+from tracker_interfaces.srv import SelectTarget
+from tracker_ros.nodes.selection import (
+    Selection,
+    SelectionOutcome,
+    SelectionRefused,
+    selection_from,
+)
+from tracker_ros.nodes.session import Session
+
+__all__ = ["TargetServices"]
+
+R = TypeVar("R")
+
+_BROKEN_OFF = "the request was broken off: see the node's log, and ask again"
+
+
+class TargetServices:
+    """Answers requests in every state of the node.
+
+    Args:
+        node: The node.
+        session: The session now, None while the node is unconfigured.
+        refusal: Why the node takes no requests now; empty when it does.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        session: Callable[[], Session | None],
+        refusal: Callable[[], str],
+    ) -> None:
+        self._node = node
+        self._session = session
+        self._refusal = refusal
+        node.create_service(SelectTarget, "select_target", self._on_select)
+        node.create_service(Trigger, "clear_target", self._on_clear)
+        node.create_service(SetBool, "enable", self._on_enable)
+
+    def on_selection(self, message: Detection2D) -> None:
+        """Take a box from the ``selection`` topic; a refusal is logged, for nobody waits."""
+        label = message.results[0].hypothesis.class_id if message.results else ""
+        logger = self._node.get_logger()
+
+        def told(outcome: SelectionOutcome | None) -> None:
+            if outcome is None or not outcome.success:
+                reason = outcome.message if outcome else _BROKEN_OFF
+                logger.warning(f"selection from topic refused: {reason}")
+            else:
+                logger.info(f"selection from topic: {outcome.message}")
+
+        reason, selection = self._read(message.header, message.bbox, label)
+        session = self._session()
+        if selection is None or session is None:
+            told(SelectionOutcome(False, reason))
+            return
+        follower = session.follower
+        session.ask(lambda: follower.select(selection), told)
+
+    async def _on_select(
+        self, request: SelectTarget.Request, response: SelectTarget.Response
+    ) -> SelectTarget.Response:
+        reason, selection = self._read(request.header, request.bbox, request.label)
+        session = self._session()
+        if selection is None or session is None:
+            outcome: SelectionOutcome | None = SelectionOutcome(False, reason)
+        else:
+            follower = session.follower
+            outcome = await self._ask(session, lambda: follower.select(selection))
+        outcome = outcome or SelectionOutcome(False, _BROKEN_OFF)
+        logger = self._node.get_logger()
+        if outcome.success:
+            logger.info(f"select_target: {outcome.message}")
+        else:
+            logger.warning(f"select_target refused: {outcome.message}")
+        response.success = outcome.success
+        response.message = outcome.message
+        response.target_id = outcome.target_id
+        response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
+        return response
+
+    async def _on_clear(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        session = self._session()
+        response.message = self._refusal()
+        if response.message or session is None:
+            response.success = False
+            return response
+        old = await self._ask(session, session.follower.clear)
+        response.success = old is not None
+        response.message = (
+            _BROKEN_OFF
+            if old is None
+            else (f"target {old} cleared" if old else "there was no target to clear")
+        )
+        return response
+
+    async def _on_enable(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        session = self._session()
+        response.message = self._refusal()
+        if response.message or session is None:
+            response.success = False
+            return response
+        follower, enabled = session.follower, bool(request.data)
+
+        def switch() -> bool:
+            follower.enable(enabled)
+            return True
+
+        response.success = bool(await self._ask(session, switch))
+        words = "tracking is enabled" if enabled else "tracking is paused, the target is kept"
+        response.message = words if response.success else _BROKEN_OFF
+        return response
+
+    def _read(
+        self, header: Header, bbox: BoundingBox2D, label: str
+    ) -> tuple[str, Selection | None]:
+        """The request, or the reason why it is refused outright."""
+        reason = self._refusal()
+        if reason:
+            return reason, None
+        try:
+            return "", selection_from(header, bbox, label)
+        except SelectionRefused as error:
+            return str(error), None
+
+    async def _ask(self, session: Session, job: Callable[[], R]) -> R | None:
+        """Await what the worker makes of ``job``."""
+        executor = self._node.executor
+        future: Future = Future(executor=executor)
+
+        def answer(result: R | None) -> None:
+            future.set_result(result)
+            if executor is not None:
+                executor.wake()  # else a waiting coroutine is looked at only with the next event
+
+        session.ask(job, answer)
+        return await future

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What exists while the node is configured: model, worker, publishers."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from rclpy.lifecycle import Node as LifecycleNode
+from sensor_msgs.msg import Image
+
+from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
+from tracker_ros.nodes.diagnostics import Diagnostics, ModelStatus
+from tracker_ros.nodes.follower import Follower, FrameReport
+from tracker_ros.nodes.input_watch import InputWatch
+from tracker_ros.nodes.outputs import DebugSettings, Outputs
+from tracker_ros.nodes.worker import Worker
+from tracker_ros.target_state import TargetStateMachine
+from tracker_ros.tracker import Tracker
+
+__all__ = ["Session"]
+
+R = TypeVar("R")
+
+_STOP_S = 5.0
+_DEACTIVATE_S = 2.0
+
+
+class Session:
+    """One stretch from configure to cleanup.
+
+    Args:
+        node: The node.
+        model_name: Name of the model.
+        make_tracker: Makes the model; called in the worker's thread.
+        loaded: Called, in the worker's thread, when loading has ended, well or not.
+        buffer: The last frames.
+        machine: The target's state.
+        watch: The camera's side.
+        diagnostics: Where to report.
+        debug: How debug images are made.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        model_name: str,
+        make_tracker: Callable[[], Tracker],
+        loaded: Callable[[], None],
+        buffer: FrameBuffer[Image],
+        machine: TargetStateMachine,
+        watch: InputWatch,
+        diagnostics: Diagnostics,
+        debug: DebugSettings,
+    ) -> None:
+        self._node = node
+        self._make_tracker = make_tracker
+        self._loaded = loaded
+        self._buffer = buffer
+        self._watch = watch
+        self._diagnostics = diagnostics
+        self._closed = False
+        self._active = False
+        self._load_began = time.monotonic()
+        self._load_ended = threading.Event()
+        self.model = ModelStatus(name=model_name, loading=True)
+        diagnostics.model = self.model
+        diagnostics.latency.clear()
+        self.outputs = Outputs(node, model_name, debug, diagnostics.latency.add)
+        diagnostics.output_rate = self.outputs.rate
+        self.follower = Follower(
+            buffer,
+            machine,
+            report=self._report,
+            complain=watch.complain,
+            wants_image=lambda: self._active and self.outputs.wants_image(),
+            topic=node.resolve_topic_name("image"),
+        )
+        self._worker: Worker[StampedFrame[Image]] = Worker(
+            handle=self._handle,
+            idle=self._idle,
+            busy=lambda: self._active and self.follower.catch_up(),
+            failed=self._failed,
+        )
+        self._worker.post(self._load)
+        self._worker.start()
+
+    @property
+    def load_seconds(self) -> float:
+        """Seconds since loading began."""
+        return time.monotonic() - self._load_began
+
+    def wait_until_loaded(self, timeout_s: float) -> bool:
+        """Wait for the end of loading; whether it has ended in time."""
+        return self._load_ended.wait(timeout_s)
+
+    def activate(self) -> None:
+        """Images and requests are coming from now on."""
+        self._worker.run_and_wait(self.follower.reset, _DEACTIVATE_S)
+        self._active = True
+
+    def deactivate(self) -> None:
+        """No more images: forget the target, keep the model."""
+        self._active = False
+        self._worker.empty_mailbox()
+        self._worker.run_and_wait(self.follower.reset, _DEACTIVATE_S)
+        self._buffer.clear()
+
+    def close(self) -> None:
+        """End the worker, let go of the model, destroy the publishers."""
+        self._active = False
+        self._worker.post(self.follower.unload)
+        ended = self._worker.stop(_STOP_S)
+        self._closed = True
+        if not ended and self._node.context.ok():
+            self._node.get_logger().warning(
+                f"the worker is still busy after {_STOP_S:.0f} s; it ends after what it is doing"
+            )
+        self.outputs.close()
+        self._diagnostics.model = ModelStatus()
+        self._diagnostics.report = None
+
+    def put(self, frame: StampedFrame[Image]) -> None:
+        """Hand over the newest frame."""
+        self.follower.counts.received += 1
+        self._worker.put(frame)
+
+    def ask(self, job: Callable[[], R], answer: Callable[[R | None], None]) -> None:
+        """Have the worker run ``job`` and pass what it returns to ``answer``.
+
+        ``answer`` gets None if the job failed or the worker takes no more; it is called in the
+        worker's thread, or at once.
+        """
+
+        def run() -> None:
+            result: R | None = None
+            try:
+                result = job()
+            finally:
+                answer(result)
+
+        if not self._worker.post(run):
+            answer(None)
+
+    def _load(self) -> None:
+        """Make the model, in the worker's thread."""
+        logger = self._node.get_logger()
+        try:
+            self.follower.load(self._make_tracker)
+        except Exception as error:  # told in diagnostics and by the refusal to activate
+            self.model.error = str(error) or repr(error)
+            logger.error(f"model {self.model.name} cannot be loaded: {self.model.error}")
+        else:
+            self.model.ready = True
+            self.model.facts = {**self.follower.model_facts(), **_versions()}
+            facts = ", ".join(f"{name} {value}" for name, value in self.model.facts.items())
+            logger.info(f"model {self.model.name} ready after {self.load_seconds:.1f} s ({facts})")
+        finally:
+            self.model.loading = False
+            self._load_ended.set()
+            if not self._closed:
+                self._loaded()
+
+    def _handle(self, frame: StampedFrame[Image]) -> None:
+        if self._active:
+            self.follower.process(frame)
+
+    def _idle(self) -> None:
+        if self._active:
+            self.follower.no_frame()
+
+    def _report(self, report: FrameReport) -> None:
+        if not self._closed:
+            self._diagnostics.report = report
+            self.outputs.publish(report)
+
+    def _failed(self, error: BaseException) -> None:
+        """A job or frame let an exception through."""
+        if self._closed or not self._node.context.ok():
+            return
+        self.follower.counts.faults += 1
+        self._node.get_logger().error(f"fault in the worker, it goes on: {error!r}")
+
+
+def _versions() -> dict[str, str]:
+    """Interpreter and libraries in use, for reports of faults."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "onnxruntime", "tensorrt"):
+        if name in sys.modules:
+            found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+    return found

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``track`` node: follows one selected target through a camera's images.
+
+A lifecycle node. On configure the model is loaded and warmed up in the worker's thread; on
+activate, once it is ready, images are subscribed; on deactivate that ends and the target is
+forgotten; on cleanup the model is let go.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+
+import rclpy.lifecycle
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2D
+
+from tracker_ros.frame_buffer import FrameBuffer
+from tracker_ros.nodes.diagnostics import Diagnostics
+from tracker_ros.nodes.images import stamp_nanoseconds
+from tracker_ros.nodes.input_watch import InputWatch
+from tracker_ros.nodes.outputs import DebugSettings
+from tracker_ros.nodes.parameters import ParameterTable, Value
+from tracker_ros.nodes.run import run_node
+from tracker_ros.nodes.selection import INACTIVE, LOADING
+from tracker_ros.nodes.services import TargetServices
+from tracker_ros.nodes.session import Session
+from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS, check_scores
+from tracker_ros.target_state import TargetStateMachine
+from tracker_ros.tracker import Tracker
+
+__all__ = ["TrackNode", "main"]
+
+_ACTIVATE_PATIENCE_S = 4.0  # nav2's lifecycle manager waits 5 s for a transition
+
+Transition = Callable[["TrackNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _told(transition: Transition) -> Transition:
+    """Log what a transition throws (rclpy swallows it) and fail the transition."""
+
+    @functools.wraps(transition)
+    def wrapped(self: TrackNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception as error:  # rclpy would turn it into ERROR without a word
+            self.get_logger().error(f"{transition.__name__} failed: {error!r}")
+            return TransitionCallbackReturn.FAILURE
+
+    return wrapped
+
+
+class TrackNode(rclpy.lifecycle.Node):
+    """The tracker's node.
+
+    Args:
+        make_tracker: Makes a model from the node's parameters; by default
+            ``tracker_ros.create_tracker`` with model, weights, device, backend and precision.
+
+    Raises:
+        NodeStartError: A parameter is refused.
+    """
+
+    def __init__(self, make_tracker: Callable[[ParameterTable], Tracker] | None = None) -> None:
+        super().__init__("track")
+        self._make_tracker = make_tracker or _create_tracker
+        self._session: Session | None = None
+        self._active = False
+        self._subscriptions_made: list[Subscription] = []
+        self._parameter_table = ParameterTable(
+            self,
+            TRACK_PARAMETERS,
+            cross_check=check_scores,
+            configured=lambda: self._session is not None,
+            changed=self._apply,
+        )
+        table = self._parameter_table
+        self._machine = TargetStateMachine(
+            table.number("score_found"), table.number("score_lost"), table.number("lost_after")
+        )
+        self._buffer: FrameBuffer[Image] = FrameBuffer(
+            table.number("buffer_seconds"), _bytes(table.number("buffer_megabytes"))
+        )
+        self._watch = InputWatch(self)
+        self._diagnostics = Diagnostics(
+            self, table.number("diagnostics_rate"), self._watch, lambda: self._active
+        )
+        self._services_of_target = TargetServices(self, lambda: self._session, self._refusal)
+        self._model_done = self.create_guard_condition(self._on_model_done)
+        self._starting = table.flag("autostart")
+        self._start_timer = self.create_timer(
+            0.001, self._autostart, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    @_told
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Make the publishers and begin to load the model; does not wait for it."""
+        table = self._parameter_table
+        self.get_logger().info(f"loading model {table.text('model')}")
+        self._session = Session(
+            self,
+            table.text("model"),
+            functools.partial(self._make_tracker, table),
+            self._model_done.trigger,
+            self._buffer,
+            self._machine,
+            self._watch,
+            self._diagnostics,
+            DebugSettings.of(table.values),
+        )
+        return super().on_configure(state)
+
+    @_told
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, if the model is ready; fails, and may be tried again, while it is not."""
+        session = self._session
+        if session is None:
+            return TransitionCallbackReturn.FAILURE
+        if not session.wait_until_loaded(_ACTIVATE_PATIENCE_S):
+            self.get_logger().error(
+                f"not activated: model {session.model.name} is still loading after "
+                f"{session.load_seconds:.1f} s; activate again when diagnostics say it is ready"
+            )
+            return TransitionCallbackReturn.FAILURE
+        if not session.model.ready:
+            self.get_logger().error(
+                f"not activated: model {session.model.name} cannot be loaded: "
+                f"{session.model.error}; clean up, correct the parameters, configure again"
+            )
+            return TransitionCallbackReturn.FAILURE
+        result = super().on_activate(state)
+        session.activate()
+        self._subscribe()
+        self._active = True
+        self.get_logger().info(
+            f"active: images from {self.resolve_topic_name('image')}, "
+            f"boxes by {self.resolve_service_name('select_target')}"
+        )
+        return result
+
+    @_told
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and forget the target; the model stays loaded."""
+        self._stop_images()
+        return super().on_deactivate(state)
+
+    @_told
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the model and the publishers."""
+        self._end_session()
+        return super().on_cleanup(state)
+
+    @_told
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop for good."""
+        self._stop_images()
+        self._end_session()
+        return super().on_shutdown(state)
+
+    @_told
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that went wrong."""
+        self._stop_images()
+        self._end_session()
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """End the worker before the node is destroyed."""
+        self._starting = False
+        self._stop_images()
+        self._end_session()
+
+    def _autostart(self) -> None:
+        """Configure, once, when the node has begun to spin."""
+        self._start_timer.cancel()
+        if self._starting:
+            self.trigger_configure()
+
+    def _on_model_done(self) -> None:
+        """Activate when the model is ready, if the node starts by itself."""
+        session, starting = self._session, self._starting
+        if session is None or session.model.loading:
+            return
+        self._starting = False
+        self._diagnostics.update()
+        if starting and session.model.ready and not self._active:
+            self.trigger_activate()
+
+    def _subscribe(self) -> None:
+        """Subscribe to images and selections."""
+        camera = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
+        )
+        reliable = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
+        )
+        self._subscriptions_made = [
+            self.create_subscription(
+                Image,
+                "image",
+                self._on_image,
+                camera,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            self.create_subscription(
+                Detection2D,
+                "selection",
+                self._services_of_target.on_selection,
+                reliable,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+        ]
+        self._watch.start(self.resolve_topic_name("image"), camera)
+
+    def _on_image(self, message: Image) -> None:
+        """Keep the image and leave it to the worker; nothing else happens here."""
+        session = self._session
+        if session is None:
+            return
+        stamp_ns = stamp_nanoseconds(message.header)
+        sequence = self._buffer.sequence
+        frame = self._buffer.add(stamp_ns, message, len(message.data))
+        if self._buffer.sequence != sequence:
+            self.get_logger().info("image stamps jumped back: a new sequence begins")
+        session.put(frame)
+        self._watch.image_came(stamp_ns)
+
+    def _stop_images(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
+        self._watch.stop()
+        if self._active and self._session is not None:
+            self._session.deactivate()
+        self._active = False
+
+    def _end_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _refusal(self) -> str:
+        """Why requests are refused now, with the remedy; empty when they are not."""
+        session = self._session
+        if self._active:
+            return ""
+        if session is None:
+            return f"{INACTIVE} (unconfigured): configure and activate the node"
+        if session.model.loading:
+            return (
+                f"model {session.model.name} {LOADING} ({session.load_seconds:.1f} s so "
+                "far): ask again when target_status leaves LOADING"
+            )
+        if session.model.error:
+            return (
+                f"{INACTIVE}, model {session.model.name} cannot be loaded: {session.model.error}"
+            )
+        return f"{INACTIVE}: activate the node"
+
+    def _apply(self, values: Mapping[str, Value]) -> None:
+        """Put changed parameters into effect."""
+        self._machine.set_limits(
+            float(values["score_found"]), float(values["score_lost"]), float(values["lost_after"])
+        )
+        self._buffer.set_limits(
+            float(values["buffer_seconds"]), _bytes(float(values["buffer_megabytes"]))
+        )
+        if self._session is not None:
+            self._session.outputs.settings = DebugSettings.of(values)
+
+
+def _bytes(megabytes: float) -> int:
+    return round(megabytes * 1e6)
+
+
+def _create_tracker(parameters: ParameterTable) -> Tracker:
+    """Make the model that the parameters name; torch is imported only here."""
+    from tracker_ros.registry import create_tracker
+
+    return create_tracker(
+        parameters.text("model"),
+        device=parameters.text("device"),
+        weights=parameters.text("weights") or None,
+        backend=parameters.text("backend"),
+        precision=parameters.text("precision"),
+    )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node."""
+    sys.exit(run_node(TrackNode, args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``video`` node: stands in for a camera.
+
+Plays a video file, image folder, rosbag2 topic, webcam or the synthetic scene as ``image`` and
+``camera_info``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from tracker_interfaces.msg import TargetStatus
+from tracker_ros.nodes.images import image_from_array
+from tracker_ros.nodes.parameters import Change, ParameterSpec, ParameterTable
+from tracker_ros.nodes.run import NodeStartError, run_node
+from tracker_ros.video import VideoSource, open_video
+
+__all__ = ["VIDEO_PARAMETERS", "VideoNode", "main"]
+
+_LARGEST = 1_000_000_000
+
+VIDEO_PARAMETERS = (
+    ParameterSpec(
+        "source",
+        "synthetic",
+        "Video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED].",
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "rate",
+        0.0,
+        "Images per second; 0 takes the source's own rate.",
+        low=0.0,
+        high=1000.0,
+        change=Change.START,
+    ),
+    ParameterSpec("loop", False, "Start again at the end.", change=Change.START),
+    ParameterSpec(
+        "stamp",
+        "now",
+        "Stamps: the time of publication (now), or the start plus the time in the recording.",
+        choices=("now", "source"),
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "frame_id", "camera", "frame_id of the camera's optical frame.", change=Change.START
+    ),
+    ParameterSpec(
+        "start_frame", 0, "Images to leave out.", low=0, high=_LARGEST, change=Change.START
+    ),
+    ParameterSpec(
+        "frames", 0, "Images to play, 0 for all.", low=0, high=_LARGEST, change=Change.START
+    ),
+    ParameterSpec(
+        "wait_for_subscribers",
+        0,
+        "Publish nothing before so many subscribe to image.",
+        low=0,
+        high=100,
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "wait_for_target",
+        False,
+        "Repeat the first image until target_status says that a target is tracked.",
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "field_of_view",
+        60.0,
+        "Horizontal field of view that camera_info claims, degrees.",
+        low=1.0,
+        high=170.0,
+        change=Change.START,
+    ),
+)
+
+
+class VideoNode(Node):
+    """Publishes the images of a source at its rate, then ends.
+
+    Raises:
+        NodeStartError: A parameter is refused or the source cannot be opened.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("video")
+        table = ParameterTable(self, VIDEO_PARAMETERS, configured=lambda: True)
+        self._table = table
+        self._source = self._open()
+        self._rate = table.number("rate") or self._source.fps
+        self._images: Iterator[np.ndarray] = iter(self._source)
+        self._held: np.ndarray | None = None
+        self._holding = table.flag("wait_for_target")
+        self._published = 0
+        self._held_count = 0
+        self._start: Time | None = None
+        reliable = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
+        )
+        latched = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        self._image = self.create_publisher(
+            Image,
+            "image",
+            reliable,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        self._info = self.create_publisher(
+            CameraInfo,
+            "camera_info",
+            reliable,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        if self._holding:
+            self._status = self.create_subscription(
+                TargetStatus, "target_status", self._on_status, latched
+            )
+        self._timer = self.create_timer(
+            1.0 / self._rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+        known = f"{self._source.frame_count} images" if self._source.frame_count else "images"
+        self.get_logger().info(
+            f"{known} from {self._source.name} at {self._rate:g} Hz on "
+            f"{self.resolve_topic_name('image')}"
+            + (", the first one until a target is tracked" if self._holding else "")
+        )
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+    def _open(self) -> VideoSource:
+        text = self._table.text("source")
+        try:
+            return open_video(
+                text,
+                fps=self._table.number("rate") or None,
+                start=self._table.integer("start_frame"),
+                count=self._table.integer("frames") or None,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            raise NodeStartError(f"cannot play {text!r}: {error}") from error
+
+    def _on_status(self, message: TargetStatus) -> None:
+        if self._holding and message.state == TargetStatus.TRACKING:
+            self._holding = False
+            self.get_logger().info(f"target {message.target_id} is tracked: playing")
+
+    def _tick(self) -> None:
+        """Publish the next image."""
+        if self._published == 0 and not self._has_audience():
+            return
+        image = self._next()
+        if image is None:
+            self._end()
+            return
+        header = Header(frame_id=self._table.text("frame_id"), stamp=self._stamp().to_msg())
+        self._image.publish(image_from_array(image, header))
+        self._info.publish(self._camera_info(header, image.shape[1], image.shape[0]))
+        self._published += 1
+
+    def _has_audience(self) -> bool:
+        return self._image.get_subscription_count() >= self._table.integer("wait_for_subscribers")
+
+    def _next(self) -> np.ndarray | None:
+        """The image to publish now, or None at the end."""
+        if self._holding:
+            if self._held is None:
+                self._held = next(self._images, None)
+            return self._held
+        image = next(self._images, None)
+        if image is None and self._table.flag("loop") and self._published:
+            self._images = iter(self._source)
+            image = next(self._images, None)
+        return image
+
+    def _stamp(self) -> Time:
+        """Stamp of the next image; the recording's time counts from its first moving image."""
+        now = self.get_clock().now()
+        if self._table.text("stamp") == "now" or self._holding:
+            return now
+        if self._start is None:
+            self._start = now
+            self._held_count = self._published
+        played = self._published - self._held_count
+        return self._start + Duration(nanoseconds=round(played / self._source.fps * 1e9))
+
+    def _camera_info(self, header: Header, width: int, height: int) -> CameraInfo:
+        """A pinhole camera without distortion, its centre in the middle of the image."""
+        focal = width / 2 / math.tan(math.radians(self._table.number("field_of_view")) / 2)
+        cx, cy = (width - 1) / 2, (height - 1) / 2
+        return CameraInfo(
+            header=header,
+            width=width,
+            height=height,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+            k=[focal, 0.0, cx, 0.0, focal, cy, 0.0, 0.0, 1.0],
+            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            p=[focal, 0.0, cx, 0.0, 0.0, focal, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+        )
+
+    def _end(self) -> None:
+        """Say so, give the last image time to arrive, and stop."""
+        self._timer.cancel()
+        self.get_logger().info(f"the video has ended, {self._published} images were published")
+        self._timer = self.create_timer(
+            1.0,
+            lambda: rclpy.shutdown(context=self.context),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node."""
+    sys.exit(run_node(VideoNode, args))
+
+
+if __name__ == "__main__":
+    main()
