@@ -168,7 +168,7 @@ def _evaluate(
     key = f"{name} OpenCV {_opencv_version()}"
     scores = []
     for sequence in sequences:
-        bar.set_description_str(f"{name} {sequence.name}")
+        bar.set_description_str(f"{name} {sequence.name}", refresh=False)
         answer = cache.get(key, sequence) if cache is not None and is_baseline else None
         if answer is not None:
             bar.update(len(sequence))
