@@ -81,6 +81,11 @@ class Tracker(ABC):
         graph capture. A target that is being followed is kept.
         """
 
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What computes: `backend`, `device` and `precision` in use, as far as they are known."""
+        return {}
+
 
 def check_image(image: np.ndarray) -> np.ndarray:
     """Return `image` if it is RGB uint8 of shape (H, W, 3), H and W at least 2.

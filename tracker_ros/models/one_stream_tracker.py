@@ -65,6 +65,10 @@ class OneStreamModel(Protocol):
     def config(self) -> OneStreamConfig:
         """Sizes."""
 
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """Back end, device and precision in use."""
+
     def encode_template(self, template: torch.Tensor, box_xywh: torch.Tensor) -> Any:
         """(1, 3, T, T) normalised template and (1, 4) target box as fractions -> opaque state."""
 
@@ -157,6 +161,11 @@ class OneStreamTracker(Tracker):
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
         return TrackResult(box, peak.score, score[0], covered)
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What computes; see `Tracker.runs_on`."""
+        return dict(self.model.runs_on)
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""

@@ -145,6 +145,11 @@ class OSTrackInference:
         self.norm = backbone.norm
         self.head: nn.Module = for_inference(network.box_head, packed=self.packed)
 
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """Back end, device and precision in use."""
+        return {"backend": "torch", "device": str(self.device), "precision": "fp32"}
+
     @torch.inference_mode()
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
         """Embed a template.

@@ -138,10 +138,8 @@ class Follower:
             self.report_change()
 
     def model_facts(self) -> dict[str, str]:
-        """What the model says of how it runs: back end, device, precision."""
-        names = ("backend", "device", "precision")
-        found = {name: getattr(self._tracker, name, None) for name in names}
-        return {name: str(value) for name, value in found.items() if value is not None}
+        """What computes: back end, device and precision in use."""
+        return dict(self._tracker.runs_on) if self._tracker is not None else {}
 
     def reset(self) -> None:
         """Forget target, pause, counters and place in the stream; the model stays."""
