@@ -21,7 +21,7 @@ CONFIG = Path(get_package_share_directory("tracker_ros")) / "config"
 ARGUMENTS = (
     ("namespace", "", "Namespace of all nodes and topics."),
     ("use_sim_time", "false", "Take the time from /clock."),
-    ("params_file", str(CONFIG / "track.yaml"), "File with the tracker's parameters."),
+    ("params_file", str(CONFIG / "track.yaml"), "File with the parameters of the tracker and the video."),
     ("autostart", "true", "Configure and activate the tracker without being told."),
     ("use_respawn", "false", "Start the tracker again when it has died."),
     ("log_level", "info", "Least severity that is logged."),
@@ -94,13 +94,13 @@ def nodes(values, given):
     box = values["box"].replace(",", " ").split()
     if values["video"]:
         source = {"source": ParameterValue(values["video"], value_type=str)}
-        waiting = {"wait_for_target": bool(box)}
+        waiting = {"wait_for_target": True} if box else {}
         result.append(
             Node(
                 package="tracker_ros",
                 executable="video",
                 name="video",
-                parameters=[source, waiting, use_sim_time],
+                parameters=[values["params_file"], source, waiting, use_sim_time],
                 **common,
             )
         )
