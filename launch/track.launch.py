@@ -21,7 +21,7 @@ CONFIG = Path(get_package_share_directory("tracker_ros")) / "config"
 ARGUMENTS = (
     ("namespace", "", "Namespace of all nodes and topics."),
     ("use_sim_time", "false", "Take the time from /clock."),
-    ("params_file", str(CONFIG / "track.yaml"), "File with the tracker's and the video's parameters."),
+    ("params_file", str(CONFIG / "track.yaml"), "File with parameters of tracker and video."),
     ("autostart", "true", "Configure and activate the tracker without being told."),
     ("use_respawn", "false", "Start the tracker again when it has died."),
     ("log_level", "info", "Least severity that is logged."),
