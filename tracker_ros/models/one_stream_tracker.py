@@ -167,6 +167,20 @@ class OneStreamTracker(Tracker):
         """What computes; see `Tracker.runs_on`."""
         return dict(self.model.runs_on)
 
+    def move_to(self, box: Sequence[float]) -> None:
+        """Search around another box from the next image on, with the template unchanged.
+
+        Args:
+            box: `(x, y, w, h)` in pixels.
+
+        Raises:
+            RuntimeError: `initialize` has not been called.
+        """
+        if self._target is None:
+            raise RuntimeError("move_to() was called before initialize(); give it a box first")
+        x, y, w, h = (float(v) for v in box)
+        self._target = _Target(self._target.template, (x, y, w, h))
+
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
         target, side = self._target, self.model.config.search_size

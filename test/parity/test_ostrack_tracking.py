@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole tracker on the recorded video: each frame from the recorded box, then the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from golden_files import OSTRACK_TRAINED, Golden, document, golden
+from ostrack_golden_network import golden_inference
+
+from tracker_ros.crop import crop_square, hann_window, normalise
+from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak
+
+FRAME_TOLERANCE_PX = 0.01
+RUN_TOLERANCE_PX = 0.05
+DECIDED_RESPONSE = 1e-5
+DECIDED_CUT = 2e-5
+
+TRACK = golden(f"{OSTRACK_TRAINED}_track.npz")
+RUNS = list(TRACK.meta["runs"])
+
+pytestmark = pytest.mark.slow
+runs = pytest.mark.parametrize("run", RUNS)
+layouts = pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+
+
+class Recorded(NamedTuple):
+    """One run of the official tracker."""
+
+    golden: Golden
+    prefix: str
+    start: list[float]
+    images: np.ndarray
+
+    def __getitem__(self, name: str) -> Any:
+        return self.golden[self.prefix + name]
+
+    def decided(self, step: int) -> bool:
+        """Whether neither the peak nor a cut of this frame could go either way by rounding."""
+        gap, margin = self["response_gap"][step], self["decision_margin"][step]
+        return bool(gap > DECIDED_RESPONSE and margin > DECIDED_CUT)
+
+    def steps(self) -> Iterator[int]:
+        """Frames after the first, counted from 0."""
+        return iter(range(len(self.images) - 1))
+
+
+def recorded(run: str) -> Recorded:
+    facts = TRACK.meta["runs"][run]
+    prefix = "" if run == "main" else run
+    images = golden(TRACK.meta["video"])["frames_rgb"][: facts["frames"]]
+    assert len(images) == len(TRACK[prefix + "boxes_xywh"])
+    return Recorded(TRACK, prefix, facts["init_box_xywh"], images)
+
+
+class Watched:
+    """A model that remembers its last maps."""
+
+    def __init__(self, packed: bool) -> None:
+        self.model = golden_inference(OSTRACK_TRAINED, packed)
+        self.config = self.model.config
+        self.encode_template = self.model.encode_template
+        self.maps: HeadMaps | None = None
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        self.maps = self.model.locate(template, search)
+        return self.maps
+
+
+def test_golden_is_of_the_same_weights() -> None:
+    assert TRACK.meta["seed"] == document(OSTRACK_TRAINED)["seed"]
+
+
+@runs
+def test_template_crop(run: str) -> None:
+    record, config = recorded(run), golden_inference(OSTRACK_TRAINED, True).config
+    crop, _ = crop_square(
+        record.images[0], record.start, config.template_factor, config.template_size
+    )
+    np.testing.assert_array_equal(crop, record["template_crop"])
+
+
+@layouts
+@runs
+def test_each_frame_from_the_recorded_box(run: str, packed: bool) -> None:
+    record, watched = recorded(run), Watched(packed)
+    tracker, config = OneStreamTracker(watched), watched.config
+    tracker.initialize(record.images[0], record.start)
+    np.testing.assert_array_equal(record.start, record["boxes_xywh"][0])
+    window = hann_window(config.search_grid)
+    kept = config.kept_tokens()
+    per_block = [kept[sum(c <= i for c in config.ce_layers)] for i in range(config.depth)]
+    for step in record.steps():
+        previous, image = record["boxes_xywh"][step], record.images[step + 1]
+        crop, factor = crop_square(image, previous, config.search_factor, config.search_size)
+        assert factor == pytest.approx(record["resize_factor"][step], rel=1e-9)
+        search_mean = normalise(crop).mean(dtype=np.float64)
+        assert search_mean == pytest.approx(record["search_tensor_mean"][step], abs=1e-5)
+        assert per_block == record["tokens_kept"][step].tolist()
+
+        tracker.move_to(previous)
+        result = tracker.track(image)
+        if not record.decided(step):
+            continue
+        assert watched.maps is not None
+        score, size, offset = (m[0].numpy() for m in watched.maps)
+        peak = find_peak(score[0], size, offset, window)
+        assert peak.cell == record["response_argmax"][step]
+        assert peak.response == pytest.approx(record["response_max"][step], abs=1e-5)
+        assert score.max() == pytest.approx(record["score_map_max"][step], abs=1e-5)
+        np.testing.assert_allclose(
+            peak.box_cxcywh, record["network_box_cxcywh"][step], rtol=0, atol=1e-5
+        )
+        error = np.abs(np.subtract(result.box, record["boxes_xywh"][step + 1])).max()
+        assert error <= FRAME_TOLERANCE_PX
+
+
+@layouts
+@runs
+def test_whole_run(run: str, packed: bool) -> None:
+    record = recorded(run)
+    tracker = OneStreamTracker(golden_inference(OSTRACK_TRAINED, packed))
+    tracker.initialize(record.images[0], record.start)
+    for step in record.steps():
+        box = tracker.track(record.images[step + 1]).box
+        wanted = record["boxes_xywh"][step + 1]
+        if record.decided(step):
+            assert np.abs(np.subtract(box, wanted)).max() <= RUN_TOLERANCE_PX
+        else:
+            tracker.move_to(wanted)
