@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def golden(name: str) -> Golden:
     return Golden(folder() / name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def document(name: str) -> dict[str, Any]:
     """One configuration's JSON of the folder in use."""
     return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))

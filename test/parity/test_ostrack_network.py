@@ -35,7 +35,7 @@ MOST_LAYERS = 64
 pytestmark = pytest.mark.slow
 configurations = pytest.mark.parametrize("name", list(OSTRACK_GOLDENS))
 
-# Variant -> (template range, keep rate); the rest as configured. Read only where the golden has it.
+# Variant -> (template range, keep rate); the rest as configured. Read where the golden has it.
 VARIANTS: dict[str, tuple[str, float | None]] = {
     "all": ("ALL", None),
     "ctr_rec": ("CTR_REC", None),
