@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 
+import numpy as np
 import rclpy
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -83,7 +84,7 @@ class SelectTargetNode(Node):
         while not self._service.service_is_ready():
             self._spin(f"service {name} is not there: start the tracker, or give its namespace")
         request = SelectTarget.Request(header=image.header, label=label)
-        centre_x, centre_y, width, height = xywh_to_cxcywh(box)
+        centre_x, centre_y, width, height = xywh_to_cxcywh(np.array(box))
         request.bbox.center.position.x = float(centre_x)
         request.bbox.center.position.y = float(centre_y)
         request.bbox.size_x = float(width)
