@@ -55,6 +55,14 @@ MESSAGES = {
     "vision_msgs": ("geometry_msgs", "std_msgs"),
     "composition_interfaces": ("rcl_interfaces",),
 }
+# One source file per library instead of one per message saves a quarter of the compile time. The
+# C libraries and introspection_cpp define the same names in each file, so they stay as they are.
+FEWER_COMPILER_CALLS = """\
+foreach(support c cpp fastrtps_c fastrtps_cpp)
+  set_target_properties(${PROJECT_NAME}__rosidl_typesupport_${support}
+    PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
+endforeach()
+"""
 SUPPORTED = ((3, 11), (3, 13))
 NETWORK = "Check that pip reaches its package index and that the disk is not full."
 
@@ -181,7 +189,17 @@ class Underlay:
             *("-r", tools / "requirements-ros.txt", "-r", tools / "requirements.txt"),
             *("-c", tools / "constraints.txt"),
         ]
-        log.call([*pip, *sources], self.env, self.layout.root)
+        # A killed pip leaves half a package that looks installed, so that calls for a new start.
+        unfinished = self.layout.venv / "unfinished"
+        if unfinished.exists():
+            self.create_venv(log)
+        unfinished.touch()
+        try:
+            log.call([*pip, *sources], self.env, self.layout.root)
+        except StepError:
+            unfinished.unlink()
+            raise
+        unfinished.unlink()
         # Only a broken download is worth keeping: the cache would double the folder's size.
         shutil.rmtree(self.layout.dev / "cache" / "pip", ignore_errors=True)
 
@@ -304,6 +322,7 @@ class Underlay:
             f"cmake_minimum_required(VERSION 3.16)\nproject({name})\n{found}\n"
             f"rosidl_generate_interfaces(${{PROJECT_NAME}}\n{names}\n"
             f"  DEPENDENCIES {' '.join(uses)})\n"
+            f"{FEWER_COMPILER_CALLS}"
             "ament_export_dependencies(rosidl_default_runtime)\nament_package()\n",
             encoding="utf-8",
         )

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from layout import Layout
 from steps import Environment, Log, Step
 
-COMPILER_REMEDY = "A C++ compiler and Python's headers are needed (Debian, Ubuntu: apt-get install g++ python3-dev)."
+COMPILER_REMEDY = "Install a C++ compiler and Python's headers (apt-get install g++ python3-dev)."
 
 
 def colcon(
@@ -18,7 +19,8 @@ def colcon(
     """Run ``colcon build`` with build, install and log folders below ``folder``.
 
     Everything goes into one install folder (--merge-install), as a list of folders on every path
-    would make each start of Python slower.
+    would make each start of Python slower. MAKEFLAGS keeps colcon from limiting the compiler to
+    one process while the machine is busy with something else.
     """
     log.call(
         [
@@ -40,7 +42,7 @@ def colcon(
             "sequential",
             *arguments,
         ],
-        env,
+        {**env, "MAKEFLAGS": f"-j{os.cpu_count() or 1}"},
         layout.root,
     )
 
