@@ -4,7 +4,11 @@
 import numpy as np
 import pytest
 
-from tracker_ros.overlay import STATE_COLOURS, colour_map_score, draw_target, place_beside
+from tracker_ros.overlay import (
+    STATE_COLOURS,
+    colour_map_score,
+    draw_target,
+)
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
@@ -123,15 +127,3 @@ def test_score_map_clips_and_survives_non_finite_values():
         colour_map_score(np.zeros((2, 2, 2), np.float32), (8, 8))
     with pytest.raises(ValueError, match="size is"):
         colour_map_score(np.zeros((2, 2), np.float32), (0, 8))
-
-
-def test_panel_has_one_size_with_and_without_a_picture():
-    frame = _grey()
-    picture = np.full((50, 50, 3), 255, np.uint8)
-    with_picture = place_beside(frame, picture)
-    without = place_beside(frame, None)
-    assert with_picture.shape == without.shape
-    assert with_picture.shape[0] == 240
-    assert with_picture.shape[1] > 320
-    assert np.array_equal(with_picture[:, :320], frame)
-    assert (with_picture[:, 320:] == 255).all(2).sum() > 1000 > (without[:, 320:] == 255).sum()

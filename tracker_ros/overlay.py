@@ -7,16 +7,12 @@ its inputs. Sizes follow the image, so that a 320×240 and a 1080p picture look 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
-
 import cv2
 import numpy as np
 
+from tracker_ros.lettering import INK, PAPER, RGB, DrawingSizes, blend_text, text_width
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
-
-RGB = tuple[int, int, int]
 
 STATE_COLOURS: dict[TargetState, RGB] = {
     TargetState.IDLE: (170, 178, 189),
@@ -26,28 +22,6 @@ STATE_COLOURS: dict[TargetState, RGB] = {
     TargetState.LOST: (255, 84, 84),
 }
 """One colour per state, used for the box, the tag and the status strip."""
-
-_INK: RGB = (14, 17, 22)
-_PAPER: RGB = (240, 243, 247)
-_SUPERSAMPLING = 4
-
-
-@dataclass(frozen=True)
-class _Metrics:
-    """Line widths and text heights, in pixels, for one image size."""
-
-    line: int
-    text: int
-    margin: int
-
-    @staticmethod
-    def for_image(height: int, width: int) -> _Metrics:
-        unit = min(height, width * 3 / 4) / 240.0
-        return _Metrics(
-            line=max(2, round(1.5 * unit**0.8)),
-            text=max(10, round(12 * unit**0.8)),
-            margin=max(3, round(4 * unit**0.85)),
-        )
 
 
 def draw_target(
@@ -82,7 +56,7 @@ def draw_target(
     """
     canvas = _scaled_copy(image_rgb, scale)
     height, width = canvas.shape[:2]
-    metrics = _Metrics.for_image(height, width)
+    metrics = DrawingSizes.for_image(height, width)
     state = TargetState(state)
     colour = STATE_COLOURS[state]
 
@@ -132,41 +106,6 @@ def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
-def place_beside(
-    frame_rgb: np.ndarray,
-    score_rgb: np.ndarray | None,
-    title: str = "response",
-) -> np.ndarray:
-    """Put the picture of the response map in a dark panel to the right of a frame.
-
-    The panel is always there, so that all frames of a video have one size.
-
-    Args:
-        frame_rgb: (H, W, 3) uint8.
-        score_rgb: (h, w, 3) uint8 picture of the response map, or None for an empty panel.
-        title: Short caption above the picture.
-
-    Returns:
-        (H, W + panel, 3) uint8, RGB; the panel is about a third of the frame's width.
-    """
-    height, width = frame_rgb.shape[:2]
-    metrics = _Metrics.for_image(height, width)
-    panel_width = max(48, min(width // 3, height))
-    panel = np.empty((height, panel_width, 3), np.uint8)
-    panel[:] = _INK
-    side = panel_width - 2 * metrics.margin
-    top = min(height - 1, 2 * metrics.margin + metrics.text)
-    side = max(1, min(side, height - top - metrics.margin))
-    _blend_text(panel, title, (metrics.margin, metrics.margin), metrics.text, _PAPER)
-    if score_rgb is None:
-        empty = panel[top : top + side, metrics.margin : metrics.margin + side]
-        empty[:] = (34, 38, 46)
-    else:
-        square = cv2.resize(score_rgb, (side, side), interpolation=cv2.INTER_LINEAR)
-        panel[top : top + side, metrics.margin : metrics.margin + side] = square
-    return np.concatenate([frame_rgb, panel], axis=1)
-
-
 def _scaled_copy(image_rgb: np.ndarray, scale: float) -> np.ndarray:
     """Check an image and copy it, resized when the scale asks for it."""
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
@@ -214,13 +153,13 @@ def _draw_box(
     canvas: np.ndarray,
     corners: tuple[int, int, int, int],
     colour: RGB,
-    metrics: _Metrics,
+    metrics: DrawingSizes,
     dashed: bool,
 ) -> None:
     """Draw the box with strong corners, over a dark edge that keeps it visible on any ground."""
     left, top, right, bottom = corners
     segments = _box_segments(left, top, right, bottom, dashed, dash=4 * metrics.text // 5)
-    for ink, width in ((_INK, metrics.line + 2), (colour, metrics.line)):
+    for ink, width in ((INK, metrics.line + 2), (colour, metrics.line)):
         for start, end in segments:
             cv2.line(canvas, start, end, ink, width, cv2.LINE_AA)
     if dashed:
@@ -260,13 +199,13 @@ def _draw_tag(
     text: str,
     corners: tuple[int, int, int, int],
     colour: RGB,
-    metrics: _Metrics,
+    metrics: DrawingSizes,
 ) -> None:
     """Draw a filled tag with dark text above the box, or where it fits inside the image."""
     height, width = canvas.shape[:2]
     left, top, _, bottom = corners
     pad = max(1, metrics.text // 6)
-    tag_width = _text_width(text, metrics.text) + 2 * pad
+    tag_width = text_width(text, metrics.text) + 2 * pad
     tag_height = metrics.text + 2 * pad
     # The status strip owns the image's first rows.
     ceiling = metrics.text + 2 * pad + metrics.margin
@@ -277,7 +216,7 @@ def _draw_tag(
         y = max(ceiling, min(top + metrics.line + 1, height - tag_height))
     x = max(0, min(left - metrics.line // 2, width - tag_width))
     cv2.rectangle(canvas, (x, y), (x + tag_width - 1, y + tag_height - 1), colour, cv2.FILLED)
-    _blend_text(canvas, text, (x + pad, y + pad), metrics.text, _INK)
+    blend_text(canvas, text, (x + pad, y + pad), metrics.text, INK)
 
 
 def _draw_status(
@@ -285,7 +224,7 @@ def _draw_status(
     state: TargetState,
     result: TrackResult | None,
     rate_hz: float | None,
-    metrics: _Metrics,
+    metrics: DrawingSizes,
 ) -> None:
     """Draw the strip at the top left: state, a bar for the score, the rate."""
     pad = max(1, metrics.text // 6)
@@ -293,19 +232,19 @@ def _draw_status(
     rate = "" if rate_hz is None else f"{rate_hz:.1f} Hz"
     has_bar = result is not None and state is not TargetState.IDLE
     bar_width = 3 * metrics.text
-    widths = [metrics.text // 2, _text_width(state.name, metrics.text)]
+    widths = [metrics.text // 2, text_width(state.name, metrics.text)]
     widths += [bar_width] if has_bar else []
-    widths += [_text_width(rate, metrics.text)] if rate else []
+    widths += [text_width(rate, metrics.text)] if rate else []
     gap = max(3, metrics.text // 2)
     strip_width = min(canvas.shape[1], sum(widths) + gap * (len(widths) - 1) + 2 * gap)
     strip = canvas[:strip_height, :strip_width]
-    strip[:] = np.rint(strip * 0.28 + np.asarray(_INK, np.float32) * 0.72).astype(np.uint8)
+    strip[:] = np.rint(strip * 0.28 + np.asarray(INK, np.float32) * 0.72).astype(np.uint8)
 
     x, middle = gap, strip_height // 2
     radius = max(2, metrics.text // 4)
     cv2.circle(canvas, (x + radius, middle), radius, STATE_COLOURS[state], cv2.FILLED, cv2.LINE_AA)
     x += widths[0] + gap
-    _blend_text(canvas, state.name, (x, pad), metrics.text, _PAPER)
+    blend_text(canvas, state.name, (x, pad), metrics.text, PAPER)
     x += widths[1] + gap
     if has_bar:
         assert result is not None
@@ -319,50 +258,4 @@ def _draw_status(
             cv2.rectangle(canvas, (x, top), (end, bottom), STATE_COLOURS[state], cv2.FILLED)
         x += bar_width + gap
     if rate:
-        _blend_text(canvas, rate, (x, pad), metrics.text, _PAPER)
-
-
-def _text_width(text: str, height: int) -> int:
-    """Width in pixels of a text of a given capital height plus descender room."""
-    return _text_coverage(text, height).shape[1] if text else 0
-
-
-@lru_cache(maxsize=256)
-def _text_coverage(text: str, height: int) -> np.ndarray:
-    """Coverage (height, width) in [0, 1] of a text, drawn large and averaged down.
-
-    OpenCV's stroke fonts know ASCII only; any other character shows as a question mark.
-    """
-    text = text.encode("ascii", "replace").decode("ascii")
-    font = cv2.FONT_HERSHEY_DUPLEX
-    tall = height * _SUPERSAMPLING
-    font_scale = tall * 0.70 / 21.0
-    stroke = max(1, round(tall / 13.0))
-    (text_width, _), _ = cv2.getTextSize(text, font, font_scale, stroke)
-    tall_width = max(_SUPERSAMPLING, -(-(text_width + stroke) // _SUPERSAMPLING) * _SUPERSAMPLING)
-    canvas = np.zeros((tall, tall_width), np.uint8)
-    origin = (stroke // 2, round(tall * 0.77))
-    cv2.putText(canvas, text, origin, font, font_scale, 255, stroke, cv2.LINE_AA)
-    size = (tall_width // _SUPERSAMPLING, height)
-    small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32) / 255.0
-
-
-def _blend_text(
-    canvas: np.ndarray, text: str, origin: tuple[int, int], height: int, colour: RGB
-) -> None:
-    """Blend a text into the canvas in place; its upper left corner is at ``origin`` (x, y)."""
-    if not text:
-        return
-    coverage = _text_coverage(text, height)
-    x, y = origin
-    left, top = max(0, x), max(0, y)
-    right = min(canvas.shape[1], x + coverage.shape[1])
-    bottom = min(canvas.shape[0], y + coverage.shape[0])
-    if right <= left or bottom <= top:
-        return
-    alpha = coverage[top - y : bottom - y, left - x : right - x, None]
-    area = canvas[top:bottom, left:right]
-    area[:] = np.rint(area * (1.0 - alpha) + np.asarray(colour, np.float32) * alpha).astype(
-        np.uint8
-    )
+        blend_text(canvas, rate, (x, pad), metrics.text, PAPER)

@@ -159,7 +159,8 @@ class _Drawing:
         self, image: Any, result: Any, target_id: str, label: str, state: Any, rate: float | None
     ) -> None:
         """Draw and append one frame; the first decides the video's size."""
-        from tracker_ros.overlay import colour_map_score, draw_target, place_beside
+        from tracker_ros.overlay import colour_map_score, draw_target
+        from tracker_ros.panel import close_up, place_beside
         from tracker_ros.video_writer import VideoWriter
 
         drawn = draw_target(
@@ -168,7 +169,7 @@ class _Drawing:
         score = None
         if result.score_map is not None:
             score = colour_map_score(result.score_map, (256, 256))
-        picture = place_beside(drawn, score)
+        picture = place_beside(drawn, score, close_up(image, result.box))
         if self._writer is None:
             self._writer = VideoWriter(self._path, self._fps, (picture.shape[1], picture.shape[0]))
         self._writer.write(picture)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo shows: real footage from a Debian package, or the built-in scene instead.
+
+The package is downloaded and unpacked into the user's cache folder, never installed, and the
+system's package lists are neither needed nor touched. The clip's contents are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BOXES_FILE = HERE / "vtest.json"
+SYNTHETIC_SEED = 3
+_TIMEOUT_S = 300
+
+Box = tuple[float, float, float, float]
+
+
+class FootageError(Exception):
+    """The footage cannot be had; the message says why."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What the camera stand-in shows and what is known about it.
+
+    Attributes:
+        title: What it is, in words.
+        source: What the `video` program is given.
+        rate_hz: Frames per second to publish.
+        label: What the target is.
+        first_box: Box of the target in the first frame: x, y, w, h in pixels.
+        check_boxes: True boxes by frame number, counted from the first frame shown.
+        frames: Number of frames in the stretch.
+    """
+
+    title: str
+    source: str
+    rate_hz: float
+    label: str
+    first_box: Box
+    check_boxes: dict[int, Box]
+    frames: int
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "tracker_ros" / "demo"
+
+
+def street_scene(cache: Path) -> Footage:
+    """The pedestrian of `vtest.json`.
+
+    Raises:
+        FootageError: If the clip cannot be downloaded or is not the one the boxes belong to.
+    """
+    data = json.loads(BOXES_FILE.read_text())
+    clip = _fetch_clip(data["footage"], cache)
+    first, frames = data["first_frame"], data["frames"]
+    return Footage(
+        title=f"{clip.name} of the Debian package {data['footage']['package']}, frames "
+        f"{first} to {first + frames - 1}",
+        source=f"{clip}#frames={first}:{first + frames}",
+        rate_hz=float(data["rate_hz"]),
+        label=data["label"],
+        first_box=tuple(data["select"]["box"]),
+        check_boxes={entry["frame"] - first: tuple(entry["box"]) for entry in data["check_boxes"]},
+        frames=frames,
+    )
+
+
+def synthetic_scene(frames: int = 170, rate_hz: float = 15.0) -> Footage:
+    """The built-in scene; its own truth, every 20 frames, takes the place of hand-placed boxes."""
+    from tracker_ros.synthetic.video import synthetic_video
+
+    boxes = {
+        index: tuple(float(value) for value in scene.box)
+        for index, scene in enumerate(synthetic_video(SYNTHETIC_SEED, frames, (640, 480)))
+        if index % 20 == 0 and scene.visibility > 0.5
+    }
+    return Footage(
+        title="the built-in synthetic scene",
+        source=f"synthetic:{SYNTHETIC_SEED}#frames=0:{frames}",
+        rate_hz=rate_hz,
+        label="object",
+        first_box=boxes[0],
+        check_boxes={index: box for index, box in boxes.items() if index > 0},
+        frames=frames,
+    )
+
+
+def _fetch_clip(footage: dict[str, str], cache: Path) -> Path:
+    """The clip from the cache, or downloaded into it."""
+    clip = cache / Path(footage["member"]).name
+    if clip.is_file() and _sha256(clip) == footage["sha256"]:
+        return clip
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise FootageError(f"{tool} is not here: this is no Debian or Ubuntu system")
+    folder = cache / "package"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        package = _download(footage["package"], folder)
+        _run(["dpkg-deb", "-x", str(package), str(folder / "unpacked")], folder)
+        unpacked = folder / "unpacked" / footage["member"]
+        if not unpacked.is_file():
+            raise FootageError(f"{package.name} holds no {footage['member']}")
+        if _sha256(unpacked) != footage["sha256"]:
+            raise FootageError(
+                f"{unpacked.name} of {package.name} has sha256 {_sha256(unpacked)}, expected "
+                f"{footage['sha256']}: the boxes in {BOXES_FILE.name} belong to another clip"
+            )
+        shutil.move(unpacked, clip)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return clip
+
+
+def _download(name: str, folder: Path) -> Path:
+    """Download a Debian package; with lists of its own where the system has none."""
+    download = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name]
+    try:
+        _run(download, folder)
+    except FootageError:
+        private = _private_lists(folder / "apt")
+        _run(["apt-get", "-q", *private, "update"], folder)
+        _run(["apt-get", "-q", *private, "download", name], folder)
+    packages = sorted(folder.glob(f"{name}_*.deb"))
+    if not packages:
+        raise FootageError(f"apt-get download {name} left no file")
+    return packages[0]
+
+
+def _private_lists(root: Path) -> list[str]:
+    """Options that give apt-get a state of its own below a folder, so that no root is needed."""
+    for part in ("lists/partial", "archives/partial"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    (root / "status").touch()
+    settings = {
+        "Dir::State": root,
+        "Dir::State::lists": root / "lists",
+        "Dir::State::status": root / "status",
+        "Dir::Cache": root,
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run a command, FootageError with its last words if it fails."""
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FootageError(f"{command[0]} took longer than {_TIMEOUT_S} s") from error
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        last = said[-1] if said else "no message"
+        raise FootageError(
+            f"{command[0]} {command[-2]} {urllib.parse.unquote(command[-1])} failed: {last}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

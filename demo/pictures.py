@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's pictures: the video, the contact sheet, and a small moving picture for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from demo.recording import Box, FrameRecord, Recording
+from tracker_ros.boxes import iou
+from tracker_ros.overlay import draw_target
+from tracker_ros.panel import close_up, place_beside
+from tracker_ros.target_state import TargetState
+from tracker_ros.tracker import TrackResult
+from tracker_ros.video_writer import VideoWriter
+
+_SHEET_COLUMNS = 4
+_CHECK_COLOUR = (255, 255, 255)
+
+
+def drawn_frames(
+    recording: Recording, frames: Sequence[np.ndarray], label: str
+) -> Iterator[tuple[FrameRecord, np.ndarray]]:
+    """Draw each frame once, from the selection on, with what the topics said of it.
+
+    Args:
+        recording: What was heard.
+        frames: The footage by frame number.
+        label: What the target is.
+
+    Yields:
+        The record and its picture, (H, W + panel, 3) uint8 RGB.
+    """
+    rate = None
+    previous: FrameRecord | None = None
+    answered = recording.answered()
+    state = TargetState.IDLE
+    held = {frame.stamp_ns for frame in answered if frame.index == 0}
+    started = min((frame.stamp_ns for frame in answered), default=0)
+    for record in recording.frames:
+        is_repeat = record.index == 0 and record.stamp_ns != max(held, default=0)
+        if record.stamp_ns < started or is_repeat:
+            continue
+        if record.state is not None:
+            state = record.state
+            if previous is not None and record.heard_s > previous.heard_s:
+                now = 1.0 / (record.heard_s - previous.heard_s)
+                rate = now if rate is None else 0.9 * rate + 0.1 * now
+            previous = record
+        result = None
+        if record.box is not None:
+            result = TrackResult(record.box, record.score, None, record.box)
+        picture = draw_target(
+            frames[record.index],
+            result,
+            target_id=record.target_id,
+            label=label,
+            state=state,
+            rate_hz=rate,
+        )
+        target = None if record.box is None else close_up(frames[record.index], record.box)
+        yield record, place_beside(picture, record.score_image, target)
+
+
+def write_video(
+    recording: Recording, frames: Sequence[np.ndarray], label: str, path: Path, fps: float
+) -> int:
+    """Write the drawn frames as a video; returns how many there were."""
+    writer: VideoWriter | None = None
+    for _, picture in drawn_frames(recording, frames, label):
+        if writer is None:
+            writer = VideoWriter(path, fps, (picture.shape[1], picture.shape[0]))
+        writer.write(picture)
+    if writer is None:
+        return 0
+    writer.close()
+    return writer.frames_written
+
+
+def write_contact_sheet(
+    recording: Recording,
+    frames: Sequence[np.ndarray],
+    check_boxes: Mapping[int, Box],
+    label: str,
+    path: Path,
+) -> None:
+    """Write one picture with the frames that have check boxes, both boxes drawn, overlap named."""
+    tiles = []
+    for record, picture in drawn_frames(recording, frames, label):
+        box = check_boxes.get(record.index)
+        if box is None:
+            continue
+        tile = picture[:, : frames[record.index].shape[1]].copy()
+        _draw_check_box(tile, box)
+        overlap = 0.0 if record.box is None else iou(record.box, box)
+        tile = cv2.resize(tile, (480, round(480 * tile.shape[0] / tile.shape[1])))
+        caption = f"frame {record.index}   overlap {overlap:.2f}"
+        _caption(tile, caption)
+        tiles.append(tile)
+    if not tiles:
+        return
+    blank = np.zeros_like(tiles[0])
+    tiles += [blank] * (-len(tiles) % _SHEET_COLUMNS)
+    rows = [
+        np.concatenate(tiles[start : start + _SHEET_COLUMNS], axis=1)
+        for start in range(0, len(tiles), _SHEET_COLUMNS)
+    ]
+    sheet = np.concatenate(rows, axis=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+
+def write_moving_picture(
+    recording: Recording, frames: Sequence[np.ndarray], label: str, path: Path, fps: float
+) -> None:
+    """Write a small animated WebP of the video, every second frame."""
+    from PIL import Image
+
+    pictures = [
+        Image.fromarray(
+            cv2.resize(
+                picture,
+                (480, round(480 * picture.shape[0] / picture.shape[1])),
+                interpolation=cv2.INTER_AREA,
+            )
+        )
+        for _, picture in drawn_frames(recording, frames, label)
+    ][::2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures[0].save(
+        path,
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(2000 / fps),
+        loop=0,
+        quality=55,
+        method=4,
+    )
+
+
+def _draw_check_box(image: np.ndarray, box: Box) -> None:
+    x, y, w, h = (round(value) for value in box)
+    cv2.rectangle(image, (x, y), (x + w - 1, y + h - 1), (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.rectangle(image, (x, y), (x + w - 1, y + h - 1), _CHECK_COLOUR, 1, cv2.LINE_AA)
+
+
+def _caption(image: np.ndarray, text: str) -> None:
+    """Write a line at the lower edge."""
+    height = image.shape[0]
+    image[height - 26 :] = (image[height - 26 :] * 0.3).astype(np.uint8)
+    cv2.putText(
+        image,
+        text,
+        (10, height - 8),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.5,
+        (255, 255, 255),
+        1,
+        cv2.LINE_AA,
+    )

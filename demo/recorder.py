@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listens to the tracker's topics like any other program on the robot."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D
+
+from demo.recording import Counters, FrameRecord, Recording
+from tracker_interfaces.msg import TargetStatus
+from tracker_ros.boxes import cxcywh_to_xywh
+from tracker_ros.image_encodings import decode_image
+from tracker_ros.target_state import TargetState
+
+
+def _qos(depth: int, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+class Recorder(Node):
+    """Collects what belongs to each image, by its stamp.
+
+    Which frame of the footage an image is, its pixels tell; so nothing has to be assumed of
+    which images were lost on the way.
+
+    Args:
+        frames: The footage as it should arrive, (H, W, 3) uint8 RGB.
+    """
+
+    def __init__(self, frames: Iterable[np.ndarray]) -> None:
+        super().__init__("demo_recorder")
+        self._index_of = {_fingerprint(frame): index for index, frame in enumerate(frames)}
+        self._records: dict[int, FrameRecord] = {}
+        self._statuses: list[tuple[TargetStatus, float]] = []
+        self._boxes: dict[int, Detection2D] = {}
+        self._scores: dict[int, np.ndarray] = {}
+        self.newest_index = -1
+        self.state = TargetState.LOADING
+        self.heard_status = False
+        self._subscriptions_kept = [
+            self.create_subscription(Image, "image", self._on_image, _qos(10)),
+            self.create_subscription(
+                TargetStatus, "target_status", self._on_status, _qos(100, latched=True)
+            ),
+            self.create_subscription(Detection2D, "target", self._on_target, _qos(100)),
+            self.create_subscription(Image, "debug/score", self._on_score, _qos(20)),
+        ]
+
+    @property
+    def last_answered(self) -> int:
+        """Highest frame number of which the tracker has spoken; -1 before."""
+        indices = (
+            self._records[stamp].index
+            for status, _ in reversed(self._statuses)
+            if (stamp := _nanoseconds(status.header)) in self._records
+        )
+        return next(indices, -1)
+
+    def recording(self) -> Recording:
+        """What was heard from the selection on."""
+        result = Recording()
+        selected = False
+        before = TargetState.IDLE
+        for status, heard_s in self._statuses:
+            state = TargetState(status.state)
+            if state is not before:
+                result.changes.append((_nanoseconds(status.header), state))
+                before = state
+            counters = Counters(
+                status.frames_received,
+                status.frames_tracked,
+                status.frames_dropped,
+                status.frames_rejected,
+            )
+            if status.target_id and not selected:
+                selected = True
+                result.at_start = counters
+            result.at_end = counters
+            self._fill(status, state, heard_s)
+        result.frames = sorted(self._records.values(), key=lambda record: record.stamp_ns)
+        return result
+
+    def _fill(self, status: TargetStatus, state: TargetState, heard_s: float) -> None:
+        """Put what a status, and the messages with its stamp, say into the image's record."""
+        stamp = _nanoseconds(status.header)
+        record = self._records.get(stamp)
+        if record is None:
+            return
+        record.state = state
+        record.score = status.score
+        record.target_id = status.target_id
+        record.latency_s = status.latency
+        record.heard_s = heard_s
+        record.score_image = self._scores.get(stamp)
+        found = self._boxes.get(stamp)
+        if found is not None:
+            centre, box = found.bbox.center.position, found.bbox
+            corner = cxcywh_to_xywh(np.array([centre.x, centre.y, box.size_x, box.size_y]))
+            x, y, w, h = (float(value) for value in corner)
+            record.box = (x, y, w, h)
+
+    def _on_image(self, message: Image) -> None:
+        index = self._index_of.get(_fingerprint(_pixels(message)))
+        if index is None:
+            self.get_logger().warning("an image is not part of the footage", once=True)
+            return
+        stamp = _nanoseconds(message.header)
+        self._records[stamp] = FrameRecord(index, stamp)
+        self.newest_index = index
+
+    def _on_status(self, message: TargetStatus) -> None:
+        self._statuses.append((message, time.monotonic()))
+        self.state = TargetState(message.state)
+        self.heard_status = True
+
+    def _on_target(self, message: Detection2D) -> None:
+        self._boxes[_nanoseconds(message.header)] = message
+
+    def _on_score(self, message: Image) -> None:
+        self._scores[_nanoseconds(message.header)] = np.array(_pixels(message))
+
+
+def _pixels(message: Image) -> np.ndarray:
+    """An image message as (H, W, 3) uint8 RGB."""
+    return decode_image(
+        message.encoding, message.height, message.width, message.step, message.data
+    )
+
+
+def _fingerprint(image: np.ndarray) -> tuple[int, ...]:
+    """A number that tells images apart, with their shape."""
+    return (*image.shape, zlib.crc32(np.ascontiguousarray(image)))
+
+
+def _nanoseconds(header: Header) -> int:
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was recorded from the topics, and the verdict on it; no ROS in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracker_ros.boxes import iou
+from tracker_ros.target_state import TargetState
+
+LEAST_MEAN_IOU = 0.4
+LEAST_TRACKED_SHARE = 0.9
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The frame counters of one status message."""
+
+    received: int = 0
+    tracked: int = 0
+    dropped: int = 0
+    rejected: int = 0
+
+
+@dataclass
+class FrameRecord:
+    """What the topics said of one image.
+
+    Attributes:
+        index: Number of the frame in the stretch shown, counted from 0.
+        stamp_ns: The image's stamp.
+        state: From `target_status`, None if the tracker never spoke of this image.
+        score: From `target_status`.
+        latency_s: From `target_status`: image stamp to publication.
+        target_id: From `target_status`.
+        box: From `target`: x, y, w, h in pixels; None where it was silent.
+        score_image: From `debug/score`: (h, w, 3) uint8 RGB, None where there was none.
+        heard_s: When the status arrived here, seconds on a steady clock.
+    """
+
+    index: int
+    stamp_ns: int
+    state: TargetState | None = None
+    score: float = 0.0
+    latency_s: float = 0.0
+    target_id: str = ""
+    box: Box | None = None
+    score_image: np.ndarray | None = None
+    heard_s: float = 0.0
+
+
+@dataclass
+class Recording:
+    """Everything heard from the selection to the end of the stretch.
+
+    Attributes:
+        frames: Images in the order of their stamps; the first frame, which the camera stand-in
+            holds until a target is selected, occurs several times.
+        changes: State changes as (stamp in ns, state).
+        at_start: Counters when the target was selected.
+        at_end: Counters of the last status.
+    """
+
+    frames: list[FrameRecord] = field(default_factory=list)
+    changes: list[tuple[int, TargetState]] = field(default_factory=list)
+    at_start: Counters = Counters()
+    at_end: Counters = Counters()
+
+    def answered(self) -> list[FrameRecord]:
+        """Frames that the tracker was given, from the selection on."""
+        return [
+            frame
+            for frame in self.frames
+            if frame.state not in (None, TargetState.IDLE, TargetState.LOADING)
+        ]
+
+
+def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> dict[str, Any]:
+    """Work out what `out/demo.json` says.
+
+    Args:
+        recording: What was heard.
+        check_boxes: True boxes by frame number.
+        title: What was shown.
+
+    Returns:
+        Plain data for JSON; `passed` and, where it is False, `reason` are the verdict.
+    """
+    answered = recording.answered()
+    tracked = sum(frame.state is TargetState.TRACKING for frame in answered)
+    boxes = {frame.index: frame.box for frame in answered}
+    checks = [
+        {
+            "frame": index,
+            "box": [float(value) for value in box],
+            "tracked": None if boxes.get(index) is None else [round(v, 1) for v in boxes[index]],
+            "iou": round(iou(boxes[index], box), 3) if boxes.get(index) is not None else 0.0,
+        }
+        for index, box in sorted(check_boxes.items())
+    ]
+    mean_iou = float(np.mean([check["iou"] for check in checks])) if checks else 0.0
+    share = tracked / len(answered) if answered else 0.0
+    start, end = recording.at_start, recording.at_end
+    reason = _reason(len(answered), share, mean_iou)
+    first_ns = recording.frames[0].stamp_ns if recording.frames else 0
+    return {
+        "footage": title,
+        "passed": not reason,
+        "reason": reason,
+        "frames": {
+            "in": end.received - start.received,
+            "given_to_tracker": len(answered),
+            "tracked": tracked,
+            "dropped": end.dropped - start.dropped,
+            "rejected": end.rejected - start.rejected,
+        },
+        "tracked_share": round(share, 4),
+        "latency": latency_milliseconds([frame.latency_s for frame in answered]),
+        "rate_hz": _rate(answered),
+        "state_changes": [
+            {"time_s": round((stamp - first_ns) / 1e9, 2), "state": state.name}
+            for stamp, state in recording.changes
+        ],
+        "mean_iou": round(mean_iou, 3),
+        "check_boxes": checks,
+    }
+
+
+def latency_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """Percentiles p50, p95 and p99 in milliseconds; empty without values."""
+    if not seconds:
+        return {}
+    values = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
+    return {
+        name: round(float(v), 1) for name, v in zip(("p50", "p95", "p99"), values, strict=True)
+    }
+
+
+def _rate(answered: Sequence[FrameRecord]) -> float | None:
+    """Answers per second over the whole recording."""
+    if len(answered) < 2 or answered[-1].heard_s <= answered[0].heard_s:
+        return None
+    return round((len(answered) - 1) / (answered[-1].heard_s - answered[0].heard_s), 2)
+
+
+def _reason(answered: int, share: float, mean_iou: float) -> str:
+    """Why the target counts as not followed; empty if it was."""
+    if answered == 0:
+        return "the tracker answered no frame"
+    if share < LEAST_TRACKED_SHARE:
+        return (
+            f"only {share:.0%} of the frames given to the tracker were tracked, expected at "
+            f"least {LEAST_TRACKED_SHARE:.0%}"
+        )
+    if mean_iou < LEAST_MEAN_IOU:
+        return (
+            f"mean overlap with the check boxes is {mean_iou:.2f}, expected at least "
+            f"{LEAST_MEAN_IOU}: the target was not followed"
+        )
+    return ""
