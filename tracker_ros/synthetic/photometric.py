@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Light, colour, blur and noise for batches of images, drawn with torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tracker_ros.synthetic.draw import Draw
+from tracker_ros.synthetic.render import line_blur, smooth_field
+
+
+@dataclass(frozen=True)
+class PhotometricConfig:
+    """Strength of each effect; fractions are probabilities per pair or per view."""
+
+    gain: float = 0.18
+    colour_gain: float = 0.06
+    gamma: float = 0.15
+    grey_fraction: float = 0.15
+    permuted_fraction: float = 0.3
+    shade_fraction: float = 0.4
+    shade: float = 0.35
+    motion_blur_fraction: float = 0.25
+    motion_blur_length: float = 9.0
+    coarse_fraction: float = 0.3
+    coarse_limit: float = 0.3
+    noise_limit: float = 0.04
+
+
+@dataclass(frozen=True)
+class Style:
+    """What both crops of a pair share: grey or not, and the order of the colour channels."""
+
+    config: PhotometricConfig
+    grey: Tensor
+    order: Tensor
+
+    @classmethod
+    def draw(cls, draw: Draw, size: int, config: PhotometricConfig) -> Style:
+        """Draw the styles of ``size`` pairs."""
+        orders = torch.tensor(
+            [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]],
+            device=draw.device,
+        )
+        pick = draw.index(size, 6) * draw.chance(size, config.permuted_fraction)
+        return cls(config, draw.chance(size, config.grey_fraction), orders[pick])
+
+
+def relight(draw: Draw, layer: Tensor, style: Style) -> Tensor:
+    """Change the light on a layer (B, 4, H, W) apart from its surroundings; alpha is kept."""
+    size, height, width = len(layer), *layer.shape[-2:]
+    coarse = draw.normal((size, 1, 3, 3), 0.6 * style.config.shade)
+    strength = torch.exp(smooth_field(coarse, (height, width)))
+    return torch.cat([(layer[:, :3] * strength).clamp(max=1), layer[:, 3:]], 1)
+
+
+def disguise(draw: Draw, texture: Tensor) -> Tensor:
+    """A look-alike of objects (B, 4, h, w): other colours, mirrored, alpha of the same shape."""
+    size = len(texture)
+    other = torch.where(
+        draw.chance(size, 0.5)[:, None, None, None], texture[:, [1, 2, 0]], texture[:, [2, 0, 1]]
+    )
+    gain = torch.exp(draw.normal((size, 3, 1, 1), 0.3))
+    colour = torch.lerp(texture[:, :3], other, draw.uniform((size, 1, 1, 1), 0.4, 1)) * gain
+    return torch.cat([colour.clamp(0, 1), texture[:, 3:]], 1).flip(-1)
+
+
+def develop(draw: Draw, image: Tensor, style: Style) -> Tensor:
+    """Turn a drawn scene (B, 3, H, W) in [0, 1] into what a camera would deliver."""
+    c, size = style.config, len(image)
+    order = style.order[:, :, None, None].expand_as(image)
+    image = image.gather(1, order)
+    gain = torch.exp(
+        draw.normal((size, 1, 1, 1), c.gain) + draw.normal((size, 3, 1, 1), c.colour_gain)
+    )
+    gamma = torch.exp(draw.normal((size, 1, 1, 1), c.gamma))
+    rows = torch.where(draw.chance(size, c.shade_fraction))[0]
+    image = (image.clamp(1e-4, 1) ** gamma) * gain
+    if len(rows):
+        coarse = draw.normal((len(rows), 1, 4, 4), c.shade)
+        image[rows] = image[rows] * torch.exp(
+            smooth_field(coarse, (image.shape[-2], image.shape[-1]))
+        )
+    grey = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    image = torch.where(style.grey[:, None, None, None], grey.expand_as(image), image)
+    rows = torch.where(draw.chance(size, c.motion_blur_fraction))[0]
+    if len(rows):
+        image[rows] = line_blur(
+            image[rows],
+            draw.uniform(len(rows), 0, math.pi),
+            draw.uniform(len(rows), 1, c.motion_blur_length),
+        )
+    rows = torch.where(draw.chance(size, c.coarse_fraction))[0]
+    if len(rows):
+        factor = float(draw.uniform(1, c.coarse_limit, 0.8))
+        image[rows] = coarsen(image[rows], factor)
+    noise = draw.uniform((size, 1, 1, 1), 0, 1).square() * c.noise_limit
+    return (image + draw.normal(tuple(image.shape), 1.0) * noise).clamp(0, 1)
+
+
+def coarsen(image: Tensor, factor: float) -> Tensor:
+    """Lose resolution: down by ``factor`` < 1 with area averaging, and back up bilinearly."""
+    height, width = image.shape[-2:]
+    size = (max(8, round(height * factor)), max(8, round(width * factor)))
+    small = F.interpolate(image, size=size, mode="area")
+    return F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plot of a training log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def read_log(path: Path) -> list[dict]:
+    """Lines of a ``log.jsonl``; where a resumed run repeated steps, the newest stand."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    by_step = {line["step"]: line for line in lines}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def plot_curve(log: Path, out: Path) -> None:
+    """Draw validation IoU, found and false alarms, and the training loss, over the pairs seen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_log(log)
+    pairs = [line["pairs"] / 1000 for line in lines]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    for name, label in (
+        ("mean_iou", "mean IoU"),
+        ("found", "found (IoU > 0.5)"),
+        ("false_alarms", "false alarms"),
+    ):
+        left.plot(pairs, [line[name] for line in lines], label=label)
+    left.set(xlabel="thousand pairs", ylim=(0, 1), title="held-out pairs")
+    left.grid(alpha=0.3)
+    left.legend()
+    for name in ("total", "focal"):
+        right.plot(pairs, [line[name] for line in lines], label=name)
+    right.set(xlabel="thousand pairs", yscale="log", title="training loss")
+    right.grid(alpha=0.3)
+    right.legend()
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training pairs from annotated sequences.
+
+Sampling and jitter follow OSTrack's training (`lib/train/data/sampler.py`, `processing.py`, MIT):
+template and search frame up to a fixed gap apart, the search crop around a jittered box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tracker_ros.boxes import Box
+from tracker_ros.crop import crop_region, crop_square
+from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.synthetic.pairs import PairBatch, PairConfig
+from tracker_ros.video import read_image
+
+LARGEST_GAP = 200
+"""Frames between template and search frame at most."""
+CENTRE_JITTER = 3.0
+BRIGHTNESS = 0.2
+
+
+class SequencePairs:
+    """Draws pairs from sequences; the same seed gives the same pairs.
+
+    Args:
+        sequences: From :func:`~tracker_ros.training.datasets.open_dataset`.
+        template_size: Side of the template crop, pixels.
+        search_size: Side of the search crop, pixels.
+        template_factor: Crop side over target side.
+        search_factor: The same for the search crop.
+        config: Its scale jitter, grey and absent fractions are used.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[AnnotatedSequence],
+        template_size: int,
+        search_size: int,
+        template_factor: float,
+        search_factor: float,
+        config: PairConfig,
+    ) -> None:
+        self.sequences, self.config = sequences, config
+        self.template = (template_factor, template_size)
+        self.search = (search_factor, search_size)
+
+    def batch(self, size: int, seed: int) -> PairBatch:
+        """Draw ``size`` pairs."""
+        rng = np.random.default_rng(seed)
+        pairs = [self._pair(rng) for _ in range(size)]
+        template, search, boxes, present = zip(*pairs, strict=True)
+        return PairBatch(
+            _to_tensor(np.stack(template)),
+            _to_tensor(np.stack(search)),
+            torch.tensor(np.array(boxes), dtype=torch.float32),
+            torch.tensor(present),
+        )
+
+    def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[float], bool]:
+        sequence = self.sequences[int(rng.integers(len(self.sequences)))]
+        visible = np.where(np.isfinite(sequence.boxes).all(1))[0]
+        first = int(rng.choice(visible))
+        near = np.abs(np.arange(len(sequence)) - first) <= LARGEST_GAP
+        shown = np.isfinite(sequence.boxes).all(1)
+        hidden = np.where(near & ~shown)[0]
+        present = not (len(hidden) and rng.random() < self.config.absent_fraction)
+        second = int(rng.choice(np.where(near & shown)[0] if present else hidden))
+        box = sequence.boxes[first]
+        template, _ = crop_square(_frame(sequence, first), tuple(box), *self.template)
+        # An absent target is searched for where it was last seen.
+        truth = sequence.boxes[second] if present else box
+        around = self._jittered(truth, rng)
+        factor, size = self.search
+        search, scale = crop_square(_frame(sequence, second), around, factor, size)
+        region = crop_region(around, factor)
+        place = [
+            (truth[0] - region.left) * scale / size,
+            (truth[1] - region.top) * scale / size,
+            truth[2] * scale / size,
+            truth[3] * scale / size,
+        ]
+        centre = np.array([place[0] + place[2] / 2, place[1] + place[3] / 2])
+        inside = bool(((centre > 0) & (centre < 1)).all())
+        template, search, place = self._vary(template, search, place, rng)
+        return template, search, place, present and inside
+
+    def _jittered(self, box: np.ndarray, rng: np.random.Generator) -> Box:
+        """A box as a tracker might remember it: of another size, beside the truth."""
+        width, height = box[2:] * np.exp(rng.normal(0, self.config.scale_jitter, 2))
+        reach = math.sqrt(width * height) * CENTRE_JITTER / 2
+        x, y = box[:2] + box[2:] / 2 + rng.uniform(-reach, reach, 2)
+        return (float(x - width / 2), float(y - height / 2), float(width), float(height))
+
+    def _vary(
+        self,
+        template: np.ndarray,
+        search: np.ndarray,
+        box: list[float],
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        """Grey, mirror and brightness: the first two shared by both crops."""
+        if rng.random() < self.config.photometric.grey_fraction:
+            weights = np.array([0.299, 0.587, 0.114])
+            template, search = (
+                np.repeat((crop @ weights)[..., None], 3, 2) for crop in (template, search)
+            )
+        if rng.random() < 0.5:
+            template, search = template[:, ::-1], search[:, ::-1]
+            box = [1 - box[0] - box[2], *box[1:]]
+        crops = [
+            np.clip(crop * rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS), 0, 255)
+            for crop in (template, search)
+        ]
+        return crops[0], crops[1], box
+
+
+def _frame(sequence: AnnotatedSequence, index: int) -> np.ndarray:
+    """One frame, (H, W, 3) uint8 RGB."""
+    frame = sequence.frames[index]
+    return frame if isinstance(frame, np.ndarray) else read_image(frame)
+
+
+def _to_tensor(crops: np.ndarray) -> torch.Tensor:
+    """(B, S, S, 3) in [0, 255] to (B, 3, S, S) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).float() / 255
