@@ -5,8 +5,8 @@
 - Attention is fused; an elimination layer computes the attention rows that rank and no others.
 - Elimination ranks first, so tokens that are about to go get no query, projection or MLP.
 - In the last block only search tokens get them.
-- Batch norms are folded into the head's convolutions; the first convolution of its three branches
-  is one product over the tokens that are left, since removed ones are zero.
+- Tokens are picked and put back by index, in the order the ranking gave.
+- Batch norms are folded into the convolutions.
 - Weights are laid out once for the matrix library (`inference_layers.py`).
 """
 
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from tracker_ros.models.candidate_elimination import (
     RankingRows,
     eliminate,
-    gather_tokens,
     keep_count,
     rank_search_tokens,
     ranking_rows,
@@ -101,16 +100,15 @@ class InferenceBlock:
         """
         normed = self.norm1(tokens)
         key, value = self._split(self.to_kv(normed), 2)
-        (template_query,) = self._split(self.to_q(normed[:, :num_template]), 1)
-        row_index = rows.position[:, None, :, None].expand(-1, self.heads, -1, key.shape[-1])
-        scaled = template_query.gather(2, row_index) * key.shape[-1] ** -0.5
+        (row_query,) = self._split(self.to_q(normed.index_select(1, rows.position[0])), 1)
+        scaled = row_query * key.shape[-1] ** -0.5
         attention = (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
         rank = rank_search_tokens(attention, rows.weight, num_template)
         kept = eliminate(rank, keep_count(rank.shape[1], keep_rate)).kept
-        (query,) = self._split(self.to_q(gather_tokens(normed, kept + num_template)), 1)
-        left = torch.cat([tokens[:, :num_template], gather_tokens(tokens, kept + num_template)], 1)
-        query = torch.cat([template_query, query], dim=2)
-        return self._finish(left, query, key, value), kept
+        template = torch.arange(num_template, device=tokens.device)
+        left = torch.cat([template, kept[0] + num_template])
+        (query,) = self._split(self.to_q(normed.index_select(1, left)), 1)
+        return self._finish(tokens.index_select(1, left), query, key, value), kept
 
 
 class OSTrackInference:
