@@ -13,15 +13,19 @@ import os
 import shutil
 import subprocess
 import urllib.parse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 BOXES_FILE = HERE / "vtest.json"
 SYNTHETIC_SEED = 3
+SYNTHETIC_SIZE = (640, 480)
 _TIMEOUT_S = 300
 
 Box = tuple[float, float, float, float]
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 class FootageError(Exception):
@@ -78,24 +82,49 @@ def street_scene(cache: Path) -> Footage:
     )
 
 
-def synthetic_scene(frames: int = 170, rate_hz: float = 15.0) -> Footage:
-    """The built-in scene; its own truth, every 20 frames, takes the place of hand-placed boxes."""
-    from tracker_ros.synthetic.video import synthetic_video
+def synthetic_scene(
+    cache: Path, frames: int = 150, rate_hz: float = 10.0, progress: Progress = iter
+) -> Footage:
+    """The built-in scene, rendered once into the cache.
 
-    boxes = {
-        index: tuple(float(value) for value in scene.box)
-        for index, scene in enumerate(synthetic_video(SYNTHETIC_SEED, frames, (640, 480)))
-        if index % 20 == 0 and scene.visibility > 0.5
-    }
+    Its own truth, every 20 frames, takes the place of hand-placed boxes.
+
+    Args:
+        cache: Folder to render into.
+        frames: Length of the scene.
+        rate_hz: Frames per second to publish.
+        progress: Wraps the scenes while they are rendered, e.g. into a progress bar.
+    """
+    clip = cache / f"synthetic-{SYNTHETIC_SEED}-{frames}.mp4"
+    truth = clip.with_suffix(".json")
+    if not (clip.is_file() and truth.is_file()):
+        truth.parent.mkdir(parents=True, exist_ok=True)
+        truth.write_text(json.dumps(_render(clip, frames, rate_hz, progress)))
+    boxes = {entry["frame"]: tuple(entry["box"]) for entry in json.loads(truth.read_text())}
     return Footage(
         title="the built-in synthetic scene",
-        source=f"synthetic:{SYNTHETIC_SEED}#frames=0:{frames}",
+        source=str(clip),
         rate_hz=rate_hz,
         label="object",
-        first_box=boxes[0],
-        check_boxes={index: box for index, box in boxes.items() if index > 0},
+        first_box=boxes.pop(0),
+        check_boxes=boxes,
         frames=frames,
     )
+
+
+def _render(clip: Path, frames: int, rate_hz: float, progress: Progress) -> list[dict[str, Any]]:
+    """Write the scene as a video; returns true boxes of some frames in which it is visible."""
+    from tracker_ros.synthetic.video import synthetic_video
+    from tracker_ros.video_writer import VideoWriter
+
+    boxes = []
+    with VideoWriter(clip, rate_hz, SYNTHETIC_SIZE) as writer:
+        scenes = progress(synthetic_video(SYNTHETIC_SEED, frames, SYNTHETIC_SIZE))
+        for index, scene in enumerate(scenes):
+            writer.write(scene.image)
+            if index == 0 or (index % 20 == 0 and scene.visibility > 0.5):
+                boxes.append({"frame": index, "box": [float(value) for value in scene.box]})
+    return boxes
 
 
 def _fetch_clip(footage: dict[str, str], cache: Path) -> Path:

@@ -134,7 +134,7 @@ def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> d
 
 def latency_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
     """Percentiles p50, p95 and p99 in milliseconds; empty without values."""
-    if not seconds:
+    if len(seconds) == 0:
         return {}
     values = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
     return {

@@ -76,7 +76,10 @@ def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
             footage = street_scene(cache_folder())
         except FootageError as error:
             print(f"demo: no real footage: {error}\ndemo: using the built-in synthetic scene")
-    footage = footage or synthetic_scene()
+    if footage is None:
+        footage = synthetic_scene(
+            cache_folder(), progress=lambda scenes: progress_bar(scenes, desc="rendering")
+        )
     with open_video(footage.source) as video:
         frames = list(video)
     if len(frames) != footage.frames:

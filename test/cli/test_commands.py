@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a whole, and its smaller commands."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from tracker_ros.cli.main import main
+from tracker_ros.registry import model_names
+
+
+def _run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_help_is_light():
+    done = _run(
+        "import sys\n"
+        "from tracker_ros.cli.main import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0\n"
+        "heavy = {'torch', 'cv2', 'numpy', 'rclpy', 'av'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("track", "models", "evaluate", "train", "convert-checkpoint"):
+        assert command in done.stdout
+
+
+def test_wrong_usage_exits_2(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["export"])
+    assert end.value.code == 2
+    assert "invalid choice: 'export'" in capsys.readouterr().err
+
+
+def test_models_lists_every_model_with_its_licence(capsys):
+    assert main(["models"]) == 0
+    table = capsys.readouterr().out
+    assert main(["models", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert list(cards) == model_names()
+    for name, card in cards.items():
+        assert name in table
+        assert card["licence"] in table
+    assert cards["ostrack_tiny"]["weights"] == "ostrack_tiny.safetensors"
+
+
+def test_convert_checkpoint_writes_beside_the_checkpoint(tmp_path, capsys):
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save({"net": {"a.weight": torch.arange(6.0)}}, tmp_path / "net.pth.tar")
+    assert main(["convert-checkpoint", str(tmp_path / "net.pth.tar"), "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["path"] == str(tmp_path / "net.safetensors")
+    assert (done["tensors"], done["values"], done["models"]) == (1, 6, [])
+    assert load_file(done["path"])["a.weight"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert main(["convert-checkpoint", str(tmp_path / "none.pth")]) == 2
+    assert "no checkpoint at" in capsys.readouterr().err
+    assert main(["convert-checkpoint", str(tmp_path / "net.pth.tar"), "net.bin"]) == 2
+    assert "ending in .safetensors" in capsys.readouterr().err
+
+
+def test_train_refuses_a_missing_recipe(capsys):
+    assert main(["train", "nowhere.yaml"]) == 2
+    assert "no recipe at 'nowhere.yaml'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def sequences(tmp_path):
+    """Two short sequences: a textured square over noise, moving right."""
+    generator = np.random.default_rng(0)
+    for name in ("left", "right"):
+        folder = tmp_path / "data" / name
+        (folder / "img").mkdir(parents=True)
+        ground = generator.integers(60, 120, (120, 160, 3), dtype=np.uint8)
+        patch = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        lines = []
+        for index in range(6):
+            image = ground.copy()
+            x = 30 + 2 * index
+            image[40:72, x : x + 32] = patch
+            cv2.imwrite(str(folder / "img" / f"{index:06d}.png"), image)
+            lines.append(f"{x},40,32,32\n")
+        (folder / "groundtruth.txt").write_text("".join(lines))
+        (folder / "meta.json").write_text('{"dataset": "made here", "licence": "none needed"}')
+    return tmp_path / "data"
+
+
+def test_evaluate_writes_tables_boxes_and_plot(
+    sequences, untrained_weights, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out, page = tmp_path / "out", tmp_path / "docs" / "accuracy.md"
+    arguments = ["evaluate", str(sequences), "--models", "ostrack_tiny", "kcf"]
+    arguments += ["--weights", f"ostrack_tiny={untrained_weights}"]
+    assert main([*arguments, "--out", str(out), "--markdown", str(page)]) == 0
+    assert "| kcf | **" in capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    ours, kcf = results["trackers"]
+    assert [score["sequence"] for score in kcf["sequences"]] == ["left", "right"]
+    assert kcf["auc"] > 0.6
+    assert kcf["sequences"][0]["frames"] == 5
+    assert "untrained.safetensors" in ours["note"]
+    boxes = np.loadtxt(out / "boxes" / "kcf" / "left.txt", delimiter=",")
+    assert boxes[0].tolist() == [30, 40, 32, 32]
+    assert cv2.imread(str(page.parent / "media" / "success.png")) is not None
+    text = page.read_text()
+    assert f"{kcf['auc']:.3f}" in text
+    assert "made here" in text
+    assert "media/success.png" in text
+    assert str(tmp_path) not in text, "no path of this machine"
+
+
+def test_evaluate_takes_yardsticks_from_the_cache(sequences, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = ["evaluate", str(sequences), "--models", "kcf", "--json"]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(
+        "tracker_ros.evaluation.baselines.OpenCvTracker.track",
+        lambda self, image: pytest.fail("tracked again"),
+    )
+    assert main(arguments) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["trackers"] == first["trackers"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no sequences at 'nowhere'"),
+        (["DATA", "--models", "csrtt"], "model 'csrtt' is unknown"),
+        (["DATA", "--models", "kcf", "kcf"], "more than once"),
+        (["DATA", "DATA", "--models", "kcf"], "two sequences are called 'left'"),
+        (["DATA", "--models", "kcf", "--weights", "x"], "write MODEL=FILE"),
+        (["DATA", "--models", "kcf", "--weights", "kcf=none"], "no weights at 'none'"),
+    ],
+)
+def test_evaluate_errors_are_one_line_and_exit_2(arguments, message, sequences, capsys):
+    arguments = [str(sequences) if part == "DATA" else part for part in arguments]
+    assert main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]

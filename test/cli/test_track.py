@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tracker-ros track`: what it writes, prints and refuses."""
+
+import json
+
+import pytest
+
+from tracker_ros.cli.main import main
+from tracker_ros.video import open_video
+
+
+@pytest.fixture
+def track(square_video, untrained_weights):
+    def run(*arguments):
+        box = ["--box", "30", "40", "32", "32"]
+        weights = ["--weights", str(untrained_weights)]
+        return main(["track", str(square_video), *box, *weights, *arguments])
+
+    return run
+
+
+def test_writes_video_and_results(track, tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    assert track("--out", str(out), "--label", "square") == 0
+    with open_video(out) as video:
+        assert len(video) == 8
+        assert video.fps == 10
+        assert video.size[0] > 160
+        assert video.size[1] == 120
+    results = json.loads(out.with_suffix(".json").read_text())
+    assert results["frames"] == len(results["results"]) == 8
+    assert results["results"][0] == {
+        "frame": 0,
+        "box": [30.0, 40.0, 32.0, 32.0],
+        "score": 1.0,
+        "state": "TRACKING",
+    }
+    assert all(len(entry["box"]) == 4 for entry in results["results"])
+    assert results["state_changes"][0] == {"frame": 0, "time_s": 0.0, "state": "TRACKING"}
+    assert results["frames_per_second"] > 0
+    printed = capsys.readouterr().out
+    assert "of 8 frames tracked" in printed
+    assert str(out) in printed
+
+
+def test_json_goes_to_standard_output_alone(track, capsys):
+    assert track("--json", "--count", "3") == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["model"] == "ostrack_tiny"
+    assert results["frames"] == 3
+
+
+def test_start_and_results_file(track, tmp_path):
+    assert track("--start", "5", "--results", str(tmp_path / "boxes.json")) == 0
+    assert json.loads((tmp_path / "boxes.json").read_text())["frames"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.mp4", "--box", "1", "2", "3", "4"], "no video at 'nowhere.mp4'"),
+        (["VIDEO"], "--box is missing"),
+        (["VIDEO", "--box", "900", "900", "5", "5"], "does not overlap the image of 160 x 120"),
+        (["VIDEO", "--box", "1", "2", "0", "4"], "0 x 4 px"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--model", "ostrak"], "'ostrak' is unknown"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--device", "tpu"], "device 'tpu' is unknown"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--out", "out.gif"], "ending in .mp4"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--start", "8"], "has 8 frames"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(
+    arguments, message, square_video, untrained_weights, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(square_video) if part == "VIDEO" else part for part in arguments]
+    assert main(["track", *arguments, "--weights", str(untrained_weights)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert error[-1].startswith("tracker-ros track: error:")
+    assert "Traceback" not in "".join(error)
+    assert list(tmp_path.iterdir()) == [], "nothing half-made is left behind"
+
+
+def test_traceback_on_request(square_video):
+    with pytest.raises(FileNotFoundError):
+        main(["--traceback", "track", "nowhere.mp4", "--box", "1", "2", "3", "4"])
