@@ -125,17 +125,18 @@ class Follower:
         return self._paused
 
     def load(self, make: Callable[[], Tracker]) -> None:
-        """Make the model and warm it up."""
+        """Make the model and warm it up; ``loaded`` ends the state LOADING."""
         self._machine.loading()
         self.report_change()
         self._tracker = None
-        try:
-            tracker = make()
-            tracker.warm_up()
-            self._tracker = tracker
-        finally:
-            self._machine.loaded()
-            self.report_change()
+        tracker = make()
+        tracker.warm_up()
+        self._tracker = tracker
+
+    def loaded(self) -> None:
+        """Loading has ended, well or not."""
+        self._machine.loaded()
+        self.report_change()
 
     def model_facts(self) -> dict[str, str]:
         """What computes: back end, device and precision in use."""

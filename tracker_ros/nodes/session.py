@@ -162,6 +162,7 @@ class Session:
         finally:
             self.model.loading = False
             self._load_ended.set()
+            self.follower.loaded()
             if not self._closed:
                 self._loaded()
 
