@@ -49,11 +49,11 @@ def test_numbers_without_padding_are_in_natural_order(tmp_path):
 
 def test_separators_absence_and_corners(tmp_path):
     file = tmp_path / "boxes.txt"
-    file.write_text("1,2,3,4\n1\t2\t3\t4\n1 2 3 4\nNaN,NaN,NaN,NaN\n0,0,0,0\n1,1,5,1,5,9,1,9\n")
+    file.write_text("1,2,3,4\n1\t2\t3\t4\n1 2 3 4\nNaN,NaN,NaN,NaN\n0,0,0,0\n1,2,5,1,6,9,2,10\n")
     boxes = read_boxes(file)
     assert boxes[:3].tolist() == [[1, 2, 3, 4]] * 3
     assert np.isnan(boxes[3:5]).all()
-    assert boxes[5].tolist() == [1, 1, 4, 8]
+    assert boxes[5].tolist() == [1, 1, 5, 9]
 
 
 def test_absent_frames_are_marked_from_label_files(tmp_path):
