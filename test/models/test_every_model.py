@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every registered model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
+from tracker_ros.registry import create_tracker, model_card, model_names
+from tracker_ros.weight_files import read_weights, sha256_of, write_weights
+
+EMBEDDED_MAX_PARAMETERS = 6_000_000
+EMBEDDED_MAX_BYTES = 12_000_000
+
+models = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if model_card(name).weights else [pytest.mark.slow])
+        for name in model_names()
+    ],
+)
+
+
+def random_weights(name: str) -> dict[str, torch.Tensor]:
+    """Values of a sensible size for every key of a model."""
+    with torch.device("meta"):
+        shapes = OSTrackNetwork(OSTRACK_CONFIGS[name]).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key, meta in shapes.items():
+        if not meta.is_floating_point():
+            state[key] = torch.zeros(meta.shape, dtype=meta.dtype)
+        elif meta.dim() > 1:
+            spread = 1.0 / math.sqrt(meta[0].numel())
+            state[key] = torch.empty(meta.shape).uniform_(-spread, spread, generator=generator)
+        else:
+            state[key] = torch.full(meta.shape, 0.0 if key.endswith(("bias", "mean")) else 1.0)
+    return state
+
+
+def noise(height: int = 120, width: int = 160) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+@models
+def test_weights_round_trip_and_results_are_finite(name: str, tmp_path: Path) -> None:
+    card, config, state = model_card(name), OSTRACK_CONFIGS[name], random_weights(name)
+    assert (card.template_size, card.search_size) == (config.template_size, config.search_size)
+    path = tmp_path / "weights.safetensors"
+    write_weights(state, path)
+    found = read_weights(path)
+    assert set(found) == set(state)
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+
+    tracker = create_tracker(name, device="cpu", weights=path)
+    tracker.warm_up()
+    tracker.initialize(noise(), (40, 30, 50, 40))
+    for _ in range(2):
+        result = tracker.track(noise())
+        n = config.search_grid
+        assert np.isfinite([*result.box, result.score, *result.search_region]).all()
+        assert result.box[2] >= config.clip_margin
+        assert result.box[3] >= config.clip_margin
+        assert 0.0 <= result.score <= 1.0
+        assert result.score_map is not None
+        assert result.score_map.shape == (n, n)
+        assert result.score_map.dtype == np.float32
+        assert np.isfinite(result.score_map).all()
+        assert 0.0 <= result.score_map.min() <= result.score_map.max() <= 1.0
+        assert result.mask is None
+
+
+@models
+def test_card_states_the_number_of_parameters(name: str) -> None:
+    with torch.device("meta"):
+        network = OSTrackNetwork(OSTRACK_CONFIGS[name])
+    counted = sum(parameter.numel() for parameter in network.parameters())
+    assert model_card(name).parameters == counted
+
+
+@pytest.mark.parametrize("name", [n for n in model_names() if model_card(n).weights])
+def test_embedded_weights(name: str) -> None:
+    import tracker_ros
+
+    card = model_card(name)
+    path = Path(tracker_ros.__file__).parent / "weights" / str(card.weights)
+    assert sha256_of(path) == card.sha256
+    assert path.stat().st_size <= EMBEDDED_MAX_BYTES
+    assert card.parameters is not None
+    assert card.parameters <= EMBEDDED_MAX_PARAMETERS
+    tracker = create_tracker(name, device="cpu")
+    tracker.initialize(noise(), (40, 30, 50, 40))
+    assert np.isfinite(tracker.track(noise()).box).all()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
+
+layouts = pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+
+
+def test_packing_is_for_cpus() -> None:
+    assert can_pack(torch.device("cpu"))
+    assert not can_pack(torch.device("cuda", 0))
+
+
+@layouts
+@pytest.mark.parametrize("gelu", [False, True])
+@torch.inference_mode()
+def test_linear(packed: bool, gelu: bool) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(24, 40)
+    layer = InferenceLinear(linear.weight, linear.bias, packed=packed, gelu=gelu)
+    for rows in (7, 3):
+        tokens = torch.randn(1, rows, 24)
+        wanted = nn.functional.gelu(linear(tokens)) if gelu else linear(tokens)
+        torch.testing.assert_close(layer(tokens), wanted, rtol=0, atol=1e-6)
+
+
+class Branching(nn.Module):
+    """Convolutions alone, in chains with and without norm and activation, and nested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alone = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.chain = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 1),
+            nn.ReLU(),
+            nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4)),
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.chain(self.alone(image))
+
+
+@layouts
+@torch.inference_mode()
+def test_folded_modules_give_the_same_numbers(packed: bool) -> None:
+    torch.manual_seed(0)
+    module = Branching().eval()
+    for norm in (module.chain[1], module.chain[5][1]):
+        nn.init.uniform_(norm.running_mean, -1.0, 1.0)
+        nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        nn.init.uniform_(norm.weight, 0.5, 2.0)
+    folded = for_inference(copy.deepcopy(module), packed=packed)
+    assert not any(isinstance(m, (nn.BatchNorm2d, nn.Conv2d)) for m in folded.modules())
+    for size in (16, 12):
+        image = torch.randn(1, 3, size, size)
+        torch.testing.assert_close(folded(image), module(image), rtol=0, atol=1e-5)

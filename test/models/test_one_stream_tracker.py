@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ros.crop import hann_window
+from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak
+
+
+@dataclass(frozen=True)
+class Sizes:
+    template_size: int = 32
+    search_size: int = 64
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    search_grid: int = 8
+    clip_margin: float = 10.0
+
+
+class BrightestCell:
+    """A model that takes the brightest cell of the search crop for the target's centre."""
+
+    config = Sizes()
+
+    def __init__(self, size: float = 0.25) -> None:
+        self.size = size
+        self.templates: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def encode_template(self, template: torch.Tensor, box_xywh: torch.Tensor) -> Any:
+        self.templates.append((template, box_xywh))
+        return template
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        cells = torch.nn.functional.avg_pool2d(search.mean(dim=1, keepdim=True), 8)
+        score = torch.sigmoid(4.0 * (cells - cells.amax()) + 4.0)
+        size = torch.full((1, 2, 8, 8), self.size)
+        return HeadMaps(score, size, torch.full((1, 2, 8, 8), 0.5))
+
+
+def frame(cx: float, cy: float, height: int = 120, width: int = 160) -> np.ndarray:
+    image = np.full((height, width, 3), 30, dtype=np.uint8)
+    image[int(cy) - 10 : int(cy) + 10, int(cx) - 10 : int(cx) + 10] = 255
+    return image
+
+
+def test_follows_what_the_model_finds() -> None:
+    tracker = OneStreamTracker(BrightestCell())
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    for step in range(1, 8):
+        cx, cy = 60 + 5 * step, 50 + 3 * step
+        result = tracker.track(frame(cx, cy))
+        x, y, w, h = result.box
+        assert abs(x + w / 2 - cx) < 6
+        assert abs(y + h / 2 - cy) < 6
+        assert result.score_map is not None
+        assert result.score_map.shape == (8, 8)
+        assert result.score_map.dtype == np.float32
+        assert 0.0 <= result.score <= 1.0
+        left, top, side, other = result.search_region
+        assert side == other == 80.0
+        assert left <= cx <= left + side
+        assert top <= cy <= top + side
+
+
+def test_search_region_is_where_the_crop_was_made() -> None:
+    tracker = OneStreamTracker(BrightestCell())
+    tracker.initialize(frame(60, 50), (50.4, 40, 20, 20))
+    assert tracker.track(frame(60, 50)).search_region == (20.0, 10.0, 80.0, 80.0)
+
+
+def test_template_is_taken_once_and_its_box_given_as_fractions() -> None:
+    model = BrightestCell()
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    for _ in range(3):
+        tracker.track(frame(60, 50))
+    ((template, box),) = model.templates
+    assert template.shape == (1, 3, 32, 32)
+    torch.testing.assert_close(box[0, 2:], torch.tensor([0.5, 0.5]))
+
+
+def test_box_is_clipped_to_the_image() -> None:
+    tracker = OneStreamTracker(BrightestCell(size=1.0))
+    tracker.initialize(frame(20, 20), (10, 10, 20, 20))
+    x, y, w, h = tracker.track(frame(20, 20)).box
+    assert x >= 0
+    assert y >= 0
+    assert x + w <= 160
+    assert y + h <= 120
+
+
+def test_window_prefers_the_middle_among_equals() -> None:
+    flat = np.full((8, 8), 0.5, dtype=np.float32)
+    maps = np.zeros((2, 8, 8), dtype=np.float32)
+    peak = find_peak(flat, maps, maps, hann_window(8))
+    assert divmod(peak.cell, 8) == (3, 3)
+    assert peak.score == pytest.approx(0.5)
+    assert peak.response < peak.score
+
+
+def test_track_before_initialize_is_an_error() -> None:
+    tracker = OneStreamTracker(BrightestCell())
+    with pytest.raises(RuntimeError, match="before initialize"):
+        tracker.track(frame(60, 50))
+    with pytest.raises(RuntimeError, match="before initialize"):
+        tracker.move_to((1, 2, 3, 4))
+
+
+def test_refused_start_keeps_the_target() -> None:
+    tracker = OneStreamTracker(BrightestCell())
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    with pytest.raises(ValueError, match="does not overlap"):
+        tracker.initialize(frame(60, 50), (500, 40, 20, 20))
+    with pytest.raises(ValueError, match="dtype float32"):
+        tracker.initialize(frame(60, 50).astype(np.float32), (50, 40, 20, 20))
+    assert tracker.track(frame(60, 50)).search_region == (20.0, 10.0, 80.0, 80.0)
+
+
+def test_warm_up_leaves_no_trace() -> None:
+    model = BrightestCell()
+    tracker = OneStreamTracker(model)
+    tracker.warm_up()
+    with pytest.raises(RuntimeError, match="before initialize"):
+        tracker.track(frame(60, 50))
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    tracker.warm_up()
+    assert tracker.track(frame(60, 50)).search_region == (20.0, 10.0, 80.0, 80.0)
+
+
+def test_move_to_searches_elsewhere() -> None:
+    tracker = OneStreamTracker(BrightestCell())
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    tracker.move_to((100, 80, 20, 20))
+    assert tracker.track(frame(110, 90)).search_region == (70.0, 50.0, 80.0, 80.0)
+
+
+def test_a_box_that_is_not_finite_is_an_error_and_keeps_the_target() -> None:
+    model = BrightestCell()
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    model.size = float("nan")
+    with pytest.raises(RuntimeError, match="expected finite numbers"):
+        tracker.track(frame(60, 50))
+    model.size = 0.25
+    assert tracker.track(frame(60, 50)).search_region == (20.0, 10.0, 80.0, 80.0)

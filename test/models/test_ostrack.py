@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack_config import OSTRACK_TINY, OSTrackConfig
+from tracker_ros.models.ostrack_inference import OSTrackInference
+
+SMALL = OSTrackConfig(
+    template_size=32,
+    search_size=64,
+    stride=8,
+    embed_dim=48,
+    depth=4,
+    num_heads=3,
+    ce_layers=(1, 2),
+    ce_template_range="CTR_POINT",
+    head_channels=16,
+)
+WITHOUT_CE = dataclasses.replace(SMALL, ce_layers=(), ce_template_range="ALL")
+CE_IN_LAST = dataclasses.replace(SMALL, ce_layers=(0, 3), ce_template_range="CTR_REC")
+CONFIGS = {"ce": SMALL, "plain": WITHOUT_CE, "ce in last block": CE_IN_LAST, "tiny": OSTRACK_TINY}
+
+configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+
+
+def make_network(config: OSTrackConfig) -> OSTrackNetwork:
+    """A network whose batch norms have seen data, so that folding them changes something."""
+    torch.manual_seed(0)
+    network = OSTrackNetwork(config)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+    return network.eval()
+
+
+def make_inputs(config: OSTrackConfig, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    template, search = config.template_size, config.search_size
+    return torch.randn(batch, 3, template, template), torch.randn(batch, 3, search, search)
+
+
+@configs
+def test_outputs_have_the_documented_shapes(config: OSTrackConfig) -> None:
+    n = config.search_grid
+    output = make_network(config)(*make_inputs(config, batch=2))
+    shapes = {key: tuple(value.shape) for key, value in output.items()}
+    assert shapes == {
+        "score_map": (2, 1, n, n),
+        "size_map": (2, 2, n, n),
+        "offset_map": (2, 2, n, n),
+        "pred_boxes": (2, 1, 4),
+    }
+    assert all(torch.isfinite(value).all() for value in output.values())
+
+
+@configs
+@pytest.mark.parametrize("packed", [False, True], ids=["plain layers", "packed layers"])
+@torch.inference_mode()
+def test_inference_gives_the_numbers_of_the_network(config: OSTrackConfig, packed: bool) -> None:
+    network = make_network(config)
+    template, search = make_inputs(config)
+    box = torch.tensor([[0.25, 0.25, 0.5, 0.5]])
+    wanted = network(template, search, network.template_mask(box))
+    model = OSTrackInference(copy.deepcopy(network), torch.device("cpu"), packed)
+    maps = model.locate(model.encode_template(template, box), search)
+    for found, key in zip(maps, ("score_map", "size_map", "offset_map"), strict=True):
+        torch.testing.assert_close(found, wanted[key], rtol=0, atol=2e-5)
+
+
+@configs
+def test_training_reaches_every_parameter_that_is_read(config: OSTrackConfig) -> None:
+    network = make_network(config).train()
+    output = network(*make_inputs(config, batch=2))
+    sum(value.sum() for value in output.values()).backward()
+    without = {name for name, p in network.named_parameters() if p.grad is None}
+    unread = {"backbone.cls_token", "backbone.pos_embed"} if config.stem == "patch" else set()
+    assert without == unread
+
+
+@configs
+def test_training_under_bfloat16_autocast_is_finite(config: OSTrackConfig) -> None:
+    network = make_network(config).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(*make_inputs(config, batch=2))
+        loss = output["score_map"].sum() + output["pred_boxes"].sum()
+    loss.backward()
+    assert all(value.dtype == torch.float32 for value in output.values())
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_samples_do_not_influence_each_other() -> None:
+    network = make_network(SMALL)
+    template, search = make_inputs(SMALL, batch=3)
+    together = network(template, search)
+    alone = network(template[1:2], search[1:2])
+    for key, value in alone.items():
+        torch.testing.assert_close(together[key][1:2], value, rtol=0, atol=1e-5)
+
+
+def test_keep_rate_of_one_removes_nothing() -> None:
+    network = make_network(SMALL)
+    template, search = make_inputs(SMALL)
+    every = OSTrackNetwork(WITHOUT_CE).eval()
+    every.load_state_dict(network.state_dict())
+    for key, value in every(template, search).items():
+        found = network(template, search, keep_rate=1.0)[key]
+        torch.testing.assert_close(found, value, rtol=0, atol=1e-6)
+
+
+def test_fine_tuning_starts_from_the_classifiers_positions() -> None:
+    network = make_network(SMALL)
+    network.backbone.start_positions_from_classifier()
+    middle = network.backbone.pos_embed[:, 1:].mean(dim=1)
+    found = network.backbone.pos_embed_x.mean(dim=1)
+    assert (found - middle).abs().max() < 0.02
+    with pytest.raises(ValueError, match="'conv' has no pretrained position embedding"):
+        OSTrackNetwork(OSTRACK_TINY).backbone.start_positions_from_classifier()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"search_size": 65}, "search_size 65 is not a multiple of stride 8"),
+        ({"num_heads": 5}, "embed_dim 48 is not a multiple of num_heads 5"),
+        ({"stem": "wood"}, "stem 'wood' is unknown"),
+        ({"ce_template_range": "CORNER"}, "'CORNER' is unknown"),
+        ({"ce_keep_ratio": 0.0}, r"ce_keep_ratio 0.0 is outside \(0, 1\]"),
+        ({"ce_layers": (4,)}, r"ce_layers \(4,\) reach beyond depth 4"),
+    ],
+)
+def test_impossible_configurations_are_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change)
+
+
+def test_kept_tokens_are_counted() -> None:
+    assert SMALL.kept_tokens() == [64, 45, 32]
+    assert SMALL.kept_tokens(keep_rate=0.5) == [64, 32, 16]
+    assert WITHOUT_CE.kept_tokens() == [64]

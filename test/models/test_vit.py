@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import torch
+
+from tracker_ros.models.candidate_elimination import ranking_rows
+from tracker_ros.models.vit import Attention, Block, DropPath, PatchEmbed
+
+
+def make_block() -> Block:
+    torch.manual_seed(0)
+    return Block(embed_dim=12, num_heads=3, mlp_ratio=2.0, layer_norm_eps=1e-6).eval()
+
+
+def test_patches_are_projected_one_by_one() -> None:
+    embed = PatchEmbed(stride=4, embed_dim=6)
+    image = torch.rand(1, 3, 8, 12)
+    found = embed(image)
+    assert found.shape == (1, 6, 2, 3)
+    patch = image[:, :, 4:8, 8:12].flatten(1)
+    wanted = patch @ embed.proj.weight.flatten(1).T + embed.proj.bias
+    torch.testing.assert_close(found[:, :, 1, 2], wanted)
+
+
+def test_attention_is_softmax_of_scaled_products() -> None:
+    torch.manual_seed(0)
+    attention = Attention(embed_dim=12, num_heads=3)
+    tokens = torch.rand(2, 5, 12)
+    query, key, value = attention.qkv(tokens).view(2, 5, 3, 3, 4).permute(2, 0, 3, 1, 4)
+    weights = (query @ key.transpose(-2, -1) / 2.0).softmax(dim=-1)
+    wanted = attention.proj((weights @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(tokens), wanted)
+    torch.testing.assert_close(attention.row_attention(query[:, :, 1:3], key), weights[:, :, 1:3])
+
+
+def test_block_can_return_only_its_last_tokens() -> None:
+    block, tokens = make_block(), torch.rand(2, 7, 12)
+    torch.testing.assert_close(block(tokens, first=3), block(tokens)[:, 3:])
+
+
+def test_eliminating_block_agrees_with_the_plain_one_on_what_it_keeps() -> None:
+    block, tokens = make_block(), torch.rand(2, 10, 12)
+    rows = ranking_rows(None, 2, 4, tokens.device)
+    found, step = block.forward_eliminating(tokens, 4, rows, keep_rate=0.5)
+    assert found.shape == (2, 4 + 3, 12)
+    every = block(tokens)
+    for b in range(2):
+        places = [0, 1, 2, 3, *(4 + step.kept[b]).tolist()]
+        torch.testing.assert_close(found[b], every[b, places])
+        assert sorted([*step.kept[b].tolist(), *step.removed[b].tolist()]) == list(range(6))
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop, branch = DropPath(0.5), torch.ones(4000, 2, 3)
+    kept = drop.train()(branch)
+    per_sample = kept.flatten(1)
+    assert set(per_sample.unique().tolist()) == {0.0, 2.0}
+    assert (per_sample == per_sample[:, :1]).all()
+    assert abs(kept.mean().item() - 1.0) < 0.05
+    assert drop.eval()(branch) is branch

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tracker_ros.checkpoint import convert_checkpoint, matching_models, read_checkpoint
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack_config import OSTRACK_TINY
+from tracker_ros.weight_files import read_weights
+
+MAKER = Path(__file__).parent / "parity" / "goldens" / "make_tiny_checkpoint.py"
+
+
+class Runs:
+    """A pickle of this touches a file when it is unpickled carelessly."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A checkpoint with the outer layout of an official one, made where its classes exist."""
+    path = tmp_path / "OSTrack_ep0300.pth.tar"
+    subprocess.run([sys.executable, str(MAKER), str(path)], check=True)
+    return path
+
+
+def test_official_layout_is_converted_without_its_classes(official: Path, tmp_path: Path) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(official, weights_only=True)
+    before = set(sys.modules)
+    converted = convert_checkpoint(official, tmp_path / "w.safetensors")
+    assert not [m for m in set(sys.modules) - before if m.split(".")[0] == "lib"]
+
+    found = read_weights(tmp_path / "w.safetensors", converted.sha256)
+    sys.path.insert(0, str(MAKER.parent))
+    try:
+        import make_tiny_checkpoint
+        from seeded_state import seeded_state_dict
+    finally:
+        sys.path.remove(str(MAKER.parent))
+    wanted = seeded_state_dict(make_tiny_checkpoint.SHAPES, 1)
+    assert set(found) == set(wanted)
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], torch.from_numpy(value).reshape(value.shape))
+    assert converted.tensors == len(wanted)
+    assert converted.values == sum(value.size for value in wanted.values())
+    assert converted.models == ()
+
+
+def test_the_malicious_pickle_of_these_tests_does_run_when_loaded_carelessly(
+    tmp_path: Path,
+) -> None:
+    torch.save({"net": Runs(tmp_path / "ran")}, tmp_path / "bad.pth.tar")
+    torch.load(tmp_path / "bad.pth.tar", weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("place", ["beside the tensors", "among them"])
+def test_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, place: str) -> None:
+    net = {"a": torch.zeros(2)}
+    content = {"net": net, "settings": None}
+    (content if place == "beside the tensors" else net)["settings"] = Runs(tmp_path / "ran")
+    torch.save(content, tmp_path / "bad.pth.tar")
+    with pytest.raises(ValueError, match=r"names \w+\.system, which tensors do not need"):
+        convert_checkpoint(tmp_path / "bad.pth.tar", tmp_path / "w.safetensors")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_placeholders_stay_inert_whatever_a_known_package_name_hides(tmp_path: Path) -> None:
+    """A name of a known package is never imported, even where such a module exists."""
+    module = tmp_path / "lib.py"
+    module.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\nclass Settings: pass\n")
+    script = (
+        "import sys, torch, types\n"
+        "lib = types.ModuleType('lib'); sys.modules['lib'] = lib\n"
+        "class Settings: pass\n"
+        "Settings.__module__ = 'lib'; lib.Settings = Settings\n"
+        f"torch.save({{'net': {{'a': torch.zeros(2)}}, 's': Settings()}}, {str(tmp_path / 'c')!r})"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        assert set(read_checkpoint(tmp_path / "c")) == {"a"}
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"net": s}])
+def test_tensors_are_found_and_prefixes_removed(tmp_path: Path, wrap) -> None:
+    torch.save(wrap({"module.a.weight": torch.ones(2)}), tmp_path / "c.pth")
+    assert list(read_checkpoint(tmp_path / "c.pth")) == ["a.weight"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list; expected tensors by name"),
+        ({}, "holds a dict"),
+        ({"epoch": 3}, r"values that are not tensors \(epoch\)"),
+    ],
+)
+def test_files_without_tensors_are_named(tmp_path: Path, content, message: str) -> None:
+    torch.save(content, tmp_path / "c.pth")
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "c.pth")
+
+
+def test_bare_pickle_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "c.pth").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
+    with pytest.raises(ValueError, match="not a file of torch.save's zip format"):
+        read_checkpoint(tmp_path / "c.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
+        read_checkpoint(tmp_path / "none.pth")
+
+
+def test_the_model_that_fits_is_named(tmp_path: Path) -> None:
+    torch.save({"net": OSTrackNetwork(OSTRACK_TINY).state_dict()}, tmp_path / "c.pth")
+    converted = convert_checkpoint(tmp_path / "c.pth", tmp_path / "w.safetensors", half=True)
+    assert converted.models == ("ostrack_tiny",)
+    assert matching_models({"a": torch.zeros(1)}) == ()
