@@ -20,6 +20,7 @@ from steps import Environment, Log, Step, StepError
 from workspace import COMPILER_REMEDY, colcon, workspace_steps
 
 JAZZY = "isaacsim/exts/isaacsim.ros2.core/jazzy/"
+INDEX = "ament_index/resource_index/packages"
 PYTHON_FOLDERS = (
     "ament_package",
     "diagnostic_updater",
@@ -116,7 +117,10 @@ class Underlay:
             run=self.install_files,
             inputs=[ros_requirements],
             after=[venv, files],
-            made=[self.layout.venv / "bin" / "ros2", self.packages / "launch"],
+            made=[
+                self.layout.venv / "bin" / "ros2",
+                self.layout.venv / "share" / INDEX / "launch_ros",
+            ],
             remedy="Remove the folder .dev.",
         )
         launch = Step(
@@ -252,6 +256,8 @@ class Underlay:
                 shutil.copytree(source, target, dirs_exist_ok=True)
             else:
                 shutil.copyfile(source, target)
+        for name in PYTHON_FOLDERS:
+            self._register(name)
         self._mend_cmake_files(log)
         self._add_command("ros2", "ros2cli.cli")
         self._add_command("_ros2_daemon", "ros2cli.daemon")
@@ -265,6 +271,13 @@ class Underlay:
         shutil.copytree(self.layout.tools / "ros2launch", copy)
         pip = [self.layout.python, "-m", "pip", "install", "--no-deps", "--no-build-isolation"]
         log.call([*pip, "--no-compile", "--force-reinstall", copy], self.env, self.layout.dev)
+
+    def _register(self, name: str) -> None:
+        """Enter a copied package into ROS's index of packages, as its installation would have."""
+        share = self.layout.venv / "share"
+        (share / name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.files / "share" / name / "package.xml", share / name / "package.xml")
+        (share / INDEX / name).touch()
 
     def _mend_cmake_files(self, log: Log) -> None:
         """Replace the paths of the Python with which the message wheels were built."""
