@@ -142,6 +142,8 @@ class Trainer:
         return self.average
 
     def _train_step(self, batch: PairBatch) -> dict[str, float]:
+        # Draws within the step depend on the step alone, so that a resumed run repeats them.
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         rate = self.recipe.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["scale"]

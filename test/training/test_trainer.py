@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop: it learns, resumes where it stood, and writes weights that load."""
+
+import argparse
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack_config import OSTRACK_TINY
+from tracker_ros.registry import create_tracker
+from tracker_ros.training.allocator import keep_large_buffers
+from tracker_ros.training.curve import read_log
+from tracker_ros.training.objective import pair_losses
+from tracker_ros.training.pair_stream import PairStream, normalise, pick_source
+from tracker_ros.training.recipe import Recipe, Source
+from tracker_ros.training.run import train_command
+from tracker_ros.training.trainer import Trainer, begin_from_scratch
+
+RECIPE = Recipe(
+    steps=4,
+    batch_size=2,
+    warmup_steps=1,
+    decay_steps=1,
+    precision="fp32",
+    loader_workers=0,
+    validate_every=2,
+    validation_pairs=64,
+)
+CPU = torch.device("cpu")
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_ends(tmp_path):
+    whole = Trainer(RECIPE, tmp_path / "whole", CPU).run()
+    first = Trainer(RECIPE, tmp_path / "broken", CPU)
+    first.recipe = replace(RECIPE, steps=2, decay_steps=0)
+    first.run()
+    torch.manual_seed(123)  # a new process draws other numbers
+    second = Trainer(RECIPE, tmp_path / "broken", CPU)
+    assert second.step == 2
+    resumed = second.run()
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-6), name
+    assert [line["step"] for line in read_log(tmp_path / "broken" / "log.jsonl")] == [2, 4]
+
+
+def test_the_command_writes_weights_card_and_curve(tmp_path):
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(
+        "steps: 2\nbatch_size: 2\nwarmup_steps: 1\ndecay_steps: 1\nprecision: fp32\n"
+        "loader_workers: 0\nvalidate_every: 2\nvalidation_pairs: 64\n"
+    )
+    out = tmp_path / "run"
+    assert train_command(argparse.Namespace(recipe=recipe, out=out, device="cpu")) == 0
+    weights = out / "ostrack_tiny.safetensors"
+    card = json.loads((out / "ostrack_tiny.json").read_text())
+    assert card["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert card["pairs"] == 4
+    assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
+    create_tracker("ostrack_tiny", device="cpu", weights=str(weights))
+
+
+def test_an_unknown_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="ostrack_giant"):
+        Trainer(replace(RECIPE, model="ostrack_giant"), tmp_path, CPU)
+
+
+def test_a_few_steps_on_one_batch_lower_its_loss():
+    torch.manual_seed(0)
+    network = OSTrackNetwork(OSTRACK_TINY)
+    begin_from_scratch(network, 0.05)
+    batch = next(iter(PairStream(replace(RECIPE, batch_size=4), OSTRACK_TINY, 0)))
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
+    losses = []
+    for _ in range(12):
+        out = network(normalise(batch.template), normalise(batch.search))
+        total = pair_losses(out, batch.boxes, batch.present)["total"]
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        losses.append(total.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_attention_starts_as_matching():
+    network = OSTrackNetwork(OSTRACK_TINY)
+    begin_from_scratch(network, 0.05)
+    weight = network.backbone.blocks[0].attn.qkv.weight
+    width = OSTRACK_TINY.embed_dim
+    assert torch.equal(weight[:width], weight[width : 2 * width])
+    assert not torch.equal(weight[:width], weight[2 * width :])
+
+
+def test_batches_depend_on_seed_step_and_rank_alone():
+    stream = PairStream(RECIPE, OSTRACK_TINY, 0)
+    from_start = list(stream)
+    from_two = list(PairStream(RECIPE, OSTRACK_TINY, 2))
+    other_rank = next(iter(PairStream(RECIPE, OSTRACK_TINY, 0, rank=1, world_size=2)))
+    assert len(from_start) == 4
+    assert torch.equal(from_start[2].search, from_two[0].search)
+    assert not torch.equal(from_start[0].search, other_rank.search)
+
+
+def test_sources_are_drawn_by_weight():
+    recipe = replace(RECIPE, sources=(Source(weight=1.0), Source(weight=3.0)))
+    picks = [pick_source(recipe, step) for step in range(400)]
+    assert 0.68 < sum(picks) / 400 < 0.82
+    assert picks == [pick_source(recipe, step) for step in range(400)]
+
+
+def test_large_buffers_stay_with_glibc():
+    assert keep_large_buffers()
