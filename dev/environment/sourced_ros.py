@@ -7,6 +7,7 @@ distribution's rclpy, NumPy and OpenCV (and a board's own PyTorch) stay the ones
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -24,12 +25,23 @@ ROSDEP = "rosdep install --from-paths . tracker_interfaces --ignore-src"
 
 
 def sourced_prefixes(layout: Layout) -> list[Path]:
-    """Return the sourced ROS prefixes outside this checkout; empty when no ROS is sourced."""
+    """Return the prefixes of the ROS installation to use; empty when there is none.
+
+    One that was sourced when the environment was made stays in use in terminals that have not
+    sourced it, so that the environment is not rebuilt at each change of terminal.
+    """
+    memory = layout.dev / "sourced-ros.json"
+    if not os.environ.get("ROS_DISTRO") and memory.is_file():
+        os.environ.update(json.loads(memory.read_text(encoding="utf-8")))
     if not os.environ.get("ROS_DISTRO"):
         return []
     named = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     paths = [Path(name).resolve() for name in named if name]
-    return [path for path in paths if path.is_dir() and not path.is_relative_to(layout.dev)]
+    found = [path for path in paths if path.is_dir() and not path.is_relative_to(layout.dev)]
+    if found:
+        kept = {name: os.environ[name] for name in (*KEPT, "ROS_DISTRO") if os.environ.get(name)}
+        memory.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return found
 
 
 class SourcedRos:
@@ -52,7 +64,8 @@ class SourcedRos:
             run=self.create_venv,
             inputs=[sys.version, sys.executable, str(layout.root), *map(str, self.prefixes)],
             made=[layout.python],
-            remedy=f"Install what the package depends on: {ROSDEP}.",
+            remedy=f"Install what the package depends on ({ROSDEP}); if Python cannot import "
+            "rclpy, name the one that ROS uses: PYTHON=/usr/bin/python3 make setup.",
         )
         packages = Step(
             name="packages",
@@ -75,6 +88,8 @@ class SourcedRos:
             self.env,
             self.layout.root,
         )
+        # Fails here, with its reason in the log, if this is not the Python that ROS was built for.
+        log.call([self.layout.python, "-c", "import rclpy"], self.env, self.layout.root)
 
     def _has(self, package: str) -> bool:
         marker = Path("share/ament_index/resource_index/packages", package)
