@@ -2,7 +2,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format shell clean
+.PHONY: help setup demo test lint format shell media accuracy clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +28,15 @@ format: setup ## Format the code and sort its imports
 
 shell: setup ## Open a shell in which ros2 and the package's programs work
 	@dev/run bash --rcfile dev/shellrc
+
+media: setup ## Run the demo and renew the README's pictures and its demo numbers
+	@dev/run python -m demo.run_demo --media docs/media $(ARGS)
+	@dev/run python dev/update_readme.py
+
+accuracy: setup ## Measure on SEQUENCES=folder; renew docs/accuracy.md and the README's table
+	@dev/run tracker-ros evaluate $(SEQUENCES) --models ostrack_tiny csrt kcf mil \
+		--out out/evaluation --markdown docs/accuracy.md
+	@dev/run python dev/update_readme.py
 
 clean: ## Remove the development environment and all results
 	rm -rf .dev out build install log

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from demo.footage import Footage, FootageError, cache_folder, street_scene, synt
 from demo.pictures import write_contact_sheet, write_moving_picture, write_video
 from demo.recording import Recording, judge
 from tracker_ros.cli.options import progress_bar
+from tracker_ros.evaluation.machine import describe_machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     verdict = judge(recording, footage.check_boxes, footage.title)
+    verdict["machine"] = asdict(describe_machine())
     _write(verdict, recording, footage, frames, options)
     _print_summary(verdict, options.out, time.monotonic() - began)
     return 0 if verdict["passed"] else 1

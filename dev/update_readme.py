@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put measured numbers into the marked blocks of README.md.
+
+    dev/run python dev/update_readme.py
+
+A block is what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `demo` comes from
+`out/demo.json` (written by `make demo`), `accuracy` from `out/evaluation/results.json` (written by
+`make accuracy`). A block whose file is not there stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def demo_block(data: dict[str, Any]) -> str:
+    """One sentence on a run of the demo."""
+    frames, latency, machine = data["frames"], data["latency"], data["machine"]
+    return (
+        f"The run above: {frames['given_to_tracker']} frames at {data['rate_hz']:.0f} Hz, "
+        f"{data['tracked_share']:.0%} of them tracked, {frames['dropped']} dropped; mean overlap "
+        f"with {len(data['check_boxes'])} hand-placed boxes {data['mean_iou']:.2f}; from image "
+        f"stamp to result {latency['p50']:.0f} ms (p50), {latency['p99']:.0f} ms (p99). Measured "
+        f"{machine['date']} on {machine['processor']}, no GPU used; camera stand-in, tracker and "
+        "recorder shared it."
+    )
+
+
+def accuracy_block(data: dict[str, Any]) -> str:
+    """A table of means and what it was measured on."""
+    machine = data["machine"]
+    lines = [
+        "| Tracker | Success AUC | Precision at 20 px | Times lost | Frames/s |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for entry in data["trackers"]:
+        speed = entry["frames_per_second"]
+        lines.append(
+            f"| {entry['tracker']} | {entry['auc']:.3f} | {entry['precision']:.3f} "
+            f"| {entry['failures']} | {'–' if speed is None else f'{speed:.0f}'} |"
+        )
+    frames = sum(entry["frames"] for entry in data["sequences"])
+    used = "no GPU used" if data["device"] == "cpu" else f"GPU {machine['accelerator']}"
+    return "\n".join(lines) + (
+        f"\n\nOne pass over {len(data['sequences'])} short public sequences ({frames} frames), "
+        f"{machine['date']}, {machine['processor']}, {used}. Every sequence, the definitions and "
+        "the command are in [docs/accuracy.md](docs/accuracy.md)."
+    )
+
+
+BLOCKS: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
+    "demo": (Path("out/demo.json"), demo_block),
+    "accuracy": (Path("out/evaluation/results.json"), accuracy_block),
+}
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """Return the text with a marked block's content replaced.
+
+    Raises:
+        ValueError: If the text has no such block, or more than one.
+    """
+    pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
+    new, count = re.subn(
+        pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL
+    )
+    if count != 1:
+        raise ValueError(f"found {count} blocks named {name!r}, expected one")
+    return new
+
+
+def main() -> int:
+    """Update README.md; 1 if there was nothing to put in."""
+    readme = ROOT / "README.md"
+    text, done = readme.read_text(), []
+    for name, (source, block) in BLOCKS.items():
+        if (ROOT / source).is_file():
+            text = replace_block(text, name, block(json.loads((ROOT / source).read_text())))
+            done.append(name)
+    readme.write_text(text)
+    print(f"README.md: {', '.join(done) or 'nothing'} updated")
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
