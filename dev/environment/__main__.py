@@ -60,6 +60,8 @@ def _set_up(layout: Layout) -> list[str]:
         print(f"using the sourced ROS installation in {prefixes[-1]}")
     ran = run_steps(kind.steps(), layout.dev)
     _write(layout.dev / "env.sh", kind.exports())
+    # dev/setup starts with the same interpreter again, whatever python3 is in that terminal.
+    _write(layout.dev / "python", str(Path(sys.executable).resolve()))
     command = layout.dev / "bin" / "tracker-ros"
     _write(
         command,

@@ -62,7 +62,12 @@ class SourcedRos:
             name="venv",
             title="create the virtual environment over the ROS installation",
             run=self.create_venv,
-            inputs=[sys.version, sys.executable, str(layout.root), *map(str, self.prefixes)],
+            inputs=[
+                sys.version,
+                str(Path(sys.executable).resolve()),
+                str(layout.root),
+                *map(str, self.prefixes),
+            ],
             made=[layout.python],
             remedy=f"Install what the package depends on ({ROSDEP}); if Python cannot import "
             "rclpy, name the one that ROS uses: PYTHON=/usr/bin/python3 make setup.",
