@@ -166,15 +166,14 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         "- The first frame and frames without a visible target do not count. A tracker that "
         "reports its target lost keeps its last box. The mean gives every sequence the same "
         "weight.\n"
-        "- **Frames/s**: calls of `track` alone, reading of images not counted; on a machine that "
-        "was doing nothing else only where that is said. `docs/models.md` has the speeds measured "
-        "on a quiet machine.\n"
+        "- **Frames/s**: calls of `track` alone, reading of images not counted; an indication: "
+        "the machine may have had other work. `docs/models.md` has speeds of a quiet one.\n"
         "- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples "
         "from a generator that cannot be seeded: its numbers change a little from run to run.",
         "## Sequences",
         _sequence_notes(report.sequences),
-        "Their frames are used for measuring only: none is in this repository, and none was "
-        "trained on.",
+        "Frames of public benchmarks are used for measuring only: none is in this repository, and "
+        "the embedded weights have seen none.",
         "## Measure your own",
         "```bash\n"
         "tracker-ros evaluate FOLDER… --models ostrack_tiny csrt kcf mil --out out/evaluation\n"
