@@ -8,6 +8,7 @@ of a larger wheel; see dev/requirements-isaacsim.txt for its licence.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import sys
@@ -92,7 +93,7 @@ class Underlay:
             run=self.create_venv,
             inputs=[sys.version, str(Path(sys.executable).resolve()), str(self.layout.root)],
             made=[self.layout.python],
-            remedy="On Debian and Ubuntu: apt-get install python3-venv.",
+            remedy="On Debian and Ubuntu: apt-get install g++ python3-dev python3-venv.",
         )
         packages = Step(
             name="packages",
@@ -175,14 +176,30 @@ class Underlay:
 
     def create_venv(self, log: Log) -> None:
         """Create an empty virtual environment."""
+        self.check_prerequisites()
+        log.call(
+            [sys.executable, "-m", "venv", "--clear", self.layout.venv], self.env, self.layout.root
+        )
+
+    def check_prerequisites(self) -> None:
+        """Name everything that only the system's package manager can bring, before any download.
+
+        Raises:
+            StepError: Something is missing.
+        """
         if not SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1]:
             raise StepError(
                 f"Python {sys.version.split()[0]} was found; the ROS packages exist for 3.11 to "
                 "3.13: name another interpreter, for example PYTHON=python3.11 make setup"
             )
-        log.call(
-            [sys.executable, "-m", "venv", "--clear", self.layout.venv], self.env, self.layout.root
-        )
+        found = {
+            "g++": shutil.which("c++") or shutil.which("g++"),
+            "python3-dev": Path(sysconfig.get_paths()["include"], "Python.h").is_file(),
+            "python3-venv": importlib.util.find_spec("ensurepip"),
+        }
+        missing = [package for package, there in found.items() if not there]
+        if missing:
+            raise StepError(f"missing on this machine: {', '.join(missing)}")
 
     def install_packages(self, log: Log) -> None:
         """Install everything that pip knows, at the pinned versions."""
@@ -283,11 +300,6 @@ class Underlay:
         """Replace the paths of the Python with which the message wheels were built."""
         include = sysconfig.get_paths()["include"]
         library = self.packages.parent
-        if not (Path(include) / "Python.h").is_file():
-            raise StepError(
-                f"{include}/Python.h is missing, without which no messages can be compiled: "
-                "install Python's headers (Debian, Ubuntu: apt-get install python3-dev)"
-            )
         for path in (self.layout.venv / "share").rglob("*.cmake"):
             text = path.read_text(encoding="utf-8")
             mended = re.sub(r"/opt/python/cp\d+-cp\d+/include/python3\.\d+", include, text)
@@ -308,8 +320,6 @@ class Underlay:
 
     def compile_messages(self, log: Log) -> None:
         """Give the message definitions a CMake file each and compile them."""
-        if not any(shutil.which(name, path=self.env["PATH"]) for name in ("c++", "g++")):
-            raise StepError("no C++ compiler on PATH")
         shutil.rmtree(self.messages, ignore_errors=True)
         for name, uses in MESSAGES.items():
             self._write_message_package(name, uses)
