@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import urllib.parse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,9 +195,9 @@ def _run(command: list[str], folder: Path) -> None:
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         last = said[-1] if said else "no message"
-        raise FootageError(
-            f"{command[0]} {command[-2]} {urllib.parse.unquote(command[-1])} failed: {last}"
-        )
+        verbs = {"update", "download", "-x"}
+        what = " ".join([command[0], *(part for part in command[1:] if part in verbs)])
+        raise FootageError(f"{what} failed: {last}")
 
 
 def _sha256(path: Path) -> str:

@@ -81,7 +81,8 @@ def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
             print(f"demo: no real footage: {error}\ndemo: using the built-in synthetic scene")
     if footage is None:
         footage = synthetic_scene(
-            cache_folder(), progress=lambda scenes: progress_bar(scenes, desc="rendering")
+            cache_folder(),
+            progress=lambda scenes: progress_bar(scenes, desc="rendering", unit="frame"),
         )
     with open_video(footage.source) as video:
         frames = list(video)
@@ -261,7 +262,7 @@ def _print_summary(verdict: dict[str, Any], out: Path, seconds: float) -> None:
 def _tail(log: Path) -> str:
     """The last words of the launched programs."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"{' | '.join(lines[-3:]) or 'they said nothing'} (all of it in {log})"
+    return f"{lines[-1] if lines else 'they said nothing'} (all of it in {log})"
 
 
 if __name__ == "__main__":

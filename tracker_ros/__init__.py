@@ -14,9 +14,16 @@ them is imported on first use::
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# OpenMP's threads wait for each other by spinning. Where another program wants the same cores, as
+# on every robot, a spinning thread keeps off the one it waits for, and a frame takes up to thirty
+# times as long; sleeping threads cost nothing measurable on an idle machine. OpenMP reads this
+# when torch is imported, so a caller who imports torch first decides for himself.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _EXPORTS = {
     "FrameFlag": "tracker_ros.tracker",
