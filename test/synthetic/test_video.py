@@ -12,7 +12,9 @@ SIZE = (160, 120)
 def test_a_seed_repeats_and_another_differs():
     first, again = (list(synthetic_video(4, 3, SIZE)) for _ in range(2))
     other = next(iter(synthetic_video(5, 1, SIZE)))
-    assert all((a.image == b.image).all() and a.box == b.box for a, b in zip(first, again))
+    assert all(
+        (a.image == b.image).all() and a.box == b.box for a, b in zip(first, again, strict=True)
+    )
     assert (first[0].image != other.image).any()
 
 

@@ -14,11 +14,12 @@ from tracker_ros.models.ostrack_config import OSTRACK_TINY
 from tracker_ros.registry import create_tracker
 from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import read_log
+from tracker_ros.training.initialisation import begin_from_scratch, target_tokens
 from tracker_ros.training.objective import pair_losses
 from tracker_ros.training.pair_stream import PairStream, normalise, pick_source
 from tracker_ros.training.recipe import Recipe, Source
 from tracker_ros.training.run import train_command
-from tracker_ros.training.trainer import Trainer, begin_from_scratch
+from tracker_ros.training.trainer import Trainer
 
 RECIPE = Recipe(
     steps=4,
@@ -92,6 +93,17 @@ def test_attention_starts_as_matching():
     width = OSTRACK_TINY.embed_dim
     assert torch.equal(weight[:width], weight[width : 2 * width])
     assert not torch.equal(weight[:width], weight[2 * width :])
+
+
+def test_template_tokens_start_marked():
+    network = OSTrackNetwork(OSTRACK_TINY)
+    begin_from_scratch(network, 0.05)
+    template, search = network.backbone.pos_embed_z[0], network.backbone.pos_embed_x[0]
+    on_target = target_tokens(OSTRACK_TINY)
+    assert on_target.view(6, 6).sum(1).tolist() == [0, 4, 4, 4, 4, 0]
+    middle = [template[on_target].mean(0), template[~on_target].mean(0), search.mean(0)]
+    distances = [(a - b).norm() for i, a in enumerate(middle) for b in middle[:i]]
+    assert min(distances) > 3
 
 
 def test_batches_depend_on_seed_step_and_rank_alone():

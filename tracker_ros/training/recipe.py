@@ -35,7 +35,9 @@ class Recipe:
 
     The learning rate rises over ``warmup_steps``, stays, and falls linearly to zero over the last
     ``decay_steps`` of ``steps``; so a run is lengthened by raising ``steps`` and resuming from a
-    checkpoint written before the decay.
+    checkpoint written before the decay. ``steps_per_epoch`` only times candidate elimination's
+    schedule (60,000 pairs in batches of 32 by default, as officially). ``start_from`` names
+    safetensors of the whole model or of a pretrained classifier's backbone.
     """
 
     model: str = "ostrack_tiny"
@@ -51,6 +53,7 @@ class Recipe:
     average_decay: float = 0.999
     similar_query_key: float = 0.05
     precision: str = "bf16"
+    steps_per_epoch: int = 1_875
     loader_workers: int = 1
     threads: int = 0
     validate_every: int = 500

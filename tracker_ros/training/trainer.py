@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import time
 from dataclasses import asdict
@@ -19,9 +18,10 @@ from tqdm import tqdm
 
 from tracker_ros.models.ostrack import OSTrackNetwork
 from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
-from tracker_ros.models.vit import Attention
 from tracker_ros.synthetic.pairs import PairBatch
 from tracker_ros.training.allocator import keep_large_buffers
+from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
+from tracker_ros.training.keep_rate import keep_rate_at
 from tracker_ros.training.objective import pair_losses
 from tracker_ros.training.pair_stream import batches, normalise, open_source
 from tracker_ros.training.recipe import Recipe
@@ -63,9 +63,7 @@ class Trainer:
         if self.config.stem == "conv":
             begin_from_scratch(self.network, recipe.similar_query_key)
         if recipe.start_from:
-            from tracker_ros.weights import load_weights
-
-            load_weights(self.network, Path(recipe.start_from))
+            begin_from_weights(self.network, Path(recipe.start_from).expanduser())
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(self._groups(), lr=recipe.learning_rate)
         # On a CPU the fused kernel's backward pass is slower than plain products at these sizes.
@@ -151,11 +149,14 @@ class Trainer:
         template = normalise(batch.template.to(self.device))
         search = normalise(batch.search.to(self.device))
         half = self.recipe.precision == "bf16"
+        epoch = 1 + self.step // self.recipe.steps_per_epoch
+        keep_rate = keep_rate_at(epoch, final_rate=self.config.ce_keep_ratio)
+        mask = self.network.template_mask(self._template_boxes(len(template)))
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=half),
             sdpa_kernel(self.attention),
         ):
-            prediction = self.model(template, search)
+            prediction = self.model(template, search, mask, keep_rate)
         losses = pair_losses(
             prediction, batch.boxes.to(self.device), batch.present.to(self.device)
         )
@@ -166,6 +167,12 @@ class Trainer:
             self.optimiser.step()
             self._update_average()
         return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _template_boxes(self, count: int) -> torch.Tensor:
+        """(count, 4) xywh of a square target in the template crop, as fractions of its side."""
+        side = 1 / self.config.template_factor
+        box = [(1 - side) / 2, (1 - side) / 2, side, side]
+        return torch.tensor(box, device=self.device).expand(count, -1)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -203,27 +210,3 @@ class Trainer:
             f"step {self.step}: validation IoU {result.mean_iou:.3f}, "
             f"found {result.found:.3f}, false alarms {result.false_alarms:.3f}"
         )
-
-
-@torch.no_grad()
-def begin_from_scratch(network: OSTrackNetwork, similarity: float) -> None:
-    """Start a network that has no pretrained classifier to start from.
-
-    Keys project like queries, so that like tokens attend to like: a one-stream tracker must learn
-    to compare before it can learn anything else, and from random projections that takes most of a
-    short training. The score map starts near "nothing here", the size map at the mean size.
-
-    Args:
-        network: Changed in place.
-        similarity: Standard deviation of the query and key weights; 0 leaves attention as it is.
-    """
-    attentions = [m for m in network.modules() if isinstance(m, Attention)]
-    for attention in attentions if similarity else ():
-        weight = attention.qkv.weight
-        width = weight.shape[1]
-        nn.init.normal_(weight[:width], std=similarity)
-        weight[width : 2 * width] = weight[:width]
-    head = network.box_head
-    for name, start in (("ctr", 0.1), ("size", 1 / network.config.search_factor)):
-        bias = head.get_parameter(f"conv5_{name}.bias")
-        nn.init.constant_(bias, math.log(start / (1 - start)))

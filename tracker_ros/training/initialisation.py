@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a network starts that has no pretrained classifier to start from.
+
+A one-stream tracker must learn to compare before it can learn anything else. From the usual small
+random numbers that takes most of a short training: attention does not match, and tokens do not
+tell whether they belong to the target, its surroundings or the search region, because position
+embeddings of 0.02 drown in content of about 1. So all three are given at the start and left free.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack_config import OSTrackConfig
+from tracker_ros.models.vit import Attention
+
+POSITION_AMPLITUDE = 0.3
+MARK_AMPLITUDE = 0.5
+FIRST_SCORE = 0.1
+
+
+@torch.no_grad()
+def begin_from_scratch(network: OSTrackNetwork, similarity: float) -> None:
+    """Set the starting values of a network with convolutional stem, in place.
+
+    Keys project like queries, so that like tokens attend to like; positions are sines of the
+    distance from the crop's centre; template tokens carry a mark, one on the target and another
+    around it. The score map starts near "nothing here", the size map at the mean size.
+
+    Args:
+        network: Changed in place.
+        similarity: Standard deviation of the query and key weights; 0 leaves attention as it is.
+    """
+    attentions = [m for m in network.modules() if isinstance(m, Attention)]
+    for attention in attentions if similarity else ():
+        weight = attention.qkv.weight
+        width = weight.shape[1]
+        nn.init.normal_(weight[:width], std=similarity)
+        weight[width : 2 * width] = weight[:width]
+    config, backbone = network.config, network.backbone
+    backbone.pos_embed_x.copy_(sine_positions(config.search_grid, config.embed_dim))
+    positions = sine_positions(config.template_grid, config.embed_dim)
+    on_target, around = MARK_AMPLITUDE * torch.randn(2, config.embed_dim)
+    marks = torch.where(target_tokens(config)[:, None], on_target, around)
+    backbone.pos_embed_z.copy_(positions + marks)
+    for name, start in (("ctr", FIRST_SCORE), ("size", 1 / config.search_factor)):
+        bias = network.box_head.get_parameter(f"conv5_{name}.bias")
+        nn.init.constant_(bias, math.log(start / (1 - start)))
+
+
+def begin_from_weights(network: OSTrackNetwork, path: Path) -> None:
+    """Load a whole model's weights, or those of a pretrained classifier's backbone, in place.
+
+    Args:
+        network: Changed in place.
+        path: safetensors with this network's keys. The head and the two position embeddings may
+            be missing; the latter are then resampled from ``backbone.pos_embed``.
+
+    Raises:
+        ValueError: the file lacks some of the backbone's own weights, or has others.
+    """
+    from safetensors.torch import load_file
+
+    missing, unexpected = network.load_state_dict(load_file(path), strict=False)
+    positions = {"backbone.pos_embed_z", "backbone.pos_embed_x"}
+    lacking = [k for k in missing if k.startswith("backbone.") and k not in positions]
+    if lacking or unexpected:
+        raise ValueError(
+            f"{path}: lacks {lacking[:3]}, has unknown {unexpected[:3]}; expected weights of "
+            "this model or of a classifier's backbone, named backbone.blocks.0.… and so on"
+        )
+    if positions & set(missing):
+        network.backbone.start_positions_from_classifier()
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """(grid * grid, width) sines and cosines of a token's column and row from the centre."""
+    steps = torch.arange(grid) - (grid - 1) / 2
+    count = width // 4
+    rates = math.pi / 2 ** torch.linspace(0.5, 4.5, count)
+    waves = steps[:, None] * rates
+    line = torch.cat([waves.sin(), waves.cos()], 1)
+    rows = line[:, None].expand(-1, grid, -1)
+    columns = line[None].expand(grid, -1, -1)
+    full = torch.cat([columns, rows], 2).reshape(grid * grid, 4 * count)
+    return POSITION_AMPLITUDE * nn.functional.pad(full, (0, width - 4 * count))
+
+
+def target_tokens(config: OSTrackConfig) -> Tensor:
+    """(grid * grid,) bool: template tokens with their middle on a square target or its edge."""
+    grid = config.template_grid
+    steps = (torch.arange(grid) - (grid - 1) / 2).abs()
+    near = steps <= grid / config.template_factor / 2
+    return (near[:, None] & near[None]).flatten()
