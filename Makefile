@@ -27,7 +27,7 @@ format: setup ## Format the code and sort its imports
 	@dev/run ruff format
 
 shell: setup ## Open a shell in which ros2 and the package's programs work
-	@dev/run bash --rcfile dev/shellrc
+	@dev/run bash --rcfile dev/shellrc || true
 
 media: setup ## Run the demo and renew the README's pictures and its demo numbers
 	@dev/run python -m demo.run_demo --media docs/media $(ARGS)
