@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import diagnostic_updater
 from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_updater import DiagnosticStatusWrapper, Updater
 from rclpy.node import Node
 
 from tracker_ros.nodes.follower import FrameReport
@@ -16,8 +16,6 @@ from tracker_ros.nodes.rates import RateMeter, Window
 from tracker_ros.target_state import TargetState
 
 __all__ = ["Diagnostics", "ModelStatus"]
-
-Wrapper = diagnostic_updater.DiagnosticStatusWrapper
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Diagnostics:
         self.latency = Window()
         self.report: FrameReport | None = None
         self.output_rate = RateMeter()
-        self._updater = diagnostic_updater.Updater(node, period=1.0 / rate)
+        self._updater = Updater(node, period=1.0 / rate)
         self._updater.setHardwareID(node.get_fully_qualified_name())
         self._updater.add("model", self._model)
         self._updater.add("images", self._images)
@@ -68,7 +66,7 @@ class Diagnostics:
         """Report now; for changes that should not wait for the next period."""
         self._updater.force_update()
 
-    def _model(self, status: Wrapper) -> Wrapper:
+    def _model(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
         model = self.model
         if model.error:
             status.summary(DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}")
@@ -82,7 +80,7 @@ class Diagnostics:
             status.add(name, value)
         return status
 
-    def _images(self, status: Wrapper) -> Wrapper:
+    def _images(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
         watch, report = self._watch, self.report
         if not self._active():
             status.summary(DiagnosticStatus.OK, "inactive, no images are taken")
@@ -101,7 +99,7 @@ class Diagnostics:
                 status.add(f"frames {name}", str(getattr(report.counts, name)))
         return status
 
-    def _target(self, status: Wrapper) -> Wrapper:
+    def _target(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
         report = self.report
         state = report.state if report else TargetState.IDLE
         level = DiagnosticStatus.WARN if state is TargetState.LOST else DiagnosticStatus.OK

@@ -27,6 +27,7 @@ from tracker_ros.tracker import Tracker, TrackResult
 __all__ = ["Follower", "FrameCounts", "FrameReport"]
 
 _SILENCE_S = 0.5
+_SHORT_REPLAY_S = 0.5
 
 
 @dataclass
@@ -79,6 +80,7 @@ class _Progress:
     interval_s: float = 0.0
     processing_s: float = 0.0
     replay_from_ns: int | None = None
+    replay_began: float = 0.0
 
 
 class Follower:
@@ -173,6 +175,7 @@ class Follower:
             time_s=self._time_of(frame),
             processing_s=self._progress.processing_s,
             replay_from_ns=frame.stamp_ns,
+            replay_began=time.monotonic(),
         )
         target_id = self._machine.select(self._progress.time_s, selection.label)
         self.report_change()
@@ -201,8 +204,9 @@ class Follower:
     def catch_up(self) -> bool:
         """Track one buffered frame after the one that was selected on.
 
-        Frames are left out so that each step moves on through the recording at least twice as
-        fast as the time it takes: the replay ends however slow the model is.
+        If all of them can be tracked within half a second, none is left out. Else frames are
+        left out so that each step moves on through the recording at least twice as fast as the
+        time it takes: the replay ends however slow the model is and however fast the camera.
 
         Returns:
             Whether there was one; False when the newest frame has been reached.
@@ -215,7 +219,11 @@ class Follower:
             self._progress.replay_from_ns = None
             return False
         interval_s = (frames[-1].stamp_ns - place) / len(frames) / 1e9
-        stride = max(1, math.ceil(2.0 * self._progress.processing_s / max(interval_s, 1e-6)))
+        step_s = self._progress.processing_s
+        replayed_s = time.monotonic() - self._progress.replay_began
+        stride = 1
+        if replayed_s + len(frames) * step_s > _SHORT_REPLAY_S:
+            stride = max(1, math.ceil(2.0 * step_s / max(interval_s, 1e-6)))
         chosen = frames[min(stride, len(frames)) - 1]
         self._progress.replay_from_ns = chosen.stamp_ns
         if chosen is frames[-1]:

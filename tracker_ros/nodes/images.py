@@ -121,7 +121,7 @@ def image_from_array(pixels: np.ndarray, header: Header) -> Image:
         )
     packed: np.ndarray = np.ascontiguousarray(pixels)
     data = array.array("B")
-    data.frombytes(memoryview(packed).cast("B"))
+    data.frombytes(packed.data.cast("B"))
     return Image(
         header=header,
         height=packed.shape[0],

@@ -90,12 +90,11 @@ class ParameterSpec:
         if type(value) is not kind:
             named = "unset" if value is None else f"{value!r}"
             raise ParameterError(f"parameter {self.name} is {named}, wanted {self.wanted}")
-        good = (
-            (not self.choices or value in self.choices)
-            and (not isinstance(value, float) or math.isfinite(value))
-            and (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
-        )
+        good = not self.choices or value in self.choices
+        if isinstance(value, (int, float)):
+            low = -math.inf if self.low is None else self.low
+            high = math.inf if self.high is None else self.high
+            good = math.isfinite(value) and low <= value <= high
         complaint = (self.wanted if not good else "") or (self.check(value) if self.check else "")
         if complaint:
             raise ParameterError(f"parameter {self.name} is {value!r}, wanted {complaint}")

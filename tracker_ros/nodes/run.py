@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import rclpy
@@ -10,11 +11,21 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
-__all__ = ["NodeStartError", "run_node"]
+__all__ = ["NodeStartError", "end_quietly_on_interrupt", "run_node"]
 
 
 class NodeStartError(RuntimeError):
-    """The node cannot start; the message says why and what to do."""
+    """The node cannot start or go on; the message says why and what to do."""
+
+
+def end_quietly_on_interrupt() -> None:
+    """Let Ctrl-C end ROS, and thereby ``spin``, instead of raising at any odd place.
+
+    rclpy shuts its context down at SIGINT and then calls Python's handler. The one that comes
+    with Python raises KeyboardInterrupt wherever the program happens to be, often in the middle
+    of cleaning up. Call this before ``rclpy.init``.
+    """
+    signal.signal(signal.SIGINT, lambda number, frame: None)
 
 
 def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
@@ -28,8 +39,10 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         args: Command line, ``sys.argv`` if None.
 
     Returns:
-        Exit status: 0 after Ctrl-C, SIGTERM or a shutdown, 1 if the node could not start.
+        Exit status: 0 after Ctrl-C, SIGTERM or a shutdown; 1 if the node could not start or
+        could not go on.
     """
+    end_quietly_on_interrupt()
     rclpy.init(args=args)
     node: Node | None = None
     executor = SingleThreadedExecutor()
@@ -38,26 +51,21 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         node = factory()
         executor.add_node(node)
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         status = 0
     except NodeStartError as error:
         get_logger("tracker_ros").fatal(str(error))
         status = 1
+    except Exception:
+        # What was being done when the context was shut down under it fails; that is no fault.
+        if rclpy.ok():
+            raise
     finally:
-        _end(node, executor)
-    return status
-
-
-def _end(node: Node | None, executor: SingleThreadedExecutor) -> None:
-    """Close and destroy the node; a second Ctrl-C hurries this but prints nothing."""
-    try:
         if node is not None:
             executor.remove_node(node)
             getattr(node, "close", lambda: None)()
             node.destroy_node()
         executor.shutdown(timeout_sec=1.0)
-    except KeyboardInterrupt:
-        get_logger("tracker_ros").warning("interrupted again while stopping")
-    finally:
         if rclpy.ok():
             rclpy.shutdown()
+    return status

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import rclpy
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
@@ -20,7 +21,7 @@ from sensor_msgs.msg import Image
 
 from tracker_interfaces.srv import SelectTarget
 from tracker_ros.boxes import xywh_to_cxcywh
-from tracker_ros.nodes.run import NodeStartError
+from tracker_ros.nodes.run import NodeStartError, end_quietly_on_interrupt
 from tracker_ros.nodes.selection import passes_by_itself
 
 __all__ = ["SelectTargetNode", "main"]
@@ -109,7 +110,7 @@ class SelectTargetNode(Node):
                 return response
             retry = time.monotonic() + _RETRY_S
             while time.monotonic() < retry:
-                rclpy.spin_once(self, timeout_sec=0.05)
+                self._spin(f"the tracker was not ready: {response.message}")
 
     def extend_patience(self) -> None:
         """Start to count the time anew."""
@@ -120,6 +121,8 @@ class SelectTargetNode(Node):
 
     def _spin(self, complaint: str) -> None:
         """Handle what has come; raise ``complaint`` when the time is up."""
+        if not rclpy.ok():
+            raise ExternalShutdownException
         rclpy.spin_once(self, timeout_sec=0.1)
         if time.monotonic() > self._deadline:
             raise NodeStartError(complaint)
@@ -176,12 +179,14 @@ def main(args: list[str] | None = None) -> None:
     """Run the program."""
     argv = list(sys.argv if args is None else ["select_target", *args])
     options = _parser().parse_args(remove_ros_args(argv)[1:])
+    end_quietly_on_interrupt()
     rclpy.init(args=argv)
-    status = 0
+    status = 130
     try:
         status = _run(options)
-    except (KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
-        status = 130
+    except Exception:  # what was going on when Ctrl-C came fails; that is no fault
+        if rclpy.ok():
+            raise
     finally:
         if rclpy.ok():
             rclpy.shutdown()

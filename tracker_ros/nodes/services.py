@@ -21,6 +21,7 @@ from tracker_ros.nodes.selection import (
     Selection,
     SelectionOutcome,
     SelectionRefused,
+    passes_by_itself,
     selection_from,
 )
 from tracker_ros.nodes.session import Session
@@ -88,6 +89,8 @@ class TargetServices:
         logger = self._node.get_logger()
         if outcome.success:
             logger.info(f"select_target: {outcome.message}")
+        elif passes_by_itself(outcome.message):
+            logger.debug(f"select_target refused: {outcome.message}")  # asked while starting
         else:
             logger.warning(f"select_target refused: {outcome.message}")
         response.success = outcome.success

@@ -168,7 +168,12 @@ class VideoNode(Node):
         """Publish the next image."""
         if self._published == 0 and not self._has_audience():
             return
-        image = self._next()
+        try:
+            image = self._next()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise NodeStartError(
+                f"cannot go on playing {self._source.name} after {self._published} images: {error}"
+            ) from error
         if image is None:
             self._end()
             return

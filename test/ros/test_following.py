@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Selecting and following, with the real node, real images and the real service."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
+
+from tracker_interfaces.msg import TargetStatus
+from tracker_ros.nodes.track import TrackNode
+
+
+def test_idle_is_silent_and_gives_a_status_for_every_frame(probe):
+    for _ in range(3):
+        status = probe.show()
+        assert status.state == TargetStatus.IDLE
+        assert status.target_id == ""
+        assert status.frames_received > status.frames_tracked
+    assert probe.targets == []
+
+
+def test_boxes_carry_the_images_own_headers(probe):
+    header = probe.show().header
+    response = probe.select(probe.scene.box(probe.place), header, "cup")
+    assert response.success
+    assert response.stamp == header.stamp
+    for _ in range(5):
+        status = probe.show()
+        target = probe.until(lambda s=status: probe.target_of(s.header), "a box for this frame")
+        assert target.header == status.header
+        assert target.header.frame_id == "camera"
+        assert target.id == response.target_id == status.target_id
+        assert target.results[0].hypothesis.class_id == "cup"
+        assert target.results[0].hypothesis.score == pytest.approx(status.score)
+        assert 0.0 < status.score <= 1.0
+        assert target.bbox.center.theta == 0.0
+        assert status.state == TargetStatus.TRACKING
+        assert 0.0 < status.processing_time < status.latency < 2.0
+        assert probe.follows(target)
+    stamps = [(t.header.stamp.sec, t.header.stamp.nanosec) for t in probe.targets]
+    assert stamps == sorted(set(stamps))
+
+
+def test_without_a_label_the_class_is_the_model(probe):
+    probe.start_following()
+    assert probe.follow(1).results[0].hypothesis.class_id == "ostrack_tiny"
+
+
+def test_a_zero_stamp_means_the_newest_frame(probe):
+    header = probe.show().header
+    response = probe.select(probe.scene.box(probe.place), Header())
+    assert response.success
+    assert response.stamp == header.stamp
+
+
+class Seen:
+    """The real model, which notes the frames that it is given (their first pixel's number)."""
+
+    def __init__(self, tracker, pause_s=0.0):
+        self.runs_on = tracker.runs_on
+        self.warm_up = tracker.warm_up
+        self._tracker = tracker
+        self._pause_s = pause_s
+        self.frames = []
+
+    def initialize(self, image, box):
+        self._tracker.initialize(image, box)
+        self.frames = [("start", int(image[0, 0, 0]))]
+
+    def track(self, image):
+        time.sleep(self._pause_s)
+        self.frames.append(int(image[0, 0, 0]))
+        return self._tracker.track(image)
+
+
+def numbered(probe, make_message):
+    """Show the scene's next frame with its number in the first pixel; its header."""
+
+    def make(header):
+        picture = probe.scene.image(probe.place)
+        picture[0, 0, 0] = probe.place
+        return make_message(picture, header)
+
+    return probe.show(make=make).header
+
+
+def test_a_box_on_an_old_frame_starts_there_and_catches_up(
+    make_probe, spin, tiny_tracker, make_message
+):
+    seen = Seen(tiny_tracker)
+    probe = make_probe()
+    spin(lambda: TrackNode(lambda parameters: seen))
+    probe.connect()
+    headers = [numbered(probe, make_message) for _ in range(12)]
+    assert seen.frames == [], "nothing is tracked while idle"
+    response = probe.select(probe.scene.box(4), headers[3])
+    assert response.success
+    assert response.stamp == headers[3].stamp
+    last = numbered(probe, make_message)
+    target = probe.until(lambda: probe.target_of(last), "a box for the newest frame")
+    assert probe.follows(target)
+    assert seen.frames == [("start", 4), *range(5, 14)]
+    published = [t.header.stamp for t in probe.targets]
+    assert set(map(str, published)) <= {str(headers[-1].stamp), str(last.stamp)}, (
+        "what is replayed is not published"
+    )
+    status = probe.status_of(last)
+    assert (status.frames_tracked, status.frames_dropped) == (len(published), 0)
+
+
+def test_a_slow_model_leaves_frames_out_to_catch_up(make_probe, spin, tiny_tracker, make_message):
+    seen = Seen(tiny_tracker)
+    probe = make_probe()
+    spin(lambda: TrackNode(lambda parameters: seen))
+    probe.connect()
+    headers = [numbered(probe, make_message) for _ in range(40)]
+    seen._pause_s = 0.15
+    assert probe.select(probe.scene.box(1), headers[0]).success
+    begin = time.monotonic()
+    probe.until(lambda: seen.frames[-1] == 40, "the newest frame")
+    recorded_s = (headers[-1].stamp.sec - headers[0].stamp.sec) + 1e-9 * (
+        headers[-1].stamp.nanosec - headers[0].stamp.nanosec
+    )
+    assert time.monotonic() - begin < recorded_s + 3 * 0.15
+    assert seen.frames[1:] == sorted(seen.frames[1:])
+    assert len(seen.frames) < 41
+
+
+def test_a_stamp_between_frames_takes_the_nearest(probe):
+    header = probe.show().header
+    near = Header(stamp=header.stamp, frame_id="")
+    near.stamp.nanosec = (near.stamp.nanosec + 2_000_000) % 1_000_000_000
+    if near.stamp.nanosec < 2_000_000:
+        near.stamp.sec += 1
+    response = probe.select(probe.scene.box(probe.place), near)
+    assert response.success
+    assert abs(response.stamp.nanosec - near.stamp.nanosec) == 2_000_000
+
+
+def test_a_new_selection_gets_a_new_id(probe):
+    first = probe.start_following("one")
+    second = probe.start_following("two")
+    assert first != second
+    assert probe.follow(1).id == second
+
+
+def test_clear_target(probe):
+    target_id = probe.start_following()
+    probe.follow(1)
+    response = probe.clear()
+    assert response.success
+    assert target_id in response.message
+    probe.targets.clear()
+    for _ in range(2):
+        assert probe.show().state == TargetStatus.IDLE
+    assert probe.targets == []
+    assert probe.clear().success
+
+
+def test_enable_pauses_and_keeps_the_target(probe):
+    target_id = probe.start_following()
+    probe.follow(2)
+    assert probe.enable(False).success
+    probe.targets.clear()
+    status = probe.show()
+    assert (status.state, status.target_id) == (TargetStatus.IDLE, target_id)
+    assert probe.targets == []
+    refused = probe.select(probe.scene.box(probe.place))
+    assert not refused.success
+    assert "enable" in refused.message
+    assert probe.enable(True).success
+    assert probe.follow(2).id == target_id
+
+
+def test_the_selection_topic_is_a_second_door(probe):
+    header = probe.show().header
+    x, y, w, h = probe.scene.box(probe.place)
+    message = Detection2D(header=header)
+    message.bbox.center.position.x = x + w / 2
+    message.bbox.center.position.y = y + h / 2
+    message.bbox.size_x, message.bbox.size_y = w, h
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = "ball"
+    message.results.append(hypothesis)
+    probe.until(lambda: probe.boxes.get_subscription_count() > 0, "a listener on selection")
+    probe.boxes.publish(message)
+    probe.until(lambda: any(s.state == TargetStatus.TRACKING for s in probe.statuses), "tracking")
+    assert probe.follow(1).results[0].hypothesis.class_id == "ball"
+
+
+def test_a_bad_box_on_the_selection_topic_is_logged_and_changes_nothing(probe):
+    target_id = probe.start_following()
+    message = Detection2D(header=probe.show().header)
+    message.bbox.size_x = -3.0
+    probe.boxes.publish(message)
+    probe.until(
+        lambda: any("-3" in log.msg and "refused" in log.msg for log in probe.logs),
+        "a log of the refusal",
+    )
+    assert probe.follow(1).id == target_id
+
+
+def test_debug_pictures_come_with_the_images_headers(probe):
+    pictures: list[Image] = []
+    scores: list[Image] = []
+    listeners = [
+        probe.listen(Image, "debug/image", pictures),
+        probe.listen(Image, "debug/score", scores),
+    ]
+    assert probe.set(debug_rate=0, debug_scale=0.5) == [(True, ""), (True, "")]
+    probe.until(
+        lambda: all(
+            probe.node.count_publishers(f"/shared/debug/{name}") for name in ("image", "score")
+        ),
+        "publishers of debug pictures",
+    )
+    probe.start_following()
+    probe.until(lambda: probe.show() and pictures and scores, "debug pictures")
+    status = probe.show()
+    probe.until(lambda: pictures[-1].header == status.header, "the picture of this frame")
+    picture = pictures[-1]
+    assert (picture.width, picture.height, picture.encoding) == (160, 120, "rgb8")
+    assert len(picture.data) == picture.height * picture.step
+    score = probe.until(
+        lambda: next((s for s in scores if s.header == status.header), None), "the score"
+    )
+    assert score.encoding == "rgb8"
+    assert np.frombuffer(score.data, np.uint8).std() > 0
+    assert probe.set(debug_score_encoding="32FC1", debug_rate=10.0, debug_scale=1.0)[0][0]
+    raw = probe.until(
+        lambda: (
+            probe.show() and next((s for s in reversed(scores) if s.encoding == "32FC1"), None)
+        ),
+        "a raw score",
+    )
+    values = np.frombuffer(raw.data, np.float32).reshape(raw.height, raw.width)
+    assert raw.step == raw.width * 4
+    assert 0.0 <= values.min() < values.max() <= 1.0
+    assert probe.set(debug_score_encoding="rgb8")[0][0]
+    for listener in listeners:
+        probe.node.destroy_subscription(listener)

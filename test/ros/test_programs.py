@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``select_target`` and ``video`` programs."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
+
+from tracker_interfaces.msg import TargetStatus
+from tracker_ros.nodes.run import NodeStartError
+from tracker_ros.nodes.select_window import BoxDrag, run_window
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten pictures of 64x48, each of one colour: its number times twenty."""
+    path = tmp_path / "pictures"
+    path.mkdir()
+    for i in range(10):
+        cv2.imwrite(str(path / f"{i:03d}.png"), np.full((48, 64, 3), 20 * i, np.uint8))
+    return path
+
+
+def select(run_program, probe, *arguments):
+    """Run the program against the shared tracker while its camera goes on."""
+    process = run_program("select_target", *arguments, "--ros-args", "-r", "__ns:=/shared")
+    place = probe.place
+
+    def ended():
+        probe.place = place
+        probe.show()
+        return process._process.poll() is not None
+
+    probe.until(ended, "the end of select_target", timeout_s=40.0)
+    return process
+
+
+def test_a_corner_box_becomes_a_target(probe, run_program):
+    x, y, w, h = probe.scene.box(probe.place + 1)
+    process = select(
+        run_program, probe, "--box", str(x), str(y), str(w), str(h), "--label", "disc"
+    )
+    assert process.wait() == 0
+    assert "following target" in process.output
+    target = probe.follow(2)
+    assert target.results[0].hypothesis.class_id == "disc"
+    assert probe.follows(target)
+
+
+def test_a_refusal_is_its_exit_status(probe, run_program):
+    process = select(run_program, probe, "--box", "900", "900", "20", "20")
+    assert process.wait() == 1
+    assert "does not overlap the image (320 x 240)" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_without_tracker_and_camera_it_says_what_is_missing(run_program):
+    process = run_program("select_target", "--box", "1", "1", "9", "9", "--timeout", "0.5")
+    assert process.wait() == 1
+    assert "no image came on /image within 0.5 s (0 publishers)" in process.output
+
+
+def test_without_display_it_names_the_command_line(run_program, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(NodeStartError, match="select_target --box"):
+        run_window(None, "")
+
+
+def test_a_drag_becomes_a_box_in_any_direction():
+    drag = BoxDrag()
+    drag.on_mouse(cv2.EVENT_MOUSEMOVE, 5, 5)
+    assert not drag.dragging
+    drag.on_mouse(cv2.EVENT_LBUTTONDOWN, 60, 50)
+    drag.on_mouse(cv2.EVENT_MOUSEMOVE, 30, 40)
+    assert drag.dragging
+    assert drag.box == (30.0, 40.0, 30.0, 10.0)
+    drag.on_mouse(cv2.EVENT_LBUTTONUP, 20, 10)
+    assert not drag.dragging
+    assert drag.take() == (20.0, 10.0, 40.0, 40.0)
+    assert drag.take() is None
+    drag.on_mouse(cv2.EVENT_LBUTTONDOWN, 60, 50)
+    drag.on_mouse(cv2.EVENT_LBUTTONUP, 62, 50)
+    assert drag.take() is None, "a click is no box"
+
+
+def level(image):
+    """The number of a one-coloured picture."""
+    return round(np.frombuffer(image.data, np.uint8).mean() / 20)
+
+
+def test_a_folder_is_played_once_in_order(make_probe, run_program, folder):
+    probe = make_probe("/player")
+    images: list[Image] = []
+    probe.listen(Image, "image", images, 50)
+    arguments = {
+        "source": folder,
+        "rate": 50,
+        "wait_for_subscribers": 1,
+        "start_frame": 2,
+        "frames": 6,
+        "stamp": "source",
+        "frame_id": "lens",
+    }
+    process = run_program(
+        "video",
+        "--ros-args",
+        "-r",
+        "__ns:=/player",
+        *(word for name, value in arguments.items() for word in ("-p", f"{name}:={value}")),
+    )
+    probe.until(lambda: process._process.poll() is not None, "the end of the video")
+    assert process.wait() == 0
+    assert "6 images were published" in process.output
+    assert [level(image) for image in images] == [2, 3, 4, 5, 6, 7]
+    stamps = [image.header.stamp.sec * 10**9 + image.header.stamp.nanosec for image in images]
+    assert np.diff(stamps).tolist() == [20_000_000] * 5
+    assert {image.header.frame_id for image in images} == {"lens"}
+    assert {(i.width, i.height, i.step, i.encoding) for i in images} == {(64, 48, 192, "rgb8")}
+
+
+def test_the_first_image_is_held_until_a_target_is_tracked(make_probe, run_program, folder):
+    probe = make_probe("/held")
+    images: list[Image] = []
+    probe.listen(Image, "image", images, 50)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    status = probe.node.create_publisher(TargetStatus, "target_status", latched)
+    run_program(
+        "video",
+        "--ros-args",
+        "-r",
+        "__ns:=/held",
+        "-p",
+        f"source:={folder}",
+        "-p",
+        "rate:=50",
+        "-p",
+        "wait_for_target:=true",
+        "-p",
+        "loop:=true",
+    )
+    probe.until(lambda: len(images) >= 5, "the first image")
+    assert {level(image) for image in images} == {0}
+    stamps = [(image.header.stamp.sec, image.header.stamp.nanosec) for image in images]
+    assert stamps == sorted(set(stamps))
+    probe.until(lambda: status.get_subscription_count() > 0, "its ear for the status")
+    status.publish(TargetStatus(state=TargetStatus.LOST))
+    status.publish(TargetStatus(state=TargetStatus.TRACKING))
+    probe.until(
+        lambda: [level(i) for i in images][-12:] == [*range(8, 10), *range(10)],
+        "the rest, and the beginning again",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["source:=missing.mp4"], ["missing.mp4"]),
+        (["stamp:=yesterday"], ["stamp", "'yesterday'", "'source'"]),
+        (["rate:=-5"], ["rate", "-5", "from 0 to 1000"]),
+    ],
+)
+def test_what_cannot_be_played_is_named(run_program, arguments, words):
+    process = run_program("video", "--ros-args", "-p", *arguments)
+    assert process.wait() == 1
+    assert all(word in process.output for word in words)
+    assert "Traceback" not in process.output

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's thread, its mailbox and its jobs; and the meters of rates."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tracker_ros.nodes.rates import RateMeter, Window
+from tracker_ros.nodes.worker import Worker
+
+
+class Bench:
+    """A worker whose every step can be seen, and whose handling of frames can be held up."""
+
+    def __init__(self) -> None:
+        self.handled: list[object] = []
+        self.errors: list[BaseException] = []
+        self.steps_left = 0
+        self.idle = threading.Event()
+        self.may_handle = threading.Event()
+        self.may_handle.set()
+        self.handling = threading.Event()
+        self.worker: Worker[object] = Worker(
+            self._handle, self.idle.set, self._busy, self.errors.append
+        )
+        self.worker.start()
+
+    def _handle(self, frame: object) -> None:
+        self.handling.set()
+        assert self.may_handle.wait(10)
+        if isinstance(frame, Exception):
+            raise frame
+        self.handled.append(frame)
+
+    def _busy(self) -> bool:
+        if not self.steps_left:
+            return False
+        self.steps_left -= 1
+        self.handled.append("step")
+        return True
+
+    def settle(self) -> None:
+        """Wait until there is nothing to do."""
+        self.worker.run_and_wait(lambda: None, 10)
+        self.idle.clear()
+        assert self.idle.wait(10)
+
+
+@pytest.fixture
+def bench():
+    made = Bench()
+    yield made
+    made.may_handle.set()
+    assert made.worker.stop(10)
+
+
+def test_the_mailbox_holds_only_the_newest(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    for i in range(50):
+        bench.worker.put(i)
+    bench.may_handle.set()
+    bench.settle()
+    assert bench.handled == ["first", 49]
+
+
+def test_a_falsy_frame_is_a_frame(bench):
+    bench.worker.put(0)
+    bench.settle()
+    assert bench.handled == [0]
+
+
+def test_jobs_go_before_frames_and_in_order(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    bench.worker.put("second")
+    for name in "ab":
+        assert bench.worker.post(lambda name=name: bench.handled.append(name))
+    bench.may_handle.set()
+    bench.settle()
+    assert bench.handled == ["first", "a", "b", "second"]
+
+
+def test_own_work_goes_before_the_mailbox(bench):
+    bench.worker.run_and_wait(lambda: setattr(bench, "steps_left", 2), 10)
+    bench.worker.put("frame")
+    bench.settle()
+    assert bench.handled == ["step", "step", "frame"]
+
+
+def test_an_exception_is_told_and_the_thread_goes_on(bench):
+    bench.worker.put(ValueError("frame"))
+    bench.settle()
+    assert bench.worker.run_and_wait(lambda: 1 / 0, 10)
+    bench.worker.put("next")
+    bench.settle()
+    assert [type(error) for error in bench.errors] == [ValueError, ZeroDivisionError]
+    assert bench.handled == ["next"]
+
+
+def test_stop_does_the_jobs_and_leaves_the_frame(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    bench.worker.put("second")
+    bench.worker.post(lambda: bench.handled.append("job"))
+    assert not bench.worker.stop(0.01), "it is still busy"
+    assert not bench.worker.post(lambda: None)
+    bench.may_handle.set()
+    assert bench.worker.stop(10)
+    assert bench.handled == ["first", "job"]
+
+
+def test_emptying_the_mailbox(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    bench.worker.put("second")
+    bench.worker.empty_mailbox()
+    bench.may_handle.set()
+    bench.settle()
+    assert bench.handled == ["first"]
+
+
+def test_waiting_for_a_job_has_an_end(bench):
+    gate = threading.Event()
+    assert not bench.worker.run_and_wait(lambda: gate.wait(10), 0.01)
+    gate.set()
+
+
+def test_rates_and_quantiles(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("tracker_ros.nodes.rates.time.monotonic", lambda: now[0])
+    meter = RateMeter(window_s=2.0)
+    assert meter.hertz == 0.0
+    for _ in range(11):
+        meter.tick()
+        now[0] += 0.1
+    assert meter.hertz == pytest.approx(10.0)
+    now[0] += 1.5
+    assert meter.hertz == pytest.approx(10.0)
+    now[0] += 5.0
+    assert meter.hertz == 0.0
+
+    window = Window(size=4)
+    assert window.quantile(0.5) == 0.0
+    for value in (9.0, 4.0, 1.0, 3.0, 2.0):
+        window.add(value)
+    assert [window.quantile(q) for q in (0.0, 0.5, 1.0)] == [1.0, 3.0, 4.0]
+    window.clear()
+    assert window.quantile(0.5) == 0.0
