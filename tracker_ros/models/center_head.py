@@ -92,8 +92,12 @@ class CenterHead(nn.Module):
 
     def forward(self, features: Tensor) -> HeadMaps:
         """(B, C, n, n) search features -> maps, in float32 or wider."""
+        return self.maps(features, features, features)
+
+    def maps(self, ctr: Tensor, offset: Tensor, size: Tensor) -> HeadMaps:
+        """Maps of one input per branch, each (B, ., n, n)."""
         return HeadMaps(
-            score=clamped_sigmoid(_at_least_single(self.branch("ctr", features))),
-            size=clamped_sigmoid(_at_least_single(self.branch("size", features))),
-            offset=_at_least_single(self.branch("offset", features)),
+            score=clamped_sigmoid(_at_least_single(self.branch("ctr", ctr))),
+            size=clamped_sigmoid(_at_least_single(self.branch("size", size))),
+            offset=_at_least_single(self.branch("offset", offset)),
         )

@@ -32,14 +32,16 @@ class InferenceLinear:
 
     Args:
         weight: (outputs, inputs) float32.
-        bias: (outputs,) float32.
+        bias: (outputs,) float32, or None.
         packed: Lay the weight out for oneDNN.
         gelu: Apply a GELU to the result.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, packed: bool, gelu: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, packed: bool, gelu: bool = False
+    ) -> None:
         self.weight = weight.detach().contiguous()
-        self.bias = bias.detach().contiguous()
+        self.bias = None if bias is None else bias.detach().contiguous()
         self.packed = packed
         self.gelu = gelu
         if packed:

@@ -6,7 +6,8 @@
 - Elimination ranks first, so tokens that are about to go get no query, projection or MLP.
 - In the last block only search tokens get them.
 - Tokens are picked and put back by index, in the order the ranking gave.
-- Batch norms are folded into the convolutions.
+- Batch norms are folded into the convolutions; where tokens were removed, the head's first
+  convolution is not done on the zeros they leave (`candidate_head.py`).
 - Weights are laid out once for the matrix library (`inference_layers.py`).
 """
 
@@ -16,7 +17,7 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tracker_ros.models.candidate_elimination import (
     RankingRows,
@@ -26,6 +27,7 @@ from tracker_ros.models.candidate_elimination import (
     ranking_rows,
     restore_raster,
 )
+from tracker_ros.models.candidate_head import CandidateHead
 from tracker_ros.models.center_head import HeadMaps
 from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
 from tracker_ros.models.ostrack import OSTrackNetwork
@@ -141,7 +143,13 @@ class OSTrackInference:
             for layer, block in enumerate(backbone.blocks)
         ]
         self.norm = backbone.norm
-        self.head: nn.Module = for_inference(network.box_head, packed=self.packed)
+        self.candidate_head: CandidateHead | None = None
+        if self.config.ce_layers and device.type == "cpu":
+            self.candidate_head = CandidateHead(
+                network.box_head, self.config.search_grid, packed=self.packed
+            )
+        else:
+            self.head = for_inference(network.box_head, packed=self.packed)
 
     @property
     def runs_on(self) -> dict[str, str]:
@@ -184,6 +192,8 @@ class OSTrackInference:
                 tokens = block(tokens)
         search_tokens = self.norm(tokens[:, -(self.config.kept_tokens()[-1]) :])
         n = self.config.search_grid
+        if position is not None and self.candidate_head is not None:
+            return self.candidate_head(search_tokens, position)
         if position is not None:
             search_tokens = restore_raster(search_tokens, position, n * n)
         return self.head(search_tokens.transpose(1, 2).unflatten(2, (n, n)))
