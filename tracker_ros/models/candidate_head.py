@@ -9,7 +9,7 @@ it belongs to. The numbers are the same; two thirds of that convolution's work w
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from tracker_ros.models.inference_layers import InferenceLinear, for_inference
 
 def _folded(layer: nn.Module) -> nn.Conv2d:
     """The convolution of a `conv, norm, ReLU` chain with its norm folded in."""
-    conv, norm, _ = cast(nn.Sequential, layer)
+    conv, norm, _ = cast(Any, layer)
     return fuse_conv_bn_eval(conv, norm)
 
 
