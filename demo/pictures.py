@@ -18,6 +18,7 @@ from tracker_ros.tracker import TrackResult
 from tracker_ros.video_writer import VideoWriter
 
 _SHEET_COLUMNS = 4
+_TILE_WIDTH = 384
 _CHECK_COLOUR = (255, 255, 255)
 
 
@@ -34,7 +35,7 @@ def drawn_frames(
     Yields:
         The record and its picture, (H, W + panel, 3) uint8 RGB.
     """
-    rate = None
+    interval_s: float | None = None
     previous: FrameRecord | None = None
     answered = recording.answered()
     state = TargetState.IDLE
@@ -47,8 +48,8 @@ def drawn_frames(
         if record.state is not None:
             state = record.state
             if previous is not None and record.heard_s > previous.heard_s:
-                now = 1.0 / (record.heard_s - previous.heard_s)
-                rate = now if rate is None else 0.9 * rate + 0.1 * now
+                gap_s = record.heard_s - previous.heard_s
+                interval_s = gap_s if interval_s is None else 0.9 * interval_s + 0.1 * gap_s
             previous = record
         result = None
         if record.box is not None:
@@ -59,7 +60,7 @@ def drawn_frames(
             target_id=record.target_id,
             label=label,
             state=state,
-            rate_hz=rate,
+            rate_hz=1.0 / interval_s if interval_s else None,
         )
         target = None if record.box is None else close_up(frames[record.index], record.box)
         yield record, place_beside(picture, record.score_image, target)
@@ -96,7 +97,8 @@ def write_contact_sheet(
         tile = picture[:, : frames[record.index].shape[1]].copy()
         _draw_check_box(tile, box)
         overlap = 0.0 if record.box is None else iou(record.box, box)
-        tile = cv2.resize(tile, (480, round(480 * tile.shape[0] / tile.shape[1])))
+        height = round(_TILE_WIDTH * tile.shape[0] / tile.shape[1])
+        tile = cv2.resize(tile, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
         caption = f"frame {record.index}   overlap {overlap:.2f}"
         _caption(tile, caption)
         tiles.append(tile)
