@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -136,7 +137,8 @@ def test_a_second_set_up_waits_for_the_first(tmp_path):
     with steps.locked(tmp_path / "lock"):
         second = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert f"process {os.getpid()}" in second.stdout.readline()
-        assert second.poll() is None
+        # Nothing to read: it has not entered.
+        assert select.select([second.stdout], [], [], 0.5)[0] == []
     assert second.communicate(timeout=60)[0].split() == ["entered"]
 
 
