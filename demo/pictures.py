@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from demo.recording import Box, FrameRecord, Recording
+from demo.recording import Box, FrameRecord, Recording, newest_answer
 from tracker_ros.boxes import iou
 from tracker_ros.overlay import draw_target
 from tracker_ros.panel import close_up, place_beside
@@ -24,8 +24,8 @@ _CHECK_COLOUR = (255, 255, 255)
 
 def drawn_frames(
     recording: Recording, frames: Sequence[np.ndarray], label: str
-) -> Iterator[tuple[FrameRecord, np.ndarray]]:
-    """Draw each frame once, from the selection on, with what the topics said of it.
+) -> Iterator[tuple[FrameRecord, int, np.ndarray]]:
+    """Draw each frame once, from the selection on, with the newest that the topics said by then.
 
     Args:
         recording: What was heard.
@@ -33,7 +33,7 @@ def drawn_frames(
         label: What the target is.
 
     Yields:
-        The record and its picture, (H, W + panel, 3) uint8 RGB.
+        What was known, the frame's number, and its picture, (H, W + panel, 3) uint8 RGB.
     """
     interval_s: float | None = None
     previous: FrameRecord | None = None
@@ -51,19 +51,20 @@ def drawn_frames(
                 gap_s = record.heard_s - previous.heard_s
                 interval_s = gap_s if interval_s is None else 0.9 * interval_s + 0.1 * gap_s
             previous = record
+        known = newest_answer(answered, record.index) or record
         result = None
-        if record.box is not None:
-            result = TrackResult(record.box, record.score, None, record.box)
+        if known.box is not None:
+            result = TrackResult(known.box, known.score, None, known.box)
         picture = draw_target(
             frames[record.index],
             result,
-            target_id=record.target_id,
+            target_id=known.target_id,
             label=label,
             state=state,
             rate_hz=1.0 / interval_s if interval_s else None,
         )
-        target = None if record.box is None else close_up(frames[record.index], record.box)
-        yield record, place_beside(picture, record.score_image, target)
+        target = None if known.box is None else close_up(frames[record.index], known.box)
+        yield known, record.index, place_beside(picture, known.score_image, target)
 
 
 def write_video(
@@ -71,7 +72,7 @@ def write_video(
 ) -> int:
     """Write the drawn frames as a video; returns how many there were."""
     writer: VideoWriter | None = None
-    for _, picture in drawn_frames(recording, frames, label):
+    for _, _, picture in drawn_frames(recording, frames, label):
         if writer is None:
             writer = VideoWriter(path, fps, (picture.shape[1], picture.shape[0]))
         writer.write(picture)
@@ -90,16 +91,16 @@ def write_contact_sheet(
 ) -> None:
     """Write one picture with the frames that have check boxes, both boxes drawn, overlap named."""
     tiles = []
-    for record, picture in drawn_frames(recording, frames, label):
-        box = check_boxes.get(record.index)
+    for record, index, picture in drawn_frames(recording, frames, label):
+        box = check_boxes.get(index)
         if box is None:
             continue
-        tile = picture[:, : frames[record.index].shape[1]].copy()
+        tile = picture[:, : frames[index].shape[1]].copy()
         _draw_check_box(tile, box)
         overlap = 0.0 if record.box is None else iou(record.box, box)
         height = round(_TILE_WIDTH * tile.shape[0] / tile.shape[1])
         tile = cv2.resize(tile, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA)
-        caption = f"frame {record.index}   overlap {overlap:.2f}"
+        caption = f"frame {index}   overlap {overlap:.2f}"
         _caption(tile, caption)
         tiles.append(tile)
     if not tiles:
@@ -129,7 +130,7 @@ def write_moving_picture(
                 interpolation=cv2.INTER_AREA,
             )
         )
-        for _, picture in drawn_frames(recording, frames, label)
+        for _, _, picture in drawn_frames(recording, frames, label)
     ][::2]
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(

@@ -14,6 +14,8 @@ from tracker_ros.target_state import TargetState
 
 LEAST_MEAN_IOU = 0.4
 LEAST_TRACKED_SHARE = 0.9
+OLDEST = 5
+"""How many frames back an answer still counts for one that the tracker left out."""
 
 Box = tuple[float, float, float, float]
 
@@ -94,16 +96,18 @@ def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> d
     """
     answered = recording.answered()
     tracked = sum(frame.state is TargetState.TRACKING for frame in answered)
-    boxes = {frame.index: frame.box for frame in answered}
-    checks = [
-        {
-            "frame": index,
-            "box": [float(value) for value in box],
-            "tracked": None if boxes.get(index) is None else [round(v, 1) for v in boxes[index]],
-            "iou": round(iou(boxes[index], box), 3) if boxes.get(index) is not None else 0.0,
-        }
-        for index, box in sorted(check_boxes.items())
-    ]
+    checks = []
+    for index, box in sorted(check_boxes.items()):
+        newest = newest_answer(answered, index)
+        found = None if newest is None else newest.box
+        checks.append(
+            {
+                "frame": index,
+                "box": [float(value) for value in box],
+                "tracked": None if found is None else [round(value, 1) for value in found],
+                "iou": 0.0 if found is None else round(iou(found, box), 3),
+            }
+        )
     mean_iou = float(np.mean([check["iou"] for check in checks])) if checks else 0.0
     share = tracked / len(answered) if answered else 0.0
     start, end = recording.at_start, recording.at_end
@@ -130,6 +134,15 @@ def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> d
         "mean_iou": round(mean_iou, 3),
         "check_boxes": checks,
     }
+
+
+def newest_answer(answered: Sequence[FrameRecord], index: int) -> FrameRecord | None:
+    """What a listener knew at a frame: the answer to it, or to one at most `OLDEST` before it.
+
+    A frame that the tracker left out because it was busy has no answer of its own.
+    """
+    known = [frame for frame in answered if index - OLDEST <= frame.index <= index]
+    return max(known, key=lambda frame: (frame.index, frame.stamp_ns), default=None)
 
 
 def latency_milliseconds(seconds: Sequence[float]) -> dict[str, float]:

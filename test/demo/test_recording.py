@@ -80,6 +80,16 @@ def test_a_silent_target_topic_counts_as_no_overlap():
     assert [check["iou"] for check in verdict["check_boxes"]] == [0.0, 1.0]
 
 
+def test_a_frame_left_out_is_judged_by_the_answer_before_it():
+    recording = _recording()
+    recording.frames[3] = FrameRecord(2, recording.frames[3].stamp_ns)
+    verdict = judge(recording, CHECKS, "test")
+    # The target moves a pixel a frame: one frame late, 39 of its 41 columns overlap.
+    assert verdict["check_boxes"][0]["iou"] == pytest.approx(39 / 41, abs=1e-3)
+    assert verdict["frames"]["given_to_tracker"] == 9
+    assert judge(recording, {15: CHECKS[8]}, "test")["mean_iou"] == 0.0, "too old to count"
+
+
 def test_nothing_heard_fails():
     assert judge(Recording(), CHECKS, "test")["reason"] == "the tracker answered no frame"
 
@@ -94,7 +104,7 @@ def test_pictures_show_every_frame_once_from_the_selection_on(tmp_path):
     recording = _recording()
     recording.frames.insert(1, _record(0, held_ns=200))
     frames = [np.full((96, 128, 3), 10 * index, np.uint8) for index in range(10)]
-    shown = [record.index for record, _ in drawn_frames(recording, frames, "cup")]
+    shown = [index for _, index, _ in drawn_frames(recording, frames, "cup")]
     assert shown == list(range(10))
     assert write_video(recording, frames, "cup", tmp_path / "demo.mp4", 10) == 10
     with open_video(tmp_path / "demo.mp4") as video:
