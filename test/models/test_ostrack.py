@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack import OSTrackNetwork, target_coverage
 from tracker_ros.models.ostrack_config import OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.ostrack_inference import OSTrackInference
 
@@ -42,16 +42,25 @@ def make_network(config: OSTrackConfig) -> OSTrackNetwork:
     return network.eval()
 
 
+BOX = torch.tensor([[0.25, 0.25, 0.5, 0.5]])
+
+
 def make_inputs(config: OSTrackConfig, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     template, search = config.template_size, config.search_size
     return torch.randn(batch, 3, template, template), torch.randn(batch, 3, search, search)
 
 
+def run(network: OSTrackNetwork, template: torch.Tensor, search: torch.Tensor, **options):
+    """The network's outputs for a target in the middle of the template."""
+    boxes = BOX.expand(len(template), -1)
+    return network(template, search, template_boxes=boxes, **options)
+
+
 @configs
 def test_outputs_have_the_documented_shapes(config: OSTrackConfig) -> None:
     n = config.search_grid
-    output = make_network(config)(*make_inputs(config, batch=2))
+    output = run(make_network(config), *make_inputs(config, batch=2))
     shapes = {key: tuple(value.shape) for key, value in output.items()}
     assert shapes == {
         "score_map": (2, 1, n, n),
@@ -68,10 +77,9 @@ def test_outputs_have_the_documented_shapes(config: OSTrackConfig) -> None:
 def test_inference_gives_the_numbers_of_the_network(config: OSTrackConfig, packed: bool) -> None:
     network = make_network(config)
     template, search = make_inputs(config)
-    box = torch.tensor([[0.25, 0.25, 0.5, 0.5]])
-    wanted = network(template, search, network.template_mask(box))
+    wanted = run(network, template, search, template_mask=network.template_mask(BOX))
     model = OSTrackInference(copy.deepcopy(network), torch.device("cpu"), packed)
-    maps = model.locate(model.encode_template(template, box), search)
+    maps = model.locate(model.encode_template(template, BOX), search)
     for found, key in zip(maps, ("score_map", "size_map", "offset_map"), strict=True):
         torch.testing.assert_close(found, wanted[key], rtol=0, atol=2e-5)
 
@@ -79,7 +87,7 @@ def test_inference_gives_the_numbers_of_the_network(config: OSTrackConfig, packe
 @configs
 def test_training_reaches_every_parameter_that_is_read(config: OSTrackConfig) -> None:
     network = make_network(config).train()
-    output = network(*make_inputs(config, batch=2))
+    output = run(network, *make_inputs(config, batch=2))
     sum(value.sum() for value in output.values()).backward()
     without = {name for name, p in network.named_parameters() if p.grad is None}
     unread = {"backbone.cls_token", "backbone.pos_embed"} if config.stem == "patch" else set()
@@ -90,7 +98,7 @@ def test_training_reaches_every_parameter_that_is_read(config: OSTrackConfig) ->
 def test_training_under_bfloat16_autocast_is_finite(config: OSTrackConfig) -> None:
     network = make_network(config).train()
     with torch.autocast("cpu", torch.bfloat16):
-        output = network(*make_inputs(config, batch=2))
+        output = run(network, *make_inputs(config, batch=2))
         loss = output["score_map"].sum() + output["pred_boxes"].sum()
     loss.backward()
     assert all(value.dtype == torch.float32 for value in output.values())
@@ -116,6 +124,28 @@ def test_keep_rate_of_one_removes_nothing() -> None:
     for key, value in every(template, search).items():
         found = network(template, search, keep_rate=1.0)[key]
         torch.testing.assert_close(found, value, rtol=0, atol=1e-6)
+
+
+def test_coverage_is_the_boxs_share_of_each_token() -> None:
+    box = torch.tensor([[0.125, 0.25, 0.5, 0.625]])
+    found = target_coverage(box, 4)[0].view(4, 4)
+    columns, rows = torch.tensor([0.5, 1, 0.5, 0]), torch.tensor([0, 1, 1, 0.5])
+    torch.testing.assert_close(found, rows[:, None] * columns)
+
+
+def test_the_mark_changes_with_the_box() -> None:
+    network = make_network(OSTRACK_TINY)
+    torch.nn.init.normal_(network.backbone.target_mark)
+    template, search = make_inputs(OSTRACK_TINY)
+    wide, tall = torch.tensor([[[0.2, 0.4, 0.6, 0.2]], [[0.4, 0.2, 0.2, 0.6]]])
+    inside, outside = network.backbone.target_mark
+    embed = network.backbone.embed_template
+    change = embed(template, wide) - embed(template, tall)
+    covered = target_coverage(wide, 6) - target_coverage(tall, 6)
+    torch.testing.assert_close(change[0], covered[0, :, None] * (inside - outside))
+    assert covered.abs().max() > 0.4
+    with pytest.raises(ValueError, match="give it template_boxes"):
+        network(template, search)
 
 
 def test_fine_tuning_starts_from_the_classifiers_positions() -> None:

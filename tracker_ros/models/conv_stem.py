@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutional stem: patch embedding for the compact models.
 
-Source: "Early Convolutions Help Transformers See Better" (Xiao et al., NeurIPS 2021,
-https://arxiv.org/abs/2106.14881): replacing the one large-stride projection of a vision transformer
-by a few small strided convolutions makes it train faster and with less data. Written for this
+Paper: Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021
+(https://arxiv.org/abs/2106.14881): a few small strided convolutions in place of the one projection
+with a large stride make a vision transformer train faster and with less data. Written for this
 package; differs from the paper by one residual convolution before the last stride.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def conv_norm(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """3×3 convolution without bias, then batch norm: (B, inputs, H, W) → (B, outputs, H/stride, W/stride)."""
+    """3 x 3 convolution and batch norm: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),

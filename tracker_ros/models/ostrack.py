@@ -8,8 +8,10 @@ state-dict keys and shapes are the official ones, so official checkpoints load s
 
 What differs on purpose: see `vit.py` and `candidate_elimination.py`. In the last block only the
 search tokens are carried on, unless the template's are asked for; kept tokens are not sorted back
-between blocks. `stem="conv"` replaces the patch projection by convolutions (`conv_stem.py`), for
-the compact members that are trained here.
+between blocks. For the compact members that are trained here, `stem="conv"` replaces the patch
+projection by convolutions (`conv_stem.py`), and `mark_target` adds to each template token a mark
+in proportion to how much of it the target's box covers: the crop alone tells the box's area but
+not its shape.
 """
 
 from __future__ import annotations
@@ -70,6 +72,23 @@ def resample_position_embedding(pos_embed: Tensor, grid: int) -> Tensor:
     return image.flatten(2).transpose(1, 2)
 
 
+def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:
+    """How much of each template token a box covers.
+
+    Args:
+        boxes_xywh: (B, 4) as fractions of the template crop.
+        grid: Tokens along one side.
+
+    Returns:
+        (B, grid * grid) fractions in [0, 1], raster order.
+    """
+    starts = torch.arange(grid, device=boxes_xywh.device) / grid
+    low, high = boxes_xywh[:, :2, None], (boxes_xywh[:, :2] + boxes_xywh[:, 2:])[..., None]
+    overlap = torch.minimum(high, starts + 1 / grid) - torch.maximum(low, starts)
+    columns, rows = (overlap.clamp(min=0) * grid).unbind(1)
+    return (rows[:, :, None] * columns[:, None, :]).flatten(1)
+
+
 class OSTrackBackbone(nn.Module):
     """The transformer over template and search tokens."""
 
@@ -87,6 +106,9 @@ class OSTrackBackbone(nn.Module):
             from tracker_ros.models.conv_stem import ConvStem
 
             self.patch_embed = ConvStem(config.stem_channels, width)
+        if config.mark_target:
+            # Added where the box is, and where it is not.
+            self.target_mark = nn.Parameter(torch.zeros(2, width))
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, width))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, width))
         rates = [drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)]
@@ -117,9 +139,31 @@ class OSTrackBackbone(nn.Module):
             ):
                 positions.copy_(resample_position_embedding(self.pos_embed, grid))
 
-    def embed_template(self, template: Tensor) -> Tensor:
-        """(B, 3, T, T) normalised template -> (B, Nz, C) tokens with their positions."""
-        return self.patch_embed(template).flatten(2).transpose(1, 2) + self.pos_embed_z
+    def template_positions(self, boxes_xywh: Tensor | None) -> Tensor:
+        """What is added to template tokens: positions and, if configured, the target's mark.
+
+        Args:
+            boxes_xywh: (B, 4) target boxes as fractions of the template crop; without
+                `mark_target` they are not read.
+
+        Returns:
+            (1 or B, Nz, C).
+
+        Raises:
+            ValueError: The configuration marks the target and there are no boxes.
+        """
+        if not self.config.mark_target:
+            return self.pos_embed_z
+        if boxes_xywh is None:
+            raise ValueError("this network marks the target: give it template_boxes")
+        coverage = target_coverage(boxes_xywh, self.config.template_grid)[..., None]
+        inside, outside = self.target_mark
+        return self.pos_embed_z + coverage * inside + (1 - coverage) * outside
+
+    def embed_template(self, template: Tensor, boxes_xywh: Tensor | None = None) -> Tensor:
+        """(B, 3, T, T) normalised template, (B, 4) boxes in it -> (B, Nz, C) placed tokens."""
+        embedded = self.patch_embed(template).flatten(2).transpose(1, 2)
+        return embedded + self.template_positions(boxes_xywh)
 
     def embed_search(self, search: Tensor) -> Tensor:
         """(B, 3, S, S) normalised search region -> (B, Nx, C) tokens with their positions."""
@@ -206,6 +250,7 @@ class OSTrackNetwork(nn.Module):
         search: Tensor,
         template_mask: Tensor | None = None,
         keep_rate: float | None = None,
+        template_boxes: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Locate the template's target in the search region; used for training and testing alike.
 
@@ -215,6 +260,8 @@ class OSTrackNetwork(nn.Module):
             template_mask: (B, Nz) bool, template tokens that rank the search tokens (see
                 `template_mask()`); None uses all.
             keep_rate: Overrides the configuration's keep ratio; 1 removes nothing.
+            template_boxes: (B, 4) xywh of the target as fractions of the template crop; needed
+                where the configuration has `mark_target`.
 
         Returns:
             score_map (B, 1, n, n), size_map (B, 2, n, n), offset_map (B, 2, n, n), and pred_boxes
@@ -225,7 +272,7 @@ class OSTrackNetwork(nn.Module):
             tokens = self.config.template_grid**2
             rows = ranking_rows(template_mask, template.shape[0], tokens, template.device)
         output = self.backbone(
-            self.backbone.embed_template(template),
+            self.backbone.embed_template(template, template_boxes),
             self.backbone.embed_search(search),
             rows,
             keep_rate,

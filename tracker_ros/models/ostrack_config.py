@@ -30,6 +30,7 @@ class OSTrackConfig:
         head_channels: Channels of the head's first convolution.
         stem: "patch" (one linear projection per patch, official) or "conv" (convolutions).
         stem_channels: Channels of the convolutional stem's stages before `embed_dim`.
+        mark_target: Tell the network which part of the template is the target (not official).
         clip_margin: Pixels of the box that are kept inside the image.
     """
 
@@ -49,6 +50,7 @@ class OSTrackConfig:
     head_channels: int = 256
     stem: str = "patch"
     stem_channels: tuple[int, ...] = ()
+    mark_target: bool = False
     clip_margin: float = 10.0
 
     def __post_init__(self) -> None:
@@ -114,6 +116,7 @@ OSTRACK_TINY = OSTrackConfig(
     head_channels=96,
     stem="conv",
     stem_channels=(24, 48, 96),
+    mark_target=True,
 )
 
 OSTRACK_CONFIGS: dict[str, OSTrackConfig] = {

@@ -133,7 +133,8 @@ class OSTrackInference:
         last = self.config.depth - 1
         self.template_mask = network.template_mask
         self.patch_embed = for_inference(backbone.patch_embed, packed=self.packed)
-        self.positions = (backbone.pos_embed_z.detach(), backbone.pos_embed_x.detach())
+        self.template_positions = backbone.template_positions
+        self.search_positions = backbone.pos_embed_x.detach()
         self.blocks = [
             InferenceBlock(
                 cast(Block, block),
@@ -165,7 +166,7 @@ class OSTrackInference:
             box_xywh: (1, 4) target box as fractions of the template crop.
         """
         embedded = self.patch_embed(template.to(self.device)).flatten(2).transpose(1, 2)
-        tokens = embedded + self.positions[0]
+        tokens = embedded + self.template_positions(box_xywh.to(self.device))
         rows = None
         if self.config.ce_layers:
             mask = self.template_mask(box_xywh)
@@ -177,7 +178,7 @@ class OSTrackInference:
         """Maps of one search region (1, 3, S, S), normalised RGB."""
         embedded = self.patch_embed(search.to(self.device)).flatten(2).transpose(1, 2)
         num_template = template.tokens.shape[1]
-        tokens = torch.cat([template.tokens, embedded + self.positions[1]], dim=1)
+        tokens = torch.cat([template.tokens, embedded + self.search_positions], dim=1)
         position: Tensor | None = None
         last = self.config.depth - 1
         for layer, block in enumerate(self.blocks):

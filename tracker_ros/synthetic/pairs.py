@@ -59,12 +59,14 @@ class PairBatch:
 
     Attributes:
         template: (B, 3, t, t) float in [0, 1], RGB; the target in the middle.
+        template_boxes: (B, 4) x, y, w, h of the target in it, fractions of its side.
         search: (B, 3, s, s) float in [0, 1], RGB.
         boxes: (B, 4) x, y, w, h of the target in the search crop, fractions of its side.
         present: (B,) bool; False where the target is out of sight (its box means nothing then).
     """
 
     template: Tensor
+    template_boxes: Tensor
     search: Tensor
     boxes: Tensor
     present: Tensor
@@ -153,7 +155,7 @@ class PairGenerator:
             draw.chance(size, 0.5),
         )
         style = photometric.Style.draw(draw, size, c.photometric)
-        template, _, _ = self._crop(
+        template, template_boxes, _ = self._crop(
             draw, self._template_view(draw, size), targets, first, ground, ground_pose, style
         )
         turn = torch.where(draw.chance(size, c.large_rotation_fraction), 3.0, 0.7)
@@ -180,7 +182,13 @@ class PairGenerator:
         search, boxes, seen = self._crop(
             draw, view, targets, second, ground, ground_pose, style, absent
         )
-        return PairBatch(template, search, boxes / self.search_size, seen & ~absent)
+        return PairBatch(
+            template,
+            template_boxes / self.template_size,
+            search,
+            boxes / self.search_size,
+            seen & ~absent,
+        )
 
     def _template_view(self, draw: Draw, size: int) -> _View:
         jitter, side = self.config.template_jitter, self.template_target

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTrackConfig
 from tracker_ros.models.vit import Attention
 
 POSITION_AMPLITUDE = 0.3
@@ -29,7 +28,7 @@ def begin_from_scratch(network: OSTrackNetwork, similarity: float) -> None:
     """Set the starting values of a network with convolutional stem, in place.
 
     Keys project like queries, so that like tokens attend to like; positions are sines of the
-    distance from the crop's centre; template tokens carry a mark, one on the target and another
+    distance from the crop's centre; template tokens carry one mark on the target and another
     around it. The score map starts near "nothing here", the size map at the mean size.
 
     Args:
@@ -44,10 +43,9 @@ def begin_from_scratch(network: OSTrackNetwork, similarity: float) -> None:
         weight[width : 2 * width] = weight[:width]
     config, backbone = network.config, network.backbone
     backbone.pos_embed_x.copy_(sine_positions(config.search_grid, config.embed_dim))
-    positions = sine_positions(config.template_grid, config.embed_dim)
-    on_target, around = MARK_AMPLITUDE * torch.randn(2, config.embed_dim)
-    marks = torch.where(target_tokens(config)[:, None], on_target, around)
-    backbone.pos_embed_z.copy_(positions + marks)
+    backbone.pos_embed_z.copy_(sine_positions(config.template_grid, config.embed_dim))
+    if config.mark_target:
+        nn.init.normal_(backbone.target_mark, std=MARK_AMPLITUDE)
     for name, start in (("ctr", FIRST_SCORE), ("size", 1 / config.search_factor)):
         bias = network.box_head.get_parameter(f"conv5_{name}.bias")
         nn.init.constant_(bias, math.log(start / (1 - start)))
@@ -89,11 +87,3 @@ def sine_positions(grid: int, width: int) -> Tensor:
     columns = line[None].expand(grid, -1, -1)
     full = torch.cat([columns, rows], 2).reshape(grid * grid, 4 * count)
     return POSITION_AMPLITUDE * nn.functional.pad(full, (0, width - 4 * count))
-
-
-def target_tokens(config: OSTrackConfig) -> Tensor:
-    """(grid * grid,) bool: template tokens with their middle on a square target or its edge."""
-    grid = config.template_grid
-    steps = (torch.arange(grid) - (grid - 1) / 2).abs()
-    near = steps <= grid / config.template_factor / 2
-    return (near[:, None] & near[None]).flatten()

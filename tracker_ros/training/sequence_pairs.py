@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tracker_ros.boxes import Box
-from tracker_ros.crop import crop_region, crop_square
+from tracker_ros.crop import box_in_crop, crop_region, crop_square
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.synthetic.pairs import PairBatch, PairConfig
 from tracker_ros.video import read_image
@@ -54,15 +54,19 @@ class SequencePairs:
         """Draw ``size`` pairs."""
         rng = np.random.default_rng(seed)
         pairs = [self._pair(rng) for _ in range(size)]
-        template, search, boxes, present = zip(*pairs, strict=True)
+        template, template_boxes, search, boxes, present = zip(*pairs, strict=True)
         return PairBatch(
             _to_tensor(np.stack(template)),
+            torch.tensor(np.array(template_boxes), dtype=torch.float32),
             _to_tensor(np.stack(search)),
             torch.tensor(np.array(boxes), dtype=torch.float32),
             torch.tensor(present),
         )
 
-    def _pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[float], bool]:
+    def _pair(
+        self, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Box, np.ndarray, list[float], bool]:
+        """Template, the target's box in it, search crop, the box there, whether it is there."""
         sequence = self.sequences[int(rng.integers(len(self.sequences)))]
         visible = np.where(np.isfinite(sequence.boxes).all(1))[0]
         first = int(rng.choice(visible))
@@ -72,7 +76,8 @@ class SequencePairs:
         present = not (len(hidden) and rng.random() < self.config.absent_fraction)
         second = int(rng.choice(np.where(near & shown)[0] if present else hidden))
         box = sequence.boxes[first]
-        template, _ = crop_square(_frame(sequence, first), tuple(box), *self.template)
+        template, zoom = crop_square(_frame(sequence, first), tuple(box), *self.template)
+        template_box = box_in_crop(box, box, zoom, self.template[1])
         # An absent target is searched for where it was last seen.
         truth = sequence.boxes[second] if present else box
         around = self._jittered(truth, rng)
@@ -88,7 +93,7 @@ class SequencePairs:
         centre = np.array([place[0] + place[2] / 2, place[1] + place[3] / 2])
         inside = bool(((centre > 0) & (centre < 1)).all())
         template, search, place = self._vary(template, search, place, rng)
-        return template, search, place, present and inside
+        return template, template_box, search, place, present and inside
 
     def _jittered(self, box: np.ndarray, rng: np.random.Generator) -> Box:
         """A box as a tracker might remember it: of another size, beside the truth."""

@@ -151,12 +151,13 @@ class Trainer:
         half = self.recipe.precision == "bf16"
         epoch = 1 + self.step // self.recipe.steps_per_epoch
         keep_rate = keep_rate_at(epoch, final_rate=self.config.ce_keep_ratio)
-        mask = self.network.template_mask(self._template_boxes(len(template)))
+        template_boxes = batch.template_boxes.to(self.device)
+        mask = self.network.template_mask(template_boxes)
         with (
             torch.autocast(self.device.type, torch.bfloat16, enabled=half),
             sdpa_kernel(self.attention),
         ):
-            prediction = self.model(template, search, mask, keep_rate)
+            prediction = self.model(template, search, mask, keep_rate, template_boxes)
         losses = pair_losses(
             prediction, batch.boxes.to(self.device), batch.present.to(self.device)
         )
@@ -167,12 +168,6 @@ class Trainer:
             self.optimiser.step()
             self._update_average()
         return {name: float(value.detach()) for name, value in losses.items()}
-
-    def _template_boxes(self, count: int) -> torch.Tensor:
-        """(count, 4) xywh of a square target in the template crop, as fractions of its side."""
-        side = 1 / self.config.template_factor
-        box = [(1 - side) / 2, (1 - side) / 2, side, side]
-        return torch.tensor(box, device=self.device).expand(count, -1)
 
     @torch.no_grad()
     def _update_average(self) -> None:

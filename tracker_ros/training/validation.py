@@ -42,7 +42,11 @@ def validate(network: nn.Module, batches: Sequence[PairBatch]) -> Validation:
     device = next(network.parameters()).device
     overlaps, alarms, scores = [], [], []
     for batch in batches:
-        out = network(normalise(batch.template.to(device)), normalise(batch.search.to(device)))
+        out = network(
+            normalise(batch.template.to(device)),
+            normalise(batch.search.to(device)),
+            template_boxes=batch.template_boxes.to(device),
+        )
         peak = out["score_map"].flatten(1).amax(1).cpu()
         predicted = cxcywh_to_xyxy(out["pred_boxes"][:, 0].float().cpu())
         _, iou = generalized_iou(predicted, xywh_to_xyxy(batch.boxes.cpu()))
