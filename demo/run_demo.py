@@ -25,6 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demo.domain import private_domain
 from demo.footage import Footage, FootageError, cache_folder, street_scene, synthetic_scene
 from demo.pictures import write_contact_sheet, write_moving_picture, write_video
 from demo.recording import Recording, judge
@@ -57,8 +58,9 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     try:
         footage, frames = _footage(options.synthetic)
-        recording = _record(footage, frames, options.out, options.weights)
-    except (DemoError, FootageError) as error:
+        with private_domain():
+            recording = _record(footage, frames, options.out, options.weights)
+    except (DemoError, FootageError, RuntimeError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     verdict = judge(recording, footage.check_boxes, footage.title)
@@ -95,8 +97,6 @@ def _record(
     footage: Footage, frames: list[np.ndarray], out: Path, weights: Path | None
 ) -> Recording:
     """Run the graph from launch to the last frame."""
-    # A domain of its own, so that nothing else on this host is heard or disturbed.
-    os.environ["ROS_DOMAIN_ID"] = str(60 + os.getpid() % 40)
     import rclpy
 
     from demo.recorder import Recorder
