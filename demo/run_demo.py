@@ -173,6 +173,11 @@ def _wait_until(
     end = time.monotonic() + START_PATIENCE_S
     while not done():
         rclpy.spin_once(recorder, timeout_sec=0.1)
+        errors = [
+            line for line in log.read_text(errors="replace").splitlines() if "[ERROR]" in line
+        ]
+        if errors:
+            raise DemoError(f"while waiting for {what}: {errors[0]} (all of it in {log})")
         if not alive():
             raise DemoError(f"the launched programs ended while waiting for {what}: {_tail(log)}")
         if time.monotonic() > end:
@@ -228,7 +233,7 @@ def _write(
     write_video(recording, frames, footage.label, options.out / "demo.mp4", footage.rate_hz)
     sheets = [options.out / "demo.png"]
     if options.media is not None:
-        sheets.append(options.media / "demo.png")
+        sheets.append(options.media / "sheet.webp")
         write_moving_picture(
             recording, frames, footage.label, options.media / "demo.webp", footage.rate_hz
         )
