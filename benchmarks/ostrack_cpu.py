@@ -116,7 +116,8 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
     tracker = OneStreamTracker(make_model(config))
     tracker.warm_up()
     tracker.initialize(image, BOX)
-    peak_rss = 0.0
+    tracker.track(image)
+    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rates = {"mm_rate": MatrixRate(config, packed=False)}
     if can_pack(CPU):
         rates["packed_rate"] = MatrixRate(config, packed=True)
@@ -127,7 +128,6 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
         for _ in range(3):
             tracker.move_to(BOX)
             frames.append(seconds(lambda: tracker.track(image)))
-        peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     best, median = min(frames), statistics.median(frames)
     row: dict[str, Any] = {
         "model": name,

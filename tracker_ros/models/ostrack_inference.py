@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracker_ros.models.candidate_elimination import (
     RankingRows,
@@ -26,6 +26,7 @@ from tracker_ros.models.candidate_elimination import (
     rank_search_tokens,
     ranking_rows,
     restore_raster,
+    template_token_mask,
 )
 from tracker_ros.models.candidate_head import CandidateHead
 from tracker_ros.models.center_head import HeadMaps
@@ -131,18 +132,17 @@ class OSTrackInference:
         network = network.eval().to(device)
         backbone = network.backbone
         last = self.config.depth - 1
-        self.template_mask = network.template_mask
         self.patch_embed = for_inference(backbone.patch_embed, packed=self.packed)
         self.template_positions = backbone.template_positions
         self.search_positions = backbone.pos_embed_x.detach()
-        self.blocks = [
-            InferenceBlock(
-                cast(Block, block),
-                split_queries=layer == last or layer in self.config.ce_layers,
-                packed=self.packed,
+        self.blocks = []
+        for layer, block in enumerate(backbone.blocks):
+            split = layer == last or layer in self.config.ce_layers
+            self.blocks.append(
+                InferenceBlock(cast(Block, block), split_queries=split, packed=self.packed)
             )
-            for layer, block in enumerate(backbone.blocks)
-        ]
+            # Lets go of the weights as they were, so that they are never all there twice.
+            backbone.blocks[layer] = nn.Identity()
         self.norm = backbone.norm
         self.candidate_head: CandidateHead | None = None
         if self.config.ce_layers and device.type == "cpu":
@@ -169,7 +169,12 @@ class OSTrackInference:
         tokens = embedded + self.template_positions(box_xywh.to(self.device))
         rows = None
         if self.config.ce_layers:
-            mask = self.template_mask(box_xywh)
+            mask = template_token_mask(
+                self.config.ce_template_range,
+                box_xywh,
+                self.config.template_size,
+                self.config.stride,
+            )
             rows = ranking_rows(mask, 1, tokens.shape[1], self.device)
         return EncodedTemplate(tokens, rows)
 

@@ -35,6 +35,5 @@ def create_ostrack(
 ) -> OneStreamTracker:
     """The factory of the family `ostrack`; see `tracker_ros.create_tracker`."""
     target = resolve_device(device)
-    state = read_weights(weights, sha256)
-    network = build_network(OSTRACK_CONFIGS[name], state, weights.name)
+    network = build_network(OSTRACK_CONFIGS[name], read_weights(weights, sha256), weights.name)
     return OneStreamTracker(OSTrackInference(network, target))
