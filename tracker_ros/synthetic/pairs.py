@@ -35,7 +35,7 @@ class PairConfig:
     shear: float = 0.08
     deformation: float = 0.03
     mirrored_fraction: float = 0.04
-    scale_jitter: float = 0.25
+    scale_jitter: float = 0.4
     centre_jitter: float = 0.55
     uniform_centre_fraction: float = 0.35
     centre_limit: float = 1.5
@@ -204,7 +204,7 @@ class PairGenerator:
         even = draw.uniform((size, 2), -c.centre_limit, c.centre_limit)
         near = draw.normal((size, 2), c.centre_jitter).clamp(-c.centre_limit, c.centre_limit)
         place = torch.where(draw.chance(size, c.uniform_centre_fraction)[:, None], even, near)
-        scale = torch.exp(draw.normal(size, c.scale_jitter).clamp(-0.7, 0.7))
+        scale = torch.exp(draw.normal(size, c.scale_jitter).clamp(-0.9, 0.9))
         return _View(
             self.search_size, self.search_target * scale, place * self.search_target, True
         )

@@ -21,7 +21,7 @@ from tracker_ros.video import read_image
 
 LARGEST_GAP = 200
 """Frames between template and search frame at most."""
-CENTRE_JITTER = 3.0
+CENTRE_JITTER, SCALE_JITTER = 3.0, 0.25
 BRIGHTNESS = 0.2
 
 
@@ -34,7 +34,7 @@ class SequencePairs:
         search_size: Side of the search crop, pixels.
         template_factor: Crop side over target side.
         search_factor: The same for the search crop.
-        config: Its scale jitter, grey and absent fractions are used.
+        config: Its grey and absent fractions are used.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class SequencePairs:
 
     def _jittered(self, box: np.ndarray, rng: np.random.Generator) -> Box:
         """A box as a tracker might remember it: of another size, beside the truth."""
-        width, height = box[2:] * np.exp(rng.normal(0, self.config.scale_jitter, 2))
+        width, height = box[2:] * np.exp(rng.normal(0, SCALE_JITTER, 2))
         reach = math.sqrt(width * height) * CENTRE_JITTER / 2
         x, y = box[:2] + box[2:] / 2 + rng.uniform(-reach, reach, 2)
         return (float(x - width / 2), float(y - height / 2), float(width), float(height))
