@@ -85,8 +85,8 @@ class Recorder(Node):
                 status.frames_dropped,
                 status.frames_rejected,
             )
-            if status.target_id and not selected:
-                selected = True
+            selected = selected or bool(status.target_id)
+            if not selected:
                 result.at_start = counters
             result.at_end = counters
             self._fill(status, state, heard_s)

@@ -65,7 +65,7 @@ class Recording:
         frames: Images in the order of their stamps; the first frame, which the camera stand-in
             holds until a target is selected, occurs several times.
         changes: State changes as (stamp in ns, state).
-        at_start: Counters when the target was selected.
+        at_start: Counters of the last status before the target was selected.
         at_end: Counters of the last status.
     """
 

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         for sequence in find_sequences(path, one_based=args.one_based)
     ]
     _check_names(sequences, args.models)
-    cache = None if args.fresh else AnswerCache.default()
+    cache = AnswerCache.default()
     scores, notes = [], {}
     with progress_bar(
         total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
@@ -154,7 +154,7 @@ def _evaluate(
     sequences: list[AnnotatedSequence],
     weights: str | None,
     args: argparse.Namespace,
-    cache: AnswerCache | None,
+    cache: AnswerCache,
     bar: Any,
 ) -> tuple[TrackerScore, str]:
     """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
@@ -169,7 +169,8 @@ def _evaluate(
     scores = []
     for sequence in sequences:
         bar.set_description_str(f"{name} {sequence.name}", refresh=False)
-        answer = cache.get(key, sequence) if cache is not None and is_baseline else None
+        use_cache = is_baseline and not args.fresh
+        answer = cache.get(key, sequence) if use_cache else None
         if answer is not None:
             bar.update(len(sequence))
         else:
@@ -179,7 +180,7 @@ def _evaluate(
                 tracker, note = _create_model(name, weights, args)
             assert tracker is not None
             answer = run_ope(tracker, sequence, bar.update)
-            if cache is not None and is_baseline:
+            if is_baseline:
                 cache.put(key, sequence, answer)
         if args.out is not None:
             _write_boxes(args.out / "boxes" / name / f"{sequence.name}.txt", answer.boxes)
