@@ -66,7 +66,7 @@ def nodes(values, given):
     the default of one that was not given does not override the file.
     """
     overrides = {
-        # Without the type a model named 1e5 would become a number.
+        # Without the type a model named 12 would become a number.
         **{name: ParameterValue(values[name], value_type=str) for name in STRINGS},
         **{name: truth(name, values[name]) for name in FLAGS},
     }

@@ -38,6 +38,7 @@ from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import SelectTarget
+from tracker_ros.boxes import iou
 
 PATIENCE_S = 20.0
 HERE = Path(__file__).resolve().parent
@@ -266,15 +267,16 @@ class Probe:
             status = self.show()
         return self.until(lambda: self.target_of(status.header), "a box for the last frame")
 
-    def misses(self, target: Detection2D) -> float:
-        """How far a box's centre is from the scene's truth, in sides of the true box."""
-        x, y, w, h = self.scene.box(self.place)
-        centre = target.bbox.center.position
-        return float(max(abs(centre.x - x - w / 2) / w, abs(centre.y - y - h / 2) / h))
+    def overlap(self, target: Detection2D) -> float:
+        """IoU of a published box with the scene's truth at the present place."""
+        centre, bbox = target.bbox.center.position, target.bbox
+        width, height = bbox.size_x, bbox.size_y
+        box = (centre.x - width / 2, centre.y - height / 2, width, height)
+        return float(iou(box, self.scene.box(self.place)))
 
     def follows(self, target: Detection2D) -> bool:
         """Whether a box is on the disc; how well it fits is the model's affair, not the node's."""
-        return self.misses(target) < 0.5
+        return self.overlap(target) > 0.5
 
     def start_following(self, label: str = "") -> str:
         """Show a frame, select the disc on it, and return the target's id."""

@@ -93,6 +93,8 @@ class TestFollowing(unittest.TestCase):
             stamp = target.header.stamp
             self.assertIn((stamp.sec, stamp.nanosec, target.header.frame_id), seen)
         self.assertEqual({target.id for target in targets}, {"1"})
+        centres = [target.bbox.center.position.x for target in targets]
+        self.assertGreater(centres[-1], centres[0] + 5, "the box moves with the square")
         self.assertTrue(infos[-1].k[0] > 0)
         proc_output.assertWaitFor("following target 1", timeout=10)
 
