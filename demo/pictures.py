@@ -17,7 +17,7 @@ from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 from tracker_ros.video_writer import VideoWriter
 
-_SHEET_COLUMNS = 4
+_SHEET_COLUMNS = (4, 3)
 _TILE_WIDTH = 384
 _CHECK_COLOUR = (255, 255, 255)
 
@@ -106,10 +106,11 @@ def write_contact_sheet(
     if not tiles:
         return
     blank = np.zeros_like(tiles[0])
-    tiles += [blank] * (-len(tiles) % _SHEET_COLUMNS)
+    columns = min(_SHEET_COLUMNS, key=lambda width: -len(tiles) % width)
+    tiles += [blank] * (-len(tiles) % columns)
     rows = [
-        np.concatenate(tiles[start : start + _SHEET_COLUMNS], axis=1)
-        for start in range(0, len(tiles), _SHEET_COLUMNS)
+        np.concatenate(tiles[start : start + columns], axis=1)
+        for start in range(0, len(tiles), columns)
     ]
     sheet = np.concatenate(rows, axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -114,7 +114,7 @@ def test_pictures_show_every_frame_once_from_the_selection_on(tmp_path):
         assert video.size[0] > 128
     write_contact_sheet(recording, frames, CHECKS, "cup", tmp_path / "demo.png")
     with open_video(tmp_path / "*.png") as sheet:
-        assert sheet.size == (4 * 384, 288)
+        assert sheet.size == (3 * 384, 288)
 
 
 def test_the_kept_boxes_lie_in_the_footage_and_in_the_stretch():
