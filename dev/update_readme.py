@@ -47,12 +47,23 @@ def accuracy_block(data: dict[str, Any]) -> str:
             f"| {entry['failures']} | {'–' if speed is None else f'{speed:.0f}'} |"
         )
     frames = sum(entry["frames"] for entry in data["sequences"])
+    sentence = _comparison(data["trackers"])
     used = "no GPU used" if data["device"] == "cpu" else f"GPU {machine['accelerator']}"
     return "\n".join(lines) + (
-        f"\n\nOne pass over {len(data['sequences'])} short public sequences ({frames} frames), "
+        f"\n\n{sentence}One pass over {len(data['sequences'])} short public sequences ({frames} frames), "
         f"{machine['date']}, {machine['processor']}, {used}. Every sequence, the definitions and "
         "the command are in [docs/accuracy.md](docs/accuracy.md)."
     )
+
+
+def _comparison(trackers: list[dict[str, Any]]) -> str:
+    """How the embedded model stands to CSRT, in one sentence; empty without both."""
+    auc = {entry["tracker"]: entry["auc"] for entry in trackers}
+    if not {"ostrack_tiny", "csrt"} <= auc.keys():
+        return ""
+    gap = auc["ostrack_tiny"] - auc["csrt"]
+    relation = "above" if gap > 0 else "below"
+    return f"`ostrack_tiny` is {abs(gap):.3f} AUC {relation} CSRT here. "
 
 
 BLOCKS: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {

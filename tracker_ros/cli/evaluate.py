@@ -219,7 +219,8 @@ def _write(report: Any, args: argparse.Namespace) -> list[Path]:
         written.append(args.out / "results.json")
         pages.append((args.out / "accuracy.md", Path("success.png")))
     if args.markdown is not None:
-        command += f" --markdown {args.markdown.name}"
+        page = args.markdown.name if args.markdown.is_absolute() else args.markdown
+        command += f" --markdown {page}"
         pages.append((args.markdown, Path("media") / "success.png"))
     for page, plot in pages:
         picture = page.parent / plot
