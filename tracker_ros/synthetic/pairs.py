@@ -103,6 +103,9 @@ class _View:
     searching: bool
 
 
+FLOW_CELLS = 7
+"""Side of the coarse displacement field that deforms a target across the search crop."""
+
 Shape = tuple[Tensor, Tensor, Tensor, Tensor]
 """Angle, log aspect, shear and mirror flag, each (B,): the pose but for scale and place."""
 
@@ -286,7 +289,7 @@ class PairGenerator:
         rows: slice,
         growth: Tensor,
     ) -> Tensor:
-        """Draw targets deformed, at the size and place the view wants.
+        """Draw targets, deformed in the search crop, at the size and place the view wants.
 
         Returns:
             (B, 4, S, S) RGB and alpha; for pictures (B, 5, S, S), the fifth channel 1 inside them.
@@ -298,9 +301,12 @@ class PairGenerator:
             view.target[rows] / growth,
             view.position[rows],
         )
-        amount = self.config.deformation * draw.uniform(count, 0, 2) * view.target[rows] / scale
-        cells = 7 if view.searching else 4
-        flow = draw.normal((count, 2, cells, cells), 1.0) * amount[:, None, None, None]
+        flow = None
+        if view.searching:
+            # The template stays rigid: its crop is cut to the box exactly, as when tracking.
+            amount = draw.uniform(count, 0, 2) * view.target[rows] / scale
+            flow = draw.normal((count, 2, FLOW_CELLS, FLOW_CELLS), self.config.deformation)
+            flow = flow * amount[:, None, None, None]
         if is_picture:
             texture = torch.cat([texture, torch.ones_like(texture[:, :1])], 1)
         return warp(texture, linear, centre, (view.side, view.side), flow)

@@ -56,8 +56,9 @@ def extents(mask: Tensor, linear: Tensor, pitch: float) -> Tensor:
     low, high = [], []
     for axis in range(2):
         along = linear[:, axis, 0, None, None] * x + linear[:, axis, 1, None, None] * y[:, None]
-        low.append(along.masked_fill(outside, torch.inf).amin((1, 2)))
-        high.append(along.masked_fill(outside, -torch.inf).amax((1, 2)))
+        half_pixel = linear[:, axis].abs().sum(1) * pitch / 2
+        low.append(along.masked_fill(outside, torch.inf).amin((1, 2)) - half_pixel)
+        high.append(along.masked_fill(outside, -torch.inf).amax((1, 2)) + half_pixel)
     return torch.stack([*low, *high], -1)
 
 
