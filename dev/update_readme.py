@@ -50,9 +50,9 @@ def accuracy_block(data: dict[str, Any]) -> str:
     sentence = _comparison(data["trackers"])
     used = "no GPU used" if data["device"] == "cpu" else f"GPU {machine['accelerator']}"
     return "\n".join(lines) + (
-        f"\n\n{sentence}One pass over {len(data['sequences'])} short public sequences ({frames} frames), "
-        f"{machine['date']}, {machine['processor']}, {used}. Every sequence, the definitions and "
-        "the command are in [docs/accuracy.md](docs/accuracy.md)."
+        f"\n\n{sentence}One pass over {len(data['sequences'])} short public sequences ({frames} "
+        f"frames), {machine['date']}, {machine['processor']}, {used}. Every sequence, the "
+        "definitions and the command are in [docs/accuracy.md](docs/accuracy.md)."
     )
 
 

@@ -40,6 +40,15 @@ def test_box_is_drawn_on_its_edges_in_the_states_colour(size, state):
     assert (drawn[height - 2, width - 2] == 120).all()
 
 
+def test_tag_is_filled_with_the_states_colour_and_written_in_dark_ink():
+    drawn = draw_target(_grey(), _result(), target_id="8", label="HMH")
+    tag = drawn[72:88, 100:150].astype(int)
+    dark = (tag < 70).all(2).sum()
+    assert dark > 60, "letters"
+    assert dark < tag.shape[0] * tag.shape[1] / 2, "ground"
+    assert _is_colour(drawn[80, 100], TargetState.TRACKING)
+
+
 def test_lost_target_is_dashed_and_idle_has_no_box():
     image = _grey()
     lost = draw_target(image, _result(), state=TargetState.LOST)

@@ -129,6 +129,16 @@ def test_the_kept_boxes_lie_in_the_footage_and_in_the_stretch():
         assert 0 <= entry["frame"] - data["first_frame"] < data["frames"]
 
 
+def test_frame_numbers_count_from_the_start_of_the_stretch(tmp_path, monkeypatch):
+    monkeypatch.setattr("demo.footage._fetch_clip", lambda data, cache: cache / "vtest.avi")
+    data = json.loads(BOXES_FILE.read_text())
+    footage = street_scene(tmp_path)
+    first = data["first_frame"]
+    assert footage.source == f"{tmp_path}/vtest.avi#frames={first}:{first + footage.frames}"
+    assert all(0 < index < footage.frames for index in footage.check_boxes)
+    assert len(footage.check_boxes) == len(data["check_boxes"])
+
+
 def test_footage_that_cannot_be_had_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FootageError, match="apt-get is not here"):
