@@ -26,7 +26,7 @@ __all__ = ["Session"]
 
 R = TypeVar("R")
 
-_STOP_S = 5.0
+_STOP_S = 3.0
 _DEACTIVATE_S = 2.0
 
 
