@@ -165,8 +165,8 @@ def test_a_target_out_of_sight_is_lost_and_found_with_its_id(probe, make_message
     status = probe.until(back, "found again")
     assert status.target_id == target_id
     assert probe.until(lambda: probe.target_of(status.header), "its box").id == target_id
-    assert probe.set(score_found=0.5, lost_after=1.0) == [(True, "")] * 2
-    assert probe.set(score_lost=0.3) == [(True, "")]
+    assert probe.set(score_found=0.45, lost_after=1.0) == [(True, "")] * 2
+    assert probe.set(score_lost=0.35) == [(True, "")]
 
 
 def test_resolution_changes_in_mid_stream(probe, make_message):

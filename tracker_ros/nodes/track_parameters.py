@@ -104,14 +104,14 @@ TRACK_PARAMETERS = (
     ),
     ParameterSpec(
         "score_found",
-        0.5,
+        0.45,
         "Score at and above which the target counts as found.",
         low=0.0,
         high=1.0,
     ),
     ParameterSpec(
         "score_lost",
-        0.3,
+        0.35,
         "Score below which the target counts as not seen; at most score_found.",
         low=0.0,
         high=1.0,
