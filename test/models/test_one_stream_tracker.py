@@ -11,6 +11,7 @@ import torch
 from tracker_ros.crop import hann_window
 from tracker_ros.models.center_head import HeadMaps
 from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak
+from tracker_ros.tracker import FrameFlag
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Sizes:
     search_factor: float = 4.0
     search_grid: int = 8
     clip_margin: float = 10.0
+    hold_below: float = 0.0
 
 
 class BrightestCell:
@@ -66,6 +68,32 @@ def test_follows_what_the_model_finds() -> None:
         assert side == other == 80.0
         assert left <= cx <= left + side
         assert top <= cy <= top + side
+
+
+class Doubtful(BrightestCell):
+    """Finds the same, but is told to hold still below a score, and scores half."""
+
+    config = Sizes(hold_below=0.6)
+    confidence = 1.0
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        maps = super().locate(template, search)
+        return maps._replace(score=self.confidence * maps.score)
+
+
+def test_search_stays_where_it_is_while_the_score_is_low() -> None:
+    model = Doubtful()
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    seen = tracker.track(frame(64, 50))
+    model.confidence = 0.5
+    hidden = [tracker.track(frame(90, 70)) for _ in range(2)]
+    model.confidence = 1.0
+    again = tracker.track(frame(66, 50))
+    assert seen.state == again.state == FrameFlag.NORMAL
+    assert all(result.state == FrameFlag.NOT_FOUND for result in hidden)
+    assert hidden[0].box == hidden[1].box != seen.box
+    assert again.search_region == hidden[0].search_region
 
 
 def test_search_region_is_where_the_crop_was_made() -> None:

@@ -5,7 +5,8 @@ Paper: Ye et al., ECCV 2022, section 3.5 (https://arxiv.org/abs/2203.11991). Off
 https://github.com/botaoye/OSTrack (MIT), `lib/test/tracker/ostrack.py`; written anew.
 
 What differs on purpose: the score at the chosen cell is reported as confidence (officially none
-is); images and boxes are checked.
+is); images and boxes are checked; a configuration may let the search region stay where it is
+while the score is low, so that a hidden target is met again where it was last seen.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tracker_ros.crop import (
     normalise,
 )
 from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.tracker import Tracker, TrackResult, check_image
+from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
 
 
 class OneStreamConfig(Protocol):
@@ -56,6 +57,10 @@ class OneStreamConfig(Protocol):
     @property
     def clip_margin(self) -> float:
         """Pixels of the box that stay inside the image."""
+
+    @property
+    def hold_below(self) -> float:
+        """Score under which the search region stays where it is."""
 
 
 class OneStreamModel(Protocol):
@@ -157,10 +162,13 @@ class OneStreamTracker(Tracker):
         in_image = peak.box_cxcywh * np.float32(config.search_size) / np.float32(factor)
         box = map_box_back(in_image.tolist(), previous, factor, config.search_size)
         box = clip_box(box, image.shape[0], image.shape[1], config.clip_margin)
-        self._target = _Target(self._target.template, box)
+        found = peak.score >= config.hold_below
+        if found:
+            self._target = _Target(self._target.template, box)
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
-        return TrackResult(box, peak.score, score[0], covered)
+        state = FrameFlag.NORMAL if found else FrameFlag.NOT_FOUND
+        return TrackResult(box, peak.score, score[0], covered, state=state)
 
     @property
     def runs_on(self) -> dict[str, str]:

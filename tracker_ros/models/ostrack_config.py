@@ -32,6 +32,8 @@ class OSTrackConfig:
         stem_channels: Channels of the convolutional stem's stages before `embed_dim`.
         mark_target: Tell the network which part of the template is the target (not official).
         clip_margin: Pixels of the box that are kept inside the image.
+        hold_below: Score under which the target counts as not found and the search stays where it
+            is; 0 follows the best cell whatever its score, as officially.
     """
 
     template_size: int = 128
@@ -52,6 +54,7 @@ class OSTrackConfig:
     stem_channels: tuple[int, ...] = ()
     mark_target: bool = False
     clip_margin: float = 10.0
+    hold_below: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("template_size", "search_size"):
@@ -117,6 +120,7 @@ OSTRACK_TINY = OSTrackConfig(
     stem="conv",
     stem_channels=(24, 48, 96),
     mark_target=True,
+    hold_below=0.3,
 )
 
 OSTRACK_CONFIGS: dict[str, OSTrackConfig] = {
