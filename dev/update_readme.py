@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put measured numbers into the marked blocks of README.md.
+"""Put measured numbers into the marked blocks of README.md and into the weights' card.
 
     dev/run python dev/update_readme.py
 
 A block is what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `demo` comes from
 `out/demo.json` (written by `make demo`), `accuracy` from `out/evaluation/results.json` (written by
-`make accuracy`). A block whose file is not there stays as it is.
+`make accuracy`), and so does the card's `accuracy`. What has no such file stays as it is.
 """
 
 from __future__ import annotations
@@ -87,8 +87,21 @@ def replace_block(text: str, name: str, content: str) -> str:
     return new
 
 
+def update_card(data: dict[str, Any]) -> None:
+    """Write the embedded model's figures into the card beside its weights."""
+    card = ROOT / "tracker_ros" / "weights" / "ostrack_tiny.json"
+    figures = {entry["tracker"]: entry for entry in data["trackers"]}["ostrack_tiny"]
+    facts = json.loads(card.read_text())
+    facts["accuracy"] = {
+        "sequences": len(data["sequences"]),
+        "success_auc": round(figures["auc"], 3),
+        "precision_20px": round(figures["precision"], 3),
+    }
+    card.write_text(json.dumps(facts, indent=2) + "\n")
+
+
 def main() -> int:
-    """Update README.md; 1 if there was nothing to put in."""
+    """Update README.md and the card; 1 if there was nothing to put in."""
     readme = ROOT / "README.md"
     text, done = readme.read_text(), []
     for name, (source, block) in BLOCKS.items():
@@ -96,6 +109,9 @@ def main() -> int:
             text = replace_block(text, name, block(json.loads((ROOT / source).read_text())))
             done.append(name)
     readme.write_text(text)
+    results = ROOT / BLOCKS["accuracy"][0]
+    if results.is_file():
+        update_card(json.loads(results.read_text()))
     print(f"README.md: {', '.join(done) or 'nothing'} updated")
     return 0 if done else 1
 

@@ -41,6 +41,10 @@ def write_card(
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "parameters": sum(p.numel() for p in network.parameters()),
         "recipe": recipe_path.name,
+        "data": [
+            f"{source.kind}: {Path(source.path).name or 'procedural textures'}"
+            for source in recipe.sources
+        ],
         "seed": recipe.seed,
         "pairs": trainer.pairs_seen,
         "hours": round(trainer.seconds / 3600, 2),
