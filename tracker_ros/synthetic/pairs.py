@@ -17,7 +17,15 @@ from torch import Tensor
 
 from tracker_ros.synthetic import photometric
 from tracker_ros.synthetic.draw import Draw
-from tracker_ros.synthetic.render import composite, extents, linear_pose, mask_boxes, warp
+from tracker_ros.synthetic.placement import (
+    Shape,
+    View,
+    centres_in_view,
+    cut_at_borders,
+    fit_pose,
+    grow_boxes,
+)
+from tracker_ros.synthetic.render import composite, linear_pose, mask_boxes, warp
 from tracker_ros.synthetic.textures import CUTOUT, TILE, TextureBank
 
 
@@ -93,21 +101,8 @@ class _Targets:
         return [(rows, texture) for rows, texture in parts if len(texture)]
 
 
-@dataclass(frozen=True)
-class _View:
-    """A crop: its side (pixels), the target's side (B,) and box centre from the middle (B, 2)."""
-
-    side: int
-    target: Tensor
-    position: Tensor
-    searching: bool
-
-
 FLOW_CELLS = 7
 """Side of the coarse displacement field that deforms a target across the search crop."""
-
-Shape = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Angle, log aspect, shear and mirror flag, each (B,): the pose but for scale and place."""
 
 
 class PairGenerator:
@@ -181,7 +176,7 @@ class PairGenerator:
         away = absent & (torch.arange(size, device=self.device) < split)
         sign = torch.where(view.position >= 0, 1.0, -1.0) * view.target[:, None]
         position = torch.where(away[:, None], view.position + 3.2 * sign, view.position)
-        view = _View(view.side, view.target, position, True)
+        view = View(view.side, view.target, position, True)
         search, boxes, seen = self._crop(
             draw, view, targets, second, ground, ground_pose, style, absent
         )
@@ -193,24 +188,22 @@ class PairGenerator:
             seen & ~absent,
         )
 
-    def _template_view(self, draw: Draw, size: int) -> _View:
+    def _template_view(self, draw: Draw, size: int) -> View:
         jitter, side = self.config.template_jitter, self.template_target
-        return _View(
+        return View(
             self.template_size,
             side * torch.exp(draw.normal(size, jitter)),
             draw.normal((size, 2), jitter * side),
             False,
         )
 
-    def _search_view(self, draw: Draw, size: int) -> _View:
+    def _search_view(self, draw: Draw, size: int) -> View:
         c = self.config
         even = draw.uniform((size, 2), -c.centre_limit, c.centre_limit)
         near = draw.normal((size, 2), c.centre_jitter).clamp(-c.centre_limit, c.centre_limit)
         place = torch.where(draw.chance(size, c.uniform_centre_fraction)[:, None], even, near)
         scale = torch.exp(draw.normal(size, c.scale_jitter).clamp(-0.9, 0.9))
-        return _View(
-            self.search_size, self.search_target * scale, place * self.search_target, True
-        )
+        return View(self.search_size, self.search_target * scale, place * self.search_target, True)
 
     def _tile(self, index: Tensor) -> Tensor:
         """Tiles as (B, 3, 256, 256) float in [0, 1]."""
@@ -239,7 +232,7 @@ class PairGenerator:
     def _crop(
         self,
         draw: Draw,
-        view: _View,
+        view: View,
         targets: _Targets,
         shape: Shape,
         ground: Tensor,
@@ -254,7 +247,6 @@ class PairGenerator:
         drift = draw.normal((size, 2), 0.10 * self.search_size)
         pose = linear_pose(ground_pose[0], none, none, none > 0, zoom)
         image = warp(ground, pose, drift, (side, side), padding="reflection")
-        boxes = torch.zeros(size, 4, device=self.device)
         alpha = torch.zeros(size, side, side, device=self.device)
         layers = []
         for rows, texture in targets.parts():
@@ -263,7 +255,7 @@ class PairGenerator:
             layers.append(layer)
             alpha[rows] = layer[:, 3]
         boxes, found = mask_boxes(alpha > 0.5)
-        boxes = _grow(boxes, targets.growth)
+        boxes = grow_boxes(boxes, targets.growth)
         split = len(targets.pictures)
         if split:
             picture, inside = layers[0][:, :3], layers[0][:, 4:]
@@ -277,7 +269,7 @@ class PairGenerator:
         if view.searching:
             image, visible = self._occlude(draw, image, view, boxes, alpha > 0.5)
         image = photometric.develop(draw, image, style)
-        image, boxes, kept = borders(draw, image, boxes, self.config.border_fraction)
+        image, boxes, kept = cut_at_borders(draw, image, boxes, self.config.border_fraction)
         return image, boxes, found & kept & (visible > 0.12)
 
     def _target_layer(
@@ -285,7 +277,7 @@ class PairGenerator:
         draw: Draw,
         texture: Tensor,
         shape: Shape,
-        view: _View,
+        view: View,
         rows: slice,
         growth: Tensor,
     ) -> Tensor:
@@ -295,7 +287,7 @@ class PairGenerator:
             (B, 4, S, S) RGB and alpha; for pictures (B, 5, S, S), the fifth channel 1 inside them.
         """
         count, is_picture = len(texture), texture.shape[-1] == TILE
-        linear, centre, scale = _fit(
+        linear, centre, scale = fit_pose(
             texture[:, 3, ::2, ::2] > 0.5,
             shape,
             view.target[rows] / growth,
@@ -312,7 +304,7 @@ class PairGenerator:
         return warp(texture, linear, centre, (view.side, view.side), flow)
 
     def _distractors(
-        self, draw: Draw, image: Tensor, view: _View, targets: _Targets, boxes: Tensor
+        self, draw: Draw, image: Tensor, view: View, targets: _Targets, boxes: Tensor
     ) -> Tensor:
         """Lay other objects, some of them look-alikes of the target, beside the target."""
         c, split = self.config, len(targets.pictures)
@@ -329,13 +321,13 @@ class PairGenerator:
             angle = draw.uniform(count, 0, 2 * math.pi)
             distance = draw.uniform(count, 0.9, 2.0) * view.target[rows]
             offset = torch.stack([torch.cos(angle), torch.sin(angle)], -1) * distance[:, None]
-            place = _centres(boxes[rows], view.side) + offset
+            place = centres_in_view(boxes[rows], view.side) + offset
             layer = self._place(draw, objects, view, rows, place, (0.6, 1.3))
             image[rows] = composite(image[rows], layer)
         return image
 
     def _occlude(
-        self, draw: Draw, image: Tensor, view: _View, boxes: Tensor, shown: Tensor
+        self, draw: Draw, image: Tensor, view: View, boxes: Tensor, shown: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Lay occluders over part of the target; also the fraction (B,) of it still visible."""
         visible = torch.ones(len(image), device=self.device)
@@ -351,7 +343,7 @@ class PairGenerator:
             objects[bars, :3] = picture[:, :, :CUTOUT, :CUTOUT]
             objects[bars, 3] = 0
             objects[bars, 3, edge:-edge, width:-width] = 1
-        place = _centres(boxes[rows], view.side)
+        place = centres_in_view(boxes[rows], view.side)
         place = place + draw.normal((count, 2), 0.45) * boxes[rows, 2:]
         layer = self._place(draw, objects, view, rows, place, (0.5, 1.2))
         hidden = (shown[rows] & (layer[:, 3] > 0.5)).sum((1, 2))
@@ -363,7 +355,7 @@ class PairGenerator:
         self,
         draw: Draw,
         objects: Tensor,
-        view: _View,
+        view: View,
         rows: Tensor,
         place: Tensor,
         sizes: tuple[float, float],
@@ -377,73 +369,5 @@ class PairGenerator:
             draw.chance(count, 0.5),
         )
         wanted = view.target[rows] * draw.uniform(count, *sizes)
-        linear, centre, _ = _fit(objects[:, 3, ::2, ::2] > 0.5, shape, wanted, place)
+        linear, centre, _ = fit_pose(objects[:, 3, ::2, ::2] > 0.5, shape, wanted, place)
         return warp(objects, linear, centre, (view.side, view.side))
-
-
-def _pose(shape: Shape, scale: Tensor) -> Tensor:
-    """Linear maps (B, 2, 2) of shapes at a scale (B,)."""
-    angle, log_aspect, shear, mirrored = shape
-    return linear_pose(angle, log_aspect, shear, mirrored, scale)
-
-
-def _fit(mask: Tensor, shape: Shape, side: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pose that gives a mask's box the wanted side and centre.
-
-    Args:
-        mask: (B, h, w) bool at half the texture's resolution.
-        shape: Angle, log aspect, shear, mirror flag, each (B,).
-        side: (B,) wanted square root of the box area, view pixels.
-        place: (B, 2) wanted box centre from the middle of the view.
-
-    Returns:
-        Linear map (B, 2, 2), translation (B, 2), scale (B,).
-    """
-    bounds = extents(mask, _pose(shape, torch.ones_like(side)), 2.0)
-    scale = side / (bounds[:, 2:] - bounds[:, :2]).clamp(min=1).prod(1).sqrt()
-    middle = (bounds[:, 2:] + bounds[:, :2]) / 2 * scale[:, None]
-    return _pose(shape, scale), place - middle, scale
-
-
-def _grow(boxes: Tensor, factor: Tensor) -> Tensor:
-    """Scale boxes (B, 4) xywh about their centres by ``factor`` (B,)."""
-    side = boxes[:, 2:] * factor[:, None]
-    return torch.cat([boxes[:, :2] - (side - boxes[:, 2:]) / 2, side], 1)
-
-
-def _centres(boxes: Tensor, side: int) -> Tensor:
-    """Centres (B, 2) of boxes xywh, relative to the middle of a view."""
-    return boxes[:, :2] + boxes[:, 2:] / 2 - side / 2
-
-
-def borders(
-    draw: Draw, image: Tensor, boxes: Tensor, fraction: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Blacken what lies beyond a random image border, and clip boxes to border and view.
-
-    Args:
-        draw: Random numbers.
-        image: (B, 3, S, S) float.
-        boxes: (B, 4) x, y, w, h in pixels.
-        fraction: How many samples may have a border.
-
-    Returns:
-        Image, clipped boxes, and (B,) bool: at least a quarter of the box's area is left.
-    """
-    size, side = len(image), image.shape[-1]
-    has = draw.chance(size, fraction)[:, None]
-    at_low = draw.chance(size * 2, 0.35).view(size, 2) & has
-    at_high = draw.chance(size * 2, 0.35).view(size, 2) & has & ~at_low
-    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    # From well outside the box to 0.4 of its side inside it.
-    reach = draw.uniform((size, 2), -1.2, 0.4) * boxes[:, 2:]
-    low = torch.where(at_low, start + reach, 0.0).clamp(0, side)
-    high = torch.where(at_high, end - reach, float(side)).clamp(0, side)
-    line = torch.arange(side, device=image.device) + 0.5
-    columns = (line > low[:, :1]) & (line < high[:, :1])
-    lines = (line > low[:, 1:]) & (line < high[:, 1:])
-    image = image * (lines[:, None, :, None] & columns[:, None, None, :])
-    start = torch.maximum(start, low)
-    clipped = torch.cat([start, (torch.minimum(end, high) - start).clamp(min=0)], 1)
-    kept = clipped[:, 2:].prod(1) > 0.25 * boxes[:, 2:].prod(1)
-    return image, clipped, kept
