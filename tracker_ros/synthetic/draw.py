@@ -22,7 +22,8 @@ class Draw:
     def normal(self, shape: int | tuple[int, ...], deviation: float) -> Tensor:
         """Normal numbers around zero, float32."""
         size = (shape,) if isinstance(shape, int) else shape
-        return torch.randn(size, generator=self._generator, device=self.device) * deviation
+        draws = torch.randn(size, generator=self._generator, device=self.device)
+        return draws.mul_(deviation)
 
     def uniform(self, shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
         """Numbers in [low, high), float32."""

@@ -185,6 +185,7 @@ class SyntheticScene:
             centre[0] += away * self.width
         return centre
 
+    @torch.no_grad()
     def frame(self, time: float, index: int = 0) -> SyntheticFrame:
         """Draw the scene at a time in seconds; ``index`` seeds the noise."""
         image = self._background(time)
@@ -198,16 +199,14 @@ class SyntheticScene:
             total = max(total, self._lay(image, part, time, centre, turn, whole))
         shown = whole.clone()
         for occluder, spot in zip(self.occluders, self.spots, strict=False):
-            cover = torch.zeros_like(whole)
             place = spot * np.array([self.width, self.height]) * self.config.travel
-            self._lay(image, occluder, time, place, 0.0, cover)
-            shown = torch.where(cover > 0.5, 0.0, shown)
-        gain = math.exp(self.config.light * float(self.light.at(time)[0]))
-        image = self._camera_effects(image * gain, time, index)
+            self._lay(image, occluder, time, place, hides=shown)
+        image = self._camera_effects(image, time, index)
         mask = (shown > 0.5).numpy()
         full = (whole > 0.5).numpy()
         visibility = float(mask.sum() / max(total, full.sum(), 1.0))
-        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+        # In place: at this size a new array costs more than the arithmetic.
+        pixels = image.clamp_(0, 1).mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
         return SyntheticFrame(pixels, _box(full), mask, min(1.0, visibility))
 
     def _parts(self, time: float) -> list[tuple[_Object, float]]:
@@ -240,8 +239,11 @@ class SyntheticScene:
         centre: np.ndarray,
         turn: float = 0.0,
         cover: Tensor | None = None,
+        hides: Tensor | None = None,
     ) -> float:
-        """Draw an object into the frame in place, its alpha also into ``cover`` (H, W).
+        """Draw an object into the frame in place.
+
+        Its alpha is also drawn into ``cover`` (H, W), and taken away from ``hides`` (H, W).
 
         Returns:
             Pixels of the whole object, those outside the frame included.
@@ -262,19 +264,22 @@ class SyntheticScene:
         if cover is not None:
             part = cover[y0:y1, x0:x1]
             torch.maximum(part, inside[3], out=part)
+        if hides is not None:
+            hides[y0:y1, x0:x1].masked_fill_(inside[3] > 0.5, 0.0)
         return total
 
     def _camera_effects(self, image: Tensor, time: float, index: int) -> Tensor:
-        """Shade, blur from the target's speed, and noise on a (3, H, W) image."""
+        """Light, shade, blur from the target's speed, and noise on a (3, H, W) image, in place."""
         draw = Draw(torch.device("cpu"), self.seed * 100_003 + index)
         if self.config.light:
-            coarse = torch.tensor([[[[0.0, 1.0], [-1.0, 0.0]]]]) * self.config.light
-            image = image * torch.exp(smooth_field(coarse, (self.height, self.width)))[0]
+            gain = self.config.light * float(self.light.at(time)[0])
+            shade = torch.tensor([[[[0.0, 1.0], [-1.0, 0.0]]]]) * self.config.light + gain
+            image.mul_(smooth_field(shade, (self.height, self.width))[0].exp_())
         speed = np.abs(self.target_centre(time + 1 / 60) - self.target_centre(time - 1 / 60)).max()
         if self.config.blur and speed > 6:
             image = F.avg_pool2d(image[None], 3, stride=1, padding=1, count_include_pad=False)[0]
         if self.config.noise:
-            image = image + draw.normal(tuple(image.shape), self.config.noise)
+            image.add_(draw.normal(tuple(image.shape), self.config.noise))
         return image
 
 
