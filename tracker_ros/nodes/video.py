@@ -8,6 +8,7 @@ Plays a video file, image folder, rosbag2 topic, webcam or the synthetic scene a
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator
 
@@ -235,7 +236,12 @@ class VideoNode(Node):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the node."""
+    """Run the node.
+
+    The synthetic scene is drawn by many small torch operations, which one core does faster than
+    several that wait for each other; the others are left to the tracker.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run_node(VideoNode, args))
 
 
