@@ -77,13 +77,42 @@ def clip_box(box: Sequence[float], height: int, width: int, margin: float = 0.0)
     return (left, top, max(margin, right - left), max(margin, bottom - top))
 
 
+def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of xywh boxes, row by row.
+
+    Args:
+        a: (..., 4) float64; a box that is not finite or is empty overlaps with nothing.
+        b: (..., 4) float64, broadcast against `a`.
+
+    Returns:
+        (...) float64 in [0, 1].
+    """
+    corners_a, corners_b = xywh_to_xyxy(a), xywh_to_xyxy(b)
+    near = np.maximum(corners_a[..., :2], corners_b[..., :2])
+    far = np.minimum(corners_a[..., 2:], corners_b[..., 2:])
+    shared = np.clip(far - near, 0.0, None).prod(-1)
+    areas = np.clip(a[..., 2:], 0.0, None).prod(-1) + np.clip(b[..., 2:], 0.0, None).prod(-1)
+    union = areas - shared
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = shared / union
+    return np.where(np.isfinite(ratio) & (union > 0.0), ratio, 0.0)
+
+
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two xywh boxes, 0 when both are empty."""
-    overlap_w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    overlap_h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    overlap = max(overlap_w, 0.0) * max(overlap_h, 0.0)
-    union = max(a[2], 0.0) * max(a[3], 0.0) + max(b[2], 0.0) * max(b[3], 0.0) - overlap
-    return overlap / union if union > 0.0 else 0.0
+    """Intersection over union of two xywh boxes; see `ious`."""
+    return float(ious(np.asarray(a, np.float64), np.asarray(b, np.float64)))
+
+
+def visible_extent(box: Sequence[float], height: int, width: int) -> tuple[float, float]:
+    """Width and height of what an image shows of an xywh box, pixels; not positive for nothing.
+
+    Args:
+        box: `(x, y, w, h)` in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+    """
+    x, y, w, h = box
+    return min(x + w, float(width)) - max(x, 0.0), min(y + h, float(height)) - max(y, 0.0)
 
 
 def check_box(box: Sequence[float], height: int, width: int, smallest: float = 1.0) -> Box:
@@ -115,9 +144,7 @@ def check_box(box: Sequence[float], height: int, width: int, smallest: float = 1
             f"box {values} is far larger than the image of {width} x {height} px; "
             "expected a box around one object"
         )
-    visible_w = min(x + w, float(width)) - max(x, 0.0)
-    visible_h = min(y + h, float(height)) - max(y, 0.0)
-    if visible_w <= 0.0 or visible_h <= 0.0:
+    if min(visible_extent(values, height, width)) <= 0.0:
         raise ValueError(
             f"box {values} does not overlap the image of {width} x {height} px; "
             "expected pixel coordinates of that very image"

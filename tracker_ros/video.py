@@ -28,9 +28,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracker_ros.video_writer import VideoWriter
+from tracker_ros.boxes import Box
 
-__all__ = ["IMAGE_SUFFIXES", "VideoSource", "VideoWriter", "open_video"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VideoSource",
+    "natural_key",
+    "open_video",
+    "read_image",
+    "synthetic_seed",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,7 +66,7 @@ class VideoSource(ABC):
     fps: float
     size: tuple[int, int]
     frame_count: int | None = None
-    first_box: tuple[float, float, float, float] | None = None
+    first_box: Box | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -309,11 +316,8 @@ class _SyntheticScene(VideoSource):
     def __init__(
         self, name: str, fps: float | None, size: tuple[int, int] | None, frames: int | None
     ) -> None:
-        _, _, seed = name.partition(":")
-        if seed and not seed.isdigit():
-            raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")
         self.name = name
-        self.seed = int(seed or 0)
+        self.seed = synthetic_seed(name)
         self.fps = fps or _DEFAULT_FPS
         self.size = size or (640, 480)
         self.frame_count = frames or 300
@@ -326,6 +330,18 @@ class _SyntheticScene(VideoSource):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (scene.image for scene in self._scenes())
+
+
+def synthetic_seed(name: str) -> int:
+    """The seed in ``synthetic:SEED``, 0 in ``synthetic`` alone.
+
+    Raises:
+        ValueError: The seed is not a whole number.
+    """
+    _, _, seed = name.partition(":")
+    if seed and not seed.isdigit():
+        raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")
+    return int(seed or 0)
 
 
 def natural_key(name: str) -> list[Any]:

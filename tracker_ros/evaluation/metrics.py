@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracker_ros.boxes import ious, xywh_to_cxcywh
+
 SUCCESS_THRESHOLDS: np.ndarray = np.arange(21) / 20.0
 """Overlap thresholds of the success curve: 0, 0.05, …, 1."""
 
@@ -92,15 +94,7 @@ def overlaps(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If the shapes differ or are not (N, 4).
     """
-    predicted, annotated = _checked(predicted, annotated)
-    near = np.maximum(predicted[:, :2], annotated[:, :2])
-    far = np.minimum(predicted[:, :2] + predicted[:, 2:], annotated[:, :2] + annotated[:, 2:])
-    shared = np.clip(far - near, 0.0, None).prod(1)
-    areas = np.clip(predicted[:, 2:], 0.0, None).prod(1) + annotated[:, 2:].prod(1)
-    union = areas - shared
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = shared / union
-    return np.where(np.isfinite(ratio) & (union > 0), ratio, 0.0)
+    return ious(*_checked(predicted, annotated))
 
 
 def centre_distances(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
@@ -117,7 +111,7 @@ def centre_distances(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray
         ValueError: If the shapes differ or are not (N, 4).
     """
     predicted, annotated = _checked(predicted, annotated)
-    offset = (predicted[:, :2] + predicted[:, 2:] / 2) - (annotated[:, :2] + annotated[:, 2:] / 2)
+    offset = (xywh_to_cxcywh(predicted) - xywh_to_cxcywh(annotated))[:, :2]
     distance = np.hypot(offset[:, 0], offset[:, 1])
     return np.where(np.isfinite(distance), distance, np.inf)
 

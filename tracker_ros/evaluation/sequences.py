@@ -25,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker_ros.boxes import xyxy_to_xywh
 from tracker_ros.evaluation.metrics import visible
-from tracker_ros.video import IMAGE_SUFFIXES, natural_key, read_image
+from tracker_ros.video import IMAGE_SUFFIXES, natural_key, read_image, synthetic_seed
 
 GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt", "groundtruth_rect.1.txt")
 _FRAME_FOLDERS = ("img", "color", "imgs", "frames", ".")
@@ -56,9 +57,12 @@ class AnnotatedSequence:
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield the frames, (H, W, 3) uint8 RGB."""
-        return (
-            frame if isinstance(frame, np.ndarray) else read_image(frame) for frame in self.frames
-        )
+        return (self.image(index) for index in range(len(self)))
+
+    def image(self, index: int) -> np.ndarray:
+        """One frame, (H, W, 3) uint8 RGB; its file is read at each call."""
+        frame = self.frames[index]
+        return frame if isinstance(frame, np.ndarray) else read_image(frame)
 
 
 def find_sequences(path: str | Path, *, one_based: bool = False) -> list[AnnotatedSequence]:
@@ -127,7 +131,7 @@ def read_boxes(path: Path) -> np.ndarray:
             raise ValueError(f"{path}:{number}: {line!r} is not a box: {error}") from error
         if len(values) == 8:
             xs, ys = values[0::2], values[1::2]
-            values = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+            values = xyxy_to_xywh(np.array([min(xs), min(ys), max(xs), max(ys)])).tolist()
         if len(values) != 4:
             raise ValueError(
                 f"{path}:{number}: {len(values)} numbers; expected x, y, w, h or eight corner "
@@ -145,10 +149,7 @@ def _synthetic_sequence(name: str) -> AnnotatedSequence:
     """The built-in scene of a seed; the target counts where a tenth of it or more is visible."""
     from tracker_ros.synthetic.video import synthetic_video
 
-    _, _, seed = name.partition(":")
-    if seed and not seed.isdigit():
-        raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")
-    scenes = list(synthetic_video(int(seed or 0), _SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
+    scenes = list(synthetic_video(synthetic_seed(name), _SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
     boxes = np.array([scene.box for scene in scenes], dtype=np.float64)
     boxes[[scene.visibility < 0.1 for scene in scenes]] = np.nan
     return AnnotatedSequence(
