@@ -13,6 +13,9 @@ from torch import Tensor
 from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.render import line_blur, smooth_field
 
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey (ITU-R BT.601)."""
+
 
 @dataclass(frozen=True)
 class PhotometricConfig:
@@ -86,7 +89,7 @@ def develop(draw: Draw, image: Tensor, style: Style) -> Tensor:
         image[rows] = image[rows] * torch.exp(
             smooth_field(coarse, (image.shape[-2], image.shape[-1]))
         )
-    grey = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    grey = (image * image.new_tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
     image = torch.where(style.grey[:, None, None, None], grey.expand_as(image), image)
     rows = torch.where(draw.chance(size, c.motion_blur_fraction))[0]
     if len(rows):

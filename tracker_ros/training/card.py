@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from pathlib import Path
@@ -12,33 +11,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from tracker_ros.training.curve import read_log
+from tracker_ros.training.curve import LOG, read_log
 from tracker_ros.training.recipe import Recipe
+from tracker_ros.weight_files import write_weights
 
 if TYPE_CHECKING:
     from tracker_ros.training.trainer import Trainer
-
-
-def half_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """State dict with float tensors in fp16, contiguous, on the CPU."""
-    return {
-        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in network.state_dict().items()
-    }
 
 
 def write_card(
     network: nn.Module, recipe: Recipe, recipe_path: Path, folder: Path, trainer: Trainer
 ) -> Path:
     """Write ``<model>.safetensors`` (fp16) and its card ``<model>.json``; returns the former."""
-    from safetensors.torch import save_file
-
     weights = folder / f"{recipe.model}.safetensors"
-    save_file(half_state(network), weights)
-    last = read_log(folder / "log.jsonl")[-1]
+    sha256 = write_weights(network.state_dict(), weights, half=True)
+    last = read_log(folder / LOG)[-1]
     card = {
         "model": recipe.model,
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": sha256,
         "parameters": sum(p.numel() for p in network.parameters()),
         "recipe": recipe_path.name,
         "data": [

@@ -6,6 +6,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+LOG = "log.jsonl"
+"""Name of the log in a run's folder: one JSON object per validation."""
+
 
 def read_log(path: Path) -> list[dict]:
     """Lines of a ``log.jsonl``; where a resumed run repeated steps, the newest stand."""

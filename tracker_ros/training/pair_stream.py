@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
 from tracker_ros.models.ostrack_config import OSTrackConfig
 from tracker_ros.synthetic.pairs import PairBatch, PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 from tracker_ros.training.recipe import Recipe, Source
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 HELD_OUT = 0.05
 """Share of a texture bank, at its end, that only validation sees."""
 
@@ -31,8 +30,8 @@ class PairSource(Protocol):
 
 def normalise(image: Tensor) -> Tensor:
     """(B, 3, H, W) in [0, 1] to the networks' input: ImageNet mean and standard deviation."""
-    mean = image.new_tensor(MEAN)[:, None, None]
-    return (image - mean) / image.new_tensor(STD)[:, None, None]
+    mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
+    return (image - mean) / image.new_tensor(IMAGENET_STD)[:, None, None]
 
 
 def split_bank(bank: TextureBank, validation: bool) -> TextureBank:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tracker_ros.synthetic.pairs import PairConfig
-from tracker_ros.synthetic.photometric import PhotometricConfig
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,3 @@ def load_recipe(path: str | Path) -> Recipe:
 
     text = Path(path).read_text(encoding="utf-8")
     return _fill(Recipe, yaml.safe_load(text) or {}, Path(path).name)
-
-
-__all__ = ["PairConfig", "PhotometricConfig", "Recipe", "Source", "load_recipe"]

@@ -9,18 +9,17 @@ from pathlib import Path
 
 import torch
 
+from tracker_ros.devices import resolve_device
 from tracker_ros.training.card import write_card
 from tracker_ros.training.recipe import load_recipe
 from tracker_ros.training.trainer import Trainer
 
 
 def pick_device(name: str) -> torch.device:
-    """The named device; for "auto" this process's GPU where there is one, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
+    """As `resolve_device`, but for "auto" each process of ``torchrun`` takes its own GPU."""
+    if name == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return resolve_device(name)
 
 
 def train_command(args: argparse.Namespace) -> int:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tracker_ros.boxes import Box
+from tracker_ros.boxes import Box, xywh_to_cxcywh
 from tracker_ros.crop import box_in_crop, crop_region, crop_square
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.synthetic.pairs import PairBatch, PairConfig
-from tracker_ros.video import read_image
+from tracker_ros.synthetic.photometric import GREY_WEIGHTS
 
 LARGEST_GAP = 200
 """Frames between template and search frame at most."""
@@ -68,21 +68,20 @@ class SequencePairs:
     ) -> tuple[np.ndarray, Box, np.ndarray, list[float], bool]:
         """Template, the target's box in it, search crop, the box there, whether it is there."""
         sequence = self.sequences[int(rng.integers(len(self.sequences)))]
-        visible = np.where(np.isfinite(sequence.boxes).all(1))[0]
-        first = int(rng.choice(visible))
-        near = np.abs(np.arange(len(sequence)) - first) <= LARGEST_GAP
         shown = np.isfinite(sequence.boxes).all(1)
+        first = int(rng.choice(np.where(shown)[0]))
+        near = np.abs(np.arange(len(sequence)) - first) <= LARGEST_GAP
         hidden = np.where(near & ~shown)[0]
         present = not (len(hidden) and rng.random() < self.config.absent_fraction)
         second = int(rng.choice(np.where(near & shown)[0] if present else hidden))
         box = sequence.boxes[first]
-        template, zoom = crop_square(_frame(sequence, first), tuple(box), *self.template)
+        template, zoom = crop_square(sequence.image(first), tuple(box), *self.template)
         template_box = box_in_crop(box, box, zoom, self.template[1])
         # An absent target is searched for where it was last seen.
         truth = sequence.boxes[second] if present else box
         around = self._jittered(truth, rng)
         factor, size = self.search
-        search, scale = crop_square(_frame(sequence, second), around, factor, size)
+        search, scale = crop_square(sequence.image(second), around, factor, size)
         region = crop_region(around, factor)
         place = [
             (truth[0] - region.left) * scale / size,
@@ -90,7 +89,7 @@ class SequencePairs:
             truth[2] * scale / size,
             truth[3] * scale / size,
         ]
-        centre = np.array([place[0] + place[2] / 2, place[1] + place[3] / 2])
+        centre = xywh_to_cxcywh(np.array(place))[:2]
         inside = bool(((centre > 0) & (centre < 1)).all())
         template, search, place = self._vary(template, search, place, rng)
         return template, template_box, search, place, present and inside
@@ -99,7 +98,7 @@ class SequencePairs:
         """A box as a tracker might remember it: of another size, beside the truth."""
         width, height = box[2:] * np.exp(rng.normal(0, SCALE_JITTER, 2))
         reach = math.sqrt(width * height) * CENTRE_JITTER / 2
-        x, y = box[:2] + box[2:] / 2 + rng.uniform(-reach, reach, 2)
+        x, y = xywh_to_cxcywh(box)[:2] + rng.uniform(-reach, reach, 2)
         return (float(x - width / 2), float(y - height / 2), float(width), float(height))
 
     def _vary(
@@ -111,7 +110,7 @@ class SequencePairs:
     ) -> tuple[np.ndarray, np.ndarray, list[float]]:
         """Grey, mirror and brightness: the first two shared by both crops."""
         if rng.random() < self.config.photometric.grey_fraction:
-            weights = np.array([0.299, 0.587, 0.114])
+            weights = np.array(GREY_WEIGHTS)
             template, search = (
                 np.repeat((crop @ weights)[..., None], 3, 2) for crop in (template, search)
             )
@@ -123,12 +122,6 @@ class SequencePairs:
             for crop in (template, search)
         ]
         return crops[0], crops[1], box
-
-
-def _frame(sequence: AnnotatedSequence, index: int) -> np.ndarray:
-    """One frame, (H, W, 3) uint8 RGB."""
-    frame = sequence.frames[index]
-    return frame if isinstance(frame, np.ndarray) else read_image(frame)
 
 
 def _to_tensor(crops: np.ndarray) -> torch.Tensor:

@@ -20,6 +20,7 @@ from tracker_ros.models.ostrack import OSTrackNetwork
 from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
 from tracker_ros.synthetic.pairs import PairBatch
 from tracker_ros.training.allocator import keep_large_buffers
+from tracker_ros.training.curve import LOG, plot_curve
 from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
 from tracker_ros.training.keep_rate import keep_rate_at
 from tracker_ros.training.objective import pair_losses
@@ -29,7 +30,6 @@ from tracker_ros.training.validation import Validation, validate
 
 VALIDATION_SEED = 10**9
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
 FUSED_FIRST = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
@@ -188,8 +188,6 @@ class Trainer:
         return [source.batch(64, VALIDATION_SEED + i) for i in range(count)]
 
     def _log(self, terms: dict[str, float], result: Validation) -> None:
-        from tracker_ros.training.curve import plot_curve
-
         line = {
             "step": self.step,
             "pairs": self.pairs_seen,
