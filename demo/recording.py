@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tracker_ros.boxes import iou
+from tracker_ros.boxes import Box, iou
 from tracker_ros.target_state import TargetState
 
 LEAST_MEAN_IOU = 0.4
 LEAST_TRACKED_SHARE = 0.9
 OLDEST = 5
 """How many frames back an answer still counts for one that the tracker left out."""
-
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.domain import private_domain
-from demo.footage import Footage, FootageError, cache_folder, street_scene, synthetic_scene
+from demo.footage import Footage, FootageError, street_scene, synthetic_scene
 from demo.pictures import write_contact_sheet, write_moving_picture, write_video
 from demo.recording import Recording, judge
+from tracker_ros.cache_folder import cache_folder
 from tracker_ros.cli.options import progress_bar
 from tracker_ros.evaluation.machine import describe_machine
 
@@ -78,12 +79,12 @@ def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
     if not synthetic:
         print("demo: real footage from the Debian package opencv-doc (96 MB the first time) …")
         try:
-            footage = street_scene(cache_folder())
+            footage = street_scene(cache_folder("demo"))
         except FootageError as error:
             print(f"demo: no real footage: {error}\ndemo: using the built-in synthetic scene")
     if footage is None:
         footage = synthetic_scene(
-            cache_folder(),
+            cache_folder("demo"),
             progress=lambda scenes: progress_bar(scenes, desc="rendering", unit="frame"),
         )
     with open_video(footage.source) as video:

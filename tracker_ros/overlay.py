@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from tracker_ros.boxes import Box
 from tracker_ros.lettering import INK, PAPER, RGB, DrawingSizes, blend_text, text_width
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
@@ -123,9 +124,7 @@ def _scaled_copy(image_rgb: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image_rgb, size, interpolation=interpolation)
 
 
-def _corners(
-    box: tuple[float, float, float, float], scale_x: float, scale_y: float
-) -> tuple[int, int, int, int] | None:
+def _corners(box: Box, scale_x: float, scale_y: float) -> tuple[int, int, int, int] | None:
     """Corners (left, top, right, bottom) of a box in drawn pixels, None for one not drawable."""
     x, y, w, h = box
     if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from tracker_ros.boxes import Box
 from tracker_ros.lettering import INK, PAPER, DrawingSizes, blend_text
 
 _EMPTY = (34, 38, 46)
@@ -52,7 +53,7 @@ def place_beside(
 
 def close_up(
     image_rgb: np.ndarray,
-    box: tuple[float, float, float, float],
+    box: Box,
     side: int = 256,
     context: float = 1.3,
 ) -> np.ndarray | None:

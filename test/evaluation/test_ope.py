@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from tracker_ros.evaluation.baselines import BASELINES, create_baseline
+from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.metrics import score_sequence, score_tracker
 from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_ope
 from tracker_ros.evaluation.report import comparison, sequence_table, summary_table
@@ -54,16 +54,16 @@ def test_tracker_starts_on_the_first_box_and_is_never_helped():
 @pytest.mark.parametrize("name", BASELINES)
 def test_yardsticks_follow_an_easy_target(name):
     sequence = moving_square()
-    answer = run_ope(create_baseline(name), sequence)
+    answer = run_ope(OpenCvTracker(name), sequence)
     assert score_sequence("s", answer.boxes, sequence.boxes).mean_overlap > 0.6
     if name != "mil":  # seeded by the clock inside OpenCV
-        again = run_ope(create_baseline(name), sequence)
+        again = run_ope(OpenCvTracker(name), sequence)
         assert np.array_equal(answer.boxes, again.boxes), "the same frames give the same answer"
 
 
 def test_a_yardstick_that_is_lost_says_so_and_repeats_its_last_box():
     sequence = moving_square()
-    tracker = create_baseline("kcf")
+    tracker = OpenCvTracker("kcf")
     tracker.initialize(next(sequence.images()), tuple(sequence.boxes[0]))
     assert tracker.track(sequence.frames[0]).score == 1.0
     result = tracker.track(np.zeros((120, 160, 3), np.uint8))
@@ -74,11 +74,11 @@ def test_a_yardstick_that_is_lost_says_so_and_repeats_its_last_box():
 
 def test_yardsticks_refuse_bad_calls():
     with pytest.raises(ValueError, match="'boosting'.*csrt"):
-        create_baseline("boosting")
+        OpenCvTracker("boosting")
     with pytest.raises(RuntimeError, match="initialize"):
-        create_baseline("kcf").track(np.zeros((20, 20, 3), np.uint8))
+        OpenCvTracker("kcf").track(np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(ValueError, match="does not overlap"):
-        create_baseline("kcf").initialize(np.zeros((20, 20, 3), np.uint8), (90, 90, 5, 5))
+        OpenCvTracker("kcf").initialize(np.zeros((20, 20, 3), np.uint8), (90, 90, 5, 5))
 
 
 def test_cache_returns_what_was_put_for_the_same_frames_only(tmp_path):

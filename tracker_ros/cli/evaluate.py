@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -158,7 +157,7 @@ def _evaluate(
     bar: Any,
 ) -> tuple[TrackerScore, str]:
     """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
-    from tracker_ros.evaluation.baselines import BASELINES, create_baseline
+    from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
     from tracker_ros.evaluation.metrics import score_sequence, score_tracker
     from tracker_ros.evaluation.ope import run_ope
 
@@ -175,7 +174,7 @@ def _evaluate(
             bar.update(len(sequence))
         else:
             if tracker is None and is_baseline:
-                tracker = create_baseline(name)
+                tracker = OpenCvTracker(name)
             elif tracker is None:
                 tracker, note = _create_model(name, weights, args)
             assert tracker is not None
@@ -191,13 +190,13 @@ def _evaluate(
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:
     """Load one of the package's models, and say which weights it runs with."""
     from tracker_ros.registry import create_tracker, model_card
+    from tracker_ros.weight_files import sha256_of
 
     tracker = create_tracker(name, device=args.device, weights=weights, precision=args.precision)
     tracker.warm_up()
     if weights is not None:
-        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-        return tracker, f"weights `{Path(weights).name}`, sha256 {digest[:16]}…"
-    digest = str(getattr(model_card(name), "sha256", None) or "")
+        return tracker, f"weights `{Path(weights).name}`, sha256 {sha256_of(weights)[:16]}…"
+    digest = model_card(name).sha256
     return tracker, f"embedded weights, sha256 {digest[:16]}…" if digest else "embedded weights"
 
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from dataclasses import asdict
 
 from tracker_ros.cli.options import add_json_option, print_json
 
@@ -21,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Print every model card, as a table or as JSON."""
     from tracker_ros.registry import model_card, model_names
 
-    cards = {name: _as_data(model_card(name)) for name in model_names()}
+    cards = {name: asdict(model_card(name)) for name in model_names()}
     if args.json:
         print_json(cards)
         return 0
@@ -35,17 +34,3 @@ def run(args: argparse.Namespace) -> int:
         names = [name for name, card in cards.items() if card["licence"] == licence]
         print(f"  {', '.join(names)}:\n    {licence}")
     return 0
-
-
-def _as_data(card: Any) -> dict[str, Any]:
-    """A model card as plain data that JSON can hold."""
-    fields = asdict(card) if is_dataclass(card) and not isinstance(card, type) else vars(card)
-    return {name: _plain(value) for name, value in fields.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -18,10 +18,10 @@ import numpy as np
 from tracker_ros.boxes import Box, check_box
 from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
 
-BASELINES = ("csrt", "kcf", "mil")
-"""Names that `create_baseline` knows."""
-
 _CLASSES = {"csrt": "TrackerCSRT", "kcf": "TrackerKCF", "mil": "TrackerMIL"}
+
+BASELINES = tuple(_CLASSES)
+"""Names that `OpenCvTracker` knows."""
 
 
 class OpenCvTracker(Tracker):
@@ -72,11 +72,6 @@ class OpenCvTracker(Tracker):
 
     def warm_up(self) -> None:
         """Nothing to prepare."""
-
-
-def create_baseline(name: str) -> OpenCvTracker:
-    """Create a baseline by name, one of `BASELINES`."""
-    return OpenCvTracker(name)
 
 
 def _find_class(name: str) -> Any:

@@ -69,7 +69,7 @@ def describe_machine(device: str = "cpu") -> Machine:
         if version:
             versions.append(f"{label} {version}")
     return Machine(
-        processor=f"{_processor_name()}, {_usable_cores()} cores",
+        processor=f"{processor_name()}, {_usable_cores()} cores",
         accelerator=accelerator,
         software=", ".join(versions),
         date=datetime.date.today().isoformat(),
@@ -86,7 +86,7 @@ def _first_version(names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """Model name of the CPU as the kernel gives it, else the architecture."""
     info = Path("/proc/cpuinfo")
     if info.is_file():

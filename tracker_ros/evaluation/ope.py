@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker_ros.cache_folder import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.tracker import Tracker
 
@@ -81,8 +82,7 @@ class AnswerCache:
     @staticmethod
     def default() -> AnswerCache:
         """The cache in the user's cache folder."""
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return AnswerCache(Path(root) / "tracker_ros" / "evaluation")
+        return AnswerCache(cache_folder("evaluation"))
 
     def get(self, key: str, sequence: AnnotatedSequence) -> TrackedSequence | None:
         """The kept answer, or None."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_ros.evaluation.baselines import BASELINES
 from tracker_ros.evaluation.machine import Machine
 from tracker_ros.evaluation.metrics import (
     PRECISION_RADIUS,
@@ -104,7 +105,7 @@ def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
         return ""
     sentences = []
     for score in scores:
-        if score.tracker in ("csrt", "kcf", "mil"):
+        if score.tracker in BASELINES:
             continue
         gap = score.auc - reference.auc
         wins = sum(
@@ -205,7 +206,7 @@ def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for score in sorted(scores, key=lambda entry: -entry.auc):
-        own = score.tracker not in ("csrt", "kcf", "mil")
+        own = score.tracker not in BASELINES
         axes.plot(
             SUCCESS_THRESHOLDS,
             score.success_curve,
