@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracker_ros.boxes import Box
 from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.photometric import disguise
-from tracker_ros.synthetic.render import linear_pose, smooth_field, warp
+from tracker_ros.synthetic.render import linear_pose, mask_boxes, smooth_field, warp
 from tracker_ros.synthetic.textures import CUTOUT, procedural_bank, procedural_texture
 
 GROUND = 512
@@ -83,7 +84,7 @@ class SyntheticFrame:
     """
 
     image: np.ndarray
-    box: tuple[float, float, float, float]
+    box: Box
     mask: np.ndarray
     visibility: float
 
@@ -202,12 +203,12 @@ class SyntheticScene:
             place = spot * np.array([self.width, self.height]) * self.config.travel
             self._lay(image, occluder, time, place, hides=shown)
         image = self._camera_effects(image, time, index)
-        mask = (shown > 0.5).numpy()
-        full = (whole > 0.5).numpy()
-        visibility = float(mask.sum() / max(total, full.sum(), 1.0))
+        mask, full = (shown > 0.5).numpy(), whole > 0.5
+        x, y, w, h = mask_boxes(full[None])[0][0].tolist()
+        visibility = float(mask.sum() / max(total, float(full.sum()), 1.0))
         # In place: at this size a new array costs more than the arithmetic.
         pixels = image.clamp_(0, 1).mul_(255).round_().byte().permute(1, 2, 0).contiguous().numpy()
-        return SyntheticFrame(pixels, _box(full), mask, min(1.0, visibility))
+        return SyntheticFrame(pixels, (x, y, w, h), mask, min(1.0, visibility))
 
     def _parts(self, time: float) -> list[tuple[_Object, float]]:
         """The target's limbs and then its body, each with its turn in radians."""
@@ -291,15 +292,6 @@ def _limb(texture: Tensor) -> Tensor:
     limb[:, 3] *= narrow[None, :, None]
     limb[:, 3, :, : CUTOUT // 2] = 0
     return limb
-
-
-def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Tight box x, y, w, h of a mask; zeros where it is empty."""
-    rows, columns = np.where(mask.any(1))[0], np.where(mask.any(0))[0]
-    if not len(rows):
-        return (0.0, 0.0, 0.0, 0.0)
-    width, height = columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
-    return (float(columns[0]), float(rows[0]), float(width), float(height))
 
 
 def synthetic_video(
