@@ -9,25 +9,15 @@ from collections.abc import Iterable
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D
 
 from demo.recording import Counters, FrameRecord, Recording
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.boxes import cxcywh_to_xywh
-from tracker_ros.image_encodings import decode_image
+from tracker_ros.nodes.bounding_box import box_of
+from tracker_ros.nodes.images import rgb_from_image, stamp_nanoseconds
+from tracker_ros.nodes.qos import keep_last
 from tracker_ros.target_state import TargetState
-
-
-def _qos(depth: int, latched: bool = False) -> QoSProfile:
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
 
 
 class Recorder(Node):
@@ -49,14 +39,13 @@ class Recorder(Node):
         self._scores: dict[int, np.ndarray] = {}
         self.newest_index = -1
         self.state = TargetState.LOADING
-        self.heard_status = False
         self._subscriptions_kept = [
-            self.create_subscription(Image, "image", self._on_image, _qos(10)),
+            self.create_subscription(Image, "image", self._on_image, keep_last(10)),
             self.create_subscription(
-                TargetStatus, "target_status", self._on_status, _qos(100, latched=True)
+                TargetStatus, "target_status", self._on_status, keep_last(100, latched=True)
             ),
-            self.create_subscription(Detection2D, "target", self._on_target, _qos(100)),
-            self.create_subscription(Image, "debug/score", self._on_score, _qos(20)),
+            self.create_subscription(Detection2D, "target", self._on_target, keep_last(100)),
+            self.create_subscription(Image, "debug/score", self._on_score, keep_last(20)),
         ]
 
     @property
@@ -65,7 +54,7 @@ class Recorder(Node):
         indices = (
             self._records[stamp].index
             for status, _ in reversed(self._statuses)
-            if (stamp := _nanoseconds(status.header)) in self._records
+            if (stamp := stamp_nanoseconds(status.header)) in self._records
         )
         return next(indices, -1)
 
@@ -77,7 +66,7 @@ class Recorder(Node):
         for status, heard_s in self._statuses:
             state = TargetState(status.state)
             if state is not before:
-                result.changes.append((_nanoseconds(status.header), state))
+                result.changes.append((stamp_nanoseconds(status.header), state))
                 before = state
             counters = Counters(
                 status.frames_received,
@@ -95,7 +84,7 @@ class Recorder(Node):
 
     def _fill(self, status: TargetStatus, state: TargetState, heard_s: float) -> None:
         """Put what a status, and the messages with its stamp, say into the image's record."""
-        stamp = _nanoseconds(status.header)
+        stamp = stamp_nanoseconds(status.header)
         record = self._records.get(stamp)
         if record is None:
             return
@@ -107,43 +96,28 @@ class Recorder(Node):
         record.score_image = self._scores.get(stamp)
         found = self._boxes.get(stamp)
         if found is not None:
-            centre, box = found.bbox.center.position, found.bbox
-            corner = cxcywh_to_xywh(np.array([centre.x, centre.y, box.size_x, box.size_y]))
-            x, y, w, h = (float(value) for value in corner)
-            record.box = (x, y, w, h)
+            record.box = box_of(found.bbox)
 
     def _on_image(self, message: Image) -> None:
-        index = self._index_of.get(_fingerprint(_pixels(message)))
+        index = self._index_of.get(_fingerprint(rgb_from_image(message)))
         if index is None:
             self.get_logger().warning("an image is not part of the footage", once=True)
             return
-        stamp = _nanoseconds(message.header)
+        stamp = stamp_nanoseconds(message.header)
         self._records[stamp] = FrameRecord(index, stamp)
         self.newest_index = index
 
     def _on_status(self, message: TargetStatus) -> None:
         self._statuses.append((message, time.monotonic()))
         self.state = TargetState(message.state)
-        self.heard_status = True
 
     def _on_target(self, message: Detection2D) -> None:
-        self._boxes[_nanoseconds(message.header)] = message
+        self._boxes[stamp_nanoseconds(message.header)] = message
 
     def _on_score(self, message: Image) -> None:
-        self._scores[_nanoseconds(message.header)] = np.array(_pixels(message))
-
-
-def _pixels(message: Image) -> np.ndarray:
-    """An image message as (H, W, 3) uint8 RGB."""
-    return decode_image(
-        message.encoding, message.height, message.width, message.step, message.data
-    )
+        self._scores[stamp_nanoseconds(message.header)] = np.array(rgb_from_image(message))
 
 
 def _fingerprint(image: np.ndarray) -> tuple[int, ...]:
     """A number that tells images apart, with their shape."""
     return (*image.shape, zlib.crc32(np.ascontiguousarray(image)))
-
-
-def _nanoseconds(header: Header) -> int:
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec

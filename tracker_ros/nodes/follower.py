@@ -121,11 +121,6 @@ class Follower:
         """State of the target."""
         return self._machine.state
 
-    @property
-    def paused(self) -> bool:
-        """Whether tracking is paused."""
-        return self._paused
-
     def load(self, make: Callable[[], Tracker]) -> None:
         """Make the model and warm it up; ``loaded`` ends the state LOADING."""
         self._machine.loading()

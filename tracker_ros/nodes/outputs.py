@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from rclpy.lifecycle import Node as LifecycleNode
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tracker_interfaces.msg import TargetStatus
+from tracker_ros.nodes.bounding_box import bounding_box_of
 from tracker_ros.nodes.follower import FrameReport
 from tracker_ros.nodes.images import image_from_array, stamp_nanoseconds
 from tracker_ros.nodes.parameters import Value
+from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.rates import RateMeter
 from tracker_ros.overlay import colour_map_score, draw_target
 from tracker_ros.target_state import TargetState
@@ -57,13 +58,8 @@ class DebugSettings:
 def detection_of(
     header: Header, result: TrackResult, target_id: str, class_id: str, score: float
 ) -> Detection2D:
-    """Pack a tracked box; the message's box has its centre where ours has its corner."""
-    x, y, w, h = result.box
-    message = Detection2D(header=header, id=target_id)
-    message.bbox.center.position.x = float(x + w / 2)
-    message.bbox.center.position.y = float(y + h / 2)
-    message.bbox.size_x = float(w)
-    message.bbox.size_y = float(h)
+    """Pack a tracked box with its one hypothesis."""
+    message = Detection2D(header=header, id=target_id, bbox=bounding_box_of(result.box))
     hypothesis = ObjectHypothesisWithPose()
     hypothesis.hypothesis.class_id = class_id
     hypothesis.hypothesis.score = float(score)
@@ -98,15 +94,7 @@ class Outputs:
         self._last_debug = 0.0
         self.settings = settings
         self.rate = RateMeter()
-        reliable = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
-        )
-        latched = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=1,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
+        reliable, latched = keep_last(1), keep_last(1, latched=True)
         managed = node.create_lifecycle_publisher
         options = QoSOverridingOptions.with_default_policies
         self._target = managed(Detection2D, "target", reliable, qos_overriding_options=options())

@@ -56,8 +56,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     except NodeStartError as error:
         get_logger("tracker_ros").fatal(str(error))
         status = 1
-    except Exception:
-        # What was being done when the context was shut down under it fails; that is no fault.
+    except Exception:  # what was being done when the context was shut down fails; no fault
         if rclpy.ok():
             raise
     finally:

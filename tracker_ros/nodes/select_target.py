@@ -11,16 +11,16 @@ import argparse
 import sys
 import time
 
-import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.srv import SelectTarget
-from tracker_ros.boxes import xywh_to_cxcywh
+from tracker_ros.boxes import Box
+from tracker_ros.nodes.bounding_box import bounding_box_of
+from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.run import NodeStartError, end_quietly_on_interrupt
 from tracker_ros.nodes.selection import passes_by_itself
 
@@ -43,12 +43,7 @@ class SelectTargetNode(Node):
         self.newest: Image | None = None
         self._service = self.create_client(SelectTarget, "select_target")
         self._subscription = self.create_subscription(
-            Image,
-            "image",
-            self._on_image,
-            QoSProfile(
-                history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-            ),
+            Image, "image", self._on_image, keep_last(1, reliable=False)
         )
 
     def wait_for_image(self) -> Image:
@@ -66,9 +61,7 @@ class SelectTargetNode(Node):
             )
         return self.newest
 
-    def select(
-        self, image: Image, box: tuple[float, float, float, float], label: str
-    ) -> SelectTarget.Response:
+    def select(self, image: Image, box: Box, label: str) -> SelectTarget.Response:
         """Call the service for a box drawn on ``image``.
 
         While the tracker is still starting, the request is repeated.
@@ -84,12 +77,7 @@ class SelectTargetNode(Node):
         name = self._service.srv_name
         while not self._service.service_is_ready():
             self._spin(f"service {name} is not there: start the tracker, or give its namespace")
-        request = SelectTarget.Request(header=image.header, label=label)
-        centre_x, centre_y, width, height = xywh_to_cxcywh(np.array(box))
-        request.bbox.center.position.x = float(centre_x)
-        request.bbox.center.position.y = float(centre_y)
-        request.bbox.size_x = float(width)
-        request.bbox.size_y = float(height)
+        request = SelectTarget.Request(header=image.header, bbox=bounding_box_of(box), label=label)
         future = self._service.call_async(request)
         while not future.done():
             self._spin(f"service {name} did not answer within {self._patience_s:g} s")
@@ -98,9 +86,7 @@ class SelectTargetNode(Node):
             raise NodeStartError(f"service {name} failed: {future.exception()}")
         return response
 
-    def select_when_ready(
-        self, box: tuple[float, float, float, float], label: str
-    ) -> SelectTarget.Response:
+    def select_when_ready(self, box: Box, label: str) -> SelectTarget.Response:
         """Call the service for a box on the newest image, again while the tracker starts."""
         while True:
             response = self.select(self.wait_for_image(), box, label)

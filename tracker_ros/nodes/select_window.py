@@ -12,6 +12,7 @@ import numpy as np
 import rclpy
 from sensor_msgs.msg import Image
 
+from tracker_ros.boxes import Box
 from tracker_ros.nodes.images import rgb_from_image
 from tracker_ros.nodes.run import NodeStartError
 
@@ -31,7 +32,7 @@ class BoxDrag:
     def __init__(self) -> None:
         self._corner: tuple[int, int] | None = None
         self._end = (0, 0)
-        self._done: tuple[float, float, float, float] | None = None
+        self._done: Box | None = None
 
     @property
     def dragging(self) -> bool:
@@ -39,7 +40,7 @@ class BoxDrag:
         return self._corner is not None
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """The box between the corner and the pointer, ``(x, y, w, h)`` in pixels."""
         x0, y0 = self._corner or self._end
         x1, y1 = self._end
@@ -57,7 +58,7 @@ class BoxDrag:
             self._corner = None
             self._done = box if box[2] >= _LEAST and box[3] >= _LEAST else None
 
-    def take(self) -> tuple[float, float, float, float] | None:
+    def take(self) -> Box | None:
         """The box that has just been finished, once; None without one."""
         done, self._done = self._done, None
         return done

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D
 
+from tracker_ros.boxes import Box, visible_extent, xywh_to_cxcywh
 from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
+from tracker_ros.nodes.bounding_box import box_of
 from tracker_ros.nodes.images import stamp_nanoseconds
 
 __all__ = [
@@ -32,8 +35,6 @@ __all__ = [
     "passes_by_itself",
     "selection_from",
 ]
-
-Box = tuple[float, float, float, float]
 
 SMALLEST_SIDE = 4.0
 """Least width and height of a box and of its part inside the image, pixels."""
@@ -115,7 +116,7 @@ def check_bounding_box(bbox: BoundingBox2D) -> Box:
         raise SelectionRefused(
             f"{text} is too small: give at least {SMALLEST_SIDE:g} x {SMALLEST_SIDE:g} pixels"
         )
-    return (cx - width / 2, cy - height / 2, width, height)
+    return box_of(bbox)
 
 
 def box_on_image(box: Box, width: int, height: int) -> Box:
@@ -132,15 +133,14 @@ def box_on_image(box: Box, width: int, height: int) -> Box:
     Raises:
         SelectionRefused: It is larger than the image, or too little of it is inside.
     """
-    x, y, w, h = box
-    text = f"box with centre ({x + w / 2:g}, {y + h / 2:g}) and size {w:g} x {h:g}"
+    cx, cy, w, h = xywh_to_cxcywh(np.array(box))
+    text = f"box with centre ({cx:g}, {cy:g}) and size {w:g} x {h:g}"
     if w > width + 1 or h > height + 1:
         raise SelectionRefused(
             f"{text} is larger than the image ({width} x {height}): give the box around the "
             "target, in pixels of the image as published"
         )
-    inside_w = min(x + w, width) - max(x, 0.0)
-    inside_h = min(y + h, height) - max(y, 0.0)
+    inside_w, inside_h = visible_extent(box, height, width)
     if inside_w <= 0 or inside_h <= 0:
         raise SelectionRefused(
             f"{text} does not overlap the image ({width} x {height}): bbox.center is the box's "

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 import rclpy.lifecycle
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
@@ -27,6 +26,7 @@ from tracker_ros.nodes.images import stamp_nanoseconds
 from tracker_ros.nodes.input_watch import InputWatch
 from tracker_ros.nodes.outputs import DebugSettings
 from tracker_ros.nodes.parameters import ParameterTable, Value
+from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.run import run_node
 from tracker_ros.nodes.selection import INACTIVE, LOADING
 from tracker_ros.nodes.services import TargetServices
@@ -194,12 +194,7 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _subscribe(self) -> None:
         """Subscribe to images and selections."""
-        camera = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-        )
-        reliable = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE
-        )
+        camera = keep_last(1, reliable=False)
         self._subscriptions_made = [
             self.create_subscription(
                 Image,
@@ -212,7 +207,7 @@ class TrackNode(rclpy.lifecycle.Node):
                 Detection2D,
                 "selection",
                 self._services_of_target.on_selection,
-                reliable,
+                keep_last(1),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
         ]

@@ -17,7 +17,6 @@ import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
@@ -26,6 +25,7 @@ from std_msgs.msg import Header
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.nodes.images import image_from_array
 from tracker_ros.nodes.parameters import Change, ParameterSpec, ParameterTable
+from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.run import NodeStartError, run_node
 from tracker_ros.video import VideoSource, open_video
 
@@ -109,15 +109,7 @@ class VideoNode(Node):
         self._published = 0
         self._held_count = 0
         self._start: Time | None = None
-        reliable = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE
-        )
-        latched = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=1,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
+        reliable, latched = keep_last(5), keep_last(1, latched=True)
         self._image = self.create_publisher(
             Image,
             "image",
