@@ -17,18 +17,17 @@ from __future__ import annotations
 
 import glob
 import itertools
-import logging
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 
-from tracker_ros.boxes import Box
+from tracker_ros.video_bag import BagImages
+from tracker_ros.video_source import DEFAULT_FPS, VideoSource
+from tracker_ros.video_streams import Webcam, open_video_file
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -39,64 +38,8 @@ __all__ = [
     "synthetic_seed",
 ]
 
-_LOG = logging.getLogger(__name__)
-
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 """File endings that count as images in a folder."""
-
-_DEFAULT_FPS = 30.0
-
-
-class VideoSource(ABC):
-    """Frames in order, with what is known of them beforehand.
-
-    Iterate to get RGB ``uint8`` arrays of shape (H, W, 3). Every source but a webcam starts
-    again with each new iteration. ``len()`` gives the number of frames and raises TypeError
-    where it is not known; ``frame_count`` is the same as an attribute, None where not known.
-
-    Attributes:
-        name: The source as given.
-        fps: Frames per second at which it was made, or should be shown.
-        size: Width and height in pixels.
-        frame_count: Number of frames, or None.
-        first_box: The target's box x, y, w, h in the first frame, where the source knows it.
-    """
-
-    name: str
-    fps: float
-    size: tuple[int, int]
-    frame_count: int | None = None
-    first_box: Box | None = None
-
-    @abstractmethod
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the frames, (H, W, 3) uint8 RGB."""
-
-    def frames_from(self, start: int) -> Iterator[np.ndarray]:
-        """Yield the frames from number ``start`` on, skipping the earlier ones cheaply."""
-        return itertools.islice(iter(self), start, None)
-
-    def __len__(self) -> int:
-        if self.frame_count is None:
-            raise TypeError(f"the number of frames of {self.name} is not known beforehand")
-        return self.frame_count
-
-    def __bool__(self) -> bool:
-        return True
-
-    def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
-        """Free what the source holds; it gives no frames afterwards."""
-
-    def __enter__(self) -> VideoSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_video(
@@ -136,11 +79,9 @@ def open_video(
     if text == "synthetic" or text.startswith("synthetic:"):
         opened = _SyntheticScene(text, fps, size, None if count is None else start + count)
     elif text.startswith("bag:"):
-        from tracker_ros.video_bag import BagImages
-
         opened = BagImages(text, fps)
     elif text.isdigit():
-        opened = _Webcam(text, fps, size)
+        opened = Webcam(text, fps, size)
     elif glob.has_magic(text) and not Path(text).exists():
         opened = _ImageFiles(text, [Path(found) for found in glob.glob(text)], fps)
     elif not Path(text).exists():
@@ -151,7 +92,7 @@ def open_video(
     elif Path(text).is_dir():
         opened = _ImageFiles(text, list(Path(text).iterdir()), fps)
     else:
-        opened = _open_file(text, fps)
+        opened = open_video_file(text, fps)
     return _Stretch(opened, start, count) if start or count is not None else opened
 
 
@@ -211,103 +152,13 @@ class _ImageFiles(VideoSource):
             )
         self.name = name
         self.files = sorted(images, key=lambda file: natural_key(file.name))
-        self.fps = fps or _DEFAULT_FPS
+        self.fps = fps or DEFAULT_FPS
         height, width = read_image(self.files[0]).shape[:2]
         self.size = (width, height)
         self.frame_count = len(self.files)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (read_image(file) for file in self.files)
-
-
-class _PyAvFile(VideoSource):
-    """A video file decoded by PyAV, turned upright when its metadata says so."""
-
-    def __init__(self, name: str, fps: float | None) -> None:
-        import av
-
-        self.name = name
-        self._av = av
-        try:
-            with av.open(name) as container:
-                if not container.streams.video:
-                    raise ValueError(f"{name!r} has no video stream; give a file with pictures")
-                stream = container.streams.video[0]
-                rate = stream.average_rate or stream.guessed_rate
-                self.fps = float(fps or rate or _DEFAULT_FPS)
-                self.frame_count = stream.frames or None
-                first = next(container.decode(stream), None)
-        except av.error.FFmpegError as error:
-            raise ValueError(
-                f"{name!r} is not a video that FFmpeg can read ({error}); convert it, "
-                "e.g. to H.264 in MP4"
-            ) from error
-        if first is None:
-            raise ValueError(f"{name!r} holds no frames; is the file complete?")
-        height, width = _upright(first).shape[:2]
-        self.size = (width, height)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.frames_from(0)
-
-    def frames_from(self, start: int) -> Iterator[np.ndarray]:
-        with self._av.open(self.name) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for frame in itertools.islice(container.decode(stream), start, None):
-                yield _upright(frame)
-
-
-class _OpenCvFile(VideoSource):
-    """A video file decoded by OpenCV, for machines without PyAV."""
-
-    def __init__(self, name: str, fps: float | None) -> None:
-        self.name = name
-        capture = cv2.VideoCapture(name)
-        try:
-            ok, frame = capture.read()
-            if not ok:
-                raise ValueError(
-                    f"{name!r} is not a video that OpenCV can read; install PyAV (pip install av) "
-                    "or convert it, e.g. to H.264 in MP4"
-                )
-            self.fps = float(fps or capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS)
-            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        finally:
-            capture.release()
-        self.frame_count = frames if frames > 0 else None
-        self.size = (frame.shape[1], frame.shape[0])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        yield from _read_capture(cv2.VideoCapture(self.name), release=True)
-
-
-class _Webcam(VideoSource):
-    """A camera of this machine. There is one of it: iterating again goes on, not back."""
-
-    def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
-        self.name = f"webcam {name}"
-        self._capture = cv2.VideoCapture(int(name))
-        if size is not None:
-            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-        if fps is not None:
-            self._capture.set(cv2.CAP_PROP_FPS, fps)
-        ok, frame = self._capture.read()
-        if not ok:
-            self._capture.release()
-            raise FileNotFoundError(
-                f"webcam {name} gives no picture; see which exist with ls /dev/video*, "
-                "and whether another program holds it"
-            )
-        self.size = (frame.shape[1], frame.shape[0])
-        self.fps = float(fps or self._capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_FPS)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return _read_capture(self._capture, release=False)
-
-    def close(self) -> None:
-        self._capture.release()
 
 
 class _SyntheticScene(VideoSource):
@@ -318,7 +169,7 @@ class _SyntheticScene(VideoSource):
     ) -> None:
         self.name = name
         self.seed = synthetic_seed(name)
-        self.fps = fps or _DEFAULT_FPS
+        self.fps = fps or DEFAULT_FPS
         self.size = size or (640, 480)
         self.frame_count = frames or 300
         self.first_box = next(self._scenes()).box
@@ -365,32 +216,3 @@ def read_image(path: Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _open_file(name: str, fps: float | None) -> VideoSource:
-    """Open a video file by PyAV, or by OpenCV where PyAV is missing."""
-    try:
-        return _PyAvFile(name, fps)
-    except ImportError as error:
-        _LOG.warning("PyAV is missing (%s): decoding %s through OpenCV", error, name)
-        return _OpenCvFile(name, fps)
-
-
-def _upright(frame: Any) -> np.ndarray:
-    """A decoded frame as RGB, turned by the quarter turns its metadata asks for."""
-    image = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-def _read_capture(capture: Any, *, release: bool) -> Iterator[np.ndarray]:
-    """Frames of an OpenCV capture as RGB until it has no more."""
-    try:
-        while True:
-            ok, frame = capture.read()
-            if not ok:
-                return
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        if release:
-            capture.release()

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from tracker_ros.image_encodings import decode_image
-from tracker_ros.video import VideoSource
+from tracker_ros.video_source import DEFAULT_FPS, VideoSource
 
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
@@ -62,7 +62,7 @@ class BagImages(VideoSource):
         if not stamps:
             raise ValueError(f"topic {topic!r} of {path} has no messages")
         seconds = (stamps[-1] - stamps[0]) / 1e9
-        self.fps = fps or ((len(stamps) - 1) / seconds if seconds > 0 else 30.0)
+        self.fps = fps or ((len(stamps) - 1) / seconds if seconds > 0 else DEFAULT_FPS)
         height, width = next(iter(self)).shape[:2]
         self.size = (width, height)
 
