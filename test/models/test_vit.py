@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from tracker_ros.models.candidate_elimination import ranking_rows
+from tracker_ros.models.candidate_elimination import ranking_rows, row_attention
 from tracker_ros.models.vit import Attention, Block, DropPath, PatchEmbed
 
 
@@ -30,7 +30,7 @@ def test_attention_is_softmax_of_scaled_products() -> None:
     weights = (query @ key.transpose(-2, -1) / 2.0).softmax(dim=-1)
     wanted = attention.proj((weights @ value).transpose(1, 2).flatten(2))
     torch.testing.assert_close(attention(tokens), wanted)
-    torch.testing.assert_close(attention.row_attention(query[:, :, 1:3], key), weights[:, :, 1:3])
+    torch.testing.assert_close(row_attention(query[:, :, 1:3], key), weights[:, :, 1:3])
 
 
 def test_block_can_return_only_its_last_tokens() -> None:

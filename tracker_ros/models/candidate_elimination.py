@@ -127,11 +127,25 @@ def ranking_rows(
     return RankingRows(index.to(device), weight.float().to(device))
 
 
-def rank_search_tokens(row_attention: Tensor, row_weight: Tensor, num_template: int) -> Tensor:
+def row_attention(query: Tensor, key: Tensor) -> Tensor:
+    """Attention weights of a few rows.
+
+    Args:
+        query: (B, heads, m, head_dim) of those rows.
+        key: (B, heads, N, head_dim) of all tokens.
+
+    Returns:
+        (B, heads, m, N), summing to 1 along the last axis.
+    """
+    scaled = query * query.shape[-1] ** -0.5
+    return (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
+
+
+def rank_search_tokens(attention: Tensor, row_weight: Tensor, num_template: int) -> Tensor:
     """How much attention each search token receives from the ranking template tokens.
 
     Args:
-        row_attention: (B, heads, m, N) attention weights of the m ranking rows over all N tokens,
+        attention: (B, heads, m, N) attention weights of the m ranking rows over all N tokens,
             template tokens first.
         row_weight: (B, m) weights that sum to 1.
         num_template: Number of template tokens.
@@ -139,7 +153,7 @@ def rank_search_tokens(row_attention: Tensor, row_weight: Tensor, num_template: 
     Returns:
         (B, N - num_template): weighted mean over rows, then mean over heads.
     """
-    received = row_attention[..., num_template:]
+    received = attention[..., num_template:]
     return (received * row_weight[:, None, :, None].to(received.dtype)).sum(dim=2).mean(dim=1)
 
 

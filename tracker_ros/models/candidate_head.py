@@ -5,6 +5,8 @@ The official head runs dense convolutions over a map in which every removed toke
 first convolution, by far the largest, is done here as one matrix product over the tokens that are
 left, for all three branches and nine taps at once, followed by a sum of each product into the cell
 it belongs to. The numbers are the same; two thirds of that convolution's work was with zeros.
+
+Paper and official code of the head: see `center_head.py`. The rearrangement is this package's own.
 """
 
 from __future__ import annotations

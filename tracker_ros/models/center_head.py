@@ -41,6 +41,26 @@ def _at_least_single(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def boxes_at_cells(size: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
+    """Read one box per sample.
+
+    Args:
+        size: (B, 2, n, n) width and height as fractions of the search crop.
+        offset: (B, 2, n, n) x and y of the centre within its cell, in cells.
+        cell: (B,) int64 flat index, row * n + column.
+
+    Returns:
+        (B, 4) cxcywh as fractions of the search crop. No half cell is added: cell (r, c) with
+        offset 0 has its centre at (c / n, r / n).
+    """
+    n = size.shape[-1]
+    place = cell[:, None, None].expand(-1, 2, 1)
+    extent = size.flatten(2).gather(2, place).squeeze(-1)
+    within = offset.flatten(2).gather(2, place).squeeze(-1)
+    corner = torch.stack([cell % n, torch.div(cell, n, rounding_mode="floor")], dim=1)
+    return torch.cat([(corner.to(within.dtype) + within) / n, extent.to(within.dtype)], dim=1)
+
+
 def decode_box(score: Tensor, maps: HeadMaps) -> Tensor:
     """Read the box at the maximum of `score`.
 
@@ -49,16 +69,9 @@ def decode_box(score: Tensor, maps: HeadMaps) -> Tensor:
         maps: The head's maps; size and offset are read where `score` peaks.
 
     Returns:
-        (B, 4) cxcywh as fractions of the search crop. No half cell is added: cell (r, c) with
-        offset 0 has its centre at (c / n, r / n).
+        (B, 4) cxcywh as fractions of the search crop, see `boxes_at_cells`.
     """
-    batch, _, n, _ = score.shape
-    best = score.flatten(1).argmax(dim=1)
-    place = best.view(batch, 1, 1).expand(-1, 2, 1)
-    size = maps.size.flatten(2).gather(2, place).squeeze(-1)
-    offset = maps.offset.flatten(2).gather(2, place).squeeze(-1)
-    cell = torch.stack([best % n, torch.div(best, n, rounding_mode="floor")], dim=1)
-    return torch.cat([(cell.to(offset.dtype) + offset) / n, size.to(offset.dtype)], dim=1)
+    return boxes_at_cells(maps.size, maps.offset, score.flatten(1).argmax(dim=1))
 
 
 def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:

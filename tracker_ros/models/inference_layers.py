@@ -6,7 +6,7 @@ With weights reordered once into oneDNN's own blocked layout the same products r
 precision and, on processors the BLAS does not favour, at twice the speed (measured in
 `docs/models.md`); an activation is fused into the product. The operators are those that
 `torch.compile` emits for CPUs. Where this build of torch lacks them, and on GPUs, the plain ones
-are used.
+are used. Written for this package; the official code has no counterpart.
 """
 
 from __future__ import annotations

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shapes of the OSTrack family, without torch, so that listing models stays cheap."""
+"""Shapes of the OSTrack family, without torch, so that listing models stays cheap.
+
+Paper: Ye et al., ECCV 2022 (https://arxiv.org/abs/2203.11991). The values of the ViT-B members are
+those of `experiments/ostrack/*.yaml` in the official code (https://github.com/botaoye/OSTrack,
+MIT); `ostrack_tiny` is this package's own.
+"""
 
 from __future__ import annotations
 

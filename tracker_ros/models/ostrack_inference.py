@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """OSTrack as a tracker runs it: the numbers of `ostrack.py`, nothing computed twice or unread.
 
+Paper and official code: see `ostrack.py`. Written for this package; what differs from the official
+forward pass is the order of the work, not its result:
+
 - The template is embedded once, not per frame.
 - Attention is fused; an elimination layer computes the attention rows that rank and no others.
 - Elimination ranks first, so tokens that are about to go get no query, projection or MLP.
@@ -26,7 +29,7 @@ from tracker_ros.models.candidate_elimination import (
     rank_search_tokens,
     ranking_rows,
     restore_raster,
-    template_token_mask,
+    row_attention,
 )
 from tracker_ros.models.candidate_head import CandidateHead
 from tracker_ros.models.center_head import HeadMaps
@@ -104,9 +107,7 @@ class InferenceBlock:
         normed = self.norm1(tokens)
         key, value = self._split(self.to_kv(normed), 2)
         (row_query,) = self._split(self.to_q(normed.index_select(1, rows.position[0])), 1)
-        scaled = row_query * key.shape[-1] ** -0.5
-        attention = (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
-        rank = rank_search_tokens(attention, rows.weight, num_template)
+        rank = rank_search_tokens(row_attention(row_query, key), rows.weight, num_template)
         kept = eliminate(rank, keep_count(rank.shape[1], keep_rate)).kept
         template = torch.arange(num_template, device=tokens.device)
         left = torch.cat([template, kept[0] + num_template])
@@ -132,9 +133,9 @@ class OSTrackInference:
         network = network.eval().to(device)
         backbone = network.backbone
         last = self.config.depth - 1
-        self.patch_embed = for_inference(backbone.patch_embed, packed=self.packed)
-        self.template_positions = backbone.template_positions
-        self.search_positions = backbone.pos_embed_x.detach()
+        backbone.patch_embed = for_inference(backbone.patch_embed, packed=self.packed)
+        self.embed_template, self.embed_search = backbone.embed_template, backbone.embed_search
+        self.template_mask = network.template_mask
         self.blocks = []
         for layer, block in enumerate(backbone.blocks):
             split = layer == last or layer in self.config.ce_layers
@@ -165,25 +166,19 @@ class OSTrackInference:
             template: (1, 3, T, T) normalised RGB.
             box_xywh: (1, 4) target box as fractions of the template crop.
         """
-        embedded = self.patch_embed(template.to(self.device)).flatten(2).transpose(1, 2)
-        tokens = embedded + self.template_positions(box_xywh.to(self.device))
+        tokens = self.embed_template(template.to(self.device), box_xywh.to(self.device))
         rows = None
         if self.config.ce_layers:
-            mask = template_token_mask(
-                self.config.ce_template_range,
-                box_xywh,
-                self.config.template_size,
-                self.config.stride,
-            )
+            mask = self.template_mask(box_xywh)
             rows = ranking_rows(mask, 1, tokens.shape[1], self.device)
         return EncodedTemplate(tokens, rows)
 
     @torch.inference_mode()
     def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
         """Maps of one search region (1, 3, S, S), normalised RGB."""
-        embedded = self.patch_embed(search.to(self.device)).flatten(2).transpose(1, 2)
         num_template = template.tokens.shape[1]
-        tokens = torch.cat([template.tokens, embedded + self.search_positions], dim=1)
+        embedded = self.embed_search(search.to(self.device))
+        tokens = torch.cat([template.tokens, embedded], dim=1)
         position: Tensor | None = None
         last = self.config.depth - 1
         for layer, block in enumerate(self.blocks):

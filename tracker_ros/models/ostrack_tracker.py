@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds OSTrack trackers from weights files."""
+"""Builds OSTrack trackers from weights files; for paper and official code see `ostrack.py`."""
 
 from __future__ import annotations
 

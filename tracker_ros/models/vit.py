@@ -23,6 +23,7 @@ from tracker_ros.models.candidate_elimination import (
     gather_tokens,
     keep_count,
     rank_search_tokens,
+    row_attention,
 )
 
 
@@ -73,11 +74,6 @@ class Attention(nn.Module):
         """Weighted values of (B, heads, n, head_dim) queries, projected: (B, n, C)."""
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))
-
-    def row_attention(self, query: Tensor, key: Tensor) -> Tensor:
-        """Attention weights (B, heads, m, N) of a few queries (B, heads, m, head_dim)."""
-        scaled = query * self.head_dim**-0.5
-        return (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
 
 
 class Mlp(nn.Module):
@@ -166,9 +162,8 @@ class Block(nn.Module):
         normed = self.norm1(tokens)
         key, value = self.attn.keys_values(normed)
         with torch.no_grad():
-            attention = self.attn.row_attention(
-                self.attn.queries(gather_tokens(normed, rows.position)), key
-            )
+            ranking = self.attn.queries(gather_tokens(normed, rows.position))
+            attention = row_attention(ranking, key)
             rank = rank_search_tokens(attention, rows.weight, num_template)
             keep = keep_count(rank.shape[1], keep_rate)
             elimination = eliminate(rank, keep)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tracker_ros.boxes import xywh_to_cxcywh
+
 
 def gaussian_radius(extent_wh: Tensor, min_overlap: float = 0.7) -> Tensor:
     """Radius within which a shifted box still overlaps the target's by `min_overlap`.
@@ -51,7 +53,7 @@ def center_heatmap(boxes_xywh: Tensor, grid: int) -> Tensor:
         Where that cell lies outside the map no cell is 1.
     """
     extent = boxes_xywh[:, 2:] * grid
-    centre = ((boxes_xywh[:, :2] + boxes_xywh[:, 2:] * 0.5) * grid).round()
+    centre = (xywh_to_cxcywh(boxes_xywh)[:, :2] * grid).round()
     radius = gaussian_radius(extent).trunc().clamp(min=0)
     sigma = ((2.0 * radius + 1.0) / 6.0)[:, None, None]
     cells = torch.arange(grid, device=boxes_xywh.device, dtype=boxes_xywh.dtype)

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.boxes import cxcywh_to_xyxy, xywh_to_xyxy
+from tracker_ros.boxes import cxcywh_to_xyxy, xywh_to_cxcywh, xywh_to_xyxy
+from tracker_ros.models.center_head import boxes_at_cells
 from tracker_ros.training.heatmap import center_heatmap
 from tracker_ros.training.losses import TrackingLoss, focal_loss, giou_loss
 
@@ -30,11 +31,8 @@ def boxes_at(prediction: dict[str, Tensor], cell: Tensor) -> Tensor:
     Returns:
         (B, 4) cxcywh as fractions of the search crop.
     """
-    n = prediction["size_map"].shape[-1]
-    place = (cell[:, 1] * n + cell[:, 0])[:, None, None].expand(-1, 2, 1)
-    size = prediction["size_map"].float().flatten(2).gather(2, place)[..., 0]
-    offset = prediction["offset_map"].float().flatten(2).gather(2, place)[..., 0]
-    return torch.cat([(cell + offset) / n, size], 1)
+    size, offset = (prediction[name].float() for name in ("size_map", "offset_map"))
+    return boxes_at_cells(size, offset, cell[:, 1] * size.shape[-1] + cell[:, 0])
 
 
 def pair_losses(
@@ -62,7 +60,7 @@ def pair_losses(
     rows = torch.where(present)[0]
     maps = {name: prediction[name][rows] for name in ("size_map", "offset_map")}
     target = xywh_to_xyxy(boxes[rows]).clamp(0, 1)
-    centre = (boxes[rows, :2] + boxes[rows, 2:] / 2) * n
+    centre = xywh_to_cxcywh(boxes[rows])[:, :2] * n
     cell = centre.round().long().clamp(0, n - 1)
     step = torch.randint(-1, 2, cell.shape, device=cell.device)
     near = (cell + step).clamp(0, n - 1)
