@@ -1,47 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ROS tests share: a probe in the graph, a camera with a known scene, and real nodes.
-
-Nothing sleeps for a while and hopes: the probe spins until what is awaited has come.
-"""
+"""What the ROS tests share: a probe in the graph and real nodes, as processes and in this one."""
 
 from __future__ import annotations
 
-import array
 import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import rclpy
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
-from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import Detection2D
 
-from tracker_interfaces.msg import TargetStatus
-from tracker_interfaces.srv import SelectTarget
-from tracker_ros.boxes import iou
-
-PATIENCE_S = 20.0
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from graph_probe import PATIENCE_S, Probe, Scene, image_message  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,249 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("ros")
-
-
-class Scene:
-    """A textured disc that moves over a textured ground; the same at every run."""
-
-    def __init__(self, width: int = 320, height: int = 240) -> None:
-        rng = np.random.default_rng(5)
-        self.width, self.height = width, height
-        coarse = rng.integers(40, 200, (9, 12, 3)).astype(np.uint8)
-        ground = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        noise = rng.integers(0, 24, (height, width, 3)).astype(np.uint8)
-        self._ground = cv2.add(ground, noise)
-        side = round(width * 0.15)
-        face = np.full((48, 48, 3), (235, 40, 50), np.uint8)
-        cv2.rectangle(face, (8, 8), (22, 22), (250, 240, 40), -1)
-        cv2.circle(face, (34, 32), 9, (30, 60, 220), -1)
-        cv2.line(face, (2, 44), (44, 2), (255, 255, 255), 3)
-        self._face = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-        self._disc = np.zeros((side, side), np.uint8)
-        cv2.circle(self._disc, (side // 2, side // 2), side // 2, 255, -1)
-        self.side = side
-
-    def box(self, place: float) -> tuple[float, float, float, float]:
-        """``(x, y, w, h)`` of the disc, whole pixels; ``place`` counts frames."""
-        x = self.width * (0.42 + 0.36 * np.sin(place * 0.025))
-        y = self.height * (0.40 + 0.15 * np.sin(place * 0.017))
-        return float(int(x)), float(int(y)), float(self.side), float(self.side)
-
-    def image(self, place: float, visible: bool = True) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        picture = self._ground.copy()
-        if visible:
-            x, y, _, _ = (int(v) for v in self.box(place))
-            part = picture[y : y + self.side, x : x + self.side]
-            part[self._disc > 0] = self._face[self._disc > 0]
-        return picture
-
-
-def image_message(pixels: np.ndarray, header: Header, encoding: str = "rgb8") -> Image:
-    """A message with these bytes, rows without padding."""
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(pixels).tobytes())
-    height, width = pixels.shape[:2]
-    return Image(
-        header=header,
-        height=height,
-        width=width,
-        step=len(data) // height,
-        encoding=encoding,
-        data=data,
-    )
-
-
-class Probe:
-    """A node in the graph that talks to one tracker and remembers what it hears.
-
-    Args:
-        namespace: The tracker's namespace.
-    """
-
-    def __init__(self, namespace: str = "") -> None:
-        self.namespace = namespace
-        self.node = rclpy.create_node("probe", namespace=namespace)
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self.scene = Scene()
-        self.place = 0
-        self.targets: list[Detection2D] = []
-        self.statuses: list[TargetStatus] = []
-        self.diagnostics: list[DiagnosticArray] = []
-        self.logs: list[Log] = []
-        self.camera = self.node.create_publisher(Image, "image", 5)
-        self.boxes = self.node.create_publisher(Detection2D, "selection", 1)
-        latched = QoSProfile(
-            depth=200,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
-        self.listen(Detection2D, "target", self.targets, 200)
-        self.listen(TargetStatus, "target_status", self.statuses, latched)
-        self.listen(DiagnosticArray, "/diagnostics", self.diagnostics, 20)
-        self.listen(Log, "/rosout", self.logs, latched)
-        self.selector = self.node.create_client(SelectTarget, "select_target")
-        self.clearer = self.node.create_client(Trigger, "clear_target")
-        self.enabler = self.node.create_client(SetBool, "enable")
-        self.setter = self.node.create_client(SetParameters, "track/set_parameters")
-        self.changer = self.node.create_client(ChangeState, "track/change_state")
-
-    def listen(self, kind: type, topic: str, into: list, qos: Any = 10) -> Any:
-        """Append what comes on a topic to a list."""
-        return self.node.create_subscription(kind, topic, into.append, qos)
-
-    def close(self) -> None:
-        """Leave the graph."""
-        self.executor.remove_node(self.node)
-        self.node.destroy_node()
-        self.executor.shutdown()
-
-    def until(
-        self, met: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S, fail: bool = True
-    ) -> Any:
-        """Spin until ``met`` returns something true, and return that."""
-        deadline = time.monotonic() + timeout_s
-        while not (found := met()):
-            if time.monotonic() > deadline:
-                if fail:
-                    logs = "\n".join(f"  {log.msg}" for log in self.logs[-15:])
-                    pytest.fail(f"{what} did not happen within {timeout_s} s; last logs:\n{logs}")
-                return None
-            self.executor.spin_once(timeout_sec=0.02)
-        return found
-
-    def call(self, client: Any, request: Any) -> Any:
-        """Call a service and return its response."""
-        self.until(client.service_is_ready, f"service {client.srv_name}")
-        future = client.call_async(request)
-        self.until(future.done, f"an answer of {client.srv_name}")
-        return future.result()
-
-    def change(self, transition: int) -> bool:
-        """Ask for a lifecycle transition; whether it succeeded."""
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self.call(self.changer, request).success)
-
-    def set(self, **values: Any) -> list[tuple[bool, str]]:
-        """Set parameters one by one: success and reason of each."""
-        kinds = {
-            bool: (ParameterType.PARAMETER_BOOL, "bool_value"),
-            int: (ParameterType.PARAMETER_INTEGER, "integer_value"),
-            float: (ParameterType.PARAMETER_DOUBLE, "double_value"),
-            str: (ParameterType.PARAMETER_STRING, "string_value"),
-        }
-        request = SetParameters.Request()
-        for name, value in values.items():
-            kind, field = kinds[type(value)]
-            request.parameters.append(
-                Parameter(name=name, value=ParameterValue(type=kind, **{field: value}))
-            )
-        return [(r.successful, r.reason) for r in self.call(self.setter, request).results]
-
-    def clear(self) -> Trigger.Response:
-        """Clear the target."""
-        return self.call(self.clearer, Trigger.Request())
-
-    def enable(self, enabled: bool) -> SetBool.Response:
-        """Pause or go on."""
-        return self.call(self.enabler, SetBool.Request(data=enabled))
-
-    def select(
-        self,
-        box: tuple[float, float, float, float],
-        header: Header | None = None,
-        label: str = "",
-        theta: float = 0.0,
-    ) -> SelectTarget.Response:
-        """Select ``(x, y, w, h)``; the header is the newest frame's unless given."""
-        x, y, w, h = box
-        request = SelectTarget.Request(header=header or Header(), label=label)
-        request.bbox.center.position.x = x + w / 2
-        request.bbox.center.position.y = y + h / 2
-        request.bbox.center.theta = theta
-        request.bbox.size_x = float(w)
-        request.bbox.size_y = float(h)
-        return self.call(self.selector, request)
-
-    def connect(self) -> None:
-        """Wait until the tracker takes images and is heard."""
-        self.until(
-            lambda: (
-                self.camera.get_subscription_count() > 0
-                and self.node.count_publishers(self.node.resolve_topic_name("target_status")) > 0
-            ),
-            "the tracker's subscription to images",
-            timeout_s=60.0,
-        )
-
-    def header(self, stamp: Time | None = None) -> Header:
-        """A camera's header, stamped now."""
-        return Header(
-            stamp=self.node.get_clock().now().to_msg() if stamp is None else stamp,
-            frame_id="camera",
-        )
-
-    def publish(self, message: Image) -> Header:
-        """Publish an image without waiting."""
-        self.camera.publish(message)
-        return message.header
-
-    def show(self, visible: bool = True, make: Callable[[Header], Image] | None = None) -> Any:
-        """Publish the scene's next frame and wait for the status that speaks of it.
-
-        A best-effort image may be lost: then the frame is sent again with a new stamp.
-        """
-        self.place += 1
-        for _ in range(5):
-            header = self.header()
-            picture = self.scene.image(self.place, visible)
-            self.publish(make(header) if make else image_message(picture, header))
-            status = self.until(partial(self.status_of, header), "", timeout_s=3.0, fail=False)
-            if status:
-                return status
-        logs = "\n".join(f"  {log.msg}" for log in self.logs[-15:])
-        return pytest.fail(f"no status for five images in a row; last logs:\n{logs}")
-
-    def status_of(self, header: Header) -> TargetStatus | None:
-        """The status of one frame, if it has come."""
-        return next((s for s in reversed(self.statuses) if s.header == header), None)
-
-    def target_of(self, header: Header) -> Detection2D | None:
-        """The box of one frame, if it has come."""
-        return next((t for t in reversed(self.targets) if t.header == header), None)
-
-    def follow(self, frames: int = 3) -> Detection2D:
-        """Show some frames with a target selected; the last one's box."""
-        for _ in range(frames):
-            status = self.show()
-        return self.until(lambda: self.target_of(status.header), "a box for the last frame")
-
-    def overlap(self, target: Detection2D) -> float:
-        """IoU of a published box with the scene's truth at the present place."""
-        centre, bbox = target.bbox.center.position, target.bbox
-        width, height = bbox.size_x, bbox.size_y
-        box = (centre.x - width / 2, centre.y - height / 2, width, height)
-        return float(iou(box, self.scene.box(self.place)))
-
-    def follows(self, target: Detection2D) -> bool:
-        """Whether a box is on the disc; how well it fits is the model's affair, not the node's."""
-        return self.overlap(target) > 0.5
-
-    def start_following(self, label: str = "") -> str:
-        """Show a frame, select the disc on it, and return the target's id."""
-        header = self.show().header
-        response = self.select(self.scene.box(self.place), header, label)
-        assert response.success, response.message
-        return str(response.target_id)
-
-    def level_of(self, task: str) -> tuple[bytes, str]:
-        """Level and message of a task in the newest diagnostics."""
-        for diagnostics in reversed(self.diagnostics):
-            for status in diagnostics.status:
-                if status.name.endswith(f": {task}"):
-                    return status.level, status.message
-        return b"", ""
 
 
 class NodeProcess:
