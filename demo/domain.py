@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 FIRST_PORT = 22119
-"""The tests (`test/conftest.py`) hold TCP port FIRST_PORT + id for their domain, and so do we."""
+"""TCP port FIRST_PORT + id is held for as long as a run uses that domain id."""
 
 
 @contextmanager

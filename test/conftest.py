@@ -9,43 +9,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-FIRST_PORT = 22119  # one TCP port for each domain id, held for as long as the tests run
-
-
-def reserve_domain_id() -> tuple[int, socket.socket]:
-    """Return a DDS domain id from 1 to 99 that no other test run on this host holds.
-
-    The id belongs to the caller for as long as the returned socket lives.
-
-    Raises:
-        RuntimeError: All of them are taken.
-    """
-    start = os.getpid()
-    for offset in range(99):
-        domain_id = (start + offset) % 99 + 1
-        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            held.bind(("127.0.0.1", FIRST_PORT + domain_id))
-        except OSError:
-            held.close()
-            continue
-        return domain_id, held
-    raise RuntimeError(
-        f"no free ROS domain id: TCP ports {FIRST_PORT + 1} to {FIRST_PORT + 99} of this host are "
-        "all taken, expected one free; end other test runs"
-    )
+from demo.domain import private_domain
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the nodes under test apart from every other node on this host and in the network."""
-    domain_id, held = reserve_domain_id()
-    config.add_cleanup(held.close)
-    os.environ["ROS_DOMAIN_ID"] = str(domain_id)
+    domain = ExitStack()
+    domain.enter_context(private_domain())
+    config.add_cleanup(domain.close)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
