@@ -123,14 +123,9 @@ def test_a_slow_model_leaves_frames_out_to_catch_up(make_probe, spin, tiny_track
     headers = [numbered(probe, make_message) for _ in range(40)]
     seen._pause_s = 0.15
     assert probe.select(probe.scene.box(1), headers[0]).success
-    begin = time.monotonic()
     probe.until(lambda: seen.frames[-1] == 40, "the newest frame")
-    recorded_s = (headers[-1].stamp.sec - headers[0].stamp.sec) + 1e-9 * (
-        headers[-1].stamp.nanosec - headers[0].stamp.nanosec
-    )
-    assert time.monotonic() - begin < recorded_s + 3 * 0.15
     assert seen.frames[1:] == sorted(seen.frames[1:])
-    assert len(seen.frames) < 41
+    assert len(seen.frames) <= 10, "at twice the pace of the recording nearly all are left out"
 
 
 def test_a_stamp_between_frames_takes_the_nearest(probe):
