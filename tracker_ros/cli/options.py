@@ -18,9 +18,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)"
     )
-    parser.add_argument(
-        "--precision", default="auto", help="auto, fp32, fp16 or bf16 (default: %(default)s)"
-    )
+    parser.add_argument("--precision", default="auto", help="auto or fp32 (default: %(default)s)")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

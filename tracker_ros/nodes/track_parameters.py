@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from tracker_ros.nodes.parameters import Change, ParameterError, ParameterSpec, Value
+from tracker_ros.registry import BACKENDS, PRECISIONS
 
 __all__ = ["TRACK_PARAMETERS", "check_scores"]
 
@@ -69,15 +70,15 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "backend",
         "auto",
-        "What runs the model.",
-        choices=("auto", "torch", "onnxruntime", "tensorrt"),
+        "What runs the model; PyTorch is the only back end so far.",
+        choices=BACKENDS,
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "precision",
         "auto",
-        "Number format that the model computes in.",
-        choices=("auto", "fp32", "fp16", "bf16"),
+        "Number format that the model computes in; fp32 is the only one so far.",
+        choices=PRECISIONS,
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
