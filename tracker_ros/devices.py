@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+_NAME = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+
+
+def is_device_name(text: str) -> bool:
+    """Whether a text has the form of a device: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    return _NAME.fullmatch(text) is not None
+
 
 def resolve_device(device: str) -> torch.device:
     """The torch device that `device` names.
@@ -21,13 +28,13 @@ def resolve_device(device: str) -> torch.device:
     """
     import torch
 
+    match = _NAME.fullmatch(device)
+    if match is None:
+        raise ValueError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
         return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    if match is None:
-        raise ValueError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
     index = int(match.group(1) or 0)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:

@@ -15,10 +15,15 @@ DEFAULT_MODEL = "ostrack_tiny"
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how a model runs."""
+    add_device_option(parser)
+    parser.add_argument("--precision", default="auto", help="auto or fp32 (default: %(default)s)")
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """`--device`: where a model runs or is trained."""
     parser.add_argument(
         "--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)"
     )
-    parser.add_argument("--precision", default="auto", help="auto or fp32 (default: %(default)s)")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

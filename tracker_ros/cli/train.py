@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tracker_ros.cli.options import add_device_option
+
 SUMMARY = "train a model by a recipe (resumable)"
 
 
@@ -13,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="what to train, and how")
     parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)"
-    )
+    add_device_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:

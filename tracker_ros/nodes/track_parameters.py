@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from tracker_ros.devices import is_device_name
 from tracker_ros.nodes.parameters import Change, ParameterError, ParameterSpec, Value
 from tracker_ros.registry import BACKENDS, PRECISIONS
 
@@ -16,9 +17,7 @@ __all__ = ["TRACK_PARAMETERS", "check_scores"]
 
 
 def _check_device(value: Value) -> str:
-    text = str(value)
-    kind, _, index = text.partition(":")
-    if text in ("auto", "cpu", "cuda") or (kind == "cuda" and index.isdecimal()):
+    if is_device_name(str(value)):
         return ""
     return "'auto', 'cpu', 'cuda' or 'cuda:N' with the number of a GPU"
 
