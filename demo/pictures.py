@@ -114,7 +114,8 @@ def write_contact_sheet(
     ]
     sheet = np.concatenate(rows, axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 80])
+    quality = [cv2.IMWRITE_WEBP_QUALITY, 80] if path.suffix == ".webp" else []
+    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), quality)
 
 
 def write_moving_picture(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -124,8 +124,12 @@ def _record(
 
 
 @contextmanager
-def _launched(footage: Footage, log: Path, weights: Path | None) -> Any:
-    """`track.launch.py` in a process group of its own, ended by Ctrl-C as a user would."""
+def _launched(footage: Footage, log: Path, weights: Path | None) -> Iterator[Callable[[], bool]]:
+    """`track.launch.py` in a process group of its own, ended by Ctrl-C as a user would.
+
+    Yields:
+        What tells whether it still runs.
+    """
     parameters = {
         "/**/track": {"ros__parameters": {"debug_rate": 0.0}},
         "/**/video": {"ros__parameters": {"rate": footage.rate_hz, "wait_for_target": True}},

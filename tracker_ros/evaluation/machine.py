@@ -29,12 +29,8 @@ class Machine:
 
     def sentence(self) -> str:
         """All of it in one line."""
-        where = (
-            f"{self.processor}, GPU {self.accelerator}"
-            if self.accelerator
-            else (f"{self.processor}, no GPU")
-        )
-        return f"{self.date}; {where}; {self.software}"
+        gpu = f"GPU {self.accelerator}" if self.accelerator else "no GPU"
+        return f"{self.date}; {self.processor}, {gpu}; {self.software}"
 
 
 def describe_machine(device: str = "cpu") -> Machine:

@@ -83,7 +83,12 @@ def _conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class CenterHead(nn.Module):
-    """Three branches of four 3 x 3 convolutions and one 1 x 1 convolution each."""
+    """Three branches of four 3 x 3 convolutions and one 1 x 1 convolution each.
+
+    Args:
+        embed_dim: Channels of the search tokens.
+        channels: Channels of each branch's first convolution; every further one has half as many.
+    """
 
     def __init__(self, embed_dim: int, channels: int) -> None:
         super().__init__()

@@ -51,7 +51,14 @@ class EncodedTemplate(NamedTuple):
 
 
 class InferenceBlock:
-    """One transformer block with fixed weights."""
+    """One transformer block with fixed weights.
+
+    Args:
+        block: Loaded, in eval mode.
+        split_queries: Whether fewer queries than keys will be asked for, so that they are
+            projected apart.
+        packed: Lay weights out for oneDNN.
+    """
 
     def __init__(self, block: Block, *, split_queries: bool, packed: bool) -> None:
         self.norm1, self.norm2 = block.norm1, block.norm2

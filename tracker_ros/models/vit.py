@@ -28,7 +28,7 @@ from tracker_ros.models.candidate_elimination import (
 
 
 class PatchEmbed(nn.Module):
-    """One linear projection per patch of `stride` x `stride` pixels."""
+    """One linear projection to `embed_dim` channels per patch of `stride` x `stride` pixels."""
 
     def __init__(self, stride: int, embed_dim: int) -> None:
         super().__init__()
@@ -112,6 +112,13 @@ class Block(nn.Module):
     Elimination sits between the attention residual and the MLP residual, as in OSTrack. Since the
     rank depends on the ranking template rows alone, it is found first; queries of tokens that are
     about to be removed are then never computed.
+
+    Args:
+        embed_dim: Channels of a token.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the MLP over `embed_dim`.
+        layer_norm_eps: Epsilon of both layer norms.
+        drop_path_rate: Probability of dropping each residual branch while training.
     """
 
     def __init__(
