@@ -90,12 +90,7 @@ def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:
 
 
 class OSTrackBackbone(nn.Module):
-    """The transformer over template and search tokens.
-
-    Args:
-        config: Shapes.
-        drop_path_rate: Stochastic depth of the last block while training, rising from 0.
-    """
+    """The transformer over template and search tokens; made as `OSTrackNetwork` is."""
 
     def __init__(self, config: OSTrackConfig, drop_path_rate: float = 0.0) -> None:
         super().__init__()
