@@ -4,6 +4,9 @@
 import argparse
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -17,7 +20,7 @@ from tracker_ros.training.curve import read_log
 from tracker_ros.training.initialisation import begin_from_scratch
 from tracker_ros.training.objective import pair_losses
 from tracker_ros.training.pair_stream import PairStream, normalise, pick_source
-from tracker_ros.training.recipe import Recipe, Source
+from tracker_ros.training.recipe import Recipe, Source, load_recipe
 from tracker_ros.training.run import train_command
 from tracker_ros.training.trainer import Trainer
 
@@ -31,6 +34,15 @@ RECIPE = Recipe(
     validate_every=2,
     validation_pairs=64,
 )
+SHORT_RECIPE = """\
+steps: 2
+batch_size: 2
+warmup_steps: 1
+precision: fp32
+loader_workers: 0
+validate_every: 2
+validation_pairs: 64
+"""
 CPU = torch.device("cpu")
 
 
@@ -50,10 +62,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_ends(tmp_path):
 
 def test_the_command_writes_weights_card_and_curve(tmp_path):
     recipe = tmp_path / "short.yaml"
-    recipe.write_text(
-        "steps: 2\nbatch_size: 2\nwarmup_steps: 1\ndecay_steps: 1\nprecision: fp32\n"
-        "loader_workers: 0\nvalidate_every: 2\nvalidation_pairs: 64\n"
-    )
+    recipe.write_text(SHORT_RECIPE + "decay_steps: 1\n")
     out = tmp_path / "run"
     assert train_command(argparse.Namespace(recipe=recipe, out=out, device="cpu")) == 0
     weights = out / "ostrack_tiny.safetensors"
@@ -62,6 +71,31 @@ def test_the_command_writes_weights_card_and_curve(tmp_path):
     assert card["pairs"] == 4
     assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
     create_tracker("ostrack_tiny", device="cpu", weights=str(weights))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path):
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(SHORT_RECIPE.replace("steps: 2", "steps: 1", 1) + "decay_steps: 0\n")
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "tracker_ros.cli.main"]
+    command += ["train", str(recipe), "--out", str(out), "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    card = json.loads((out / "ostrack_tiny.json").read_text())
+    assert card["pairs"] == 2 * 2
+    # Alone, the first process would have seen the same pairs; the second's gradients came in.
+    together = torch.load(out / "checkpoint.pt", weights_only=True)["network"]
+    alone = Trainer(load_recipe(recipe), tmp_path / "alone", CPU)
+    alone.run()
+    name = "backbone.blocks.0.attn.qkv.weight"
+    assert not torch.equal(together[name], alone.network.state_dict()[name])
+    assert [line["step"] for line in read_log(out / "log.jsonl")] == [1]
 
 
 def test_an_unknown_model_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from tracker_ros.devices import resolve_device
 from tracker_ros.training.card import write_card
@@ -38,4 +39,6 @@ def train_command(args: argparse.Namespace) -> int:
         print(
             f"{weights}: trained on {trainer.pairs_seen} pairs in {trainer.seconds / 3600:.2f} h"
         )
+    if trainer.world_size > 1:
+        dist.destroy_process_group()
     return 0
