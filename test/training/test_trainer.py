@@ -94,7 +94,7 @@ def test_two_processes_train_one_network(tmp_path):
     alone = Trainer(load_recipe(recipe), tmp_path / "alone", CPU)
     alone.run()
     name = "backbone.blocks.0.attn.qkv.weight"
-    assert not torch.equal(together[name], alone.network.state_dict()[name])
+    assert (together[name] - alone.network.state_dict()[name]).abs().mean() > 1e-5
     assert [line["step"] for line in read_log(out / "log.jsonl")] == [1]
 
 
