@@ -146,6 +146,12 @@ class Probe:
             self.executor.spin_once(timeout_sec=0.02)
         return found
 
+    def settle(self, seconds: float = 0.5) -> None:
+        """Let a program that has just come up discover this probe, so that no answer is lost."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.executor.spin_once(timeout_sec=0.02)
+
     def call(self, client: Any, request: Any) -> Any:
         """Call a service and return its response."""
         self.until(client.service_is_ready, f"service {client.srv_name}")
@@ -209,6 +215,7 @@ class Probe:
             "the tracker's subscription to images",
             timeout_s=60.0,
         )
+        self.settle()
 
     def header(self, stamp: Time | None = None) -> Header:
         """A camera's header, stamped now."""
