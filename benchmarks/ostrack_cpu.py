@@ -35,9 +35,9 @@ from benchmarks.ostrack_flops import (
 from tracker_ros.evaluation.machine import processor_name
 from tracker_ros.models.inference_layers import InferenceLinear, can_pack
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS, OSTrackConfig
-from tracker_ros.models.ostrack_inference import OSTrackInference
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTrackConfig
+from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 
 CPU = torch.device("cpu")
 IMAGE_HEIGHT, IMAGE_WIDTH = 480, 640

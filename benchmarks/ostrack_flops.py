@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tracker_ros.models.ostrack_config import OSTrackConfig
-from tracker_ros.models.ostrack_inference import EncodedTemplate, OSTrackInference
+from tracker_ros.models.ostrack.config import OSTrackConfig
+from tracker_ros.models.ostrack.inference import EncodedTemplate, OSTrackInference
 
 
 class Product(NamedTuple):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tracker_ros.checkpoint import convert_checkpoint, matching_models, read_checkpoint
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_TINY
+from tracker_ros.models.ostrack.config import OSTRACK_TINY
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.weight_files import read_weights
 
 MAKER = Path(__file__).parent / "parity" / "goldens" / "make_tiny_checkpoint.py"

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.weight_files import sha256_of, write_weights
 
 # Packages whose classes official checkpoints are known to pickle; none of them is ever imported.
@@ -145,7 +145,7 @@ def _load_inert(path: Path) -> Any:
 
 def matching_models(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Registered models whose keys and shapes are exactly those of `state`."""
-    from tracker_ros.models.ostrack import OSTrackNetwork
+    from tracker_ros.models.ostrack.network import OSTrackNetwork
 
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
     names = []

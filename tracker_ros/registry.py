@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.tracker import Tracker
 
 BACKENDS = ("auto", "torch")
 PRECISIONS = ("auto", "fp32")
 
-_FACTORIES = {"ostrack": "tracker_ros.models.ostrack_tracker:create_ostrack"}
+_FACTORIES = {"ostrack": "tracker_ros.models.ostrack.tracker:create_ostrack"}
 _OSTRACK_PAPER = "https://arxiv.org/abs/2203.11991"
 _OSTRACK_CODE = "https://github.com/botaoye/OSTrack"
 _OSTRACK_LICENCE = (

@@ -6,9 +6,9 @@ import torch
 
 from benchmarks.ostrack_cpu import MatrixRate, as_table
 from benchmarks.ostrack_flops import Product, counted_gflop, official_gflop, official_products
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS, OSTRACK_TINY, OSTrackConfig
-from tracker_ros.models.ostrack_inference import OSTrackInference
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTRACK_TINY, OSTrackConfig
+from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 
 SMALL = OSTrackConfig(
     template_size=32,

@@ -27,8 +27,8 @@ def untrained_weights(tmp_path_factory):
     """Random weights of the small model: enough to see that the plumbing holds."""
     import torch
 
-    from tracker_ros.models.ostrack import OSTrackNetwork
-    from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
+    from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+    from tracker_ros.models.ostrack.network import OSTrackNetwork
     from tracker_ros.weight_files import write_weights
 
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tracker_ros.models.candidate_elimination import (
+from tracker_ros.models.ostrack.candidate_elimination import (
     eliminate,
     keep_count,
     rank_search_tokens,

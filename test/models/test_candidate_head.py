@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.models.candidate_elimination import restore_raster
-from tracker_ros.models.candidate_head import CandidateHead
 from tracker_ros.models.center_head import CenterHead
+from tracker_ros.models.ostrack.candidate_elimination import restore_raster
+from tracker_ros.models.ostrack.candidate_head import CandidateHead
 
 GRID = 6
 

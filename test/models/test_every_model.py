@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.registry import create_tracker, model_card, model_names
 from tracker_ros.weight_files import read_weights, sha256_of, write_weights
 

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from tracker_ros.models.ostrack import OSTrackNetwork, target_coverage
-from tracker_ros.models.ostrack_config import OSTRACK_TINY, OSTrackConfig
-from tracker_ros.models.ostrack_inference import OSTrackInference
+from tracker_ros.models.ostrack.config import OSTRACK_TINY, OSTrackConfig
+from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.models.ostrack.network import OSTrackNetwork, target_coverage
 
 SMALL = OSTrackConfig(
     template_size=32,

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from tracker_ros.models.candidate_elimination import ranking_rows, row_attention
+from tracker_ros.models.ostrack.candidate_elimination import ranking_rows, row_attention
 from tracker_ros.models.vit import Attention, Block, DropPath, PatchEmbed
 
 

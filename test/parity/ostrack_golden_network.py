@@ -11,11 +11,11 @@ import torch
 from golden_files import OSTRACK_GOLDENS, document, golden, golden_weights, network_inputs
 from torch import Tensor
 
-from tracker_ros.models.candidate_elimination import template_token_mask
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
-from tracker_ros.models.ostrack_inference import OSTrackInference
-from tracker_ros.models.ostrack_tracker import build_network
+from tracker_ros.models.ostrack.candidate_elimination import template_token_mask
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.ostrack.tracker import build_network
 
 NETWORK_FILES = {name: f"{name}_net.npz" for name in OSTRACK_GOLDENS}
 

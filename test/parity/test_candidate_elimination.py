@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_files import golden
 
-from tracker_ros.models.candidate_elimination import (
+from tracker_ros.models.ostrack.candidate_elimination import (
     eliminate,
     gather_tokens,
     keep_count,

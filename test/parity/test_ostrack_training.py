@@ -13,7 +13,7 @@ from golden_files import OSTRACK_TRAINED, Golden, golden, network_inputs
 from ostrack_golden_network import difference, golden_network
 from torch import Tensor
 
-from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.training.keep_rate import keep_rate_at
 from tracker_ros.training.losses import LossTerms, TrackingLoss
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_TINY
+from tracker_ros.models.ostrack.config import OSTRACK_TINY
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.registry import create_tracker
 from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import read_log

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.models.candidate_elimination import (
+from tracker_ros.models.ostrack.candidate_elimination import (
     Elimination,
     RankingRows,
     eliminate,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracker_ros.models.ostrack_config import OSTRACK_TINY
+from tracker_ros.models.ostrack.config import OSTRACK_TINY
 from tracker_ros.synthetic.pairs import PairBatch, PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 

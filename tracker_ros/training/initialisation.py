@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.models.vit import Attention
 
 POSITION_AMPLITUDE = 0.3

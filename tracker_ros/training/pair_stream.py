@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
-from tracker_ros.models.ostrack_config import OSTrackConfig
+from tracker_ros.models.ostrack.config import OSTrackConfig
 from tracker_ros.synthetic.pairs import PairBatch, PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 from tracker_ros.training.recipe import Recipe, Source

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.synthetic.pairs import PairBatch
 from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import LOG, plot_curve

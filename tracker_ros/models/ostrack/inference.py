@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OSTrack as a tracker runs it: the numbers of `ostrack.py`, nothing computed twice or unread.
+"""OSTrack as a tracker runs it: the numbers of `network.py`, nothing computed twice or unread.
 
-Paper and official code: see `ostrack.py`. Written for this package; what differs from the official
+Paper and official code: see `network.py`. Written for this package; what differs from the official
 forward pass is the order of the work, not its result:
 
 - The template is embedded once, not per frame.
@@ -22,7 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.models.candidate_elimination import (
+from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
+from tracker_ros.models.ostrack.candidate_elimination import (
     RankingRows,
     eliminate,
     keep_count,
@@ -31,10 +33,8 @@ from tracker_ros.models.candidate_elimination import (
     restore_raster,
     row_attention,
 )
-from tracker_ros.models.candidate_head import CandidateHead
-from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
-from tracker_ros.models.ostrack import OSTrackNetwork
+from tracker_ros.models.ostrack.candidate_head import CandidateHead
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.models.vit import Block
 
 

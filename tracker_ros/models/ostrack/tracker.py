@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds OSTrack trackers from weights files; for paper and official code see `ostrack.py`."""
+"""Builds OSTrack trackers from weights files; for paper and official code see `network.py`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from tracker_ros.devices import resolve_device
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
-from tracker_ros.models.ostrack import OSTrackNetwork
-from tracker_ros.models.ostrack_config import OSTRACK_CONFIGS, OSTrackConfig
-from tracker_ros.models.ostrack_inference import OSTrackInference
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTrackConfig
+from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.weight_files import load_strictly, read_weights
 
 

@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.models.candidate_elimination import (
+from tracker_ros.models.center_head import CenterHead, HeadMaps, decode_box
+from tracker_ros.models.ostrack.candidate_elimination import (
     Elimination,
     RankingRows,
     ranking_rows,
     restore_raster,
     template_token_mask,
 )
-from tracker_ros.models.center_head import CenterHead, HeadMaps, decode_box
-from tracker_ros.models.ostrack_config import OSTrackConfig
+from tracker_ros.models.ostrack.config import OSTrackConfig
 from tracker_ros.models.vit import Block, PatchEmbed
 
 _PRETRAINED_GRID = 14
@@ -103,7 +103,7 @@ class OSTrackBackbone(nn.Module):
             self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _PRETRAINED_GRID**2, width))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
         else:
-            from tracker_ros.models.conv_stem import ConvStem
+            from tracker_ros.models.ostrack.conv_stem import ConvStem
 
             self.patch_embed = ConvStem(config.stem_channels, width)
         if config.mark_target:
