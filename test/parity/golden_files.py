@@ -28,6 +28,9 @@ OSTRACK_GOLDENS = {
 }
 OSTRACK_TRAINED = "ostrack_vitb_256_mae_ce_32x4_ep300"
 
+# Whole runs of TrDiMP and TrSiam, by golden file.
+TRDIMP_RUNS = ("trdimp", "trsiam", "trdimp_fast", "trdimp_vot")
+
 REQUIRED = [
     *(f"{name}.json" for name in OSTRACK_GOLDENS),
     *(f"{name}_net.npz" for name in OSTRACK_GOLDENS),
@@ -36,6 +39,23 @@ REQUIRED = [
     "loss_ostrack_grm.npz",
     "ostrack_units.npz",
     "prepost.npz",
+    "seeds.json",
+    "ops_prroi.npz",
+    "trdimp.json",
+    "trsiam.json",
+    *(f"{name}_e2e.npz" for name in TRDIMP_RUNS),
+    *(
+        f"trdimp_{part}.npz"
+        for part in (
+            "backbone",
+            "filter",
+            "iou",
+            "labels",
+            "sample_patch",
+            "tracker_units",
+            "transformer",
+        )
+    ),
 ]
 
 
@@ -64,15 +84,19 @@ def check_folder(path: Path) -> Path:
 
 
 class Golden:
-    """Arrays of one `.npz` by name, and its `meta_json`."""
+    """Arrays of one `.npz` by name, and its `meta_json` where there is one."""
 
     def __init__(self, path: Path) -> None:
         with np.load(path, allow_pickle=False) as archive:
             self.arrays = {name: archive[name] for name in archive.files}
-        self.meta: dict[str, Any] = json.loads(str(self.arrays.pop("meta_json")))
+        self.meta: dict[str, Any] = json.loads(str(self.arrays.pop("meta_json", "{}")))
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
+
+    def json(self, name: str) -> Any:
+        """What is stored as a JSON string under `name`."""
+        return json.loads(str(self.arrays[name]))
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays
@@ -96,7 +120,7 @@ def document(name: str) -> dict[str, Any]:
     return json.loads((folder() / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def _helper(module: str) -> Any:
+def helper(module: str) -> Any:
     """A module that came with the golden data; they import each other by bare name."""
     if str(OWN_FOLDER) not in sys.path:
         sys.path.insert(0, str(OWN_FOLDER))
@@ -106,27 +130,46 @@ def _helper(module: str) -> Any:
 def golden_weights(name: str, seed: int) -> dict[str, np.ndarray]:
     """The synthetic weights that a configuration's goldens were made with."""
     doc = document(name)
-    return _helper("parity_inputs").golden_weights(
+    return helper("parity_inputs").golden_weights(
         doc["state_dict"], seed, doc["inference"]["search_factor"], doc["weight_overrides"]
     )
 
 
 def fingerprint(state: dict[str, np.ndarray]) -> str:
     """sha256 of a state, as the golden data record it."""
-    return _helper("seeded_state").fingerprint(state)
+    return helper("seeded_state").fingerprint(state)
 
 
 def seeded_array(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """One synthetic parameter."""
-    return _helper("seeded_state").seeded_array(name, shape, seed)
+    return helper("seeded_state").seeded_array(name, shape, seed)
 
 
 def network_inputs(name: str, seed: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Template (B, 3, T, T) and search region (B, 3, S, S) of a configuration's goldens."""
     sizes = document(name)["inference"]
-    seeded_input = _helper("seeded_state").seeded_input
+    seeded_input = helper("seeded_state").seeded_input
     template, search = (
         seeded_input(kind, (2, 3, sizes[f"{kind}_size"], sizes[f"{kind}_size"]), seed)[:batch]
         for kind in ("template", "search")
     )
     return template, search
+
+
+@cache
+def seed_of(name: str) -> int:
+    """Seed of the goldens of one kind: "trdimp", "trsiam" or "ops"."""
+    return int(json.loads((folder() / "seeds.json").read_text(encoding="utf-8"))[name])
+
+
+@lru_cache(maxsize=1)
+def trdimp_weights() -> dict[str, np.ndarray]:
+    """The synthetic weights, all 419, that the goldens of TrDiMP and TrSiam were made with."""
+    shapes = {key: tuple(shape) for key, shape in document("trdimp")["state_dict"].items()}
+    return helper("trdimp_state").trdimp_state_dict(shapes, seed_of("trdimp"))
+
+
+def stats(array: np.ndarray) -> np.ndarray:
+    """Mean, deviation (unbiased), sum of absolute values, minimum and maximum, as `_stats` are."""
+    a = np.asarray(array, dtype=np.float64)
+    return np.array([a.mean(), a.std(ddof=1), np.abs(a).sum(), a.min(), a.max()])
