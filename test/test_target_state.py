@@ -8,6 +8,7 @@ import math
 import pytest
 
 from tracker_ros.target_state import TargetState, TargetStateMachine
+from tracker_ros.tracker import FrameFlag
 
 
 def machine(**limits: float) -> TargetStateMachine:
@@ -96,34 +97,34 @@ def test_a_new_selection_drops_the_old_label():
     assert target.label == ""
 
 
-@pytest.mark.parametrize("flag", ["not_found", "uncertain"])
-def test_a_flag_overrules_a_high_score(flag):
+@pytest.mark.parametrize("flag", [FrameFlag.NOT_FOUND, FrameFlag.UNCERTAIN])
+def test_a_trackers_doubt_overrules_a_high_score(flag):
     target = machine()
     assert target.update(0.99, 0.1, flag) is TargetState.UNCERTAIN
+
+
+@pytest.mark.parametrize("flag", [FrameFlag.NORMAL, FrameFlag.HARD_NEGATIVE])
+def test_a_trackers_certainty_overrules_a_low_score(flag):
+    target = machine()
+    run(target, [0.1] * 12)
+    assert target.state is TargetState.LOST
+    assert target.update(0.2, 2.0, flag) is TargetState.TRACKING
 
 
 def test_not_found_leads_to_lost_and_uncertain_does_not():
     absent, doubtful = machine(), machine()
     for i in range(1, 20):
-        absent.update(0.99, i * 0.1, "not_found")
-        doubtful.update(0.99, i * 0.1, "uncertain")
+        absent.update(0.99, i * 0.1, FrameFlag.NOT_FOUND)
+        doubtful.update(0.99, i * 0.1, FrameFlag.UNCERTAIN)
     assert absent.state is TargetState.LOST
     assert doubtful.state is TargetState.UNCERTAIN
 
 
-def test_flags_may_be_enumeration_members():
-    from enum import Enum
-
-    class Flag(str, Enum):
-        NOT_FOUND = "not_found"
-
-    assert machine().update(0.99, 0.1, Flag.NOT_FOUND) is TargetState.UNCERTAIN
-
-
+@pytest.mark.parametrize("flag", [None, FrameFlag.NORMAL])
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_no_number_counts_as_zero(score):
+def test_a_score_that_is_no_number_means_not_seen(score, flag):
     target = machine()
-    assert target.update(score, 0.1) is TargetState.UNCERTAIN
+    assert target.update(score, 0.1, flag) is TargetState.UNCERTAIN
     assert target.score == 0.0
 
 

@@ -10,6 +10,9 @@ and a time give hysteresis:
   single score of ``score_lost`` or above, into LOST.
 * in between nothing changes: a tracked target stays tracked, a lost one stays lost.
 
+Some trackers judge each frame themselves (TrDiMP: normal, hard negative, uncertain, not found).
+Their word then takes the place of the thresholds: found, seen but not found, or not seen.
+
 A target that is found again keeps its id; a new selection gets a new one.
 """
 
@@ -17,6 +20,8 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+
+from tracker_ros.tracker import FrameFlag
 
 __all__ = ["TargetState", "TargetStateMachine"]
 
@@ -160,28 +165,34 @@ class TargetStateMachine:
             self._state = TargetState.UNCERTAIN
             self._last_time = self._last_seen = None
 
-    def update(self, score: float, time_s: float, flag: str = "normal") -> TargetState:
+    def update(self, score: float, time_s: float, flag: FrameFlag | None = None) -> TargetState:
         """Take in one tracked frame.
 
         Args:
-            score: The tracker's confidence; a value that is not finite counts as 0.
+            score: The tracker's confidence; one that is not finite means not seen.
             time_s: Time of the frame, seconds.
-            flag: The tracker's own verdict (a ``FrameFlag`` or its value). ``not_found`` counts
-                as a score below ``score_lost``; ``uncertain`` as seen but not found.
+            flag: The tracker's own verdict, which then decides in place of the thresholds:
+                ``not_found`` is not seen, ``uncertain`` is seen but not found, the others are
+                found. None leaves it to the score.
 
         Returns:
             The state after this frame. Without a target nothing changes.
         """
         if not self.has_target or self._state is TargetState.IDLE:
             return self._state
-        verdict = str(getattr(flag, "value", flag))
         self._score = float(score) if math.isfinite(score) else 0.0
+        if not math.isfinite(score):
+            flag = FrameFlag.NOT_FOUND
         self._advance(time_s)
-        seen = self._score >= self._score_lost and verdict != "not_found"
-        found = seen and self._score >= self._score_found and verdict != "uncertain"
+        if flag is None:
+            seen, found = self._score >= self._score_lost, self._score >= self._score_found
+        else:
+            seen = flag is not FrameFlag.NOT_FOUND
+            found = seen and flag is not FrameFlag.UNCERTAIN
+        doubtful = not seen or flag is FrameFlag.UNCERTAIN
         if found:
             self._state = TargetState.TRACKING
-        elif self._state is TargetState.TRACKING and (not seen or verdict == "uncertain"):
+        elif self._state is TargetState.TRACKING and doubtful:
             self._state = TargetState.UNCERTAIN
         if found or (seen and self._state is not TargetState.LOST):
             self._last_seen = self._last_time

@@ -37,7 +37,7 @@ class TrackResult:
         search_region: `(x, y, w, h)` in image pixels that `score_map` covers; it may reach beyond
             the image.
         mask: (H, W) bool, for trackers that segment; else None.
-        state: The tracker's own judgement of this frame.
+        state: The tracker's own judgement of this frame; None where it leaves that to the score.
     """
 
     box: Box
@@ -45,7 +45,7 @@ class TrackResult:
     score_map: np.ndarray | None
     search_region: Box
     mask: np.ndarray | None = None
-    state: FrameFlag = FrameFlag.NORMAL
+    state: FrameFlag | None = None
 
 
 class Tracker(ABC):
@@ -71,6 +71,13 @@ class Tracker(ABC):
         Raises:
             RuntimeError: `initialize` has not been called.
             ValueError: The image is unusable; the target is kept.
+        """
+
+    def learn(self) -> None:  # noqa: B027 - most trackers learn nothing on the way
+        """Do what the last frame left to do, as a rule updates of what is known of the target.
+
+        Call it when the last result has been passed on, so that it need not wait for the updates.
+        It changes no result: `track` and `warm_up` do what is left first.
         """
 
     @abstractmethod

@@ -167,7 +167,7 @@ class OneStreamTracker(Tracker):
             self._target = _Target(self._target.template, box)
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
-        state = FrameFlag.NORMAL if found else FrameFlag.NOT_FOUND
+        state = None if found else FrameFlag.NOT_FOUND
         return TrackResult(box, peak.score, score[0], covered, state=state)
 
     @property

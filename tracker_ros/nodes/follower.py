@@ -278,6 +278,16 @@ class Follower:
             return
         self.counts.tracked += 1
         self._report(self._make_report(frame.frame.header, image, result))
+        self._learn(tracker)
+        self._progress.processing_s = time.monotonic() - begin
+
+    def _learn(self, tracker: Tracker) -> None:
+        """Let the tracker learn from the frame now that its result is out."""
+        try:
+            tracker.learn()
+        except Exception as error:  # as in tracking: the next frame gets its chance
+            self.counts.faults += 1
+            self._complain(f"learning from a frame failed: {error!r}")
 
     def _show(self, frame: StampedFrame[Image]) -> None:
         """Pass a frame on while there is nothing to track; decode it if somebody looks."""
