@@ -43,7 +43,7 @@ def _offsets(start: Tensor, end: Tensor, bins: int, size: int) -> tuple[Tensor, 
     valid = end > start
     start = torch.where(valid, start, torch.zeros_like(start))
     end = torch.where(valid, end, torch.ones_like(end))
-    # Whole pixels are taken off first: far from 0, float32 edges would lose the width of tiny bins.
+    # Whole pixels are taken off first: far from 0, float32 would lose the width of tiny bins.
     origin = start.detach().floor()
     start, end = start - origin, end - origin
     width = (end - start) / bins
