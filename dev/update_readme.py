@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put measured numbers into the marked blocks of README.md and into the weights' card.
+"""Put measured numbers into the marked blocks of README.md and into the weights' cards.
 
     dev/run python dev/update_readme.py
 
 A block is what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `demo` comes from
 `out/demo.json` (written by `make demo`), `accuracy` from `out/evaluation/results.json` (written by
-`make accuracy`), and so does the card's `accuracy`. What has no such file stays as it is.
+`make accuracy`), and so does the cards' `accuracy`. What has no such file stays as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tracker_ros.cards import embedded_file
+from tracker_ros.registry import model_card, model_names
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,21 +90,24 @@ def replace_block(text: str, name: str, content: str) -> str:
     return new
 
 
-def update_card(data: dict[str, Any]) -> None:
-    """Write the embedded model's figures into the card beside its weights."""
-    card = ROOT / "tracker_ros" / "weights" / "ostrack_tiny.json"
-    figures = {entry["tracker"]: entry for entry in data["trackers"]}["ostrack_tiny"]
-    facts = json.loads(card.read_text())
-    facts["accuracy"] = {
-        "sequences": len(data["sequences"]),
-        "success_auc": round(figures["auc"], 3),
-        "precision_20px": round(figures["precision"], 3),
-    }
-    card.write_text(json.dumps(facts, indent=2) + "\n")
+def update_cards(data: dict[str, Any]) -> None:
+    """Write the figures of embedded models into the cards beside their weights."""
+    for entry in data["trackers"]:
+        name = entry["tracker"]
+        if name not in model_names() or model_card(name).weights is None:
+            continue
+        card = embedded_file(str(model_card(name).weights)).with_suffix(".json")
+        facts = json.loads(card.read_text())
+        facts.setdefault("accuracy", {})[name] = {
+            "sequences": len(data["sequences"]),
+            "success_auc": round(entry["auc"], 3),
+            "precision_20px": round(entry["precision"], 3),
+        }
+        card.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def main() -> int:
-    """Update README.md and the card; 1 if there was nothing to put in."""
+    """Update README.md and the cards; 1 if there was nothing to put in."""
     readme = ROOT / "README.md"
     text, done = readme.read_text(), []
     for name, (source, block) in BLOCKS.items():
@@ -111,7 +117,7 @@ def main() -> int:
     readme.write_text(text)
     results = ROOT / BLOCKS["accuracy"][0]
     if results.is_file():
-        update_card(json.loads(results.read_text()))
+        update_cards(json.loads(results.read_text()))
     print(f"README.md: {', '.join(done) or 'nothing'} updated")
     return 0 if done else 1
 

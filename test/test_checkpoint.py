@@ -67,12 +67,18 @@ def test_the_malicious_pickle_of_these_tests_does_run_when_loaded_carelessly(
     assert (tmp_path / "ran").exists()
 
 
+formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+
+
+@formats
 @pytest.mark.parametrize("place", ["beside the tensors", "among them"])
-def test_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, place: str) -> None:
+def test_malicious_pickle_is_refused_and_does_not_run(
+    tmp_path: Path, place: str, zipped: bool
+) -> None:
     net = {"a": torch.zeros(2)}
     content = {"net": net, "settings": None}
     (content if place == "beside the tensors" else net)["settings"] = Runs(tmp_path / "ran")
-    torch.save(content, tmp_path / "bad.pth.tar")
+    torch.save(content, tmp_path / "bad.pth.tar", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"names \w+\.system, which tensors do not need"):
         convert_checkpoint(tmp_path / "bad.pth.tar", tmp_path / "w.safetensors")
     assert not (tmp_path / "ran").exists()
@@ -121,9 +127,42 @@ def test_files_without_tensors_are_named(tmp_path: Path, content, message: str) 
 
 def test_bare_pickle_is_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "c.pth").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
-    with pytest.raises(ValueError, match="not a file of torch.save's zip format"):
+    with pytest.raises(ValueError, match="not a file of torch.save"):
         read_checkpoint(tmp_path / "c.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@formats
+def test_checkpoint_with_objects_of_a_research_package_is_read(
+    tmp_path: Path, zipped: bool
+) -> None:
+    """TrDiMP's checkpoint has `net` beside the constructor, settings and statistics."""
+    script = (
+        "import sys, torch, types, collections\n"
+        "for name in ('ltr', 'ltr.admin', 'ltr.admin.settings'):\n"
+        "    module = sys.modules[name] = types.ModuleType(name)\n"
+        "class Settings: pass\n"
+        "Settings.__module__ = module.__name__; module.Settings = Settings\n"
+        "settings = Settings(); settings.stats = collections.OrderedDict(a=[1.5])\n"
+        "net = collections.OrderedDict(w=torch.arange(6.).reshape(2, 3), n=torch.ones(1))\n"
+        "torch.save({'epoch': 50, 'net': net, 'settings': settings, 'constructor': settings}, "
+        f"{str(tmp_path / 'c.pth.tar')!r}, _use_new_zipfile_serialization={zipped})"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    found = read_checkpoint(tmp_path / "c.pth.tar")
+    assert {key: value.tolist() for key, value in found.items()} == {
+        "w": [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]],
+        "n": [1.0],
+    }
+
+
+@formats
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "c.pth"
+    torch.save({"net": {"a": torch.zeros(999)}}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"checkpoint c\.pth (is not a file|cannot be read)"):
+        read_checkpoint(path)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

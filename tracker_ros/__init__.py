@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _EXPORTS = {
     "FrameFlag": "tracker_ros.tracker",
-    "ModelCard": "tracker_ros.registry",
+    "ModelCard": "tracker_ros.cards",
     "TrackResult": "tracker_ros.tracker",
     "Tracker": "tracker_ros.tracker",
     "create_tracker": "tracker_ros.registry",
@@ -46,7 +46,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from tracker_ros.registry import ModelCard, create_tracker, model_card, model_names
+    from tracker_ros.cards import ModelCard
+    from tracker_ros.registry import create_tracker, model_card, model_names
     from tracker_ros.tracker import FrameFlag, Tracker, TrackResult
 
 

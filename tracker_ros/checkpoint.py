@@ -10,6 +10,8 @@ the file names (`os.system`, say) is refused before a byte of it is unpickled.
 from __future__ import annotations
 
 import os
+import pickle
+import pickletools
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +20,21 @@ from typing import Any
 
 import torch
 
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.weight_files import sha256_of, write_weights
 
 # Packages whose classes official checkpoints are known to pickle; none of them is ever imported.
 PLACEHOLDER_PACKAGES = ("lib", "ltr", "pytracking", "easydict", "yacs", "numpy")
 _STATE_KEYS = ("net", "state_dict", "model")
+
+# The format before torch 1.6: magic number, version, system, content, names of the storages.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PICKLES = 5
+_CONTAINERS = (
+    "collections.OrderedDict",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+)
 
 
 class Placeholder:
@@ -117,18 +128,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def _load_inert(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"checkpoint {path.name} is not a file of torch.save's zip format (torch 1.6 and "
-            "later); save it again with a current torch"
-        )
-    try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except AttributeError as error:
-        raise ValueError(
-            f"torch {torch.__version__} cannot list what a checkpoint names; convert with torch "
-            "2.6 or later (the result can be used with any)"
-        ) from error
+    foreign = _zip_classes(path) if zipfile.is_zipfile(path) else _legacy_classes(path)
     refused = [name for name in foreign if name.split(".")[0] not in PLACEHOLDER_PACKAGES]
     if refused:
         raise ValueError(
@@ -139,19 +139,65 @@ def _load_inert(path: Path) -> Any:
     stubs: list[Any] = [
         (type(name.rsplit(".", 1)[-1], (Placeholder,), {}), name) for name in foreign
     ]
-    with torch.serialization.safe_globals(stubs):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals(stubs):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"checkpoint {path.name} cannot be read as tensors ({error}); nothing in it was run. "
+            "Download it again"
+        ) from error
+
+
+def _zip_classes(path: Path) -> list[str]:
+    """Names in a checkpoint of torch 1.6 or later that tensors do not need."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except AttributeError as error:
+        raise ValueError(
+            f"torch {torch.__version__} cannot list what a checkpoint names; convert with torch "
+            "2.6 or later (the result can be used with any)"
+        ) from error
+
+
+def _legacy_classes(path: Path) -> list[str]:
+    """The same for the format before torch 1.6: several pickles in a row, then the tensors' bytes.
+
+    Raises:
+        ValueError: It is not of that format either.
+    """
+    names: set[str] = set()
+    try:
+        with path.open("rb") as stream:
+            for part in range(_LEGACY_PICKLES):
+                for opcode, argument, _ in pickletools.genops(stream):
+                    if part == 0 and opcode.name == "LONG1" and argument != _LEGACY_MAGIC:
+                        raise ValueError("another magic number")
+                    if part == 0 and opcode.name == "GLOBAL":
+                        raise ValueError("no magic number")
+                    if opcode.name == "GLOBAL":
+                        names.add(str(argument).replace(" ", "."))
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint {path.name} is not a file of torch.save ({error}); expected an official "
+            ".pth or .pth.tar file"
+        ) from error
+    return sorted(name for name in names if not _is_tensor_part(name))
+
+
+def _is_tensor_part(name: str) -> bool:
+    """Whether torch's restricted unpickler takes a name for a part of a tensor or container."""
+    module, _, last = name.rpartition(".")
+    return name in _CONTAINERS or (module == "torch" and last.endswith("Storage"))
 
 
 def matching_models(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Registered models whose keys and shapes are exactly those of `state`."""
-    from tracker_ros.models.ostrack.network import OSTrackNetwork
+    from tracker_ros.registry import empty_network, model_names
 
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    names = []
-    for name, config in OSTRACK_CONFIGS.items():
-        with torch.device("meta"):
-            network = OSTrackNetwork(config)
-        if found == {key: tuple(t.shape) for key, t in network.state_dict().items()}:
-            names.append(name)
-    return tuple(names)
+    return tuple(
+        name
+        for name in model_names()
+        if found == {k: tuple(t.shape) for k, t in empty_network(name).state_dict().items()}
+    )

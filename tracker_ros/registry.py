@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which trackers there are, what is known of each, and how to make one.
+"""Which trackers there are, and how to make one.
 
-Listing models imports no network: a family's factory is named by its import path and imported when
+Listing models imports no network: a family's code is named by its import path and imported when
 one of its models is created.
 """
 
@@ -9,122 +9,51 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.cards import ModelCard, embedded_file
+from tracker_ros.models.ostrack import cards as ostrack_cards
 from tracker_ros.tracker import Tracker
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BACKENDS = ("auto", "torch")
 PRECISIONS = ("auto", "fp32")
 
-_FACTORIES = {"ostrack": "tracker_ros.models.ostrack.tracker:create_ostrack"}
-_OSTRACK_PAPER = "https://arxiv.org/abs/2203.11991"
-_OSTRACK_CODE = "https://github.com/botaoye/OSTrack"
-_OSTRACK_LICENCE = (
-    "code MIT; the authors' weights start from MAE (CC BY-NC 4.0) and were trained on data sets "
-    "with terms of their own"
-)
-
 
 @dataclass(frozen=True)
-class ModelCard:
-    """What is known of a model before it is loaded.
+class Family:
+    """Code that runs several models.
 
     Attributes:
-        name: What `create_tracker` takes.
-        family: Which code runs it.
-        summary: One line.
-        template_size: Side of the template crop, pixels.
-        search_size: Side of the search crop, pixels.
-        mean: Subtracted from RGB in [0, 1].
-        std: Divided by.
-        paper: Where the method is published.
-        code: The authors' code.
-        licence: Of the weights.
-        parameters: Number of weights that are trained; None while there is no card of the file.
-        weights: File name inside the package, or None if `weights=` must be given.
-        sha256: Of that file.
-        accuracy: Measured figures by name, for the embedded weights.
+        cards: Its models.
+        module: Where it builds them: `empty_network(name)` and `create(name, ...)`.
     """
 
-    name: str
-    family: str
-    summary: str
-    template_size: int
-    search_size: int
-    paper: str
-    code: str
-    licence: str
-    parameters: int | None
-    weights: str | None = None
-    sha256: str | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    accuracy: dict[str, float] = field(default_factory=dict)
+    cards: tuple[ModelCard, ...]
+    module: str
 
 
-_SUMMARIES = {
-    "ostrack_tiny": "compact member with convolutional stem, trained here; weights are embedded",
-    "ostrack_vitb_256": "ViT-B/16 at 256 px without candidate elimination",
-    "ostrack_vitb_256_ce": "ViT-B/16 at 256 px with candidate elimination",
-    "ostrack_vitb_384_ce": "ViT-B/16 at 384 px with candidate elimination",
-}
-_PARAMETERS = {256: 92_518_533, 384: 92_825_733}
-
-
-def _ostrack_card(name: str) -> ModelCard:
-    config = OSTRACK_CONFIGS[name]
-    official = name.removesuffix("_got10k")
-    trained_on = ", trained on GOT-10k only" if official != name else ""
-    if config.stem == "patch":
-        return ModelCard(
-            name=name,
-            family="ostrack",
-            summary=_SUMMARIES[official] + trained_on,
-            template_size=config.template_size,
-            search_size=config.search_size,
-            paper=_OSTRACK_PAPER,
-            code=_OSTRACK_CODE,
-            licence=_OSTRACK_LICENCE,
-            parameters=_PARAMETERS[config.search_size],
-        )
-    facts = _embedded_facts(name)
-    return ModelCard(
-        name=name,
-        family="ostrack",
-        summary=_SUMMARIES[name],
-        template_size=config.template_size,
-        search_size=config.search_size,
-        paper=_OSTRACK_PAPER,
-        code=_OSTRACK_CODE,
-        licence="Apache-2.0",
-        parameters=facts.get("parameters"),
-        weights=f"{name}.safetensors",
-        sha256=facts.get("sha256"),
-        accuracy=facts.get("accuracy", {}),
-    )
-
-
-def _embedded_facts(name: str) -> dict[str, Any]:
-    """What stands beside an embedded weights file: sha256, parameters, accuracy."""
-    card = _embedded_file(f"{name}.json")
-    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-
-
-def _embedded_file(name: str) -> Path:
-    return Path(str(resources.files("tracker_ros"))) / "weights" / name
+@lru_cache(maxsize=1)
+def _families() -> dict[str, Family]:
+    return {
+        "ostrack": Family(tuple(ostrack_cards.cards()), "tracker_ros.models.ostrack.create"),
+    }
 
 
 @lru_cache(maxsize=1)
 def _cards() -> dict[str, ModelCard]:
-    return {name: _ostrack_card(name) for name in sorted(OSTRACK_CONFIGS)}
+    cards = [card for family in _families().values() for card in family.cards]
+    return {card.name: card for card in sorted(cards, key=lambda card: card.name)}
+
+
+def _code_of(card: ModelCard) -> Any:
+    return importlib.import_module(_families()[card.family].module)
 
 
 def model_names() -> list[str]:
@@ -146,6 +75,15 @@ def model_card(name: str) -> ModelCard:
     return cards[name]
 
 
+def empty_network(name: str) -> nn.Module:
+    """A model's network with its keys and shapes but no values (on torch's meta device).
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    return _code_of(model_card(name)).empty_network(name)
+
+
 def create_tracker(
     name: str,
     device: str = "auto",
@@ -162,7 +100,8 @@ def create_tracker(
         weights: A safetensors file; None takes the embedded one.
         backend: `auto` or `torch`.
         precision: `auto` or `fp32`.
-        **options: Options of the model's family; OSTrack has none.
+        **options: Options of the model's family: `seed` of the random draws for TrDiMP and TrSiam;
+            OSTrack has none.
 
     Raises:
         ValueError: An argument is unknown or not available here, the model has no embedded
@@ -182,10 +121,8 @@ def create_tracker(
         raise ValueError(
             f"model {name!r} has no embedded weights; download the authors' checkpoint from "
             f"{card.code} (its model zoo), convert it once with `tracker-ros convert-checkpoint "
-            "OSTrack_ep0300.pth.tar weights.safetensors`, and pass weights='weights.safetensors'"
+            f"{card.checkpoint} weights.safetensors`, and pass weights='weights.safetensors'"
         )
     sha256 = card.sha256 if weights is None else None
-    path = Path(weights) if weights is not None else _embedded_file(str(card.weights))
-    module, function = _FACTORIES[card.family].split(":")
-    factory = getattr(importlib.import_module(module), function)
-    return factory(name, device=device, weights=path, sha256=sha256, **options)
+    path = Path(weights) if weights is not None else embedded_file(str(card.weights))
+    return _code_of(card).create(name, device=device, weights=path, sha256=sha256, **options)

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.registry import create_tracker, model_card, model_names
+from tracker_ros.registry import create_tracker, empty_network, model_card, model_names
 from tracker_ros.weight_files import read_weights, sha256_of, write_weights
 
 EMBEDDED_MAX_PARAMETERS = 6_000_000
@@ -29,8 +27,7 @@ models = pytest.mark.parametrize(
 
 def random_weights(name: str) -> dict[str, torch.Tensor]:
     """Values of a sensible size for every key of a model."""
-    with torch.device("meta"):
-        shapes = OSTrackNetwork(OSTRACK_CONFIGS[name]).state_dict()
+    shapes = empty_network(name).state_dict()
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, meta in shapes.items():
@@ -50,8 +47,7 @@ def noise(height: int = 120, width: int = 160) -> np.ndarray:
 
 @models
 def test_weights_round_trip_and_results_are_finite(name: str, tmp_path: Path) -> None:
-    card, config, state = model_card(name), OSTRACK_CONFIGS[name], random_weights(name)
-    assert (card.template_size, card.search_size) == (config.template_size, config.search_size)
+    state = random_weights(name)
     path = tmp_path / "weights.safetensors"
     write_weights(state, path)
     found = read_weights(path)
@@ -63,13 +59,12 @@ def test_weights_round_trip_and_results_are_finite(name: str, tmp_path: Path) ->
     tracker.initialize(noise(), (40, 30, 50, 40))
     for _ in range(2):
         result = tracker.track(noise())
-        n = config.search_grid
         assert np.isfinite([*result.box, result.score, *result.search_region]).all()
-        assert result.box[2] >= config.clip_margin
-        assert result.box[3] >= config.clip_margin
+        assert min(result.box[2:]) > 0.0
         assert 0.0 <= result.score <= 1.0
         assert result.score_map is not None
-        assert result.score_map.shape == (n, n)
+        rows, columns = result.score_map.shape
+        assert rows == columns > 4
         assert result.score_map.dtype == np.float32
         assert np.isfinite(result.score_map).all()
         assert 0.0 <= result.score_map.min() <= result.score_map.max() <= 1.0
@@ -78,9 +73,7 @@ def test_weights_round_trip_and_results_are_finite(name: str, tmp_path: Path) ->
 
 @models
 def test_card_states_the_number_of_parameters(name: str) -> None:
-    with torch.device("meta"):
-        network = OSTrackNetwork(OSTRACK_CONFIGS[name])
-    counted = sum(parameter.numel() for parameter in network.parameters())
+    counted = sum(parameter.numel() for parameter in empty_network(name).parameters())
     assert model_card(name).parameters == counted
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tracker_ros.models.ostrack.candidate_elimination import template_token_mask
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.create import build_network
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.models.ostrack.tracker import build_network
 
 NETWORK_FILES = {name: f"{name}_net.npz" for name in OSTRACK_GOLDENS}
 

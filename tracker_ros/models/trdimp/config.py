@@ -216,12 +216,14 @@ TINY = TrDiMPConfig(
     iou_dim=128,
 )
 
+TINY_WEIGHTS = "trdimp_tiny"
+"""Name of the weights file that all compact models share, without ending."""
+
 TRDIMP_MODELS: dict[str, tuple[TrDiMPConfig, TrackingParameters]] = {
     "trdimp_resnet50": (RESNET50, BASE),
     "trdimp_resnet50_lasot": (RESNET50, LASOT),
     "trdimp_resnet50_vot": (RESNET50, VOT),
     "trsiam_resnet50": (RESNET50, siamese(BASE)),
     "trsiam_resnet50_lasot": (RESNET50, siamese(LASOT)),
-    "trsiam_resnet50_vot": (RESNET50, siamese(VOT)),
 }
 """Network and parameters by model name; all models of one network share its weights file."""

@@ -16,6 +16,12 @@ from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.weight_files import load_strictly, read_weights
 
 
+def empty_network(name: str) -> OSTrackNetwork:
+    """A model's network on the meta device."""
+    with torch.device("meta"):
+        return OSTrackNetwork(OSTRACK_CONFIGS[name])
+
+
 def build_network(
     config: OSTrackConfig, state: Mapping[str, torch.Tensor], name: str = "given"
 ) -> OSTrackNetwork:
@@ -30,9 +36,7 @@ def build_network(
     return network.eval()
 
 
-def create_ostrack(
-    name: str, *, device: str, weights: Path, sha256: str | None
-) -> OneStreamTracker:
+def create(name: str, *, device: str, weights: Path, sha256: str | None) -> OneStreamTracker:
     """The factory of the family `ostrack`; see `tracker_ros.create_tracker`."""
     target = resolve_device(device)
     network = build_network(OSTRACK_CONFIGS[name], read_weights(weights, sha256), weights.name)
