@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
 import pytest
+from delegating_tracker import DelegatingTracker
+from graph_probe import PATIENCE_S
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
@@ -59,24 +62,22 @@ def test_a_zero_stamp_means_the_newest_frame(probe):
     assert response.stamp == header.stamp
 
 
-class Seen:
+class Seen(DelegatingTracker):
     """The real model, which notes the frames that it is given (their first pixel's number)."""
 
-    def __init__(self, tracker, pause_s=0.0):
-        self.runs_on = tracker.runs_on
-        self.warm_up = tracker.warm_up
-        self._tracker = tracker
-        self._pause_s = pause_s
+    def __init__(self, tracker):
+        super().__init__(tracker)
+        self.pause_s = 0.0
         self.frames = []
 
     def initialize(self, image, box):
-        self._tracker.initialize(image, box)
+        super().initialize(image, box)
         self.frames = [("start", int(image[0, 0, 0]))]
 
     def track(self, image):
-        time.sleep(self._pause_s)
+        time.sleep(self.pause_s)
         self.frames.append(int(image[0, 0, 0]))
-        return self._tracker.track(image)
+        return super().track(image)
 
 
 def numbered(probe, make_message):
@@ -121,11 +122,43 @@ def test_a_slow_model_leaves_frames_out_to_catch_up(make_probe, spin, tiny_track
     spin(lambda: TrackNode(lambda parameters: seen))
     probe.connect()
     headers = [numbered(probe, make_message) for _ in range(40)]
-    seen._pause_s = 0.15
+    seen.pause_s = 0.15
     assert probe.select(probe.scene.box(1), headers[0]).success
     probe.until(lambda: seen.frames[-1] == 40, "the newest frame")
     assert seen.frames[1:] == sorted(seen.frames[1:])
     assert len(seen.frames) <= 10, "at twice the pace of the recording nearly all are left out"
+
+
+def test_what_a_frame_teaches_is_learned_after_its_box_is_out(make_probe, spin, tiny_tracker):
+    class Learner(DelegatingTracker):
+        """Learns until the test has seen the box, or fault when asked for one."""
+
+        def __init__(self):
+            super().__init__(tiny_tracker)
+            self.box_seen = threading.Event()
+            self.waited = []
+            self.fails = False
+
+        def learn(self):
+            if self.fails:
+                raise RuntimeError("nothing to learn")
+            self.waited.append(self.box_seen.wait(PATIENCE_S))
+
+    learner = Learner()
+    probe = make_probe("")
+    spin(lambda: TrackNode(lambda parameters: learner))
+    probe.connect()
+    learner.box_seen.set()
+    target_id = probe.start_following()
+    learner.box_seen.clear()
+    learner.waited.clear()
+    assert probe.follow(1).id == target_id
+    learner.box_seen.set()
+    probe.until(lambda: learner.waited == [True], "what the frame teaches")
+    learner.fails = True
+    probe.follow(1)
+    probe.until(lambda: any("nothing to learn" in log.msg for log in probe.logs), "a log")
+    assert probe.follow(2).id == target_id
 
 
 def test_a_stamp_between_frames_takes_the_nearest(probe):

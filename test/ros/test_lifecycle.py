@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from delegating_tracker import DelegatingTracker
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
 from sensor_msgs.msg import Image
@@ -142,18 +143,15 @@ def test_autostart_is_active_only_after_the_model_is_warm(make_probe, spin, gate
 
 
 def test_a_model_that_throws_costs_one_frame(make_probe, spin, tiny_tracker):
-    class Moody:
-        runs_on = tiny_tracker.runs_on
-        warm_up = tiny_tracker.warm_up
-        initialize = tiny_tracker.initialize
+    class Moody(DelegatingTracker):
         throws = False
 
         def track(self, image):
             if self.throws:
                 raise RuntimeError("out of patience")
-            return tiny_tracker.track(image)
+            return super().track(image)
 
-    moody = Moody()
+    moody = Moody(tiny_tracker)
     probe = make_probe("")
     spin(lambda: TrackNode(lambda parameters: moody))
     probe.connect()

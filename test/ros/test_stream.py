@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from delegating_tracker import DelegatingTracker
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
@@ -235,19 +236,15 @@ def test_images_without_stamps_can_be_followed(probe, make_message):
 
 
 def test_latency_stays_bounded_when_the_camera_is_too_fast(make_probe, spin, tiny_tracker):
-    class Slow:
+    class Slow(DelegatingTracker):
         """The real model, slowed down so that every machine is too slow for the camera."""
-
-        runs_on = tiny_tracker.runs_on
-        warm_up = tiny_tracker.warm_up
-        initialize = tiny_tracker.initialize
 
         def track(self, image):
             time.sleep(SLOW_S)
-            return tiny_tracker.track(image)
+            return super().track(image)
 
     probe = make_probe()
-    spin(lambda: TrackNode(lambda parameters: Slow()))
+    spin(lambda: TrackNode(lambda parameters: Slow(tiny_tracker)))
     probe.connect()
     probe.start_following()
     probe.statuses.clear()

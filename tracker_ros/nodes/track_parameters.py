@@ -105,14 +105,16 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "score_found",
         0.45,
-        "Score at and above which the target counts as found.",
+        "Score at and above which the target counts as found; for models that leave the judgement "
+        "to the score (OSTrack).",
         low=0.0,
         high=1.0,
     ),
     ParameterSpec(
         "score_lost",
         0.35,
-        "Score below which the target counts as not seen; at most score_found.",
+        "Score below which the target counts as not seen; at most score_found; for the same "
+        "models.",
         low=0.0,
         high=1.0,
     ),
