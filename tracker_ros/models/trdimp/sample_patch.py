@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Square patches of the image, and the way between image and patch.
+
+Paper: Danelljan et al., "ATOM", CVPR 2019, and Wang et al., "Transformer Meets Tracker", CVPR 2021
+(https://arxiv.org/abs/2103.11681). Official code: https://github.com/594422814/TransformerTrack
+(MIT), `pytracking/features/preprocessing.py` for the behaviour; written anew.
+
+Positions are pixel indices `(y, x)`: pixel k has its centre at k, and a box `(x, y, w, h)` has its
+centre at corner + (size - 1) / 2. Geometry runs in float32, as officially, so that whole pixels
+are cut off at the same places.
+
+What is kept although it looks wrong: the centre is truncated to whole pixels; a large window shows
+every n-th pixel without averaging; the first of those is left out of the returned coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tracker_ros.boxes import Box
+from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
+
+
+class Border(Enum):
+    """What a window does that reaches beyond the image; edge pixels are repeated outside it."""
+
+    REPLICATE = "replicate"
+    """It stays where it is."""
+    INSIDE = "inside"
+    """It shrinks to the image and moves inside."""
+    INSIDE_MAJOR = "inside_major"
+    """It shrinks until one side fits, and moves as far inside as it can."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """The pixels of one axis that a window shows: `extent` of them, `step` apart.
+
+    Attributes:
+        start: The first one, counted in steps; may be negative.
+        extent: How many.
+        step: Distance between two, pixels.
+        offset: Pixel that step 0 stands for, less than `step`.
+    """
+
+    start: int
+    extent: int
+    step: int
+    offset: int
+
+    def pixels(self, length: int) -> np.ndarray:
+        """Their indices in an image of `length` pixels, edges repeated; (extent,) int64."""
+        last = max((length - 1 - self.offset) // self.step, 0)
+        steps = np.clip(np.arange(self.start, self.start + self.extent), 0, last)
+        return np.minimum(steps * self.step + self.offset, length - 1)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows and columns of the image that a patch shows."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def coordinates(self) -> tuple[int, int, int, int]:
+        """Top, left, bottom, right in pixels of the image, the last two exclusive."""
+        rows, columns = self.rows, self.columns
+        return (
+            rows.step * rows.start,
+            columns.step * columns.start,
+            rows.step * (rows.start + rows.extent),
+            columns.step * (columns.start + columns.extent),
+        )
+
+
+def choose_window(
+    centre: np.ndarray,
+    size: np.ndarray,
+    output_side: int,
+    image_shape: Sequence[int],
+    border: Border,
+    max_shrink: float = math.inf,
+) -> Window:
+    """The window that a patch is made of.
+
+    Args:
+        centre: (2,) float32 `(y, x)`, pixels.
+        size: (2,) float32 `(height, width)`, pixels.
+        output_side: Side of the patch.
+        image_shape: Height and width of the image, further numbers are ignored.
+        border: What happens at the image's border.
+        max_shrink: Most that the window is shrunk to fit.
+    """
+    size = np.asarray(size, dtype=np.float32)
+    if border is not Border.REPLICATE:
+        ratio = size / np.asarray(image_shape[:2], dtype=np.float32)
+        shrink = ratio.max() if border is Border.INSIDE else ratio.min()
+        shrink = np.clip(shrink, np.float32(1.0), np.float32(max_shrink))
+        size = np.trunc(size / shrink)
+    step = max(int(float((size / np.float32(output_side)).min()) - 0.1), 1)
+    extents = np.maximum(np.rint(size / np.float32(step)), 2).astype(np.int64)
+    rows, columns = (
+        _span(int(centre[axis]), int(extents[axis]), step, image_shape[axis], border)
+        for axis in (0, 1)
+    )
+    return Window(rows, columns)
+
+
+def _span(centre: int, extent: int, step: int, length: int, border: Border) -> Span:
+    middle, offset = divmod(centre, step)
+    start = middle - (extent - 1) // 2
+    if border is not Border.REPLICATE:
+        outside = extent - len(range(offset, length, step))
+        if outside <= 0:
+            start = min(max(start, 0), -outside)
+        elif outside == 1:
+            # One step cannot be split: it stays on the far side of where the window was.
+            start = 0 if start < 0 else -1
+        else:
+            start = -(outside // 2)
+    return Span(start, extent, step, offset)
+
+
+def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> Tensor:
+    """The patch that `window` shows, resized.
+
+    Args:
+        image: (H, W, 3) uint8.
+        window: What to show.
+        side: Side of the patch.
+        device: Where to compute and leave the patch.
+
+    Returns:
+        (1, 3, side, side) float32 in 0..255, bilinear without antialiasing.
+    """
+    rows = window.rows.pixels(image.shape[0])
+    columns = window.columns.pixels(image.shape[1])
+    shown = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if shown.shape[:2] != (len(rows), len(columns)):
+        shown = image[rows][:, columns]
+    pixels = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1))).to(device)
+    return F.interpolate(pixels[None].float(), (side, side), mode="bilinear", align_corners=False)
+
+
+def normalise_patches(patches: Tensor) -> Tensor:
+    """(N, 3, S, S) float32 in 0..255 -> the same shape with ImageNet's mean and deviation."""
+    mean = patches.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = patches.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return patches.div(255.0).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a patch lies in the image.
+
+    Attributes:
+        position: (2,) float32 `(y, x)` of its middle, pixels of the image.
+        scale: Pixels of the image per pixel of the patch.
+        side: Side of the patch, pixels.
+    """
+
+    position: np.ndarray
+    scale: np.float32
+    side: int
+
+    @classmethod
+    def of(cls, window: Window, side: int) -> Placement:
+        """Of a patch of `side` pixels that shows `window`."""
+        corners = np.asarray(window.coordinates, dtype=np.float32)
+        ratio = (corners[2:] - corners[:2]) / np.float32(side)
+        position = np.float32(0.5) * (corners[:2] + corners[2:] - np.float32(1.0))
+        return cls(position, np.sqrt(ratio.prod()), side)
+
+    def box_in_patch(self, position: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """(2,) position and (2,) size `(y, x)` in the image -> (4,) float32 xywh in the patch."""
+        extent = size / self.scale
+        centre = (position - self.position) / self.scale + np.float32((self.side - 1) / 2)
+        corner = centre - (extent - np.float32(1.0)) / np.float32(2.0)
+        return np.concatenate([corner[::-1], extent[::-1]])
+
+    def target_of(self, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(4,) float32 xywh in the patch -> (2,) position and (2,) size `(y, x)` in the image.
+
+        The middle is taken at corner + size / 2, half a pixel of the patch off `box_in_patch`, as
+        officially.
+        """
+        centre = (box[:2] + box[2:] / np.float32(2.0))[::-1]
+        position = (centre - np.float32((self.side - 1) / 2)) * self.scale + self.position
+        return position, box[2:][::-1] * self.scale
+
+    def region(self, cells: int, stride: int) -> Box:
+        """`(x, y, w, h)` in the image that a map of `cells` x `cells` covers.
+
+        Args:
+            cells: Side of the map; its middle is the patch's middle.
+            stride: Pixels of the patch per cell.
+        """
+        side = cells * stride * float(self.scale)
+        # Pixel k, here an index, is the stretch from k to k + 1 in a box.
+        y, x = (float(v) + 0.5 - side / 2 for v in self.position)
+        return (x, y, side, side)
+
+
+def box_to_target(box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """xywh box in the image -> (2,) float32 position and (2,) size `(y, x)`."""
+    x, y, w, h = (np.float32(v) for v in box)
+    size = np.array([h, w], dtype=np.float32)
+    corner = np.array([y, x], dtype=np.float32)
+    return corner + (size - np.float32(1.0)) / np.float32(2.0), size
+
+
+def target_to_box(position: np.ndarray, size: np.ndarray) -> Box:
+    """(2,) position and (2,) size `(y, x)` -> xywh box in the image."""
+    y, x = position - (size - np.float32(1.0)) / np.float32(2.0)
+    return (float(x), float(y), float(size[1]), float(size[0]))
