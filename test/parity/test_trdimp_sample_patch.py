@@ -55,7 +55,7 @@ def test_patch(case: dict[str, Any], border: Border) -> None:
 def test_placement() -> None:
     rows = UNITS["sample_coords"]
     for (top, left, bottom, right), position, scale in zip(
-        rows, UNITS["sample_pos"], UNITS["sample_scales"]
+        rows, UNITS["sample_pos"], UNITS["sample_scales"], strict=True
     ):
         window = Window(
             Span(int(top), int(bottom - top), 1, 0), Span(int(left), int(right - left), 1, 0)
@@ -66,7 +66,7 @@ def test_placement() -> None:
 
 
 def test_box_in_patch() -> None:
-    for row, wanted in zip(UNITS["iounet_box_in"], UNITS["iounet_box_out"]):
+    for row, wanted in zip(UNITS["iounet_box_in"], UNITS["iounet_box_out"], strict=True):
         placement = Placement(row[4:6], row[6], 352)
         box = placement.box_in_patch(row[:2], row[2:4])
         assert box.dtype == np.float32
@@ -75,6 +75,8 @@ def test_box_in_patch() -> None:
 
 def test_position_is_held_near_the_image() -> None:
     size = np.array([40.0, 30.0], dtype=np.float32)
-    for position, wanted in zip(UNITS["update_state_in"], UNITS["update_state_out"]):
+    for position, wanted in zip(
+        UNITS["update_state_in"], UNITS["update_state_out"], strict=True
+    ):
         held = keep_inside(position, size, (240, 320), 0.2)
         np.testing.assert_allclose(held, wanted, rtol=1e-6)

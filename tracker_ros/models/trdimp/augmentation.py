@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first image seen in several ways, so that the filter learns more than one view.
 
-Paper: Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220), section 3.4. Official
-code: https://github.com/594422814/TransformerTrack (MIT), `pytracking/features/augmentation.py` for
-the behaviour; written anew.
+Paper: Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220), section 3.4.
+Official code: https://github.com/594422814/TransformerTrack (MIT),
+`pytracking/features/augmentation.py` for the behaviour; written anew.
 
 All views are cut from one patch, wider than a crop. What differs on purpose: rotated views are
 sampled exactly, where older releases of OpenCV round positions to 1/32 pixel; blurs and rotations

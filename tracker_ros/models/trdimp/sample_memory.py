@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The samples that the target filter learns from, and how much each counts.
 
-Paper: Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220), section 3.4. Official
-code: https://github.com/594422814/TransformerTrack (MIT), `pytracking/tracker/trdimp/trdimp.py` for
-the behaviour; written anew.
+Paper: Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220), section 3.4.
+Official code: https://github.com/594422814/TransformerTrack (MIT),
+`pytracking/tracker/trdimp/trdimp.py` for the behaviour; written anew.
 """
 
 from __future__ import annotations

@@ -56,11 +56,19 @@ class Span:
     step: int
     offset: int
 
-    def pixels(self, length: int) -> np.ndarray:
-        """Their indices in an image of `length` pixels, edges repeated; (extent,) int64."""
-        last = max((length - 1 - self.offset) // self.step, 0)
-        steps = np.clip(np.arange(self.start, self.start + self.extent), 0, last)
-        return np.minimum(steps * self.step + self.offset, length - 1)
+    def within(self, length: int) -> tuple[slice, tuple[int, int]]:
+        """Those that an image of `length` pixels has, at least one of them.
+
+        Returns:
+            The pixels, and how often the first and the last of them are repeated.
+        """
+        offset = min(self.offset, length - 1)
+        count = len(range(offset, length, self.step))
+        first = min(max(self.start, 0), count - 1)
+        end = max(min(self.start + self.extent, count), first + 1)
+        before = min(max(-self.start, 0), self.extent - 1)
+        pixels = slice(first * self.step + offset, (end - 1) * self.step + offset + 1, self.step)
+        return pixels, (before, self.extent - before - (end - first))
 
 
 @dataclass(frozen=True)
@@ -142,11 +150,9 @@ def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> T
     Returns:
         (1, 3, side, side) float32 in 0..255, bilinear without antialiasing.
     """
-    rows = window.rows.pixels(image.shape[0])
-    columns = window.columns.pixels(image.shape[1])
-    shown = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if shown.shape[:2] != (len(rows), len(columns)):
-        shown = image[rows][:, columns]
+    rows, above_below = window.rows.within(image.shape[0])
+    columns, left_right = window.columns.within(image.shape[1])
+    shown = np.pad(image[rows, columns], (above_below, left_right, (0, 0)), mode="edge")
     pixels = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1))).to(device)
     return F.interpolate(pixels[None].float(), (side, side), mode="bilinear", align_corners=False)
 
@@ -211,7 +217,7 @@ class Placement:
 
 
 def box_to_target(box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """xywh box in the image -> (2,) float32 position and (2,) size `(y, x)`."""
+    """Box `(x, y, w, h)` in the image -> (2,) float32 position and (2,) size `(y, x)`."""
     x, y, w, h = (np.float32(v) for v in box)
     size = np.array([h, w], dtype=np.float32)
     corner = np.array([y, x], dtype=np.float32)
@@ -219,6 +225,6 @@ def box_to_target(box: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def target_to_box(position: np.ndarray, size: np.ndarray) -> Box:
-    """(2,) position and (2,) size `(y, x)` -> xywh box in the image."""
+    """(2,) position and (2,) size `(y, x)` -> box `(x, y, w, h)` in the image."""
     y, x = position - (size - np.float32(1.0)) / np.float32(2.0)
     return (float(x), float(y), float(size[1]), float(size[0]))
