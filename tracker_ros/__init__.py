@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+DEFAULT_MODEL = "ostrack_tiny"
+"""The most accurate of the embedded models; docs/accuracy.md has the measurement."""
+
 # OpenMP's threads wait for each other by spinning. Where another program wants the same cores, as
 # on every robot, a spinning thread keeps off the one it waits for, and a frame takes up to thirty
 # times as long; sleeping threads cost nothing measurable on an idle machine. OpenMP reads this

@@ -4,10 +4,17 @@
 import numpy as np
 import pytest
 
+from tracker_ros.cards import ModelCard
+from tracker_ros.evaluation import report
 from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.metrics import score_sequence, score_tracker
 from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_ope
-from tracker_ros.evaluation.report import comparison, sequence_table, summary_table
+from tracker_ros.evaluation.report import (
+    comparison,
+    default_model_reason,
+    sequence_table,
+    summary_table,
+)
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.tracker import Tracker, TrackResult
 
@@ -111,3 +118,24 @@ def test_tables_show_best_in_bold_and_say_who_is_ahead():
     assert "above CSRT" in comparison([ours, theirs])
     assert "better on 1 of 1" in comparison([ours, theirs])
     assert comparison([ours]) == ""
+
+
+def test_the_default_model_is_justified_by_numbers_or_not_at_all(monkeypatch):
+    def card(name):
+        return ModelCard(name, "f", "", 1, 1, "", "", "", 1, weights=f"{name}.safetensors")
+
+    monkeypatch.setattr(report, "model_names", lambda: ["good", "fair"])
+    monkeypatch.setattr(report, "model_card", card)
+    sequence = moving_square()
+    still = np.tile(sequence.boxes[0], (12, 1))
+    good, fair, csrt = (
+        score_tracker(name, [score_sequence("square", boxes, sequence.boxes, 0.5)])
+        for name, boxes in (("good", sequence.boxes), ("fair", still), ("csrt", sequence.boxes))
+    )
+    monkeypatch.setattr(report, "DEFAULT_MODEL", "good")
+    reason = default_model_reason([fair, csrt, good])
+    assert reason.startswith("**The default model** is `good`: it has the highest")
+    assert reason.endswith(f"against `fair` {fair.auc:.3f} at 22 frames/s.")
+    monkeypatch.setattr(report, "DEFAULT_MODEL", "fair")
+    assert "does not have the highest" in default_model_reason([fair, good])
+    assert default_model_reason([fair, csrt]) == ""

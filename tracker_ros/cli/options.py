@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-DEFAULT_MODEL = "ostrack_tiny"
-
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how a model runs."""

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import (
-    DEFAULT_MODEL,
     add_json_option,
     add_model_options,
     print_json,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_ros import DEFAULT_MODEL
 from tracker_ros.evaluation.baselines import BASELINES
 from tracker_ros.evaluation.machine import Machine
 from tracker_ros.evaluation.metrics import (
@@ -15,6 +16,7 @@ from tracker_ros.evaluation.metrics import (
     SUCCESS_THRESHOLDS,
     TrackerScore,
 )
+from tracker_ros.registry import model_card, model_names
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,37 @@ def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
     return " ".join(sentences)
 
 
+def default_model_reason(scores: Sequence[TrackerScore]) -> str:
+    """Why the default model is the default; empty unless two embedded models were measured."""
+    embedded = {
+        score.tracker: score
+        for score in scores
+        if score.tracker in model_names() and model_card(score.tracker).weights
+    }
+    if len(embedded) < 2 or DEFAULT_MODEL not in embedded:
+        return ""
+    default = embedded.pop(DEFAULT_MODEL)
+    rivals = ", ".join(
+        f"`{score.tracker}` {score.auc:.3f}{_speed(score)}"
+        for score in sorted(embedded.values(), key=lambda score: -score.auc)
+    )
+    leads = all(default.auc >= score.auc for score in embedded.values())
+    place = (
+        "it has the highest mean success AUC of the models whose weights are embedded"
+        if leads
+        else "but it does not have the highest mean success AUC of the embedded models"
+    )
+    return (
+        f"**The default model** is `{DEFAULT_MODEL}`: {place}, {default.auc:.3f}"
+        f"{_speed(default)}, against {rivals}."
+    )
+
+
+def _speed(score: TrackerScore) -> str:
+    rate = score.frames_per_second
+    return f" at {rate:.0f} frames/s" if rate else ""
+
+
 def markdown_page(report: Report, command: str, plot: str | None) -> str:
     """The page `docs/accuracy.md`.
 
@@ -149,6 +182,9 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
     sentences = comparison(report.scores)
     if sentences:
         parts.append(sentences)
+    reason = default_model_reason(report.scores)
+    if reason:
+        parts.append(reason)
     if report.notes:
         parts.append("\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()))
     if plot:

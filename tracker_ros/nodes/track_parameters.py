@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
+from tracker_ros import DEFAULT_MODEL
 from tracker_ros.devices import is_device_name
 from tracker_ros.nodes.parameters import Change, ParameterError, ParameterSpec, Value
 from tracker_ros.registry import BACKENDS, PRECISIONS
@@ -48,7 +49,7 @@ def check_scores(values: Mapping[str, Value]) -> None:
 TRACK_PARAMETERS = (
     ParameterSpec(
         "model",
-        "ostrack_tiny",
+        DEFAULT_MODEL,
         "Name of the model; tracker-ros models lists them.",
         change=Change.UNCONFIGURED,
         check=lambda value: "" if value else "the name of a model, see tracker-ros models",
