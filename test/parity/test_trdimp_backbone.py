@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from golden_files import document, fingerprint, golden, helper, seed_of, stats, trdimp_weights
-from trdimp_golden_network import relative_difference, with_golden_weights
+from trdimp_golden_network import golden_network, relative_difference
 
 from tracker_ros.crop import normalise
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.resnet import ResNet
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 
 TOLERANCE = 1e-5
 
@@ -26,29 +26,24 @@ def test_preprocessing() -> None:
     np.testing.assert_allclose(found, file["preprocessed"], rtol=0, atol=1e-6)
 
 
-def test_keys_and_shapes_of_the_backbone() -> None:
+def test_keys_and_shapes_of_the_network() -> None:
     with torch.device("meta"):
-        found = ResNet(RESNET50).state_dict()
-    prefix = "feature_extractor."
-    wanted = {
-        key.removeprefix(prefix): tuple(shape)
-        for key, shape in document("trdimp")["state_dict"].items()
-        if key.startswith(prefix)
-    }
+        found = TrDiMPNetwork(RESNET50).state_dict()
+    wanted = {key: tuple(shape) for key, shape in document("trdimp")["state_dict"].items()}
     assert {key: tuple(tensor.shape) for key, tensor in found.items()} == wanted
 
 
 @torch.inference_mode()
-def test_both_stages() -> None:
+def test_every_stage() -> None:
     file = golden("trdimp_backbone.npz")
     images = torch.from_numpy(helper("trdimp_inputs").network_input(seed_of("trdimp")))
-    with torch.device("meta"):
-        backbone = ResNet(RESNET50)
-    features = with_golden_weights(backbone, "feature_extractor.")(images)
-    for name, found, step in (
-        ("layer2", features.layer2, 3),
-        ("layer3", features.layer3, 2),
+    network = golden_network()
+    layer2, layer3 = network.feature_extractor(images)
+    classification = network.classification_features(layer3)
+    for name, found, part in (
+        ("layer2", layer2, layer2[:, ::8, ::3, ::3]),
+        ("layer3", layer3, layer3[:, ::8, ::2, ::2]),
+        ("clf", classification, classification[:, ::4]),
     ):
-        part = found[:, ::8, ::step, ::step]
         assert relative_difference(part, file[f"{name}_sub"]) < TOLERANCE, name
         np.testing.assert_allclose(stats(found.numpy()), file[f"{name}_stats"], rtol=1e-5)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from golden_files import trdimp_weights
 from torch import Tensor, nn
 
+from tracker_ros.models.trdimp.config import RESNET50
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.weight_files import load_strictly
 
 
@@ -18,6 +22,15 @@ def part_weights(prefix: str) -> dict[str, Tensor]:
         for key, array in trdimp_weights().items()
         if key.startswith(prefix)
     }
+
+
+@cache
+def golden_network() -> TrDiMPNetwork:
+    """The whole network in eval mode; not to be changed."""
+    with torch.device("meta"):
+        network = TrDiMPNetwork(RESNET50)
+    load_strictly(network, part_weights(""), "golden")
+    return network.eval()
 
 
 def with_golden_weights(module: nn.Module, prefix: str) -> nn.Module:
