@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes climb the predicted IoU, by a gradient that is written out.
+
+Paper: Danelljan et al., ATOM, CVPR 2019 (https://arxiv.org/abs/1811.07628); "relative" space:
+Danelljan, Van Gool, Timofte, "Probabilistic Regression for Visual Tracking", CVPR 2020.
+Official code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
+`pytracking/tracker/trdimp/trdimp.py`, `optimize_boxes_relative` and `optimize_boxes_default`;
+written anew. Autograd through `iou_net.py` is the oracle of its tests.
+
+What differs is the work that is left out, not the result. On a CPU the convolutions of the IoU
+branch run only where the boxes are (`PartialMap`). Batch norms are folded into the layers before
+them. The prediction is a sum over both layers, and so is its gradient: a layer's share of both is
+computed at once, nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_linear_bn_eval
+
+from tracker_ros.cuda.prroi_pool import pooling_weights_with_derivatives
+from tracker_ros.models.inference_layers import InferenceLinear, for_inference
+from tracker_ros.models.trdimp.config import TrackingParameters
+from tracker_ros.models.trdimp.iou_net import (
+    LAYER2_POOL,
+    LAYER2_STRIDE,
+    LAYER3_POOL,
+    LAYER3_STRIDE,
+    IoUNet,
+    LinearBlock,
+    Modulation,
+)
+from tracker_ros.models.trdimp.resnet import Features
+from tracker_ros.models.trdimp.target_filter import corners
+
+MARGIN_PX = 16
+"""What is computed around the first boxes, for the way that they will go."""
+_REACH = 2  # cells that two 3 x 3 convolutions look beyond their output
+_SIDE_STEP = 4  # sides of parts are multiples of it: each new shape costs oneDNN a new plan
+
+
+def part_of_axis(low: int, high: int, margin: int, size: int) -> tuple[int, int]:
+    """Cells to convolve so that the results in [low - margin, high + margin) are right.
+
+    Args:
+        low: First cell that is needed.
+        high: Cell after the last one.
+        margin: Cells around them.
+        size: Cells of the axis.
+
+    Returns:
+        First cell and the one after the last, all of the axis if it is not longer than that.
+    """
+    needed = high - low + 2 * (margin + _REACH)
+    side = math.ceil(needed / _SIDE_STEP) * _SIDE_STEP
+    if side >= size:
+        return 0, size
+    start = low - margin - _REACH - (side - needed) // 2
+    start = min(max(start, 0), size - side)
+    return start, start + side
+
+
+class PartialMap:
+    """One layer's IoU features of one picture, modulated, computed where boxes are.
+
+    Args:
+        convs: The layer's two convolutions.
+        layer: (1, inputs, H, W) of the backbone.
+        modulation: (1, C, 1, 1).
+        stride: Crop pixels per cell.
+        partial: False computes everything at once, without looking where the boxes are; a GPU
+            would have to be waited for.
+    """
+
+    def __init__(
+        self, convs: nn.Module, layer: Tensor, modulation: Tensor, stride: int, *, partial: bool
+    ) -> None:
+        self.convs = convs
+        self.layer = layer
+        self.modulation = modulation
+        self.stride = stride
+        self.partial = partial
+        self.cells: Tensor | None = None
+        self.rows = self.columns = (0, 0)
+
+    def around(self, boxes: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Features that hold everything that boxes are pooled from.
+
+        Args:
+            boxes: (P, 4) x0, y0, x1, y1 in cells.
+
+        Returns:
+            (h, w, C), and the row and column of the map where they begin.
+        """
+        height, width = self.layer.shape[-2:]
+        if self.partial:
+            rows, columns = self._touched(boxes)
+            if self.cells is None:
+                margin = MARGIN_PX // self.stride
+                self._compute(
+                    part_of_axis(*rows, margin, height), part_of_axis(*columns, margin, width)
+                )
+            elif not (_within(rows, self.rows) and _within(columns, self.columns)):
+                self._compute((0, height), (0, width))
+        elif self.cells is None:
+            self._compute((0, height), (0, width))
+        assert self.cells is not None
+        return self.cells, (self.rows[0], self.columns[0])
+
+    def _touched(self, boxes: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns with any weight in the pooling of boxes; one at least."""
+        height, width = self.layer.shape[-2:]
+        last = boxes.new_tensor([width - 1, height - 1])
+        # fmin and fmax pass over nan, as a box may be that has left all bounds: then everything.
+        low = torch.fmax(boxes[:, :2].amin(0).floor(), last * 0).minimum(last)
+        high = torch.fmin(boxes[:, 2:].amax(0).ceil(), last).maximum(low)
+        (left, top), (right, bottom) = low.int().tolist(), high.int().tolist()
+        return (top, bottom + 1), (left, right + 1)
+
+    def _compute(self, rows: tuple[int, int], columns: tuple[int, int]) -> None:
+        height, width = self.layer.shape[-2:]
+        part = self.convs(self.layer[..., slice(*rows), slice(*columns)].contiguous())
+        # Zero padding is right at the borders of the picture only.
+        top, bottom = _inner(rows, height)
+        left, right = _inner(columns, width)
+        part = part[..., top - rows[0] : bottom - rows[0], left - columns[0] : right - columns[0]]
+        self.rows, self.columns = (top, bottom), (left, right)
+        self.cells = (part * self.modulation)[0].permute(1, 2, 0).contiguous()
+
+
+def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _inner(part: tuple[int, int], size: int) -> tuple[int, int]:
+    """Where results are right, of a part that was convolved on its own."""
+    low = part[0] + _REACH if part[0] > 0 else 0
+    high = part[1] - _REACH if part[1] < size else size
+    return low, high
+
+
+class LayerOverlap:
+    """One layer's share of the predicted IoU, and its gradient.
+
+    Args:
+        convs: The layer's two convolutions, prepared.
+        block: Layer over pooled regions, loaded, in eval mode.
+        predictor: (outputs,) weights of its outputs in the prediction.
+        pool: Bins along each axis.
+        stride: Crop pixels per cell.
+        packed: Lay weights out for oneDNN.
+    """
+
+    def __init__(
+        self,
+        convs: nn.Module,
+        block: LinearBlock,
+        predictor: Tensor,
+        pool: int,
+        stride: int,
+        *,
+        packed: bool,
+    ) -> None:
+        self.convs = convs
+        self.predictor = predictor.detach()
+        self.pool = pool
+        self.stride = stride
+        linear = fuse_linear_bn_eval(block.linear, block.bn)
+        weight = linear.weight.detach().unflatten(1, (-1, pool, pool))
+        weight = weight.permute(0, 2, 3, 1).flatten(1)
+        self.forward = InferenceLinear(weight, linear.bias, packed=packed)
+        self.backward = InferenceLinear(weight.t(), None, packed=packed)
+
+    def map(self, layer: Tensor, modulation: Tensor) -> PartialMap:
+        """IoU features of one picture, to be computed as boxes ask for them."""
+        partial = layer.device.type == "cpu"
+        return PartialMap(self.convs, layer, modulation, self.stride, partial=partial)
+
+    def __call__(self, features: PartialMap, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate boxes.
+
+        Args:
+            features: From `map`.
+            boxes: (P, 4) xywh in crop pixels.
+
+        Returns:
+            (P,) share of the IoU, and (P, 4) its gradient by x, y, w, h.
+        """
+        edges = corners(boxes) / self.stride
+        cells, (top, left) = features.around(edges)
+        count, (height, width, channels) = len(boxes), cells.shape
+        x0, y0, x1, y1 = edges.unbind(1)
+        y = pooling_weights_with_derivatives(y0 - top, y1 - top, self.pool, height)
+        x = pooling_weights_with_derivatives(x0 - left, x1 - left, self.pool, width)
+
+        by_row = cells.view(height, -1)
+        rows = y.weights.flatten(0, 1) @ by_row
+        rows = rows.view(count, self.pool, width, channels)
+        pooled = x.weights[:, None] @ rows
+        hidden = self.forward(pooled.flatten(1))
+        share = hidden.relu() @ self.predictor
+
+        slope = self.backward((hidden > 0) * self.predictor).view(pooled.shape)
+        by_columns = (slope @ rows.transpose(2, 3)).sum(1)
+        spread = x.weights.transpose(1, 2)[:, None] @ slope
+        by_rows = (spread.view(count * self.pool, -1) @ by_row.t()).view(count, self.pool, -1)
+        gx0, gx1 = ((by_columns * d).sum((1, 2)) for d in (x.by_start, x.by_end))
+        gy0, gy1 = ((by_rows * d).sum((1, 2)) for d in (y.by_start, y.by_end))
+        gradient = torch.stack([gx0 + gx1, gy0 + gy1, gx1, gy1], dim=1)
+        return share, gradient / self.stride
+
+
+def climb_default(boxes: Tensor, gradient: Tensor, step: Tensor) -> Tensor:
+    """One step in pixels, in proportion to the box's own size; all (P, 4), step (4,)."""
+    return boxes + step * gradient * boxes[:, 2:].repeat(1, 2)
+
+
+def climb_relative(boxes: Tensor, gradient: Tensor, step: Tensor, unit: Tensor) -> Tensor:
+    """One step of the centre in units of a fixed size and of the logarithm of the size.
+
+    Args:
+        boxes: (P, 4) xywh.
+        gradient: (P, 4) by x, y, w, h.
+        step: (4,) length.
+        unit: (2,) width and height that the centres are measured in.
+    """
+    corner, size = boxes[:, :2], boxes[:, 2:]
+    by_centre, by_size = gradient[:, :2], gradient[:, 2:] - gradient[:, :2] / 2
+    centre = corner + size / 2 + step[:2] * by_centre * unit**2
+    size = size * (step[2:] * by_size * size).exp()
+    return torch.cat([centre - size / 2, size], dim=1)
+
+
+class BoxRefinement:
+    """The IoU branch of a trained network, prepared to refine boxes.
+
+    Args:
+        network: Loaded, in eval mode, on its device; its modules are taken over and changed.
+        packed: Lay weights out for oneDNN.
+    """
+
+    def __init__(self, network: IoUNet, *, packed: bool) -> None:
+        network = network.eval()
+        blocks, strides = (network.fc3_rt, network.fc4_rt), (LAYER2_STRIDE, LAYER3_STRIDE)
+        shares = network.iou_predictor.weight[0].chunk(2)
+        for_inference(network, packed=packed)
+        self.bias = network.iou_predictor.bias.detach()
+        self.layer2, self.layer3 = (
+            LayerOverlap(nn.Sequential(*convs), block, share, pool, stride, packed=packed)
+            for convs, block, share, pool, stride in zip(
+                ((network.conv3_1t, network.conv3_2t), (network.conv4_1t, network.conv4_2t)),
+                blocks,
+                shares,
+                (LAYER2_POOL, LAYER3_POOL),
+                strides,
+                strict=True,
+            )
+        )
+        self.modulation = network.modulation
+
+    def refine(
+        self,
+        modulation: Modulation,
+        features: Features,
+        boxes: Tensor,
+        settings: TrackingParameters,
+    ) -> tuple[Tensor, Tensor]:
+        """Let boxes climb.
+
+        Args:
+            modulation: Of the target.
+            features: Of the picture that is searched, one.
+            boxes: (P, 4) xywh in crop pixels. The first one's size is the unit of "relative".
+            settings: What begins with `box_refinement_`.
+
+        Returns:
+            (P, 4) boxes, and (P,) predicted IoU of the boxes before the last step.
+
+        Raises:
+            ValueError: An unknown space, or no iterations.
+        """
+        space, iterations = settings.box_refinement_space, settings.box_refinement_iter
+        if space not in ("relative", "default"):
+            raise ValueError(
+                f"box_refinement_space is {space!r}; expected 'relative' or 'default'"
+            )
+        if iterations < 1:
+            raise ValueError(f"box_refinement_iter is {iterations}; expected 1 or more")
+        length = settings.box_refinement_step_length
+        position, size = length if isinstance(length, tuple) else (length, length)
+        step = boxes.new_tensor([position, position, size, size])
+        unit = boxes[0, 2:]
+        layer2 = self.layer2.map(features.layer2, modulation.layer2)
+        layer3 = self.layer3.map(features.layer3, modulation.layer3)
+        iou = boxes.new_empty(0)
+        for _ in range(iterations):
+            share2, gradient2 = self.layer2(layer2, boxes)
+            share3, gradient3 = self.layer3(layer3, boxes)
+            iou = share2 + share3 + self.bias
+            gradient = gradient2 + gradient3
+            if space == "relative":
+                boxes = climb_relative(boxes, gradient, step, unit)
+            else:
+                boxes = climb_default(boxes, gradient, step)
+            step = step * settings.box_refinement_step_decay
+        return boxes, iou
