@@ -29,11 +29,11 @@ from tracker_ros.models.trdimp.iou_net import (
     LAYER2_STRIDE,
     LAYER3_POOL,
     LAYER3_STRIDE,
+    BackboneFeatures,
     IoUNet,
     LinearBlock,
     Modulation,
 )
-from tracker_ros.models.trdimp.resnet import Features
 from tracker_ros.models.trdimp.target_filter import corners
 
 MARGIN_PX = 16
@@ -122,7 +122,8 @@ class PartialMap:
 
     def _compute(self, rows: tuple[int, int], columns: tuple[int, int]) -> None:
         height, width = self.layer.shape[-2:]
-        part = self.convs(self.layer[..., slice(*rows), slice(*columns)].contiguous())
+        part = self.layer[..., slice(*rows), slice(*columns)]
+        part = self.convs(part.contiguous(memory_format=torch.channels_last))
         # Zero padding is right at the borders of the picture only.
         top, bottom = _inner(rows, height)
         left, right = _inner(columns, width)
@@ -244,27 +245,46 @@ class BoxRefinement:
 
     def __init__(self, network: IoUNet, *, packed: bool) -> None:
         network = network.eval()
-        blocks, strides = (network.fc3_rt, network.fc4_rt), (LAYER2_STRIDE, LAYER3_STRIDE)
-        shares = network.iou_predictor.weight[0].chunk(2)
         for_inference(network, packed=packed)
-        self.bias = network.iou_predictor.bias.detach()
-        self.layer2, self.layer3 = (
-            LayerOverlap(nn.Sequential(*convs), block, share, pool, stride, packed=packed)
-            for convs, block, share, pool, stride in zip(
-                ((network.conv3_1t, network.conv3_2t), (network.conv4_1t, network.conv4_2t)),
-                blocks,
-                shares,
-                (LAYER2_POOL, LAYER3_POOL),
-                strides,
-                strict=True,
-            )
+        for2, for3 = network.iou_predictor.weight[0].chunk(2)
+        self.layer2 = LayerOverlap(
+            nn.Sequential(network.conv3_1t, network.conv3_2t),
+            network.fc3_rt,
+            for2,
+            LAYER2_POOL,
+            LAYER2_STRIDE,
+            packed=packed,
         )
+        self.layer3 = LayerOverlap(
+            nn.Sequential(network.conv4_1t, network.conv4_2t),
+            network.fc4_rt,
+            for3,
+            LAYER3_POOL,
+            LAYER3_STRIDE,
+            packed=packed,
+        )
+        self.bias = network.iou_predictor.bias.detach()
         self.modulation = network.modulation
+
+    def maps(
+        self, modulation: Modulation, features: BackboneFeatures
+    ) -> tuple[PartialMap, PartialMap]:
+        """IoU features of one picture, in which one target is sought."""
+        return (
+            self.layer2.map(features.layer2, modulation.layer2),
+            self.layer3.map(features.layer3, modulation.layer3),
+        )
+
+    def overlap(self, maps: tuple[PartialMap, PartialMap], boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate (P, 4) xywh boxes: (P,) predicted IoU, (P, 4) its gradient by x, y, w, h."""
+        share2, gradient2 = self.layer2(maps[0], boxes)
+        share3, gradient3 = self.layer3(maps[1], boxes)
+        return share2 + share3 + self.bias, gradient2 + gradient3
 
     def refine(
         self,
         modulation: Modulation,
-        features: Features,
+        features: BackboneFeatures,
         boxes: Tensor,
         settings: TrackingParameters,
     ) -> tuple[Tensor, Tensor]:
@@ -293,14 +313,10 @@ class BoxRefinement:
         position, size = length if isinstance(length, tuple) else (length, length)
         step = boxes.new_tensor([position, position, size, size])
         unit = boxes[0, 2:]
-        layer2 = self.layer2.map(features.layer2, modulation.layer2)
-        layer3 = self.layer3.map(features.layer3, modulation.layer3)
+        maps = self.maps(modulation, features)
         iou = boxes.new_empty(0)
         for _ in range(iterations):
-            share2, gradient2 = self.layer2(layer2, boxes)
-            share3, gradient3 = self.layer3(layer3, boxes)
-            iou = share2 + share3 + self.bias
-            gradient = gradient2 + gradient3
+            iou, gradient = self.overlap(maps, boxes)
             if space == "relative":
                 boxes = climb_relative(boxes, gradient, step, unit)
             else:

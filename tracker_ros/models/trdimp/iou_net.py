@@ -12,14 +12,13 @@ runs is `box_refinement.py`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from tracker_ros.cuda.prroi_pool import pool_boxes
 from tracker_ros.models.trdimp.config import TrDiMPConfig
-from tracker_ros.models.trdimp.resnet import Features
 from tracker_ros.models.trdimp.target_filter import corners
 
 LAYER2_STRIDE = 8
@@ -28,6 +27,18 @@ LAYER2_POOL = 5
 LAYER3_POOL = 3
 _LAYER2_REFERENCE_POOL = 3
 _LAYER3_REFERENCE_POOL = 1
+
+
+class BackboneFeatures(Protocol):
+    """What the branch reads of a picture's features."""
+
+    @property
+    def layer2(self) -> Tensor:
+        """(N, layer2_dim, H / 8, W / 8)."""
+
+    @property
+    def layer3(self) -> Tensor:
+        """(N, layer3_dim, H / 16, W / 16)."""
 
 
 class IoUFeatures(NamedTuple):
@@ -103,14 +114,14 @@ class IoUNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
                 nn.init.zeros_(cast(nn.Parameter, module.bias))
 
-    def test_features(self, features: Features) -> IoUFeatures:
+    def test_features(self, features: BackboneFeatures) -> IoUFeatures:
         """Features that proposals are pooled from, of the images that are searched."""
         return IoUFeatures(
             self.conv3_2t(self.conv3_1t(features.layer2)),
             self.conv4_2t(self.conv4_1t(features.layer3)),
         )
 
-    def modulation(self, features: Features, boxes: Tensor) -> Modulation:
+    def modulation(self, features: BackboneFeatures, boxes: Tensor) -> Modulation:
         """Describe the target of reference images.
 
         Args:
