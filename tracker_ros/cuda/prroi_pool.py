@@ -125,6 +125,23 @@ def pool_boxes(
     return pooled.view(n, count, channels, ph, pw).to(features.dtype)
 
 
+def check_rois(features: Tensor, rois: Tensor) -> None:
+    """Check that the arguments of a pooling fit together.
+
+    Raises:
+        ValueError: They do not; the message says what was given and what is wanted.
+    """
+    if features.dim() != 4 or rois.dim() != 2 or rois.shape[1] != 5:
+        raise ValueError(
+            f"features {tuple(features.shape)} and rois {tuple(rois.shape)} were given, expected "
+            "(N, C, H, W) and (R, 5): image index, x0, y0, x1, y1"
+        )
+    if features.device != rois.device:
+        raise ValueError(
+            f"features are on {features.device} and rois on {rois.device}; move one to the other"
+        )
+
+
 def prroi_pool(
     features: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float
 ) -> Tensor:
@@ -140,7 +157,11 @@ def prroi_pool(
 
     Returns:
         (R, C, ph, pw) in the type of `features`; computed in float32 at least.
+
+    Raises:
+        ValueError: The shapes or devices do not fit.
     """
+    check_rois(features, rois)
     if features.shape[0] == 1:
         return pool_boxes(features, rois[None, :, 1:], output_size, spatial_scale)[0]
     images = features[rois[:, 0].long()]

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building for the CPU: once, whoever asks; again when damaged; in a private folder only."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracker_ros.cuda.build_cache import BuildError
+from tracker_ros.cuda.cpp_build import CppLibrary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Pools one pixel, 7, over the box (0, 0) to (1, 1): a quarter of it.
+POOL_ONE_PIXEL = """
+import ctypes, sys
+from pathlib import Path
+from tracker_ros.cuda.cpp_build import CppLibrary
+
+library = CppLibrary("prroi_pool", Path(sys.argv[1]))
+out, features = ctypes.c_double(), ctypes.c_double(7.0)
+rois = (ctypes.c_double * 5)(0, 0, 0, 1, 1)
+pointers = [ctypes.c_void_p(ctypes.addressof(array)) for array in (out, features, rois)]
+sizes = [ctypes.c_int64(1)] * 6
+library.run("prroi_pool_double", [ctypes.c_int64(1), *pointers, *sizes, ctypes.c_double(1)])
+print(out.value)
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """Start a process that builds and uses the kernels."""
+    command = [sys.executable, "-c", POOL_ONE_PIXEL, str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def pooled(process: subprocess.Popen[str]) -> float:
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return float(output)
+
+
+class Compiler:
+    """A g++ that keeps count, and can be slow.
+
+    Args:
+        folder: On PATH, before the real one's.
+        real: Path of the real one.
+    """
+
+    def __init__(self, folder: Path, real: str) -> None:
+        self.log = folder / "compiled"
+        self.program = folder / "g++"
+        self.real = real
+        self.write()
+
+    def write(self, *, version: str = "g++ 1", seconds: float = 0, command: str = "") -> None:
+        """Write the program; `command` goes before the real compiler."""
+        self.program.write_text(
+            f"#!/bin/sh\n[ $# = 1 ] && echo '{version}' && exit\n"
+            f'echo once >> {self.log}\nsleep {seconds}\nexec {command} {self.real} "$@"\n'
+        )
+        self.program.chmod(0o755)
+
+    @property
+    def runs(self) -> int:
+        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    real = shutil.which("g++")
+    assert real is not None
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return Compiler(tmp_path, real)
+
+
+def library_file(folder: Path) -> Path:
+    (found,) = folder.glob("*.so")
+    return found
+
+
+def test_two_processes_at_once_compile_once_and_a_third_not_at_all(
+    compiler: Compiler, tmp_path: Path
+) -> None:
+    compiler.write(seconds=1)
+    folder = tmp_path / "kernels"
+    both = [start(folder), start(folder)]
+    assert [pooled(process) for process in both] == [1.75, 1.75]
+    assert compiler.runs == 1
+    assert pooled(start(folder)) == 1.75
+    assert compiler.runs == 1
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert not list(folder.glob("*unfinished*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "one byte"])
+def test_a_damaged_library_is_built_again(compiler: Compiler, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "kernels"
+    CppLibrary("prroi_pool", folder)
+    path = library_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept = {"truncated": len(content) // 3, "empty": 0, "one byte": len(content)}[damage]
+    path.unlink()  # what this process has loaded stays as it was
+    path.write_bytes(content[:kept])
+    assert pooled(start(folder)) == 1.75
+    assert compiler.runs == 2
+    assert library_file(folder) == path
+
+
+def test_another_compiler_or_source_builds_anew(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kernels"
+    CppLibrary("prroi_pool", folder)
+    compiler.write(version="g++ 2")
+    CppLibrary("prroi_pool", folder)
+    assert compiler.runs == 2
+    monkeypatch.setattr("tracker_ros.cuda.cpp_build.sources", lambda: [b"other", b"text"])
+    CppLibrary("prroi_pool", folder)
+    assert compiler.runs == 3
+    assert len(list(folder.glob("*.so"))) == 3
+
+
+def test_a_build_that_was_cut_off_leaves_nothing_behind(
+    compiler: Compiler, tmp_path: Path
+) -> None:
+    folder = tmp_path / "kernels"
+    compiler.write(command="timeout 0.01")
+    with pytest.raises(BuildError, match="exited with 124"):
+        CppLibrary("prroi_pool", folder)
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
+    compiler.write()
+    assert pooled(start(folder)) == 1.75
+
+
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o775)
+    with pytest.raises(BuildError, match="chmod 700") as raised:
+        CppLibrary("prroi_pool", shared)
+    assert "drwxrwxr-x" in str(raised.value)
+    private = tmp_path / "private"
+    private.mkdir(0o700)
+    link = tmp_path / "link"
+    link.symlink_to(private)
+    with pytest.raises(BuildError, match="real folder"):
+        CppLibrary("prroi_pool", link)
+
+
+def test_the_compiler_s_complaint_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = tmp_path / "source"
+    kernels.mkdir()
+    (kernels / "broken.cuh").write_text("int f() { return undeclared_name; }\n")
+    monkeypatch.setattr("tracker_ros.cuda.cpp_build.KERNELS", kernels)
+    with pytest.raises(BuildError, match="undeclared_name"):
+        CppLibrary("broken", tmp_path / "kernels")
+
+
+def test_every_kernel_is_exported_for_both_types(tmp_path: Path) -> None:
+    library = CppLibrary("prroi_pool", tmp_path / "kernels")
+    loaded = ctypes.CDLL(library._library._name)
+    for kernel in ("prroi_pool", "prroi_pool_grad_features", "prroi_pool_grad_boxes"):
+        assert loaded[f"{kernel}_float"]
+        assert loaded[f"{kernel}_double"]

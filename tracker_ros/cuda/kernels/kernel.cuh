@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// How one function of an index becomes a loop on the CPU (g++) and a kernel on the GPU (NVRTC).
+//
+// A file of kernels writes each operator once, as
+//
+//     template <typename T> DEVICE void scale_at(int64 i, T* out, const T* in, double factor)
+//
+// and exports it, for float (scale_float) and double (scale_double), by
+//
+//     KERNEL(scale, (T* out, const T* in, double factor), (out, in, factor))
+//
+// What a call needs besides `count`, the number of indices, is pointers to contiguous arrays, int64
+// and double. Two indices never write to the same place, so that results do not depend on the order.
+#pragma once
+
+typedef long long int64;
+
+#ifdef __CUDACC__
+#define DEVICE __device__ __forceinline__
+#define EXPORT extern "C" __global__
+#define FOR_EVERY_INDEX(i, count)                                               \
+  for (int64 i = blockIdx.x * int64(blockDim.x) + threadIdx.x; i < (count);      \
+       i += int64(gridDim.x) * blockDim.x)
+#else
+#include <cmath>
+using std::ceil;
+using std::floor;
+#define DEVICE inline
+#define EXPORT extern "C"
+#define FOR_EVERY_INDEX(i, count) for (int64 i = 0; i < (count); ++i)
+#endif
+
+#define UNPACK(...) __VA_ARGS__
+#define KERNEL_OF_TYPE(name, type, parameters, arguments)         \
+  EXPORT void name##_##type(int64 count, UNPACK parameters) {     \
+    FOR_EVERY_INDEX(i, count) { name##_at<type>(i, UNPACK arguments); } \
+  }
+#define KERNEL(name, parameters, arguments) \
+  namespace name##_of_float {               \
+  typedef float T;                          \
+  KERNEL_OF_TYPE(name, float, parameters, arguments)  \
+  }                                         \
+  namespace name##_of_double {              \
+  typedef double T;                         \
+  KERNEL_OF_TYPE(name, double, parameters, arguments) \
+  }
