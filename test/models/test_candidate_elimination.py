@@ -10,8 +10,10 @@ from tracker_ros.models.ostrack.candidate_elimination import (
     rank_search_tokens,
     ranking_rows,
     restore_raster,
+    row_attention,
     template_token_mask,
 )
+from tracker_ros.models.ostrack.network import EliminatingBlock
 
 CPU = torch.device("cpu")
 
@@ -47,6 +49,12 @@ def test_a_sample_that_chooses_nothing_uses_all_rows() -> None:
     assert sorted(rows.position[0].tolist()) == [0, 1]
 
 
+def test_attention_of_rows_is_softmax_of_scaled_products() -> None:
+    query, key = torch.rand(1, 2, 3, 4), torch.rand(1, 2, 5, 4)
+    wanted = (query @ key.transpose(-2, -1) / 2.0).softmax(dim=-1)
+    torch.testing.assert_close(row_attention(query, key), wanted)
+
+
 def test_rank_is_the_weighted_mean_over_rows_then_heads() -> None:
     attention = torch.rand(1, 2, 3, 5)
     weight = torch.tensor([[0.5, 0.5, 0.0]])
@@ -65,3 +73,16 @@ def test_restored_tokens_stand_in_their_places_and_the_rest_is_zero() -> None:
     tokens = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
     raster = restore_raster(tokens, torch.tensor([[3, 0]]), count=4)
     assert raster.tolist() == [[[3.0, 4.0], [0.0, 0.0], [0.0, 0.0], [1.0, 2.0]]]
+
+
+def test_eliminating_block_agrees_with_the_plain_one_on_what_it_keeps() -> None:
+    torch.manual_seed(0)
+    block = EliminatingBlock(embed_dim=12, num_heads=3, mlp_ratio=2.0, layer_norm_eps=1e-6)
+    tokens = torch.rand(2, 10, 12)
+    found, step = block.forward_eliminating(tokens, 4, ranking_rows(None, 2, 4, CPU), 0.5)
+    assert found.shape == (2, 4 + 3, 12)
+    every = block(tokens)
+    for b in range(2):
+        places = [0, 1, 2, 3, *(4 + step.kept[b]).tolist()]
+        torch.testing.assert_close(found[b], every[b, places])
+        assert sorted([*step.kept[b].tolist(), *step.removed[b].tolist()]) == list(range(6))

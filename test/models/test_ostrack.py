@@ -7,9 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from tracker_ros.models.one_stream_network import target_coverage
 from tracker_ros.models.ostrack.config import OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.ostrack.inference import OSTrackInference
-from tracker_ros.models.ostrack.network import OSTrackNetwork, target_coverage
+from tracker_ros.models.ostrack.network import OSTrackNetwork
 
 SMALL = OSTrackConfig(
     template_size=32,

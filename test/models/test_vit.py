@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import torch
 
-from tracker_ros.models.ostrack.candidate_elimination import ranking_rows, row_attention
 from tracker_ros.models.vit import Attention, Block, DropPath, PatchEmbed
 
 
@@ -30,24 +29,11 @@ def test_attention_is_softmax_of_scaled_products() -> None:
     weights = (query @ key.transpose(-2, -1) / 2.0).softmax(dim=-1)
     wanted = attention.proj((weights @ value).transpose(1, 2).flatten(2))
     torch.testing.assert_close(attention(tokens), wanted)
-    torch.testing.assert_close(row_attention(query[:, :, 1:3], key), weights[:, :, 1:3])
 
 
 def test_block_can_return_only_its_last_tokens() -> None:
     block, tokens = make_block(), torch.rand(2, 7, 12)
     torch.testing.assert_close(block(tokens, first=3), block(tokens)[:, 3:])
-
-
-def test_eliminating_block_agrees_with_the_plain_one_on_what_it_keeps() -> None:
-    block, tokens = make_block(), torch.rand(2, 10, 12)
-    rows = ranking_rows(None, 2, 4, tokens.device)
-    found, step = block.forward_eliminating(tokens, 4, rows, keep_rate=0.5)
-    assert found.shape == (2, 4 + 3, 12)
-    every = block(tokens)
-    for b in range(2):
-        places = [0, 1, 2, 3, *(4 + step.kept[b]).tolist()]
-        torch.testing.assert_close(found[b], every[b, places])
-        assert sorted([*step.kept[b].tolist(), *step.removed[b].tolist()]) == list(range(6))
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_mean() -> None:

@@ -21,13 +21,10 @@ from torch import Tensor, nn
 
 from tracker_ros.crop import hann_window
 from tracker_ros.models.center_head import HeadMaps, decode_box
+from tracker_ros.models.one_stream_network import resample_position_embedding
 from tracker_ros.models.ostrack.candidate_elimination import Elimination, ranking_rows
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
-from tracker_ros.models.ostrack.network import (
-    BackboneOutput,
-    OSTrackNetwork,
-    resample_position_embedding,
-)
+from tracker_ros.models.ostrack.network import BackboneOutput, OSTrackNetwork
 from tracker_ros.models.vit import Block
 
 MAPS = ("score_map", "size_map", "offset_map")

@@ -28,39 +28,8 @@ from tracker_ros.crop import (
     normalise,
 )
 from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.models.one_stream_config import OneStreamConfig
 from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
-
-
-class OneStreamConfig(Protocol):
-    """What the loop needs to know of a model."""
-
-    @property
-    def template_size(self) -> int:
-        """Side of the template crop, pixels."""
-
-    @property
-    def search_size(self) -> int:
-        """Side of the search crop, pixels."""
-
-    @property
-    def template_factor(self) -> float:
-        """Side of the template crop over the square root of the box area."""
-
-    @property
-    def search_factor(self) -> float:
-        """The same for the search crop."""
-
-    @property
-    def search_grid(self) -> int:
-        """Side of the score map."""
-
-    @property
-    def clip_margin(self) -> float:
-        """Pixels of the box that stay inside the image."""
-
-    @property
-    def hold_below(self) -> float:
-        """Score under which the search region stays where it is."""
 
 
 class OneStreamModel(Protocol):

@@ -16,16 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.models.ostrack.candidate_elimination import (
-    Elimination,
-    RankingRows,
-    eliminate,
-    gather_tokens,
-    keep_count,
-    rank_search_tokens,
-    row_attention,
-)
-
 
 class PatchEmbed(nn.Module):
     """One linear projection to `embed_dim` channels per patch of `stride` x `stride` pixels."""
@@ -107,11 +97,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block, optionally with candidate elimination inside.
-
-    Elimination sits between the attention residual and the MLP residual, as in OSTrack. Since the
-    rank depends on the ranking template rows alone, it is found first; queries of tokens that are
-    about to be removed are then never computed.
+    """Pre-norm transformer block.
 
     Args:
         embed_dim: Channels of a token.
@@ -120,6 +106,8 @@ class Block(nn.Module):
         layer_norm_eps: Epsilon of both layer norms.
         drop_path_rate: Probability of dropping each residual branch while training.
     """
+
+    attention_type: type[Attention] = Attention
 
     def __init__(
         self,
@@ -131,7 +119,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
-        self.attn = Attention(embed_dim, num_heads)
+        self.attn = self.attention_type(embed_dim, num_heads)
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
@@ -151,32 +139,3 @@ class Block(nn.Module):
             mixed = self.attn.attend(self.attn.queries(normed[:, first:]), key, value)
         tokens = tokens[:, first:] + self.drop_path(mixed)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-
-    def forward_eliminating(
-        self, tokens: Tensor, num_template: int, rows: RankingRows, keep_rate: float
-    ) -> tuple[Tensor, Elimination]:
-        """Attention, elimination, MLP.
-
-        Args:
-            tokens: (B, N, C), the first `num_template` of the template.
-            num_template: Number of template tokens; they are never removed.
-            rows: The template tokens that rank.
-            keep_rate: Fraction of the search tokens to keep.
-
-        Returns:
-            (B, num_template + kept, C) and the elimination.
-        """
-        normed = self.norm1(tokens)
-        key, value = self.attn.keys_values(normed)
-        with torch.no_grad():
-            ranking = self.attn.queries(gather_tokens(normed, rows.position))
-            attention = row_attention(ranking, key)
-            rank = rank_search_tokens(attention, rows.weight, num_template)
-            keep = keep_count(rank.shape[1], keep_rate)
-            elimination = eliminate(rank, keep)
-            template = torch.arange(num_template, device=tokens.device)
-            template = template.expand(tokens.shape[0], -1)
-            left = torch.cat([template, elimination.kept + num_template], dim=1)
-        query = self.attn.queries(gather_tokens(normed, left))
-        tokens = gather_tokens(tokens, left) + self.drop_path(self.attn.attend(query, key, value))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens))), elimination

@@ -4,26 +4,24 @@
 Paper and official code: see `network.py`. Written for this package; what differs from the official
 forward pass is the order of the work, not its result:
 
-- The template is embedded once, not per frame.
-- Attention is fused; an elimination layer computes the attention rows that rank and no others.
+- What every one-stream tracker gets: see `one_stream_inference.py`.
+- An elimination layer computes the attention rows that rank and no others.
 - Elimination ranks first, so tokens that are about to go get no query, projection or MLP.
-- In the last block only search tokens get them.
 - Tokens are picked and put back by index, in the order the ranking gave.
-- Batch norms are folded into the convolutions; where tokens were removed, the head's first
-  convolution is not done on the zeros they leave (`candidate_head.py`).
-- Weights are laid out once for the matrix library (`inference_layers.py`).
+- Where tokens were removed, the head's first convolution is not done on the zeros they leave
+  (`candidate_head.py`).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
+from tracker_ros.models.inference_layers import for_inference
+from tracker_ros.models.one_stream_inference import InferenceBlock, OneStreamInference
 from tracker_ros.models.ostrack.candidate_elimination import (
     RankingRows,
     eliminate,
@@ -50,52 +48,8 @@ class EncodedTemplate(NamedTuple):
     rows: RankingRows | None
 
 
-class InferenceBlock:
-    """One transformer block with fixed weights.
-
-    Args:
-        block: Loaded, in eval mode.
-        split_queries: Whether fewer queries than keys will be asked for, so that they are
-            projected apart.
-        packed: Lay weights out for oneDNN.
-    """
-
-    def __init__(self, block: Block, *, split_queries: bool, packed: bool) -> None:
-        self.norm1, self.norm2 = block.norm1, block.norm2
-        self.heads = block.attn.num_heads
-        qkv, width = block.attn.qkv, block.attn.proj.in_features
-        self.split_queries = split_queries
-        if split_queries:
-            self.to_q = InferenceLinear(qkv.weight[:width], qkv.bias[:width], packed=packed)
-            self.to_kv = InferenceLinear(qkv.weight[width:], qkv.bias[width:], packed=packed)
-        else:
-            self.to_qkv = InferenceLinear(qkv.weight, qkv.bias, packed=packed)
-        proj, fc1, fc2 = block.attn.proj, block.mlp.fc1, block.mlp.fc2
-        self.proj = InferenceLinear(proj.weight, proj.bias, packed=packed)
-        self.fc1 = InferenceLinear(fc1.weight, fc1.bias, packed=packed, gelu=True)
-        self.fc2 = InferenceLinear(fc2.weight, fc2.bias, packed=packed)
-
-    def _split(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(1, N, parts * C) -> `parts` tensors (1, heads, N, head_dim)."""
-        split = projected.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return split.unbind(0)
-
-    def _finish(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention and MLP of the tokens that the queries belong to."""
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + self.proj(mixed.transpose(1, 2).flatten(2))
-        return tokens + self.fc2(self.fc1(self.norm2(tokens)))
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(1, N, C) -> (1, N, C)."""
-        return self._finish(tokens, *self._split(self.to_qkv(self.norm1(tokens)), 3))
-
-    def search_only(self, tokens: Tensor, num_template: int) -> Tensor:
-        """(1, N, C) -> (1, N - num_template, C): template tokens are keys and values only."""
-        normed = self.norm1(tokens)
-        key, value = self._split(self.to_kv(normed), 2)
-        (query,) = self._split(self.to_q(normed[:, num_template:]), 1)
-        return self._finish(tokens[:, num_template:], query, key, value)
+class EliminatingInferenceBlock(InferenceBlock):
+    """One block with fixed weights that can drop search tokens on the way."""
 
     def eliminating(
         self, tokens: Tensor, num_template: int, rows: RankingRows, keep_rate: float
@@ -122,7 +76,7 @@ class InferenceBlock:
         return self._finish(tokens.index_select(1, left), query, key, value), kept
 
 
-class OSTrackInference:
+class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
     """A trained network, prepared to follow one target.
 
     Args:
@@ -134,36 +88,21 @@ class OSTrackInference:
     def __init__(
         self, network: OSTrackNetwork, device: torch.device, packed: bool | None = None
     ) -> None:
-        self.config = network.config
-        self.device = device
-        self.packed = can_pack(device) if packed is None else packed
-        network = network.eval().to(device)
-        backbone = network.backbone
-        last = self.config.depth - 1
-        backbone.patch_embed = for_inference(backbone.patch_embed, packed=self.packed)
-        self.embed_template, self.embed_search = backbone.embed_template, backbone.embed_search
+        self.config = config = network.config
         self.template_mask = network.template_mask
-        self.blocks = []
-        for layer, block in enumerate(backbone.blocks):
-            split = layer == last or layer in self.config.ce_layers
-            self.blocks.append(
-                InferenceBlock(cast(Block, block), split_queries=split, packed=self.packed)
-            )
-            # Lets go of the weights as they were, so that they are never all there twice.
-            backbone.blocks[layer] = nn.Identity()
-        self.norm = backbone.norm
+
+        def fix(block: Block, layer: int, packed: bool) -> EliminatingInferenceBlock:
+            split = layer == config.depth - 1 or layer in config.ce_layers
+            return EliminatingInferenceBlock(block, split_queries=split, packed=packed)
+
+        super().__init__(network, device, packed, fix)
         self.candidate_head: CandidateHead | None = None
-        if self.config.ce_layers and device.type == "cpu":
+        if config.ce_layers and device.type == "cpu":
             self.candidate_head = CandidateHead(
-                network.box_head, self.config.search_grid, packed=self.packed
+                network.box_head, config.search_grid, packed=self.packed
             )
         else:
             self.head = for_inference(network.box_head, packed=self.packed)
-
-    @property
-    def runs_on(self) -> dict[str, str]:
-        """Back end, device and precision in use."""
-        return {"backend": "torch", "device": str(self.device), "precision": "fp32"}
 
     @torch.inference_mode()
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
