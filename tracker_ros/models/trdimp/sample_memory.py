@@ -73,6 +73,8 @@ class SampleWeights:
 class SampleMemory:
     """Samples, their target boxes and weights. Room for them is taken as they come.
 
+    Features are held with the channels innermost, as the filter's optimiser reads them.
+
     Args:
         features: (N, C, h, w) float32 of the first image.
         boxes: (N, 4) float32 xywh, pixels of the patch.
@@ -83,7 +85,8 @@ class SampleMemory:
     def __init__(
         self, features: Tensor, boxes: Tensor, capacity: int, least_initial: float
     ) -> None:
-        self._features, self._boxes = features, boxes
+        self._features = features.contiguous(memory_format=torch.channels_last)
+        self._boxes = boxes
         self._count = len(features)
         self.weights = SampleWeights(capacity, self._count, least_initial)
 
@@ -98,8 +101,8 @@ class SampleMemory:
         index = self.weights.add(learning_rate)
         if index == len(self._features):
             room = min(2 * index, len(self.weights.values))
-            self._features = _grown(self._features, room)
-            self._boxes = _grown(self._boxes, room)
+            self._features = _with_room(self._features, room, torch.channels_last)
+            self._boxes = _with_room(self._boxes, room, torch.contiguous_format)
         self._features[index].copy_(features[0])
         self._boxes[index].copy_(box)
         self._count = max(self._count, index + 1)
@@ -120,7 +123,9 @@ class SampleMemory:
         return torch.from_numpy(self.weights.values[: self._count]).to(self._boxes.device)
 
 
-def _grown(rows: Tensor, room: int) -> Tensor:
-    larger = rows.new_empty((room, *rows.shape[1:]))
+def _with_room(rows: Tensor, room: int, layout: torch.memory_format) -> Tensor:
+    larger = torch.empty(
+        (room, *rows.shape[1:]), dtype=rows.dtype, device=rows.device, memory_format=layout
+    )
     larger[: len(rows)].copy_(rows)
     return larger

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What surrounds TrDiMP's network: patches, views of the first image, samples, boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ros.models.trdimp.augmentation import SeededDraws, augment, drop_channels
+from tracker_ros.models.trdimp.box_choice import choose_box, start_boxes
+from tracker_ros.models.trdimp.config import BASE, Augmentation
+from tracker_ros.models.trdimp.sample_memory import SampleMemory
+from tracker_ros.models.trdimp.sample_patch import (
+    Border,
+    Placement,
+    Span,
+    box_to_target,
+    choose_window,
+    cut,
+    target_to_box,
+)
+
+CPU = torch.device("cpu")
+SMALL = replace(BASE, image_sample_size=32)
+
+
+def test_a_span_repeats_the_edges() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        length, step = int(rng.integers(2, 30)), int(rng.integers(1, 9))
+        span = Span(
+            int(rng.integers(-40, 40)), int(rng.integers(2, 30)), step, int(rng.integers(step))
+        )
+        pixels, repeats = span.within(length)
+        found = np.pad(np.arange(length)[pixels], repeats, mode="edge")
+        offset = min(span.offset, length - 1)
+        last = len(range(offset, length, step)) - 1
+        steps = np.clip(np.arange(span.start, span.start + span.extent), 0, last)
+        np.testing.assert_array_equal(found, steps * step + offset)
+
+
+@pytest.mark.parametrize("border", Border)
+@pytest.mark.parametrize("centre", [(-500.0, 20.0), (20.0, 900.0), (10.0, 10.0)])
+@pytest.mark.parametrize("side", [0.1, 30.0, 5000.0])
+def test_any_window_gives_a_patch(
+    border: Border, centre: tuple[float, float], side: float
+) -> None:
+    image = np.full((37, 53, 3), 77, dtype=np.uint8)
+    size = np.full(2, side, dtype=np.float32)
+    window = choose_window(np.asarray(centre, np.float32), size, 32, image.shape, border, 1.5)
+    patch = cut(image, window, 32, CPU)
+    assert patch.shape == (1, 3, 32, 32)
+    # Rows and columns are cut one step apart: there is never much more than what is shown.
+    assert window.rows.extent <= 3 * 32
+    torch.testing.assert_close(patch, torch.full_like(patch, 77.0))
+
+
+def test_boxes_go_to_the_patch_and_back() -> None:
+    position, size = box_to_target((12.5, 30.25, 41.0, 22.0))
+    np.testing.assert_array_equal(position, [30.25 + 10.5, 12.5 + 20.0])
+    assert target_to_box(position, size) == (12.5, 30.25, 41.0, 22.0)
+    patch = Placement(np.array([40.0, 30.0], dtype=np.float32), np.float32(0.5), 100)
+    back, extent = patch.target_of(patch.box_in_patch(position, size))
+    np.testing.assert_array_equal(extent, size)
+    # Half a pixel of the patch is gained on the way, as officially.
+    np.testing.assert_allclose(back - position, 0.5 * 0.5, atol=1e-5)
+
+
+def test_the_region_of_a_map_is_in_box_coordinates() -> None:
+    patch = Placement(np.array([49.5, 99.5], dtype=np.float32), np.float32(2.0), 32)
+    assert patch.region(3, 16) == (100.0 - 48.0, 50.0 - 48.0, 96.0, 96.0)
+
+
+def test_views_move_content_down_and_right() -> None:
+    wide = torch.zeros(1, 3, 64, 64)
+    wide[..., 31:33, 31:33] = 255.0
+    options = replace(
+        SMALL,
+        augmentation=Augmentation(relative_shift=((0.5, -0.25),), blur=(), rotate=(90,)),
+    )
+    views = augment(wide, options, SeededDraws(3))
+    assert len(views.patches) == len(views.shifts) == 4
+    np.testing.assert_array_equal(views.shifts[:2], [[0, 0], [-4, 8]])
+    for patch, (x, y) in zip(views.patches, views.shifts.astype(int), strict=True):
+        wanted = torch.zeros(3, 32, 32)
+        wanted[:, 15 + y : 17 + y, 15 + x : 17 + x] = 255.0
+        torch.testing.assert_close(patch, wanted)
+
+
+def test_a_shift_beyond_the_wide_patch_is_refused() -> None:
+    options = replace(SMALL, augmentation=Augmentation(relative_shift=((1.5, 0.0),)))
+    with pytest.raises(ValueError, match="widen augmentation_expansion_factor"):
+        augment(torch.zeros(1, 3, 64, 64), options, SeededDraws(0))
+
+
+def test_dropout_leaves_whole_channels_out() -> None:
+    features = torch.full((3, 200, 2, 2), 4.0)
+    found, copies = drop_channels(features, SMALL, SeededDraws(1))
+    assert copies == 2
+    assert torch.equal(found[:3], features)
+    factors = found[3:] / features[0]
+    assert torch.equal(factors, factors[:, :, :1, :1].expand_as(factors))
+    assert factors.unique().tolist() == [0.0, 1.25]
+    assert 0.1 < float((factors == 0).float().mean()) < 0.3
+    none = replace(SMALL, augmentation=Augmentation(dropout_copies=0))
+    assert drop_channels(features, none, SeededDraws(1)) == (features, 0)
+
+
+def test_draws_repeat_by_seed() -> None:
+    first, second, other = SeededDraws(4), SeededDraws(4), SeededDraws(5)
+    for draws in (first, second):
+        draws.shift()
+    np.testing.assert_array_equal(first.boxes(9), second.boxes(9))
+    assert first.boxes(9).dtype == np.float32
+    assert not np.array_equal(second.boxes(9), other.boxes(9))
+
+
+def test_memory_takes_room_as_samples_come() -> None:
+    memory = SampleMemory(torch.zeros(5, 4, 3, 3), torch.zeros(5, 4), 250, 0.0)
+    held = 0
+    for number in range(1, 30):
+        memory.add(torch.full((1, 4, 3, 3), float(number)), torch.full((4,), 1.0 * number), 0.01)
+        assert memory.features.is_contiguous(memory_format=torch.channels_last)
+        held = memory._features.shape[0]
+    assert len(memory.features) == 34 <= held <= 2 * 34
+    torch.testing.assert_close(memory.sample_weight.sum(), torch.tensor(1.0))
+    for _ in range(300):
+        memory.add(torch.ones(1, 4, 3, 3), torch.ones(4), 0.01)
+    assert memory._features.shape[0] == len(memory.features) == len(memory.sample_weight) == 250
+
+
+@pytest.mark.parametrize("capacity", [4, 5])
+def test_memory_without_room_is_refused(capacity: int) -> None:
+    with pytest.raises(ValueError, match="raise sample_memory_size"):
+        SampleMemory(torch.zeros(5, 4, 3, 3), torch.zeros(5, 4), capacity, 0.25)
+
+
+def test_starts_stay_large_enough() -> None:
+    box = np.array([10.0, 20.0, 60.0, 6.0], dtype=np.float32)
+    random = np.zeros((2, 4), dtype=np.float32)
+    random[1] = 0.5
+    starts = start_boxes(box, random, BASE)
+    np.testing.assert_array_equal(starts[0], box)
+    np.testing.assert_allclose(starts[2], box, rtol=1e-6)
+    side = np.sqrt(360.0)
+    assert starts[1, 2] == pytest.approx(60.0 - 0.25 * side, rel=1e-6)
+    assert starts[1, 3] == pytest.approx(2.0)
+    assert starts[1, 1] + starts[1, 3] / 2 == pytest.approx(23.0 - 0.05 * side, rel=1e-6)
+
+
+def test_the_best_boxes_are_averaged() -> None:
+    boxes = np.array(
+        [[0, 0, 10, 10], [3, 3, 10, 13], [9, 9, 10, 10], [6, 0, 10, 10], [1, 1, 70, 10]],
+        dtype=np.float32,
+    )
+    ious = np.array([0.5, 0.4, -0.2, 0.3, 0.9], dtype=np.float32)
+    # The last is too wide for its height, whatever it is worth.
+    np.testing.assert_allclose(choose_box(boxes, ious, BASE), [3, 1, 10, 11])
+    boxes[0, 0], ious[1] = np.nan, np.inf
+    np.testing.assert_allclose(choose_box(boxes, ious, BASE), [7.5, 4.5, 10, 10])
+    assert choose_box(boxes[4:], ious[4:], BASE) is None
+    # Sizes below a pixel count as one.
+    sliver = np.array([[5, 5, 0.1, 3]], dtype=np.float32)
+    np.testing.assert_array_equal(choose_box(sliver, ious[:1], BASE), [5, 5, 1, 3])
