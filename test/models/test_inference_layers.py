@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.models.inference_layers import InferenceLinear, can_pack, for_inference
+from tracker_ros.models.inference_layers import (
+    InferenceConv,
+    InferenceLinear,
+    can_pack,
+    for_inference,
+)
 
 layouts = pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 
@@ -63,3 +68,17 @@ def test_folded_modules_give_the_same_numbers(packed: bool) -> None:
     for size in (16, 12):
         image = torch.randn(1, 3, size, size)
         torch.testing.assert_close(folded(image), module(image), rtol=0, atol=1e-5)
+
+
+@layouts
+@pytest.mark.parametrize("relu", [False, True])
+@torch.inference_mode()
+def test_a_convolution_adds_before_its_activation(packed: bool, relu: bool) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1)
+    image, plus = torch.randn(2, 4, 9, 9), torch.randn(2, 6, 5, 5)
+    wanted = conv(image) + plus
+    if relu:
+        wanted = wanted.relu()
+    found = InferenceConv(conv, packed=packed, relu=relu)(image, plus=plus)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)

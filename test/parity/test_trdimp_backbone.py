@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
 from golden_files import document, fingerprint, golden, helper, seed_of, stats, trdimp_weights
-from trdimp_golden_network import golden_network, relative_difference
+from torch import Tensor
+from trdimp_golden_network import golden_network, new_golden_network, relative_difference
 
 from tracker_ros.crop import normalise
 from tracker_ros.models.trdimp.config import RESNET50
+from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 
 TOLERANCE = 1e-5
@@ -33,13 +38,29 @@ def test_keys_and_shapes_of_the_network() -> None:
     assert {key: tuple(tensor.shape) for key, tensor in found.items()} == wanted
 
 
-@torch.inference_mode()
-def test_every_stage() -> None:
-    file = golden("trdimp_backbone.npz")
-    images = torch.from_numpy(helper("trdimp_inputs").network_input(seed_of("trdimp")))
+def plain_features(images: Tensor) -> PatchFeatures:
     network = golden_network()
     layer2, layer3 = network.feature_extractor(images)
-    classification = network.classification_features(layer3)
+    return PatchFeatures(layer2, layer3, network.classification_features(layer3))
+
+
+def inference_features(images: Tensor, *, packed: bool) -> PatchFeatures:
+    return TrDiMPInference(new_golden_network(), images.device, packed).features(images)
+
+
+PATHS = {
+    "network": plain_features,
+    "inference": partial(inference_features, packed=False),
+    "inference_packed": partial(inference_features, packed=True),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@torch.inference_mode()
+def test_every_stage(path: str) -> None:
+    file = golden("trdimp_backbone.npz")
+    images = torch.from_numpy(helper("trdimp_inputs").network_input(seed_of("trdimp")))
+    layer2, layer3, classification = PATHS[path](images)
     for name, found, part in (
         ("layer2", layer2, layer2[:, ::8, ::3, ::3]),
         ("layer3", layer3, layer3[:, ::8, ::2, ::2]),

@@ -20,6 +20,7 @@ from tracker_ros.models.trdimp.memory_transformer import (
     images_of,
     tokens_of,
 )
+from tracker_ros.models.trdimp.transformer_memory import FixedTransformer, TransformerMemory
 
 TOLERANCE = 1e-5
 
@@ -135,3 +136,17 @@ def test_sequences_of_a_batch_do_not_see_each_other(queries: int) -> None:
         together = module.decode(searched, module.encode(memories), marks)
     for index, wanted in enumerate(alone):
         assert relative_difference(together[index], wanted.numpy()) < TOLERANCE
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@torch.inference_mode()
+def test_what_the_tracker_runs(packed: bool) -> None:
+    fixed = FixedTransformer(transformer(), packed=packed)
+    memory, query, labels = small_inputs()
+    small = TransformerMemory(fixed, memory, labels, limit=20)
+    check(small.encoded, "small_encoded_feat")
+    check(small.decode(query), "small_decoded_feat")
+    memory, query, labels = real_inputs()
+    real = TransformerMemory(fixed, memory, labels, limit=20)
+    check(real.encoded[:, ::32, ::4, ::4], "real_encoded_sub")
+    check(real.decode(query)[:, ::4, ::2, ::2], "real_decoded_sub")

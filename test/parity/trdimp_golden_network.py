@@ -24,13 +24,18 @@ def part_weights(prefix: str) -> dict[str, Tensor]:
     }
 
 
-@cache
-def golden_network() -> TrDiMPNetwork:
-    """The whole network in eval mode; not to be changed."""
+def new_golden_network() -> TrDiMPNetwork:
+    """The whole network in eval mode, for whoever takes it over."""
     with torch.device("meta"):
         network = TrDiMPNetwork(RESNET50)
     load_strictly(network, part_weights(""), "golden")
     return network.eval()
+
+
+@cache
+def golden_network() -> TrDiMPNetwork:
+    """The same, shared; not to be changed."""
+    return new_golden_network()
 
 
 def with_golden_weights(module: nn.Module, prefix: str) -> nn.Module:

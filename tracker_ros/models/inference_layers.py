@@ -79,15 +79,27 @@ class InferenceConv(nn.Module):
                 self.weight, *(list(g) for g in self.geometry[:3]), conv.groups
             )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H', W')."""
+    def forward(self, image: Tensor, plus: Tensor | None = None) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H', W').
+
+        Args:
+            image: What the convolution runs over.
+            plus: (B, outputs, H', W') to add, before the ReLU.
+        """
         padding, stride, dilation, groups = self.geometry
+        if self.packed and plus is not None:
+            return torch.ops.mkldnn._convolution_pointwise.binary(
+                image, plus, self.weight, self.bias, padding, stride, dilation, groups,
+                "add", 1.0, "relu" if self.relu else None, [], "",
+            )  # fmt: skip
         if self.packed:
             return torch.ops.mkldnn._convolution_pointwise(
                 image, self.weight, self.bias, padding, stride, dilation, groups,
                 "relu" if self.relu else "none", [], "",
             )  # fmt: skip
         result = F.conv2d(image, self.weight, self.bias, stride, padding, dilation, groups)
+        if plus is not None:
+            result = result + plus
         return F.relu(result) if self.relu else result
 
 
