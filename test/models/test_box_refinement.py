@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tracker_ros.models.trdimp.box_refinement import (
     BoxRefinement,
+    PartialMap,
     climb_default,
     climb_relative,
     part_of_axis,
@@ -105,6 +106,22 @@ def test_convolutions_run_only_around_the_boxes(setup: Setup) -> None:
         margin = 16 // part.stride
         assert part.columns[0] <= 149 // part.stride - margin
         assert part.columns[1] >= 219 // part.stride + margin
+
+
+def test_everything_at_once(setup: Setup) -> None:
+    """As on a GPU."""
+    layers = zip(
+        (setup.model.layer2, setup.model.layer3), setup.features, setup.modulation, strict=True
+    )
+    maps = tuple(
+        PartialMap(layer.convs, features, modulation, layer.stride, partial=False)
+        for layer, features, modulation in layers
+    )
+    wanted, wanted_gradient = setup.by_autograd(boxes_of("near"))
+    found, gradient = setup.model.overlap((maps[0], maps[1]), boxes_of("near"))
+    assert maps[0].columns == maps[0].rows == (0, 44)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradient, wanted_gradient, rtol=0, atol=1e-12)
 
 
 def test_boxes_that_leave_the_computed_part_are_still_right(setup: Setup) -> None:

@@ -20,6 +20,7 @@ from tracker_ros.models.trdimp.target_filter import (
     apply_filter_transposed,
     distance_bins,
     score_size,
+    target_centres,
 )
 
 CONFIG = replace(TINY, feature_dim=6)
@@ -69,6 +70,13 @@ def test_the_transpose_is_one(k: int) -> None:
     torch.testing.assert_close(
         (scores * residuals).sum((1, 2, 3)), (filters * back).sum((1, 2, 3))
     )
+
+
+def test_centre_of_a_box_in_cells() -> None:
+    """An odd filter's score sits at its middle cell, which pixel 8 is the centre of."""
+    boxes = torch.tensor([[20.0, 40, 8, 16]])
+    assert target_centres(boxes, 16, 4).tolist() == [[3.0, 1.5]]
+    assert target_centres(boxes, 16, 3).tolist() == [[2.5, 1.0]]
 
 
 def test_bins_of_a_distance_add_up_to_one() -> None:
