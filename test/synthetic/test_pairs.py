@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracker_ros.synthetic.pairs import PairConfig, PairGenerator
+from tracker_ros.synthetic.crops import PairConfig
+from tracker_ros.synthetic.pairs import PairGenerator
 from tracker_ros.synthetic.photometric import PhotometricConfig
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.synthetic.pairs import PairConfig
+from tracker_ros.synthetic.crops import PairConfig
 from tracker_ros.synthetic.photometric import PhotometricConfig
 from tracker_ros.training.datasets import open_dataset
 from tracker_ros.training.sequence_pairs import SequencePairs

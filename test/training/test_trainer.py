@@ -19,9 +19,10 @@ from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import read_log
 from tracker_ros.training.initialisation import begin_from_scratch
 from tracker_ros.training.objective import pair_losses
-from tracker_ros.training.pair_stream import PairStream, normalise, pick_source
 from tracker_ros.training.recipe import Recipe, Source, load_recipe
 from tracker_ros.training.run import train_command
+from tracker_ros.training.sample_stream import SampleStream, pick_source
+from tracker_ros.training.sources import normalise, open_pairs
 from tracker_ros.training.trainer import Trainer
 
 RECIPE = Recipe(
@@ -32,7 +33,7 @@ RECIPE = Recipe(
     precision="fp32",
     loader_workers=0,
     validate_every=2,
-    validation_pairs=64,
+    validation_samples=64,
 )
 SHORT_RECIPE = """\
 steps: 2
@@ -41,7 +42,7 @@ warmup_steps: 1
 precision: fp32
 loader_workers: 0
 validate_every: 2
-validation_pairs: 64
+validation_samples: 64
 """
 CPU = torch.device("cpu")
 
@@ -107,7 +108,7 @@ def test_a_few_steps_on_one_batch_lower_its_loss():
     torch.manual_seed(0)
     network = OSTrackNetwork(OSTRACK_TINY)
     begin_from_scratch(network, 0.05)
-    batch = next(iter(PairStream(replace(RECIPE, batch_size=4), OSTRACK_TINY, 0)))
+    batch = next(iter(SampleStream(replace(RECIPE, batch_size=4), open_pairs, 0)))
     optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
     losses = []
     for _ in range(12):
@@ -141,10 +142,10 @@ def test_template_tokens_start_marked():
 
 
 def test_batches_depend_on_seed_step_and_rank_alone():
-    stream = PairStream(RECIPE, OSTRACK_TINY, 0)
+    stream = SampleStream(RECIPE, open_pairs, 0)
     from_start = list(stream)
-    from_two = list(PairStream(RECIPE, OSTRACK_TINY, 2))
-    other_rank = next(iter(PairStream(RECIPE, OSTRACK_TINY, 0, rank=1, world_size=2)))
+    from_two = list(SampleStream(RECIPE, open_pairs, 2))
+    other_rank = next(iter(SampleStream(RECIPE, open_pairs, 0, rank=1, world_size=2)))
     assert len(from_start) == 4
     assert torch.equal(from_start[2].search, from_two[0].search)
     assert not torch.equal(from_start[0].search, other_rank.search)

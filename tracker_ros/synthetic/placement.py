@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from tracker_ros.boxes import xywh_to_cxcywh
 from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.render import extents, linear_pose
 
+BorderFill = Literal["black", "edge"]
 Shape = tuple[Tensor, Tensor, Tensor, Tensor]
 """Angle, log aspect, shear and mirror flag, each (B,): the pose but for scale and place."""
 
@@ -65,15 +67,16 @@ def centres_in_view(boxes: Tensor, side: int) -> Tensor:
 
 
 def cut_at_borders(
-    draw: Draw, image: Tensor, boxes: Tensor, fraction: float
+    draw: Draw, image: Tensor, boxes: Tensor, fraction: float, fill: BorderFill = "black"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Blacken what lies beyond a random image border, and clip boxes to border and view.
+    """Overwrite what lies beyond a random image border, and clip boxes to border and view.
 
     Args:
         draw: Random numbers.
         image: (B, 3, S, S) float.
         boxes: (B, 4) x, y, w, h in pixels.
         fraction: How many samples may have a border.
+        fill: With what: "black", or the "edge" repeated.
 
     Returns:
         Image, clipped boxes, and (B,) bool: at least a quarter of the box's area is left.
@@ -88,9 +91,16 @@ def cut_at_borders(
     low = torch.where(at_low, start + reach, 0.0).clamp(0, side)
     high = torch.where(at_high, end - reach, float(side)).clamp(0, side)
     line = torch.arange(side, device=image.device) + 0.5
-    columns = (line > low[:, :1]) & (line < high[:, :1])
-    lines = (line > low[:, 1:]) & (line < high[:, 1:])
-    image = image * (lines[:, None, :, None] & columns[:, None, None, :])
+    if fill == "black":
+        columns = (line > low[:, :1]) & (line < high[:, :1])
+        lines = (line > low[:, 1:]) & (line < high[:, 1:])
+        image = image * (lines[:, None, :, None] & columns[:, None, None, :])
+    else:
+        rows = torch.where((at_low | at_high).any(1))[0]
+        limits = torch.stack([low[rows], high[rows] - 1]).floor().clamp(0, side - 1).long()
+        pixel = line.long()
+        x, y = (pixel.clamp(*limits[:, :, axis, None]) for axis in range(2))
+        image[rows] = image[rows[:, None, None], :, y[:, :, None], x[:, None, :]].movedim(-1, 1)
     start = torch.maximum(start, low)
     clipped = torch.cat([start, (torch.minimum(end, high) - start).clamp(min=0)], 1)
     kept = clipped[:, 2:].prod(1) > 0.25 * boxes[:, 2:].prod(1)

@@ -36,7 +36,7 @@ def write_card(
             for source in recipe.sources
         ],
         "seed": recipe.seed,
-        "pairs": trainer.pairs_seen,
+        trainer.task.unit: trainer.samples_seen,
         "hours": round(trainer.seconds / 3600, 2),
         "machine": platform.machine(),
         "torch": torch.__version__,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 LOG = "log.jsonl"
 """Name of the log in a run's folder: one JSON object per validation."""
+UNITS = ("pairs", "clips")
+SHOWN_TERMS = ("focal", "classifier", "iou_branch")
 
 
 def read_log(path: Path) -> list[dict]:
@@ -18,27 +20,28 @@ def read_log(path: Path) -> list[dict]:
 
 
 def plot_curve(log: Path, out: Path) -> None:
-    """Draw validation IoU, found and false alarms, and the training loss, over the pairs seen."""
+    """Draw validation IoU, found and false alarms, and the training loss, over the samples."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     lines = read_log(log)
-    pairs = [line["pairs"] / 1000 for line in lines]
+    unit = next(name for name in UNITS if name in lines[0])
+    samples = [line[unit] / 1000 for line in lines]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
     for name, label in (
         ("mean_iou", "mean IoU"),
         ("found", "found (IoU > 0.5)"),
         ("false_alarms", "false alarms"),
     ):
-        left.plot(pairs, [line[name] for line in lines], label=label)
-    left.set(xlabel="thousand pairs", ylim=(0, 1), title="held-out pairs")
+        left.plot(samples, [line[name] for line in lines], label=label)
+    left.set(xlabel=f"thousand {unit}", ylim=(0, 1), title=f"held-out {unit}")
     left.grid(alpha=0.3)
     left.legend()
-    for name in ("total", "focal"):
-        right.plot(pairs, [line[name] for line in lines], label=name)
-    right.set(xlabel="thousand pairs", yscale="log", title="training loss")
+    for name in ("total", *(term for term in SHOWN_TERMS if term in lines[0])):
+        right.plot(samples, [line[name] for line in lines], label=name)
+    right.set(xlabel=f"thousand {unit}", yscale="log", title="training loss")
     right.grid(alpha=0.3)
     right.legend()
     figure.savefig(out, dpi=110)

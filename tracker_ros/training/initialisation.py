@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.vit import Attention
 
 POSITION_AMPLITUDE = 0.3
 MARK_AMPLITUDE = 0.5
 FIRST_SCORE = 0.1
+FIRST_FILTER_SCALE = 0.4
 
 
 @torch.no_grad()
@@ -74,6 +76,18 @@ def begin_from_weights(network: OSTrackNetwork, path: Path) -> None:
         )
     if positions & set(missing):
         network.backbone.start_positions_from_classifier()
+
+
+@torch.no_grad()
+def begin_as_matcher(network: TrDiMPNetwork) -> None:
+    """Let the pooled filter start as the target's own features, in place.
+
+    Its scores are then their correlation with what is searched, which finds the target better
+    than chance before anything is learned.
+    """
+    convolution = network.classifier.filter_initializer.filter_conv
+    nn.init.dirac_(convolution.weight)
+    convolution.weight.mul_(FIRST_FILTER_SCALE)
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tracker_ros.synthetic.pairs import PairConfig
+from tracker_ros.synthetic.clips import ClipConfig
+from tracker_ros.synthetic.crops import PairConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Recipe:
     checkpoint written before the decay. ``steps_per_epoch`` only times candidate elimination's
     schedule (60,000 pairs in batches of 32 by default, as officially). ``start_from`` names
     safetensors of the whole model or of a pretrained classifier's backbone.
+
+    ``pairs`` says how scenes vary. Models that learn online train on clips of such scenes:
+    ``clips`` says of how many crops, ``filter_iterations`` how many steps of the filter's
+    optimiser are unrolled, ``proposals`` how many boxes the IoU branch judges per crop. A batch
+    has ``batch_size`` pairs or clips.
     """
 
     model: str = "ostrack_tiny"
@@ -56,10 +62,13 @@ class Recipe:
     loader_workers: int = 1
     threads: int = 0
     validate_every: int = 500
-    validation_pairs: int = 512
+    validation_samples: int = 512
     start_from: str = ""
     sources: tuple[Source, ...] = (Source(),)
     pairs: PairConfig = field(default_factory=PairConfig)
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    filter_iterations: int = 5
+    proposals: int = 8
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):

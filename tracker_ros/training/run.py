@@ -37,7 +37,8 @@ def train_command(args: argparse.Namespace) -> int:
     if trainer.rank == 0:
         weights = write_card(network, recipe, recipe_path, folder, trainer)
         print(
-            f"{weights}: trained on {trainer.pairs_seen} pairs in {trainer.seconds / 3600:.2f} h"
+            f"{weights}: trained on {trainer.samples_seen} {trainer.task.unit} "
+            f"in {trainer.seconds / 3600:.2f} h"
         )
     if trainer.world_size > 1:
         dist.destroy_process_group()

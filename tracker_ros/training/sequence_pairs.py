@@ -16,7 +16,8 @@ import torch
 from tracker_ros.boxes import Box, xywh_to_cxcywh
 from tracker_ros.crop import box_in_crop, crop_region, crop_square
 from tracker_ros.evaluation.sequences import AnnotatedSequence
-from tracker_ros.synthetic.pairs import PairBatch, PairConfig
+from tracker_ros.synthetic.crops import PairConfig
+from tracker_ros.synthetic.pairs import PairBatch
 from tracker_ros.synthetic.photometric import GREY_WEIGHTS
 
 LARGEST_GAP = 200

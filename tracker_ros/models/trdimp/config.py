@@ -207,14 +207,15 @@ def siamese(parameters: TrackingParameters) -> TrackingParameters:
 RESNET50 = TrDiMPConfig()
 TINY = TrDiMPConfig(
     block="basic",
-    layers=(2, 2, 2),
-    width=32,
+    layers=(1, 1, 2),
+    width=48,
     whole_classifier=False,
     feature_dim=128,
     key_dim=64,
     iou_reference_dim=64,
-    iou_dim=128,
+    iou_dim=96,
 )
+TINY_TRACKING = replace(BASE, image_sample_size=192, search_area_scale=4.0)
 
 TINY_WEIGHTS = "trdimp_tiny"
 """Name of the weights file that all compact models share, without ending."""
@@ -225,5 +226,7 @@ TRDIMP_MODELS: dict[str, tuple[TrDiMPConfig, TrackingParameters]] = {
     "trdimp_resnet50_vot": (RESNET50, VOT),
     "trsiam_resnet50": (RESNET50, siamese(BASE)),
     "trsiam_resnet50_lasot": (RESNET50, siamese(LASOT)),
+    "trdimp_tiny": (TINY, TINY_TRACKING),
+    "trsiam_tiny": (TINY, siamese(TINY_TRACKING)),
 }
 """Network and parameters by model name; all models of one network share its weights file."""

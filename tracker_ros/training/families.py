@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which task trains a model."""
+
+from __future__ import annotations
+
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.models.trdimp.config import TRDIMP_MODELS
+from tracker_ros.training.clip_task import ClipTask
+from tracker_ros.training.pair_task import PairTask
+from tracker_ros.training.recipe import Recipe
+from tracker_ros.training.task import TrainingTask
+
+
+def open_task(recipe: Recipe) -> TrainingTask:
+    """The task of a recipe's model.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    tasks: dict[str, type[PairTask] | type[ClipTask]] = {
+        **dict.fromkeys(OSTRACK_CONFIGS, PairTask),
+        **dict.fromkeys(TRDIMP_MODELS, ClipTask),
+    }
+    if recipe.model not in tasks:
+        raise ValueError(
+            f"model {recipe.model!r} cannot be trained; expected one of {', '.join(tasks)}"
+        )
+    return tasks[recipe.model](recipe)
