@@ -43,6 +43,15 @@ REQUIRED = [
     "ops_prroi.npz",
     "trdimp.json",
     "trsiam.json",
+    "ops_correlation.npz",
+    "ops_deform.npz",
+    "mast.json",
+    "mast_notes.json",
+    "mast_schedule.json",
+    *(
+        f"mast_{part}.npz"
+        for part in ("colorizer", "e2e", "features", "overrides", "train")
+    ),
     *(f"{name}_e2e.npz" for name in TRDIMP_RUNS),
     *(
         f"trdimp_{part}.npz"
@@ -158,7 +167,7 @@ def network_inputs(name: str, seed: int, batch: int) -> tuple[np.ndarray, np.nda
 
 @cache
 def seed_of(name: str) -> int:
-    """Seed of the goldens of one kind: "trdimp", "trsiam" or "ops"."""
+    """Seed of the goldens of one kind: "trdimp", "trsiam", "mast" or "ops"."""
     return int(json.loads((folder() / "seeds.json").read_text(encoding="utf-8"))[name])
 
 
@@ -167,6 +176,14 @@ def trdimp_weights() -> dict[str, np.ndarray]:
     """The synthetic weights, all 419, that the goldens of TrDiMP and TrSiam were made with."""
     shapes = {key: tuple(shape) for key, shape in document("trdimp")["state_dict"].items()}
     return helper("trdimp_state").trdimp_state_dict(shapes, seed_of("trdimp"))
+
+
+@lru_cache(maxsize=1)
+def mast_weights() -> dict[str, np.ndarray]:
+    """The synthetic weights, all 116, that the goldens of MAST were made with."""
+    return helper("mast_state").mast_state_dict(
+        document("mast")["state_dict"], seed_of("mast"), str(folder() / "mast_overrides.npz")
+    )
 
 
 def stats(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of MAST, without torch, so that listing models stays cheap.
+
+Paper: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020
+(https://arxiv.org/abs/2002.07793). The values of `mast_resnet18` are those that the official code
+(https://github.com/zlai0/MAST, no licence stated) computes with; `mast_tiny` is this package's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STRIDE = 4
+REFERENCE_MODES = ("all", "first_and_recent", "last")
+BEHAVIOURS = ("fixed", "official_torch11", "official_modern")
+START_SHAPES = ("ellipse", "rectangle", "grabcut")
+
+
+@dataclass(frozen=True)
+class MASTConfig:
+    """Shape of the network; the defaults are the official ResNet-18.
+
+    Attributes:
+        widths: Channels of the stem and of the four stages; the stem and the second stage halve
+            the resolution.
+        blocks: Residual blocks per stage.
+        feature_dim: Channels of the features that are matched.
+        radius_training: Cells around a pixel that training looks at.
+    """
+
+    widths: tuple[int, int, int, int, int] = (64, 64, 128, 256, 256)
+    blocks: int = 2
+    feature_dim: int = 64
+    radius_training: int = 6
+
+
+@dataclass(frozen=True)
+class PropagationParameters:
+    """How masks are carried from frame to frame.
+
+    Attributes:
+        radius: Cells around a pixel that are looked at in every reference frame.
+        long_term_gap: A reference more frames back than this is long-term: its window is moved to
+            where a wide search places the pixel.
+        longest_dilation: Bound of that search's dilation, which grows by one per `long_term_gap`.
+        long_term_frames: Frames that stay in memory for good.
+        recent_frames: How many of the latest masks are read.
+        recent_step: Frames between two of those.
+        reference_mode: "all", "first_and_recent" (of the long-term frames only the first) or
+            "last" (the last frame alone); officially modes 0, 1 and 2.
+        behaviour: "fixed"; "official_torch11" gathers the labels of every long-term reference
+            where the last one's were found, as the official code does under the authors' torch
+            1.1; "official_modern" is the same code under later versions of torch, which sample up
+            to half a cell away.
+        aligned: Write a cell back to the pixel that it was read from. False centres it on its
+            four pixels, as officially, so that masks drift right and down.
+    """
+
+    radius: int = 12
+    long_term_gap: int = 15
+    longest_dilation: int = 4
+    long_term_frames: tuple[int, ...] = (0, 5)
+    recent_frames: int = 3
+    recent_step: int = 2
+    reference_mode: str = "all"
+    behaviour: str = "fixed"
+    aligned: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("reference_mode", self.reference_mode, REFERENCE_MODES)
+        check_choice("behaviour", self.behaviour, BEHAVIOURS)
+
+
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise a ValueError that names them all if `value` is none of the `known`."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+
+
+MAST_RESNET18 = MASTConfig()
+MAST_TINY = MASTConfig(widths=(32, 32, 64, 128, 128), feature_dim=64)
+
+# Name -> network and shorter side, in pixels, that images are reduced to by default.
+MAST_MODELS: dict[str, tuple[MASTConfig, int]] = {
+    "mast_resnet18": (MAST_RESNET18, 480),
+    "mast_tiny": (MAST_TINY, 240),
+}

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in CIE Lab, the colours that MAST is trained to reconstruct.
+
+Paper: Lai, Lu, Xie, CVPR 2020, section 3.1; see `network.py`. Lightness and colour are nearly
+independent in Lab, so a network that is shown one of the colour channels cannot guess the other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LAB_MEAN = (50.0, 0.0, 0.0)
+LAB_STD = (50.0, 127.0, 127.0)
+
+
+def rgb_to_lab(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (H, W, 3) float32: L in 0..100, a and b within -127..127."""
+    import cv2
+
+    return cv2.cvtColor(image.astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
+
+
+def network_input(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (1, 3, H, W) float32 Lab, each channel within about -1..1."""
+    mean, std = np.float32(LAB_MEAN), np.float32(LAB_STD)
+    normalised = (rgb_to_lab(image) - mean) / std
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1))[None]
