@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracking loop of TrDiMP and TrSiam: find, refine, learn.
+
+Paper: Wang et al., "Transformer Meets Tracker: Exploiting Temporal Context for Robust Visual
+Tracking", CVPR 2021 (https://arxiv.org/abs/2103.11681). Official code:
+https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
+`pytracking/tracker/trdimp/trdimp.py` for the behaviour; written anew. TrSiam and the variants for
+LaSOT and VOT differ by `TrackingParameters` alone.
+
+What differs on purpose: random numbers come from a generator that every start begins anew; what a
+frame teaches is learned by `learn`, after its result is out and before the next frame; images,
+boxes and the network's answers are checked; the score is cut to [0, 1]. Inside this file positions
+and sizes are `(y, x)`, boxes are `(x, y, w, h)` in pixels of a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracker_ros.boxes import check_box
+from tracker_ros.crop import hann_window
+from tracker_ros.models.trdimp.augmentation import Draws, SeededDraws, augment, drop_channels
+from tracker_ros.models.trdimp.box_choice import choose_box, start_boxes
+from tracker_ros.models.trdimp.config import TrackingParameters
+from tracker_ros.models.trdimp.gaussian_label import gaussian_label
+from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
+from tracker_ros.models.trdimp.iou_net import Modulation
+from tracker_ros.models.trdimp.localisation import Sighting, keep_inside, localise
+from tracker_ros.models.trdimp.sample_memory import SampleMemory
+from tracker_ros.models.trdimp.sample_patch import (
+    Border,
+    Placement,
+    box_to_target,
+    choose_window,
+    cut,
+    normalise_patches,
+    target_to_box,
+)
+from tracker_ros.models.trdimp.transformer_memory import TransformerMemory
+from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
+
+VIEWS_AT_ONCE = 4
+"""Patches of the first image that go through the backbone together: more take more memory."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the target is.
+
+    Attributes:
+        position: (2,) float32, pixels of the image.
+        size: (2,) float32, pixels of the image.
+        scale: Pixels of the image per pixel of the patch that is to be cut next.
+        refined: The last position that came from a refined box, or None.
+    """
+
+    position: np.ndarray
+    size: np.ndarray
+    scale: np.float32
+    refined: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a frame has to teach.
+
+    Attributes:
+        classification: (1, C, h, w) features.
+        decoded: (1, C, h, w), the same after the memory has been asked.
+        box: (4,) float32 where the target is.
+        hard_negative: Whether a look-alike was near.
+    """
+
+    classification: Tensor
+    decoded: Tensor
+    box: np.ndarray
+    hard_negative: bool
+
+
+@dataclass
+class _Target:
+    """All that is known of the target.
+
+    Attributes:
+        place: Where it is.
+        base_size: (2,) float32, its size in the first patch.
+        modulation: What it looks like to the IoU branch.
+        memory: What it looks like to the transformer.
+        samples: What the filter learns from.
+        filter: (C, k, k) that answers to it.
+        draws: Random numbers to come.
+        frame: Frames since the first.
+        lesson: What the last frame has to teach and was not learned yet.
+    """
+
+    place: _Place
+    base_size: np.ndarray
+    modulation: Modulation
+    memory: TransformerMemory
+    samples: SampleMemory
+    filter: Tensor
+    draws: Draws
+    frame: int = 0
+    lesson: _Lesson | None = None
+
+
+class TrDiMPTracker(Tracker):
+    """Follows one target with a filter that it learns on the way.
+
+    Args:
+        model: The network.
+        parameters: What steers the tracker.
+        seed: Of the random numbers.
+        draws: Makes the source of random numbers at each start; None takes the seed's.
+    """
+
+    def __init__(
+        self,
+        model: TrDiMPInference,
+        parameters: TrackingParameters,
+        *,
+        seed: int = 0,
+        draws: Callable[[], Draws] | None = None,
+    ) -> None:
+        self.model = model
+        self.parameters = parameters
+        self._draws = draws or (lambda: SeededDraws(seed))
+        self._target: _Target | None = None
+
+    @torch.inference_mode()
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Learn the target from the first image; see `Tracker.initialize`."""
+        check_image(image)
+        start = check_box(box, image.shape[0], image.shape[1])
+        options, model, draws = self.parameters, self.model, self._draws()
+        side = options.image_sample_size
+        position, size = box_to_target(start)
+        search_area = (size * np.float32(options.search_area_scale)).prod()
+        scale = np.float32(np.sqrt(search_area) / np.float32(side))
+
+        # Augment: several views of one wide patch, and where the target is in each.
+        placement = Placement(np.rint(position), scale, side)
+        wide_side = int(side * options.augmentation_expansion_factor)
+        wide_side += (wide_side - side) % 2
+        extent = np.full(2, scale * np.float32(wide_side))
+        window = choose_window(
+            placement.position, extent, wide_side, image.shape, Border.REPLICATE
+        )
+        views = augment(cut(image, window, wide_side, model.device), options, draws)
+        box_in_patch = placement.box_in_patch(position, size)
+        boxes = np.tile(box_in_patch, (len(views.shifts), 1))
+        boxes[:, :2] += views.shifts
+
+        # Features, of the first view for the IoU branch too.
+        patches = normalise_patches(views.patches)
+        first = model.features(patches[:1])
+        others = [model.features(part).classification for part in patches[1:].split(VIEWS_AT_ONCE)]
+        classification = torch.cat([first.classification, *others])
+        classification, copies = drop_channels(classification, options, draws)
+        boxes = np.concatenate([boxes, np.tile(box_in_patch, (copies, 1))])
+        places = self._on_device(boxes)
+        modulation = model.modulation(first, places[0])
+
+        # Encode, then fit the filter to what the memory makes of its own images.
+        memory = model.start_memory(
+            classification,
+            self._labels(places, classification),
+            options.transformer_memory_size,
+        )
+        decoded = memory.decode(classification)
+        target_filter = model.initial_filter(decoded, places)
+        target_filter = model.fit(target_filter, decoded, places, options.net_opt_iter)
+        samples = SampleMemory(
+            decoded, places, options.sample_memory_size, options.init_samples_minimum_weight
+        )
+        _finite(target_filter, "filter")
+        self._target = _Target(
+            _Place(position, size, scale),
+            size / scale,
+            modulation,
+            memory,
+            samples,
+            target_filter,
+            draws,
+        )
+
+    @torch.inference_mode()
+    def track(self, image: np.ndarray) -> TrackResult:
+        """Find the target near its last place; see `Tracker.track`."""
+        if self._target is None:
+            raise RuntimeError("track() was called before initialize(); give it a box first")
+        check_image(image)
+        self.learn()
+        target, options, model = self._target, self.parameters, self.model
+        place, side = target.place, options.image_sample_size
+
+        # Crop and compare.
+        window = choose_window(
+            place.position,
+            np.full(2, place.scale * np.float32(side)),
+            side,
+            image.shape,
+            Border.INSIDE_MAJOR,
+            options.patch_max_scale_change,
+        )
+        placement = Placement.of(window, side)
+        patch = normalise_patches(cut(image, window, side, model.device))
+        features = model.features(patch)
+        decoded = target.memory.decode(features.classification)
+        score = _finite(model.score(target.filter, decoded), "score map")
+
+        # Localise, refine.
+        weights = hann_window(len(score)) if options.window_output else None
+        sighting = localise(score, placement, place.position, place.size, options, weights)
+        lesson = None
+        if sighting.flag is not FrameFlag.NOT_FOUND:
+            learned, place = self._refine(target, features, placement, sighting, image.shape)
+            if sighting.flag is not FrameFlag.UNCERTAIN:
+                lesson = _Lesson(
+                    features.classification,
+                    decoded,
+                    placement.box_in_patch(learned, place.size),
+                    sighting.flag is FrameFlag.HARD_NEGATIVE,
+                )
+        target.place, target.lesson = place, lesson
+        target.frame += 1
+        return TrackResult(
+            target_to_box(place.position, place.size),
+            float(np.clip(score.max(), 0.0, 1.0)),
+            np.clip(score, 0.0, 1.0),
+            placement.region(len(score), side // (len(score) - 1)),
+            state=sighting.flag,
+        )
+
+    def _refine(
+        self,
+        target: _Target,
+        features: PatchFeatures,
+        placement: Placement,
+        sighting: Sighting,
+        image_shape: tuple[int, ...],
+    ) -> tuple[np.ndarray, _Place]:
+        """Fit the box to the target at its new position.
+
+        Returns:
+            (2,) position to learn, and the place to go on from. They differ only where no box is
+            left: then the tracker goes on from the last refined position, as officially.
+        """
+        options, before = self.parameters, target.place
+        position = keep_inside(
+            placement.position + sighting.translation,
+            before.size,
+            image_shape,
+            options.target_inside_ratio,
+        )
+        box = placement.box_in_patch(position, before.size)
+        starts = start_boxes(box, target.draws.boxes(options.num_init_random_boxes), options)
+        refined, ious = self.model.refine(
+            target.modulation,
+            features,
+            self._on_device(starts),
+            options,
+        )
+        overlaps = ious.cpu().numpy()
+        if not np.isfinite(overlaps).any():
+            _finite(ious, "predicted overlap")
+        chosen = choose_box(refined.cpu().numpy(), overlaps, options)
+        if chosen is None:
+            last = position if before.refined is None else before.refined
+            return position, replace(before, position=last)
+        position, size = placement.target_of(chosen)
+        scale = np.sqrt(size.prod() / target.base_size.prod())
+        if sighting.flag is FrameFlag.UNCERTAIN and not options.update_scale_when_uncertain:
+            scale = before.scale
+        return position, _Place(position, size, scale, refined=position)
+
+    @torch.inference_mode()
+    def learn(self) -> None:
+        """Update filter and memory with the last frame; see `Tracker.learn`."""
+        target = self._target
+        if target is None or target.lesson is None:
+            return
+        options, lesson, frame = self.parameters, target.lesson, target.frame
+        target.lesson = None
+        box = self._on_device(lesson.box)
+        if lesson.hard_negative:
+            rate, iterations = options.hard_negative_learning_rate, options.net_opt_hn_iter
+        else:
+            due = frame % options.train_skipping == 0
+            rate, iterations = options.learning_rate, options.net_opt_update_iter * due
+        samples = target.samples
+        samples.add(lesson.decoded, box, rate)
+        if iterations > 0:
+            learned = self.model.fit(
+                target.filter, samples.features, samples.boxes, iterations, samples.sample_weight
+            )
+            _finite(learned, "filter")
+            target.filter = learned
+        if frame % options.transformer_skipping == 0:
+            label = self._labels(box[None], lesson.classification)
+            target.memory.prepend(lesson.classification, label)
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What computes; see `Tracker.runs_on`."""
+        return dict(self.model.runs_on)
+
+    def warm_up(self) -> None:
+        """Run on a grey image; see `Tracker.warm_up`."""
+        self.learn()
+        target, side = self._target, self.parameters.image_sample_size
+        image = np.full((side, side, 3), 128, dtype=np.uint8)
+        try:
+            self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
+            self.track(image)
+            self.learn()
+        finally:
+            self._target = target
+
+    def _labels(self, boxes: Tensor, classification: Tensor) -> Tensor:
+        """(N, 4) boxes and (N, C, h, w) features -> (N, 1, h, w) labels of the transformer."""
+        config = self.model.config
+        labels = gaussian_label(
+            boxes,
+            classification.shape[-1],
+            filter_size=config.filter_size,
+            stride=config.stride,
+        )
+        return labels[:, None]
+
+    def _on_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.model.device)
+
+
+def _finite(values: Tensor, what: str) -> np.ndarray:
+    """The values as an array.
+
+    Raises:
+        RuntimeError: One of them is not a finite number.
+    """
+    array = values.cpu().numpy()
+    if not np.isfinite(array).all():
+        raise RuntimeError(
+            f"the network returned a {what} that is not finite ({np.isnan(array).sum()} nan among "
+            f"{array.size}); expected numbers (damaged weights: load others; or a target that was "
+            "lost: initialise again)"
+        )
+    return array
