@@ -47,14 +47,15 @@ class InferenceLinear:
         if packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs)."""
+    def __call__(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(..., inputs) -> (..., outputs); a `bias` (outputs,) stands in for the fixed one."""
+        bias = self.bias if bias is None else bias
         if self.packed:
             activation = "gelu" if self.gelu else "none"
             return torch.ops.mkldnn._linear_pointwise(
-                tokens, self.weight, self.bias, activation, [], "none"
+                tokens, self.weight, bias, activation, [], "none"
             )
-        result = F.linear(tokens, self.weight, self.bias)
+        result = F.linear(tokens, self.weight, bias)
         return F.gelu(result) if self.gelu else result
 
 

@@ -54,7 +54,11 @@ class InferenceBlock:
     def _finish(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention and MLP of the tokens that the queries belong to."""
         mixed = F.scaled_dot_product_attention(query, key, value)
-        tokens = tokens + self.proj(mixed.transpose(1, 2).flatten(2))
+        return self._project(tokens, mixed.transpose(1, 2))
+
+    def _project(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        """The rest of the block: (1, N, C) tokens, (1, N, heads, head_dim) weighted values."""
+        tokens = tokens + self.proj(mixed.flatten(2))
         return tokens + self.fc2(self.fc1(self.norm2(tokens)))
 
     def __call__(self, tokens: Tensor) -> Tensor:

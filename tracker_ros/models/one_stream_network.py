@@ -13,7 +13,7 @@ but not its shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,12 +68,12 @@ class OneStreamBackbone(nn.Module):
 
     Args:
         config: Shapes.
-        kinds: Class of each block.
+        kinds: Class of each block, or what else makes one from `Block`'s arguments.
         drop_path_rate: Stochastic depth of the last block while training, rising from 0.
     """
 
     def __init__(
-        self, config: OneStreamConfig, kinds: Sequence[type[Block]], drop_path_rate: float
+        self, config: OneStreamConfig, kinds: Sequence[Callable[..., Block]], drop_path_rate: float
     ) -> None:
         super().__init__()
         self.config = config

@@ -107,8 +107,6 @@ class Block(nn.Module):
         drop_path_rate: Probability of dropping each residual branch while training.
     """
 
-    attention_type: type[Attention] = Attention
-
     def __init__(
         self,
         embed_dim: int,
@@ -119,7 +117,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
-        self.attn = self.attention_type(embed_dim, num_heads)
+        self.attn = Attention(embed_dim, num_heads)
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio))
