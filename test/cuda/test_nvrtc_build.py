@@ -4,28 +4,35 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tracker_ros.cuda.build_cache import KERNELS, BuildError
+from tracker_ros.cuda.library import Kernels
 from tracker_ros.cuda.nvrtc_build import cubin, launch
 
 # Jetson Orin, RTX 40, H100, Jetson Thor, RTX 50.
 ARCHITECTURES = ["sm_87", "sm_89", "sm_90", "sm_110", "sm_120"]
+# Kernels by file, without the type of number.
 ENTRIES = {
-    "prroi_pool": ["prroi_pool", "prroi_pool_grad_features", "prroi_pool_grad_boxes"],
+    path.stem: re.findall(r"^KERNEL\((\w+),", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for path in sorted(KERNELS.glob("*.cuh"))
+    if path.stem != "kernel"
 }
-CUDA_MACHINE = 190  # e_machine of ELF files for NVIDIA GPUs
+# In the ELF header: e_machine of NVIDIA GPUs, and where e_flags tell which of them.
+CUDA_MACHINE, FLAG_OF_ARCHITECTURE = 190, 49
 
 
-def test_every_file_of_kernels_is_listed() -> None:
-    assert sorted(ENTRIES) == sorted(
-        path.stem for path in KERNELS.glob("*.cuh") if path.stem != "kernel"
-    )
+def test_kernels_are_found() -> None:
+    pooling = ["prroi_pool", "prroi_pool_grad_features", "prroi_pool_grad_boxes"]
+    assert ENTRIES["prroi_pool"] == pooling
+    assert all(ENTRIES.values())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -34,6 +41,7 @@ def test_compiles_for_every_supported_gpu(name: str, architecture: str, tmp_path
     code = cubin(name, architecture, tmp_path / "kernels")
     assert code[:4] == b"\x7fELF"
     assert int.from_bytes(code[18:20], "little") == CUDA_MACHINE
+    assert code[FLAG_OF_ARCHITECTURE] == int(architecture.removeprefix("sm_"))
     for kernel in ENTRIES[name]:
         for number in ("float", "double"):
             assert f".text.{kernel}_{number}\0".encode() in code
@@ -107,6 +115,14 @@ def test_what_is_handed_to_the_driver(count: int, blocks: int) -> None:
         "stream": 77,
         "values": [count, 2**47 + 8, 0.125],
     }
+
+
+def test_nothing_is_started_for_no_indices() -> None:
+    class Refusing:
+        def run(self, symbol: str, values: object) -> None:
+            raise AssertionError(f"{symbol} was started; CUDA refuses a grid of 0 blocks")
+
+    Kernels(Refusing())("prroi_pool", 0, torch.zeros(0))
 
 
 def test_a_refusal_of_the_driver_is_an_error() -> None:

@@ -31,6 +31,8 @@ def random_case(dtype: torch.dtype, seed: int = 0, images: int = 3) -> tuple[Ten
     corners[6] = torch.tensor([30, 50, 60, 10])  # reversed
     corners[7] = torch.tensor([-100, -100, 500, 500])  # everything
     index = torch.randint(images, (20, 1), generator=generator)
+    if images == 1:
+        index += 7  # not to be read
     return features.to(dtype), torch.cat([index, corners], 1).to(dtype)
 
 
@@ -181,6 +183,9 @@ def test_what_cannot_be_built_falls_back_with_one_line(
         check_against_matrix_form(*random_case(torch.float64, seed), (3, 3))
     assert [record.levelno for record in logged] == [logging.WARNING]
     assert reason in logged[0].getMessage()
+    if obstacle in ("no compiler", "no cache"):  # the same for every file of kernels
+        assert library.kernels("another", torch.device("cpu")) is None
+        assert len(logged) == 1
 
 
 @pytest.mark.gpu
