@@ -12,15 +12,15 @@ the official forward pass is the order of the work, not its result:
   ones, which stay as long as itself. Nothing is ever subtracted, so rounding errors do not grow.
 - The decoder's two attentions over the memory have the same weights and are one product; the mask
   and the weights' sum are two more columns of it. The memory's keys and values are kept.
-- Matrices are laid out once for the matrix library (`inference_layers.py`) and fit into the
-  cache: one image's tokens against another's.
+- Matrices are laid out once for the matrix library (`inference_layers.py`), and what goes through
+  the same matrix goes at once: threads that share their cores with others lose time whenever they
+  wait for each other.
 
 Tokens are (n, C), the n = h * w places of one image row by row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -35,16 +35,15 @@ from tracker_ros.models.trdimp.memory_transformer import (
     KeyHead,
     MemoryTransformer,
     images_of,
-    tokens_of,
 )
 
 
-class AttendedImage:
-    """Keys and values of one image, ready to be attended to.
+class AttendedTokens:
+    """Keys and values of tokens, ready to be attended to.
 
     Args:
         keys: (n, key_dim) of length 1.
-        values: (n, V); the sum of the weights is mixed as one more column.
+        values: (n, V).
         packed: Lay them out for oneDNN.
     """
 
@@ -59,13 +58,13 @@ class AttendedImage:
         return self._match(keys).exp_()
 
     def mix(self, weights: Tensor) -> Tensor:
-        """(q, n) -> (q, V + 1) sums of the weighted values and of the weights."""
+        """(q, n) -> (q, V + 1) sums of the weighted values, and of the weights."""
         return self._mix(weights)
 
 
 def mean_of(sums: Tensor) -> Tensor:
-    """(q, V + 1) from `AttendedImage.mix` -> (q, V) means of the values."""
-    return sums[:, :-1] / sums[:, -1:]
+    """(..., V + 1) from `AttendedTokens.mix` -> (..., V) means of the values."""
+    return sums[..., :-1] / sums[..., -1:]
 
 
 class FixedTransformer:
@@ -88,22 +87,22 @@ class FixedTransformer:
         return InferenceLinear(linear.weight, linear.bias, packed=self.packed)
 
     def self_keys(self, tokens: Tensor) -> Tensor:
-        """(n, C) -> (n, key_dim) for the encoder, and for an image that attends to itself."""
+        """(..., C) -> (..., key_dim) for the encoder, and for an image that attends to itself."""
         return F.normalize(self._self_projection(tokens), dim=-1)
 
     def cross_keys(self, tokens: Tensor) -> Tensor:
-        """(n, C) -> (n, key_dim) for the decoder's attention over the memory."""
+        """(..., C) -> (..., key_dim) for the decoder's attention over the memory."""
         return F.normalize(self._cross_projection(tokens), dim=-1)
 
-    def attended(self, keys: Tensor, values: Tensor) -> AttendedImage:
-        """See `AttendedImage`."""
-        return AttendedImage(keys, values, packed=self.packed)
+    def attended(self, keys: Tensor, values: Tensor) -> AttendedTokens:
+        """See `AttendedTokens`."""
+        return AttendedTokens(keys, values, packed=self.packed)
 
     def norm(self, tokens: Tensor) -> Tensor:
-        """Normalise one image (n, C)."""
-        return self._norm(tokens.unsqueeze(0)).squeeze(0)
+        """(..., n, C) -> the same shape, every image normalised."""
+        return self._norm(tokens.unsqueeze(-3)).squeeze(-3)
 
-    def decode(self, tokens: Tensor, memory: list[AttendedImage]) -> Tensor:
+    def decode(self, tokens: Tensor, memory: AttendedTokens) -> Tensor:
         """One image (n, C) -> the same shape.
 
         Args:
@@ -113,47 +112,9 @@ class FixedTransformer:
         keys = self.self_keys(tokens)
         itself = self.attended(keys, tokens)
         tokens = self.norm(tokens + mean_of(itself.mix(itself.weights(keys))))
-        keys = self.cross_keys(tokens)
-        sums = memory[0].mix(memory[0].weights(keys))
-        for image in memory[1:]:
-            sums += image.mix(image.weights(keys))
-        attended = mean_of(sums)
+        attended = mean_of(memory.mix(memory.weights(self.cross_keys(tokens))))
         target, mask = attended[:, :-1], attended[:, -1:]
         return self.norm(self.norm(tokens * mask) + self.norm(tokens + target))
-
-
-@dataclass
-class MemoryImage:
-    """One image of the memory and what the encoder gives it.
-
-    Attributes:
-        tokens: (n, C) classification features.
-        label: (n, 1), where the target is.
-        keys: (n, key_dim) of the encoder.
-        attended: To be attended to in the encoder.
-        older: (n, C + 1) sums over itself and 0, 1, ... older images; only the last of them where
-            no image ever leaves.
-        newer: (n, C + 1) sum over the newer images, None where there are none.
-    """
-
-    tokens: Tensor
-    label: Tensor
-    keys: Tensor
-    attended: AttendedImage
-    older: list[Tensor] = field(default_factory=list)
-    newer: Tensor | None = None
-
-    def gain(self, newcomer: AttendedImage, weights: Tensor) -> None:
-        """Attend to an image that has just entered."""
-        if self.newer is None:
-            self.newer = newcomer.mix(weights)
-        else:
-            self.newer += newcomer.mix(weights)
-
-    def attend(self) -> Tensor:
-        """(n, C) mean of the memory's tokens."""
-        sums = self.older[-1]
-        return mean_of(sums if self.newer is None else sums + self.newer)
 
 
 class TransformerMemory:
@@ -184,23 +145,32 @@ class TransformerMemory:
         self._transformer = transformer
         self._limit = limit
         self._size = (classification.shape[-2], classification.shape[-1])
-        self._images: list[MemoryImage] = []
-        for index in reversed(range(classification.shape[0])):
-            self._enter(classification[index, None], labels[index, None])
+        # By image: tokens, labels (n, 1), keys of the encoder, sums over the newer images.
+        self._tokens = _by_place(classification).clone(memory_format=torch.contiguous_format)
+        self._labels = _by_place(labels).clone()
+        self._keys = transformer.self_keys(self._tokens)
+        self._newer = _no_sums(self._tokens)
+        # By image: sums over itself and 0, 1, ... older images; only the last where none leaves.
+        self._older: list[list[Tensor]] = [[] for _ in self._tokens]
+        self._attended = [
+            transformer.attended(*pair) for pair in zip(self._keys, self._tokens, strict=True)
+        ]
+        for index in reversed(range(len(self))):
+            self._meet_older(index)
         self._prepare_decoder()
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._tokens)
 
     @property
     def labels(self) -> Tensor:
         """(N, 1, h, w), newest first."""
-        return images_of(torch.cat([image.label for image in self._images]), *self._size)
+        return images_of(self._labels.flatten(0, 1), *self._size)
 
     @property
     def encoded(self) -> Tensor:
         """(N, C, h, w) the encoder's output, newest first."""
-        return images_of(torch.cat([self._encode(image) for image in self._images]), *self._size)
+        return images_of(self._encode().flatten(0, 1), *self._size)
 
     @torch.inference_mode()
     def prepend(self, classification: Tensor, label: Tensor) -> None:
@@ -210,46 +180,61 @@ class TransformerMemory:
             classification: (1, C, h, w).
             label: (1, 1, h, w).
         """
-        while 0 < self._limit <= len(self._images):
-            self._images.pop()
-            for image in self._images:
-                image.older.pop()
-        self._enter(classification, label)
+        count = len(self)
+        kept = count if self._limit < 0 else min(count, self._limit - 1)
+        tokens = _by_place(classification).contiguous()
+        keys = self._transformer.self_keys(tokens)
+        attended = self._transformer.attended(keys[0], tokens[0])
+        self._tokens = torch.cat([tokens, self._tokens[:kept]])
+        self._labels = torch.cat([_by_place(label), self._labels[:kept]])
+        self._keys = torch.cat([keys, self._keys[:kept]])
+        self._newer = torch.cat([_no_sums(tokens), self._newer[:kept]])
+        self._attended = [attended, *self._attended[:kept]]
+        still_there = [sums[: len(sums) - (count - kept)] for sums in self._older[:kept]]
+        self._older = [[], *still_there]
+        self._meet_older(0)
         self._prepare_decoder()
 
     @torch.inference_mode()
     def decode(self, query: Tensor) -> Tensor:
         """(M, C, h, w) classification features -> the same shape, each image on its own."""
         decoded = [
-            self._transformer.decode(tokens_of(image).contiguous(), self._memory)
-            for image in query.split(1)
+            self._transformer.decode(tokens.contiguous(), self._memory)
+            for tokens in _by_place(query)
         ]
         return images_of(torch.cat(decoded), *self._size)
 
-    def _enter(self, classification: Tensor, label: Tensor) -> None:
-        # Copies: the images may be parts of larger tensors, or change.
-        tokens = tokens_of(classification).clone(memory_format=torch.contiguous_format)
-        keys = self._transformer.self_keys(tokens)
-        attended = self._transformer.attended(keys, tokens)
-        newcomer = MemoryImage(tokens, tokens_of(label).clone(), keys, attended)
-        total = attended.mix(attended.weights(keys))
-        newcomer.older.append(total)
-        for image in self._images:
-            weights = attended.weights(image.keys)
-            image.gain(attended, weights)
-            total = total + image.attended.mix(weights.T.contiguous())
-            if self._limit < 0:
-                newcomer.older.clear()
-            newcomer.older.append(total)
-        self._images.insert(0, newcomer)
+    def _meet_older(self, index: int) -> None:
+        """Let an image attend to itself and to those behind it, and those attend to it."""
+        attended, keys = self._attended[index], self._keys[index]
+        sums = [attended.mix(attended.weights(keys))]
+        others = self._attended[index + 1 :]
+        if others:
+            weights = attended.weights(self._keys[index + 1 :].flatten(0, 1))
+            gained = attended.mix(weights).unflatten(0, (len(others), -1))
+            self._newer[index + 1 :] += gained
+            weights = weights.unflatten(0, (len(others), -1)).transpose(1, 2).contiguous()
+            for other, part in zip(others, weights, strict=True):
+                sums.append(sums[-1] + other.mix(part))
+        self._older[index] = sums if self._limit > 0 else sums[-1:]
 
-    def _encode(self, image: MemoryImage) -> Tensor:
-        return self._transformer.norm(image.tokens + image.attend())
+    def _encode(self) -> Tensor:
+        """(N, n, C) the encoder's output."""
+        sums = torch.stack([older[-1] for older in self._older]) + self._newer
+        return self._transformer.norm(self._tokens + mean_of(sums))
 
     def _prepare_decoder(self) -> None:
-        self._memory: list[AttendedImage] = []
-        for image in self._images:
-            encoded = self._encode(image)
-            values = torch.cat([encoded * image.label, image.label], dim=1)
-            keys = self._transformer.cross_keys(encoded)
-            self._memory.append(self._transformer.attended(keys, values))
+        encoded = self._encode()
+        values = torch.cat([encoded * self._labels, self._labels], dim=-1).flatten(0, 1)
+        keys = self._transformer.cross_keys(encoded).flatten(0, 1)
+        self._memory = self._transformer.attended(keys, values)
+
+
+def _by_place(images: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, n, C)."""
+    return images.flatten(-2).transpose(-2, -1)
+
+
+def _no_sums(tokens: Tensor) -> Tensor:
+    """(N, n, C) -> (N, n, C + 1) sums over nothing."""
+    return tokens.new_zeros((*tokens.shape[:-1], tokens.shape[-1] + 1))
