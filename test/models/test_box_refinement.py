@@ -45,6 +45,7 @@ class Setup:
                 nn.init.normal_(module.running_mean, 0.1, 0.1)
                 nn.init.uniform_(module.running_var, 0.5, 2.0)
                 nn.init.normal_(module.bias, 0.2, 0.1)
+        nn.init.ones_(self.network.iou_predictor.bias)
         self.network.eval()
         self.features = Features(
             torch.randn(1, 8, 44, 44, dtype=torch.float64),

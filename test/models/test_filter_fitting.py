@@ -27,8 +27,8 @@ from tracker_ros.models.trdimp.target_filter import (
 BOXES = torch.tensor(
     [
         [60.0, 40, 50, 44],
-        [-30, 20, 70, 60],  # over the left border
-        [140, 100, 90, 80],  # over the right and lower borders
+        [-30, -10, 70, 60],  # over the upper left corner
+        [140, 100, 90, 80],  # over the lower right corner
         [10, 20, 0, 30],  # without area
         [48, 32, 64, 32],  # on whole cells
     ],
