@@ -6,48 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracker_ros.synthetic.crops import PairConfig
 from tracker_ros.synthetic.pairs import PairGenerator
-from tracker_ros.synthetic.photometric import PhotometricConfig
-from tracker_ros.synthetic.textures import TextureBank, procedural_bank
-
-PLAIN = PairConfig(
-    rotation=0.0,
-    aspect=0.0,
-    shear=0.0,
-    deformation=0.0,
-    mirrored_fraction=0.0,
-    template_jitter=0.0,
-    context_limit=0.0,
-    distractors=0,
-    occluder_fraction=0.0,
-    new_background_fraction=0.0,
-    absent_fraction=0.0,
-    border_fraction=0.0,
-    photometric=PhotometricConfig(
-        gain=0.0,
-        colour_gain=0.0,
-        gamma=0.0,
-        grey_fraction=0.0,
-        permuted_fraction=0.0,
-        shade_fraction=0.0,
-        shade=0.0,
-        motion_blur_fraction=0.0,
-        coarse_fraction=0.0,
-        noise_limit=0.0,
-    ),
-)
+from tracker_ros.synthetic.textures import TextureBank
 
 
-@pytest.fixture(scope="module")
-def bank():
-    """A small procedural bank."""
-    return procedural_bank(3, tiles=8, cutouts=16)
+@pytest.fixture
+def generator(bank, plain):
+    """Make a generator of unvaried pairs but for changes."""
 
+    def make(**changes):
+        return PairGenerator(bank, 64, 128, config=replace(plain, **changes))
 
-def generator(bank: TextureBank, **changes) -> PairGenerator:
-    """A generator of unvaried pairs but for ``changes``."""
-    return PairGenerator(bank, 64, 128, config=replace(PLAIN, **changes))
+    return make
 
 
 def test_a_seed_repeats_and_another_differs(bank):
@@ -70,10 +40,10 @@ def test_shapes_ranges_and_types(bank):
 
 
 @pytest.mark.parametrize("picture_fraction", [0.0, 1.0])
-def test_the_box_shows_what_the_template_shows(bank, picture_fraction):
+def test_the_box_shows_what_the_template_shows(generator, picture_fraction):
     """Without variation the search crop at the box is the template's middle, resampled."""
     pairs = generator(
-        bank, picture_fraction=picture_fraction, scale_jitter=0.0, uniform_centre_fraction=0.0
+        picture_fraction=picture_fraction, scale_jitter=0.0, uniform_centre_fraction=0.0
     )
     batch = pairs.batch(24, 2)
     errors = []
@@ -94,9 +64,8 @@ def test_the_box_shows_what_the_template_shows(bank, picture_fraction):
     assert own < 0.5 * others
 
 
-def test_the_target_has_the_wanted_size_and_place(bank):
+def test_the_target_has_the_wanted_size_and_place(generator):
     pairs = generator(
-        bank,
         picture_fraction=0.5,
         scale_jitter=0.0,
         centre_jitter=0.0,
@@ -110,16 +79,16 @@ def test_the_target_has_the_wanted_size_and_place(bank):
     assert (centre - 64).abs().max() < 4
 
 
-def test_absent_targets_are_marked_and_missing(bank):
-    batch = generator(bank, absent_fraction=1.0, picture_fraction=0.0).batch(16, 1)
+def test_absent_targets_are_marked_and_missing(generator):
+    batch = generator(absent_fraction=1.0, picture_fraction=0.0).batch(16, 1)
     assert not batch.present.any()
-    shown = generator(bank, absent_fraction=0.0, picture_fraction=0.0).batch(16, 1)
+    shown = generator(absent_fraction=0.0, picture_fraction=0.0).batch(16, 1)
     assert shown.present.float().mean() > 0.8
     assert (batch.search - shown.search).abs().flatten(1).amax(1).min() > 0.05
 
 
-def test_borders_are_black_and_clip_the_box(bank):
-    batch = generator(bank, border_fraction=1.0).batch(32, 9)
+def test_borders_are_black_and_clip_the_box(generator):
+    batch = generator(border_fraction=1.0).batch(32, 9)
     black = (batch.search == 0).all(1)
     bordered = black[:, :, 0].all(1) | black[:, :, -1].all(1)
     bordered |= black[:, 0].all(1) | black[:, -1].all(1)

@@ -24,7 +24,7 @@ OUTPUT_SIGMA = 0.25
 """Standard deviation of the score label, target sides."""
 FIRST_WEIGHT, STEPS_WEIGHT, LAST_WEIGHT = 100.0, 400.0, 100.0
 """Weights of the score loss: of the pooled filter, the mean of those between, the last one."""
-IOU_WEIGHT = 1.0
+IOU_WEIGHT = 4.0
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
 LEAST_OVERLAP = 0.1
 _TRIES = 6
@@ -85,7 +85,7 @@ def overlaps(proposals: Tensor, boxes: Tensor) -> Tensor:
 def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Boxes around the truth, from near copies to poor guesses.
 
-    Centre and size of each move by normal numbers of a deviation drawn from `PROPOSAL_SIGMAS`,
+    Centre and size of each move by normal numbers of one deviation drawn from `PROPOSAL_SIGMAS`,
     in sides of the target; those with too little overlap are drawn again.
 
     Args:
@@ -101,7 +101,7 @@ def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     sigmas = boxes.new_tensor(PROPOSAL_SIGMAS)
     # A proposal's later tries are smaller; the last one is the truth.
     shrink = torch.linspace(1, 0, _TRIES, device=boxes.device)[:, None]
-    pick = torch.randint(len(sigmas), (n, count, 1, 4), device=boxes.device)
+    pick = torch.randint(len(sigmas), (n, count, 1, 1), device=boxes.device)
     move = torch.randn(n, count, _TRIES, 4, device=boxes.device) * sigmas[pick] * shrink * side
     tries = truth + move
     tries = torch.cat([tries[..., :2], tries[..., 2:].clamp(min=1)], -1)

@@ -148,6 +148,8 @@ class ClipTask(TrainingTask):
     def _iou_loss(self, layers: Features, boxes: Tensor, present: Tensor, learn: int) -> Tensor:
         branch, crops = self.network.bb_regressor, boxes.shape[1]
         clip, crop = torch.where(present[:, learn:])
+        if not len(clip):
+            return boxes.new_zeros(())
         rows = clip * crops + learn + crop
         truth = boxes.flatten(0, 1)[rows]
         proposals, iou = clip_losses.draw_proposals(truth, self.recipe.proposals)
