@@ -8,6 +8,7 @@ code is the order of the work, not its result. Each part says how: `fixed_resnet
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -54,13 +55,14 @@ class TrDiMPInference:
         self.config = network.config
         self.device = device
         self.packed = can_pack(device) if packed is None else packed
-        classifier = network.classifier
         # Each part lets go of the weights as they were, so that they are never all there twice.
         backbone = network.feature_extractor.eval().to(device)
         del network.feature_extractor
         self._backbone = FixedResNet(backbone, packed=self.packed)
         del backbone
-        network = network.eval().to(device)
+        # What is kept as it is must not hold on to a weights file that is mapped into memory.
+        network = copy.deepcopy(network.eval()).to(device)
+        classifier = network.classifier
         self._classification = for_inference(classifier.feature_extractor, packed=self.packed)
         self._transformer = FixedTransformer(classifier.transformer, packed=self.packed)
         self._first_filter = FirstFilter(classifier.filter_initializer)

@@ -13,8 +13,8 @@ the official forward pass is the order of the work, not its result:
 - The decoder's two attentions over the memory have the same weights and are one product; the mask
   and the weights' sum are two more columns of it. The memory's keys and values are kept.
 - Matrices are laid out once for the matrix library (`inference_layers.py`), and what goes through
-  the same matrix goes at once: threads that share their cores with others lose time whenever they
-  wait for each other.
+  the same matrix goes through it in few products: threads that share their cores with other
+  programs lose time whenever they wait for each other.
 
 Tokens are (n, C), the n = h * w places of one image row by row.
 """
@@ -37,20 +37,22 @@ from tracker_ros.models.trdimp.memory_transformer import (
     images_of,
 )
 
+_AT_ONCE = 5
+"""Images in one product: more take more memory, fewer make threads wait for each other more."""
+
 
 class AttendedTokens:
     """Keys and values of tokens, ready to be attended to.
 
     Args:
         keys: (n, key_dim) of length 1.
-        values: (n, V).
+        columns: (V + 1, n) from `columns_of`.
         packed: Lay them out for oneDNN.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, *, packed: bool) -> None:
+    def __init__(self, keys: Tensor, columns: Tensor, *, packed: bool) -> None:
         bound = keys.new_full((keys.shape[0],), -TEMPERATURE)
         self._match = InferenceLinear(TEMPERATURE * keys, bound, packed=packed)
-        columns = torch.cat([values.T, values.new_ones(1, values.shape[0])])
         self._mix = InferenceLinear(columns, None, packed=packed)
 
     def weights(self, keys: Tensor) -> Tensor:
@@ -60,6 +62,13 @@ class AttendedTokens:
     def mix(self, weights: Tensor) -> Tensor:
         """(q, n) -> (q, V + 1) sums of the weighted values, and of the weights."""
         return self._mix(weights)
+
+
+def columns_of(values: Tensor) -> Tensor:
+    """(n, V) -> (V + 1, n); a weighted sum of the last row is the sum of the weights."""
+    columns = values.new_ones(values.shape[1] + 1, values.shape[0])
+    columns[:-1] = values.T
+    return columns
 
 
 def mean_of(sums: Tensor) -> Tensor:
@@ -94,9 +103,9 @@ class FixedTransformer:
         """(..., C) -> (..., key_dim) for the decoder's attention over the memory."""
         return F.normalize(self._cross_projection(tokens), dim=-1)
 
-    def attended(self, keys: Tensor, values: Tensor) -> AttendedTokens:
+    def attended(self, keys: Tensor, columns: Tensor) -> AttendedTokens:
         """See `AttendedTokens`."""
-        return AttendedTokens(keys, values, packed=self.packed)
+        return AttendedTokens(keys, columns, packed=self.packed)
 
     def norm(self, tokens: Tensor) -> Tensor:
         """(..., n, C) -> the same shape, every image normalised."""
@@ -110,7 +119,7 @@ class FixedTransformer:
             memory: Values are the C encoded features times the label, and the label.
         """
         keys = self.self_keys(tokens)
-        itself = self.attended(keys, tokens)
+        itself = self.attended(keys, columns_of(tokens))
         tokens = self.norm(tokens + mean_of(itself.mix(itself.weights(keys))))
         attended = mean_of(memory.mix(memory.weights(self.cross_keys(tokens))))
         target, mask = attended[:, :-1], attended[:, -1:]
@@ -153,7 +162,8 @@ class TransformerMemory:
         # By image: sums over itself and 0, 1, ... older images; only the last where none leaves.
         self._older: list[list[Tensor]] = [[] for _ in self._tokens]
         self._attended = [
-            transformer.attended(*pair) for pair in zip(self._keys, self._tokens, strict=True)
+            transformer.attended(keys, columns_of(tokens))
+            for keys, tokens in zip(self._keys, self._tokens, strict=True)
         ]
         for index in reversed(range(len(self))):
             self._meet_older(index)
@@ -170,7 +180,7 @@ class TransformerMemory:
     @property
     def encoded(self) -> Tensor:
         """(N, C, h, w) the encoder's output, newest first."""
-        return images_of(self._encode().flatten(0, 1), *self._size)
+        return images_of(self._encode(slice(None)).flatten(0, 1), *self._size)
 
     @torch.inference_mode()
     def prepend(self, classification: Tensor, label: Tensor) -> None:
@@ -184,7 +194,7 @@ class TransformerMemory:
         kept = count if self._limit < 0 else min(count, self._limit - 1)
         tokens = _by_place(classification).contiguous()
         keys = self._transformer.self_keys(tokens)
-        attended = self._transformer.attended(keys[0], tokens[0])
+        attended = self._transformer.attended(keys[0], columns_of(tokens[0]))
         self._tokens = torch.cat([tokens, self._tokens[:kept]])
         self._labels = torch.cat([_by_place(label), self._labels[:kept]])
         self._keys = torch.cat([keys, self._keys[:kept]])
@@ -208,26 +218,32 @@ class TransformerMemory:
         """Let an image attend to itself and to those behind it, and those attend to it."""
         attended, keys = self._attended[index], self._keys[index]
         sums = [attended.mix(attended.weights(keys))]
-        others = self._attended[index + 1 :]
-        if others:
-            weights = attended.weights(self._keys[index + 1 :].flatten(0, 1))
-            gained = attended.mix(weights).unflatten(0, (len(others), -1))
-            self._newer[index + 1 :] += gained
-            weights = weights.unflatten(0, (len(others), -1)).transpose(1, 2).contiguous()
-            for other, part in zip(others, weights, strict=True):
-                sums.append(sums[-1] + other.mix(part))
+        for part in _parts(index + 1, len(self)):
+            weights = attended.weights(self._keys[part].flatten(0, 1))
+            self._newer[part] += attended.mix(weights).view_as(self._newer[part])
+            by_image = weights.unflatten(0, (-1, len(keys))).transpose(1, 2).contiguous()
+            for other, transposed in zip(self._attended[part], by_image, strict=True):
+                sums.append(sums[-1] + other.mix(transposed))
         self._older[index] = sums if self._limit > 0 else sums[-1:]
 
-    def _encode(self) -> Tensor:
-        """(N, n, C) the encoder's output."""
-        sums = torch.stack([older[-1] for older in self._older]) + self._newer
-        return self._transformer.norm(self._tokens + mean_of(sums))
+    def _encode(self, part: slice) -> Tensor:
+        """The encoder's output for some images, (count, n, C)."""
+        sums = torch.stack([older[-1] for older in self._older[part]]) + self._newer[part]
+        return self._transformer.norm(self._tokens[part] + mean_of(sums))
 
     def _prepare_decoder(self) -> None:
-        encoded = self._encode()
-        values = torch.cat([encoded * self._labels, self._labels], dim=-1).flatten(0, 1)
-        keys = self._transformer.cross_keys(encoded).flatten(0, 1)
-        self._memory = self._transformer.attended(keys, values)
+        keys, columns = [], []
+        for part in _parts(0, len(self)):
+            encoded, labels = self._encode(part), self._labels[part]
+            values = torch.cat([encoded * labels, labels], dim=-1)
+            keys.append(self._transformer.cross_keys(encoded).flatten(0, 1))
+            columns.append(columns_of(values.flatten(0, 1)))
+        self._memory = self._transformer.attended(torch.cat(keys), torch.cat(columns, dim=1))
+
+
+def _parts(start: int, end: int) -> list[slice]:
+    """Images `start` to `end`, not too many at once."""
+    return [slice(i, min(i + _AT_ONCE, end)) for i in range(start, end, _AT_ONCE)]
 
 
 def _by_place(images: Tensor) -> Tensor:
