@@ -12,6 +12,7 @@ import torch
 from tracker_ros.models.trdimp.augmentation import SeededDraws, augment, drop_channels
 from tracker_ros.models.trdimp.box_choice import choose_box, start_boxes
 from tracker_ros.models.trdimp.config import BASE, Augmentation
+from tracker_ros.models.trdimp.localisation import localise
 from tracker_ros.models.trdimp.sample_memory import SampleMemory
 from tracker_ros.models.trdimp.sample_patch import (
     Border,
@@ -22,6 +23,7 @@ from tracker_ros.models.trdimp.sample_patch import (
     cut,
     target_to_box,
 )
+from tracker_ros.tracker import FrameFlag
 
 CPU = torch.device("cpu")
 SMALL = replace(BASE, image_sample_size=32)
@@ -165,3 +167,45 @@ def test_the_best_boxes_are_averaged() -> None:
     # Sizes below a pixel count as one.
     sliver = np.array([[5, 5, 0.1, 3]], dtype=np.float32)
     np.testing.assert_array_equal(choose_box(sliver, ious[:1], BASE), [5, 5, 1, 3])
+
+
+@pytest.mark.parametrize(
+    ("centre", "extent", "start"),
+    [
+        (3, 12, 0),
+        (17, 12, 8),
+        (9, 20, 0),
+        # One more than the image: it cannot be split, and stays where the window was.
+        (3, 21, 0),
+        (17, 21, -1),
+        (3, 22, -1),
+        (17, 23, -1),
+        (3, 24, -2),
+    ],
+)
+def test_windows_move_inside(centre: int, extent: int, start: int) -> None:
+    position, size = np.full(2, centre, np.float32), np.full(2, extent, np.float32)
+    window = choose_window(position, size, 64, (20, 20), Border.INSIDE_MAJOR, 1.0)
+    assert window.coordinates == (start, start, start + extent, start + extent)
+
+
+# Cells from the highest one, for a neighbourhood of 4 cells and of 3: halves go to even numbers.
+@pytest.mark.parametrize(
+    ("size", "row", "masked"),
+    [
+        (32.0, 11, range(9, 14)),
+        (24.0, 11, range(10, 14)),
+        (24.0, 12, range(10, 14)),
+        (400.0, 11, range(23)),
+    ],
+)
+def test_what_counts_as_the_target_s_surroundings(size: float, row: int, masked: range) -> None:
+    parameters = replace(BASE, target_neighborhood_scale=2.0)
+    position = np.full(2, 100.0, dtype=np.float32)
+    patch = Placement(position, np.float32(1.0), 352)
+    for other in set(range(23)) - {row}:
+        score = np.zeros((23, 23), dtype=np.float32)
+        score[row, 11], score[other, 11] = 1.0, 0.6
+        flag = localise(score, patch, position, np.full(2, size, np.float32), parameters).flag
+        expected = FrameFlag.NORMAL if other in masked else FrameFlag.HARD_NEGATIVE
+        assert flag is expected, other

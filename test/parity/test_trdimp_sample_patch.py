@@ -75,8 +75,6 @@ def test_box_in_patch() -> None:
 
 def test_position_is_held_near_the_image() -> None:
     size = np.array([40.0, 30.0], dtype=np.float32)
-    for position, wanted in zip(
-        UNITS["update_state_in"], UNITS["update_state_out"], strict=True
-    ):
+    for position, wanted in zip(UNITS["update_state_in"], UNITS["update_state_out"], strict=True):
         held = keep_inside(position, size, (240, 320), 0.2)
         np.testing.assert_allclose(held, wanted, rtol=1e-6)

@@ -124,7 +124,7 @@ class TrackingParameters:
         hard_negative_threshold: The same for a hard negative.
         target_neighborhood_scale: Target sizes around the first peak that the second is not in.
         displacement_scale: Half widths of the map beyond which a peak counts as far away.
-        update_scale_when_uncertain: Whether an uncertain box is refined.
+        update_scale_when_uncertain: Whether the search area follows the size of an uncertain box.
         num_init_random_boxes: Random boxes beside the current one that are refined.
         box_jitter_pos: Their jitter, square roots of the target's area.
         box_jitter_sz: The same for their size.
