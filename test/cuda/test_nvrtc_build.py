@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building for GPUs, which needs none, and how a kernel would be started on one."""
+"""Building for GPUs, which needs none, and starting a kernel on a stand-in for one."""
 
 from __future__ import annotations
 
 import ctypes
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 import torch
 
 from tracker_ros.cuda.build_cache import KERNELS, BuildError
+from tracker_ros.cuda.cpp_build import CppLibrary
 from tracker_ros.cuda.library import Kernels
-from tracker_ros.cuda.nvrtc_build import cubin, launch
+from tracker_ros.cuda.nvrtc_build import CudaLibrary, cubin
+from tracker_ros.cuda.prroi_pool import prroi_pool
 
 # Jetson Orin, RTX 40, H100, Jetson Thor, RTX 50.
 ARCHITECTURES = ["sm_87", "sm_89", "sm_90", "sm_110", "sm_120"]
@@ -84,48 +87,120 @@ def test_without_nvrtc_the_remedy_is_named(
         cubin("prroi_pool", "sm_87", tmp_path / "kernels")
 
 
+SUCCESS = SimpleNamespace(value=0, name="CUDA_SUCCESS")
+
+
+def parameter_types(name: str, kernel: str) -> list[Any]:
+    """What a kernel takes after the number of indices, read from its source."""
+    source = (KERNELS / f"{name}.cuh").read_text(encoding="utf-8")
+    found = re.search(rf"^KERNEL\({kernel},\s*\(([^)]*)\)", source, re.MULTILINE)
+    assert found is not None
+    of_kind = {"double": ctypes.c_double, "int64": ctypes.c_int64}
+    return [
+        ctypes.c_void_p if "*" in parameter else of_kind[parameter.split()[0]]
+        for parameter in found[1].split(",")
+    ]
+
+
 class Driver:
-    """Stands in for the driver's one function: reads what the real one would read."""
+    """Stands in for the CUDA driver where there is no GPU: what is launched, the CPU computes."""
 
     __name__ = "cuda.bindings.driver"
 
-    def __init__(self, types: list[Any], status: SimpleNamespace) -> None:
-        self.types, self.status = types, status
-        self.seen: dict[str, Any] = {}
+    def __init__(self, folder: Path) -> None:
+        self.status = SUCCESS
+        self.cpu = CppLibrary("prroi_pool", folder)
+        self.current: str | None = None
+        self.launches: list[tuple[Any, ...]] = []
 
-    def cuLaunchKernel(self, function: Any, *given: Any) -> tuple[SimpleNamespace]:  # noqa: N802
+    def cuDeviceGet(self, index: int) -> tuple[Any, ...]:
+        return SUCCESS, f"device {index}"
+
+    def cuDevicePrimaryCtxRetain(self, device: str) -> tuple[Any, ...]:
+        return SUCCESS, f"context of {device}"
+
+    def cuCtxSetCurrent(self, context: str) -> tuple[Any, ...]:
+        self.current = context
+        return (SUCCESS,)
+
+    def cuModuleLoadData(self, code: bytes) -> tuple[Any, ...]:
+        assert self.current == "context of device 1"
+        assert code[FLAG_OF_ARCHITECTURE] == 87
+        return self.status, "module"
+
+    def cuModuleGetFunction(self, module: str, symbol: bytes) -> tuple[Any, ...]:
+        assert module == "module"
+        return SUCCESS, symbol.decode()
+
+    def cuLaunchKernel(self, symbol: str, *given: Any) -> tuple[Any, ...]:
+        assert self.current == "context of device 1"
         *sizes, shared, stream, at, extra = given
-        addresses = (ctypes.c_void_p * len(self.types)).from_address(at)
-        values = [
-            kind.from_address(a).value for kind, a in zip(self.types, addresses, strict=True)
-        ]
-        self.seen = {"function": function, "sizes": sizes, "stream": stream, "values": values}
         assert (shared, extra) == (0, 0)
+        types = [ctypes.c_int64, *parameter_types("prroi_pool", symbol.rpartition("_")[0])]
+        addresses = (ctypes.c_void_p * len(types)).from_address(at)
+        values = [kind.from_address(a) for kind, a in zip(types, addresses, strict=True)]
+        self.launches.append((symbol, sizes, stream))
+        self.cpu.run(symbol, values)
         return (self.status,)
 
 
-@pytest.mark.parametrize(("count", "blocks"), [(1, 1), (256, 1), (257, 2), (2**40, 2**31 - 1)])
-def test_what_is_handed_to_the_driver(count: int, blocks: int) -> None:
-    values = [ctypes.c_int64(count), ctypes.c_void_p(2**47 + 8), ctypes.c_double(0.125)]
-    driver = Driver([type(value) for value in values], SimpleNamespace(value=0))
-    launch(driver, "function", values, stream=77)
-    assert driver.seen == {
-        "function": "function",
-        "sizes": [blocks, 1, 1, 256, 1, 1],
-        "stream": 77,
-        "values": [count, 2**47 + 8, 0.125],
-    }
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
+    """Put the stand-in where the GPU's library looks for the driver; its GPU 1 is an Orin."""
+    import cuda.bindings
+
+    stand_in = Driver(tmp_path / "kernels")
+    monkeypatch.setattr(cuda.bindings, "driver", stand_in, raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 7))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=77)
+    )
+    return stand_in
 
 
-def test_nothing_is_started_for_no_indices() -> None:
-    class Refusing:
-        def run(self, symbol: str, values: object) -> None:
-            raise AssertionError(f"{symbol} was started; CUDA refuses a grid of 0 blocks")
+def pool_on_gpu(folder: Path, count: int | None = None) -> torch.Tensor:
+    """Start one kernel of float64 on GPU 1, for `count` indices or as many as there are."""
+    features, rois = pooling_inputs()
+    pooled = features.new_empty(2, 3, 4, 5)
+    run = Kernels(CudaLibrary("prroi_pool", folder, torch.device("cuda", 1)))
+    count = pooled.numel() if count is None else count
+    run("prroi_pool", count, pooled, features, rois, *features.shape, 4, 5, 0.5)
+    return pooled
 
-    Kernels(Refusing())("prroi_pool", 0, torch.zeros(0))
+
+def pooling_inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.arange(84, dtype=torch.float64).sin().view(1, 3, 4, 7)
+    return features, torch.tensor([[0, 1.5, 0.2, 12, 7], [0, -3, 2, 5, 20]], dtype=torch.float64)
 
 
-def test_a_refusal_of_the_driver_is_an_error() -> None:
-    status = SimpleNamespace(value=700, name="CUDA_ERROR_ILLEGAL_ADDRESS")
+def test_a_kernel_is_started_with_its_arguments(driver: Driver, tmp_path: Path) -> None:
+    pooled = pool_on_gpu(tmp_path / "kernels")
+    assert driver.launches == [("prroi_pool_double", [1, 1, 1, 256, 1, 1], 77)]
+    torch.testing.assert_close(pooled, prroi_pool(*pooling_inputs(), (4, 5), 0.5))
+
+
+@pytest.mark.parametrize(("count", "blocks"), [(257, 2), (2**40, 2**31 - 1)])
+def test_there_are_enough_blocks(driver: Driver, tmp_path: Path, count: int, blocks: int) -> None:
+    driver.cpu.run = lambda symbol, values: None  # type: ignore[method-assign]
+    pool_on_gpu(tmp_path / "kernels", count)
+    assert driver.launches == [("prroi_pool_double", [blocks, 1, 1, 256, 1, 1], 77)]
+
+
+def test_nothing_is_started_for_no_indices(driver: Driver, tmp_path: Path) -> None:
+    pool_on_gpu(tmp_path / "kernels", 0)
+    assert driver.launches == []  # CUDA refuses a grid of 0 blocks
+
+
+def test_a_driver_that_does_not_take_the_kernels(driver: Driver, tmp_path: Path) -> None:
+    driver.status = SimpleNamespace(value=209, name="CUDA_ERROR_NO_BINARY_FOR_GPU")
+    with pytest.raises(BuildError, match="driver answered CUDA_ERROR_NO_BINARY_FOR_GPU"):
+        pool_on_gpu(tmp_path / "kernels")
+
+
+def test_a_failed_start_is_an_error(driver: Driver, tmp_path: Path) -> None:
+    run = Kernels(CudaLibrary("prroi_pool", tmp_path / "kernels", torch.device("cuda", 1)))
+    driver.status = SimpleNamespace(value=700, name="CUDA_ERROR_ILLEGAL_ADDRESS")
+    features, rois = pooling_inputs()
     with pytest.raises(RuntimeError, match="driver answered CUDA_ERROR_ILLEGAL_ADDRESS"):
-        launch(Driver([ctypes.c_int64], status), "function", [ctypes.c_int64(1)], stream=0)
+        run("prroi_pool", 1, features.clone(), features, rois, *features.shape, 4, 5, 0.5)

@@ -118,24 +118,19 @@ class CudaLibrary:
             if symbol not in self._functions:
                 found = self._driver.cuModuleGetFunction(self._module, symbol.encode())
                 self._functions[symbol] = _checked(self._driver, found)
-            launch(self._driver, self._functions[symbol], values, stream)
-
-
-def launch(driver: Any, function: Any, values: Sequence[ctypes._SimpleCData], stream: int) -> None:
-    """Start a kernel.
-
-    Args:
-        driver: `cuda.bindings.driver`.
-        function: Of a loaded module.
-        values: Number of indices, then the kernel's arguments.
-        stream: Handle.
-    """
-    blocks = min(-(-values[0].value // _THREADS), _MOST_BLOCKS)
-    addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-    grid, block = (blocks, 1, 1), (_THREADS, 1, 1)
-    # The driver copies what the addresses point to before it returns.
-    at = ctypes.addressof(addresses)
-    _checked(driver, driver.cuLaunchKernel(function, *grid, *block, 0, stream, at, 0))
+            addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+            blocks = min(-(-values[0].value // _THREADS), _MOST_BLOCKS)
+            # The driver copies what the addresses point to before it returns.
+            started = self._driver.cuLaunchKernel(
+                self._functions[symbol],
+                *(blocks, 1, 1),
+                *(_THREADS, 1, 1),
+                0,
+                stream,
+                ctypes.addressof(addresses),
+                0,
+            )
+            _checked(self._driver, started)
 
 
 def _checked(library: Any, answer: tuple[Any, ...]) -> Any:
