@@ -27,15 +27,20 @@ OSTRACK_GOLDENS = {
     "ostrack_vitb_384_mae_ce_32x4_ep300": "ostrack_vitb_384_ce",
 }
 OSTRACK_TRAINED = "ostrack_vitb_256_mae_ce_32x4_ep300"
+GRM_GOLDENS = {"grm_vitb_256_ep300": "grm_vitb_256", "grm_vitl_320_ep300": "grm_vitl_320"}
+GRM_TRAINED = "grm_vitb_256_ep300"
+ONE_STREAM_GOLDENS = {**OSTRACK_GOLDENS, **GRM_GOLDENS}
+# Those with a training step and whole runs.
+ONE_STREAM_TRAINED = (OSTRACK_TRAINED, GRM_TRAINED)
 
 # Whole runs of TrDiMP and TrSiam, by golden file.
 TRDIMP_RUNS = ("trdimp", "trsiam", "trdimp_fast", "trdimp_vot")
 
 REQUIRED = [
-    *(f"{name}.json" for name in OSTRACK_GOLDENS),
-    *(f"{name}_net.npz" for name in OSTRACK_GOLDENS),
-    f"{OSTRACK_TRAINED}_track.npz",
-    f"{OSTRACK_TRAINED}_train.npz",
+    *(f"{name}.json" for name in ONE_STREAM_GOLDENS),
+    *(f"{name}_net.npz" for name in ONE_STREAM_GOLDENS),
+    *(f"{name}_{part}.npz" for name in ONE_STREAM_TRAINED for part in ("track", "train")),
+    "grm_units.npz",
     "loss_ostrack_grm.npz",
     "ostrack_units.npz",
     "prepost.npz",
@@ -48,10 +53,7 @@ REQUIRED = [
     "mast.json",
     "mast_notes.json",
     "mast_schedule.json",
-    *(
-        f"mast_{part}.npz"
-        for part in ("colorizer", "e2e", "features", "overrides", "train")
-    ),
+    *(f"mast_{part}.npz" for part in ("colorizer", "e2e", "features", "overrides", "train")),
     *(f"{name}_e2e.npz" for name in TRDIMP_RUNS),
     *(
         f"trdimp_{part}.npz"
@@ -80,10 +82,9 @@ def check_folder(path: Path) -> Path:
             f"(unset {VARIABLE} to use the data of the repository)"
         )
     required = list(REQUIRED)
-    track = path / f"{OSTRACK_TRAINED}_track.npz"
-    if track.is_file():
-        required.append(Golden(track).meta["video"])
-    missing = [name for name in required if not (path / name).is_file()]
+    tracks = [path / f"{name}_track.npz" for name in ONE_STREAM_TRAINED]
+    required += [Golden(track).meta["video"] for track in tracks if track.is_file()]
+    missing = [name for name in dict.fromkeys(required) if not (path / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"parity folder {path} is incomplete, it lacks {', '.join(missing)} "

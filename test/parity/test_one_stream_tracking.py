@@ -9,23 +9,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from golden_files import OSTRACK_TRAINED, Golden, document, golden
-from ostrack_golden_network import golden_inference
+from golden_files import ONE_STREAM_TRAINED, Golden, document, golden
+from one_stream_golden_network import config_of, golden_inference
 
 from tracker_ros.crop import crop_square, hann_window, normalise
 from tracker_ros.models.center_head import HeadMaps
+from tracker_ros.models.grm.config import DEFAULT_THRESHOLD, GRMConfig
+from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak
+from tracker_ros.models.ostrack.inference import OSTrackInference
 
 FRAME_TOLERANCE_PX = 0.01
 RUN_TOLERANCE_PX = 0.05
 DECIDED_RESPONSE = 1e-5
 DECIDED_CUT = 2e-5
 
-TRACK = golden(f"{OSTRACK_TRAINED}_track.npz")
-RUNS = list(TRACK.meta["runs"])
+TRACKS = {name: golden(f"{name}_track.npz") for name in ONE_STREAM_TRAINED}
 
 pytestmark = pytest.mark.slow
-runs = pytest.mark.parametrize("run", RUNS)
+runs = pytest.mark.parametrize(
+    ("name", "run"), [(name, run) for name, track in TRACKS.items() for run in track.meta["runs"]]
+)
 layouts = pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 
 
@@ -50,35 +54,57 @@ class Recorded(NamedTuple):
         return iter(range(len(self.images) - 1))
 
 
-def recorded(run: str) -> Recorded:
-    facts = TRACK.meta["runs"][run]
+def recorded(name: str, run: str) -> Recorded:
+    track = TRACKS[name]
+    facts = track.meta["runs"][run]
     prefix = "" if run == "main" else run
-    images = golden(TRACK.meta["video"])["frames_rgb"][: facts["frames"]]
-    assert len(images) == len(TRACK[prefix + "boxes_xywh"])
-    return Recorded(TRACK, prefix, facts["init_box_xywh"], images)
+    images = golden(track.meta["video"])["frames_rgb"][: facts["frames"]]
+    assert len(images) == len(track[prefix + "boxes_xywh"])
+    return Recorded(track, prefix, facts["init_box_xywh"], images)
+
+
+def make_model(name: str, run: str, packed: bool) -> OSTrackInference | GRMInference:
+    """The model with the threshold of the run's data set, where it has one."""
+    config, threshold = config_of(name), 0.0
+    if isinstance(config, GRMConfig):
+        choice = TRACKS[name].meta["runs"][run]["dataset_name"].lower()
+        # As officially, a data set that is not listed gets the default.
+        listed = choice in config.thresholds
+        threshold = config.threshold_of(choice if listed else DEFAULT_THRESHOLD)
+    return golden_inference(name, packed, threshold)
 
 
 class Watched:
     """A model that remembers its last maps."""
 
-    def __init__(self, packed: bool) -> None:
-        self.model = golden_inference(OSTRACK_TRAINED, packed)
-        self.config = self.model.config
-        self.encode_template = self.model.encode_template
+    def __init__(self, model: OSTrackInference | GRMInference) -> None:
+        self.model = model
+        self.config = model.config
+        self.encode_template = model.encode_template
         self.maps: HeadMaps | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        """Search tokens kept after each block, or those of the second category."""
+        if isinstance(self.model, GRMInference):
+            return self.model.meeting_template().sum(axis=(1, 2)).tolist()
+        config = self.model.config
+        kept = config.kept_tokens()
+        return [kept[sum(c <= i for c in config.ce_layers)] for i in range(config.depth)]
 
     def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
         self.maps = self.model.locate(template, search)
         return self.maps
 
 
-def test_golden_is_of_the_same_weights() -> None:
-    assert TRACK.meta["seed"] == document(OSTRACK_TRAINED)["seed"]
+@pytest.mark.parametrize("name", ONE_STREAM_TRAINED)
+def test_golden_is_of_the_same_weights(name: str) -> None:
+    assert TRACKS[name].meta["seed"] == document(name)["seed"]
 
 
 @runs
-def test_template_crop(run: str) -> None:
-    record, config = recorded(run), golden_inference(OSTRACK_TRAINED, True).config
+def test_template_crop(name: str, run: str) -> None:
+    record, config = recorded(name, run), config_of(name)
     crop, _ = crop_square(
         record.images[0], record.start, config.template_factor, config.template_size
     )
@@ -87,26 +113,24 @@ def test_template_crop(run: str) -> None:
 
 @layouts
 @runs
-def test_each_frame_from_the_recorded_box(run: str, packed: bool) -> None:
-    record, watched = recorded(run), Watched(packed)
+def test_each_frame_from_the_recorded_box(name: str, run: str, packed: bool) -> None:
+    record, watched = recorded(name, run), Watched(make_model(name, run, packed))
     tracker, config = OneStreamTracker(watched), watched.config
     tracker.initialize(record.images[0], record.start)
     np.testing.assert_array_equal(record.start, record["boxes_xywh"][0])
     window = hann_window(config.search_grid)
-    kept = config.kept_tokens()
-    per_block = [kept[sum(c <= i for c in config.ce_layers)] for i in range(config.depth)]
     for step in record.steps():
         previous, image = record["boxes_xywh"][step], record.images[step + 1]
         crop, factor = crop_square(image, previous, config.search_factor, config.search_size)
         assert factor == pytest.approx(record["resize_factor"][step], rel=1e-9)
         search_mean = normalise(crop).mean(dtype=np.float64)
         assert search_mean == pytest.approx(record["search_tensor_mean"][step], abs=1e-5)
-        assert per_block == record["tokens_kept"][step].tolist()
 
         tracker.move_to(previous)
         result = tracker.track(image)
         if not record.decided(step):
             continue
+        assert watched.tokens == record["tokens_kept"][step].tolist()
         assert watched.maps is not None
         score, size, offset = (m[0].numpy() for m in watched.maps)
         peak = find_peak(score[0], size, offset, window)
@@ -122,9 +146,9 @@ def test_each_frame_from_the_recorded_box(run: str, packed: bool) -> None:
 
 @layouts
 @runs
-def test_whole_run(run: str, packed: bool) -> None:
-    record = recorded(run)
-    tracker = OneStreamTracker(golden_inference(OSTRACK_TRAINED, packed))
+def test_whole_run(name: str, run: str, packed: bool) -> None:
+    record = recorded(name, run)
+    tracker = OneStreamTracker(make_model(name, run, packed))
     tracker.initialize(record.images[0], record.start)
     for step in record.steps():
         box = tracker.track(record.images[step + 1]).box

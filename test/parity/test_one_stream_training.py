@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step of the official network: outputs, losses, gradients, running statistics."""
+"""A training step of the official networks: outputs, losses, gradients, running statistics."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from golden_files import OSTRACK_TRAINED, Golden, golden, network_inputs
-from ostrack_golden_network import difference, golden_network
+from golden_files import ONE_STREAM_TRAINED, Golden, golden, network_inputs
+from one_stream_golden_network import difference, golden_network
 from torch import Tensor
 
+from tracker_ros.models.grm.network import GRMNetwork
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.training.keep_rate import keep_rate_at
 from tracker_ros.training.losses import LossTerms, TrackingLoss
@@ -23,13 +24,10 @@ GRADIENT_TOLERANCE = 1e-4
 NORM_TOLERANCE = 1e-3
 LEAST_NORM = 1e-4
 
-TERMS = {
-    "Loss/total": "total",
-    "Loss/giou": "giou",
-    "Loss/l1": "l1",
-    "Loss/location": "focal",
-    "IoU": "mean_iou",
-}
+LOG_PROB_TOLERANCE = 2e-5
+
+# Official name, after its prefix -> ours, where they differ.
+TERMS = {"location": "focal", "loc": "focal", "IoU": "mean_iou"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:TF32 acceleration")]
 
@@ -39,27 +37,35 @@ class Step:
     """A training step and what it is compared with."""
 
     golden: Golden
-    network: OSTrackNetwork
+    network: OSTrackNetwork | GRMNetwork
     output: dict[str, Tensor]
     losses: LossTerms
 
 
-@pytest.fixture(scope="module")
-def step() -> Step:
-    g = golden(f"{OSTRACK_TRAINED}_train.npz")
-    network = copy.deepcopy(golden_network(OSTRACK_TRAINED)).train()
-    batch = len(g["gt_boxes_xywh"])
+def trained(name: str) -> Golden:
+    return golden(f"{name}_train.npz")
+
+
+@pytest.fixture(scope="module", params=ONE_STREAM_TRAINED)
+def step(request: pytest.FixtureRequest) -> Step:
+    name = request.param
+    g = trained(name)
+    network = copy.deepcopy(golden_network(name)).train()
+    boxes, given = torch.from_numpy(g["template_boxes_xywh"]), g["gt_boxes_xywh"]
     template, search = (
-        torch.from_numpy(t) for t in network_inputs(OSTRACK_TRAINED, g.meta["seed"], batch)
+        torch.from_numpy(t) for t in network_inputs(name, g.meta["seed"], len(given))
     )
-    mask = network.template_mask(torch.from_numpy(g["template_boxes_xywh"]))
-    keep_rate = keep_rate_at(g.meta["epoch"])
-    assert keep_rate == pytest.approx(g.meta["ce_keep_rate"], rel=1e-9)
     # Batch statistics of random weights magnify rounding. oneDNN's convolutions sum 6912 products
     # in one chain, which alone took 7e-6 of the 1e-5 (2e-6 through the BLAS, against float64).
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
-        output = network(template, search, mask, keep_rate)
-        losses = TrackingLoss()(output, torch.from_numpy(g["gt_boxes_xywh"]))
+        if isinstance(network, GRMNetwork):
+            noise = torch.from_numpy(g["gumbel_noise"])
+            output = network(template, search, boxes, noise=noise)
+        else:
+            keep_rate = keep_rate_at(g.meta["epoch"])
+            assert keep_rate == pytest.approx(g.meta["ce_keep_rate"], rel=1e-9)
+            output = network(template, search, network.template_mask(boxes), keep_rate)
+        losses = TrackingLoss()(output, torch.from_numpy(given))
         losses.total.backward()
     return Step(g, network, output, losses)
 
@@ -71,7 +77,8 @@ def test_outputs(step: Step) -> None:
 
 def test_loss_terms(step: Step) -> None:
     order = step.golden.meta["loss_terms_order"]
-    found = [getattr(step.losses, TERMS[name]).item() for name in order]
+    names = [name.rsplit("/", 1)[-1] for name in order]
+    found = [getattr(step.losses, TERMS.get(name, name)).item() for name in names]
     np.testing.assert_allclose(found, step.golden["loss_terms"], rtol=LOSS_TOLERANCE)
 
 
@@ -112,3 +119,26 @@ def test_running_statistics(step: Step) -> None:
     for name in names:
         found = state[name.removeprefix("after/")]
         assert difference(found, step.golden[name]) <= MAP_TOLERANCE, name
+
+
+@pytest.mark.parametrize("name", [n for n in ONE_STREAM_TRAINED if "gumbel_noise" in trained(n)])
+@torch.no_grad()
+def test_divisions_while_training(name: str) -> None:
+    g, network = trained(name), copy.deepcopy(golden_network(name)).train()
+    assert isinstance(network, GRMNetwork)
+    backbone, noise = network.backbone, torch.from_numpy(g["gumbel_noise"])
+    template, search = network_inputs(name, g.meta["seed"], len(noise))
+    _, divisions = backbone(
+        backbone.embed_template(torch.from_numpy(template)),
+        backbone.embed_search(torch.from_numpy(search)),
+        noise=noise,
+    )
+    log_prob = torch.stack([d.log_prob for d in divisions], dim=1)
+    second = torch.stack([d.category[..., 1] for d in divisions], dim=1)
+    assert difference(log_prob, g["log_prob"]) <= LOG_PROB_TOLERANCE
+    noisy = g["log_prob"] + g["gumbel_noise"]
+    clear = np.abs(noisy[..., 0] - noisy[..., 1]) > LOG_PROB_TOLERANCE
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(second.round().numpy()[clear], g["decision_hard"][clear])
+    fraction = second.mean(dim=2).numpy()
+    np.testing.assert_allclose(fraction, g["decisions_fraction"], atol=(~clear).mean() + 1e-6)

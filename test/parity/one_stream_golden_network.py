@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-stream networks with golden weights, made once per configuration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import torch
+from golden_files import (
+    ONE_STREAM_GOLDENS,
+    Golden,
+    document,
+    golden,
+    golden_weights,
+    network_inputs,
+)
+from torch import Tensor
+
+from tracker_ros.models.grm import create as grm
+from tracker_ros.models.grm.config import GRM_CONFIGS, GRMConfig
+from tracker_ros.models.grm.inference import GRMInference
+from tracker_ros.models.grm.network import GRMNetwork
+from tracker_ros.models.ostrack import create as ostrack
+from tracker_ros.models.ostrack.candidate_elimination import template_token_mask
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTrackConfig
+from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.vit import Block
+
+MAPS = ("score_map", "size_map", "offset_map")
+MAP_TOLERANCE = 1e-5
+FEATURE_TOLERANCE = 1e-4
+NETWORK_FILES = {name: f"{name}_net.npz" for name in ONE_STREAM_GOLDENS}
+CONFIGS: dict[str, OSTrackConfig | GRMConfig] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
+
+
+def config_of(name: str) -> OSTrackConfig | GRMConfig:
+    """The configuration of the model that a golden configuration checks."""
+    return CONFIGS[ONE_STREAM_GOLDENS[name]]
+
+
+@lru_cache(maxsize=1)
+def golden_network(name: str) -> OSTrackNetwork | GRMNetwork:
+    """The network with golden weights, in eval mode; copy it before changing it."""
+    seed = document(name)["seed"]
+    state = {key: torch.from_numpy(v) for key, v in golden_weights(name, seed).items()}
+    config = config_of(name)
+    if isinstance(config, GRMConfig):
+        return grm.build_network(config, state, name)
+    return ostrack.build_network(config, state, name)
+
+
+@lru_cache(maxsize=1)
+def golden_inference(
+    name: str, packed: bool, threshold: float = 0.0, grouped: bool = True
+) -> OSTrackInference | GRMInference:
+    """The same network as a tracker runs it; the last two are of GRM alone."""
+    network, cpu = copy.deepcopy(golden_network(name)), torch.device("cpu")
+    if isinstance(network, GRMNetwork):
+        return GRMInference(network, cpu, packed, threshold=threshold, grouped=grouped)
+    return OSTrackInference(network, cpu, packed)
+
+
+def predict(name: str, template: Tensor, search: Tensor) -> dict[str, Tensor]:
+    """What the golden network returns, told of the golden template boxes."""
+    network, boxes = golden_network(name), template_boxes(name, len(template))
+    if isinstance(network, GRMNetwork):
+        return network(template, search, boxes)
+    return network(template, search, network.template_mask(boxes))
+
+
+def template_boxes(name: str, batch: int) -> Tensor:
+    """The golden template boxes, (batch, 4) xywh as fractions."""
+    return torch.tensor(golden(NETWORK_FILES[name]).meta["template_box_normalised"])[:batch]
+
+
+def inputs(name: str) -> tuple[Tensor, Tensor]:
+    """Template and search region of a configuration's network golden."""
+    meta = golden(NETWORK_FILES[name]).meta
+    template, search = network_inputs(name, meta["seed"], meta["batch"])
+    return torch.from_numpy(template), torch.from_numpy(search)
+
+
+def golden_mask(name: str, template_range: str, batch: int) -> Tensor | None:
+    """The template mask of a range, for the golden template boxes."""
+    size = document(name)["inference"]["template_size"]
+    return template_token_mask(template_range, template_boxes(name, batch), size)
+
+
+def difference(found: Tensor | np.ndarray, wanted: np.ndarray) -> float:
+    """Largest absolute difference; shapes must agree and NaN must meet NaN."""
+    found = found.detach().numpy() if isinstance(found, Tensor) else found
+    assert found.shape == wanted.shape
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    return float(np.nanmax(np.abs(found - wanted)))
+
+
+def check_maps(found: dict[str, Tensor], g: Golden, prefix: str = "") -> None:
+    """Compare the three maps of a network's output with recorded ones."""
+    for key in MAPS:
+        assert difference(found[key], g[prefix + key]) <= MAP_TOLERANCE, key
+
+
+def check_features(features: np.ndarray, g: Golden) -> None:
+    """Compare (B, N, C) tokens after the last norm with what was recorded of them."""
+    assert difference(features[:, ::5, ::7], g["backbone_sub"]) <= FEATURE_TOLERANCE
+    assert difference(features.mean(axis=-1), g["backbone_token_mean"]) <= FEATURE_TOLERANCE
+    assert difference(features.std(axis=-1), g["backbone_token_std"]) <= FEATURE_TOLERANCE
+    wide = features.astype(np.float64)
+    stats = [wide.sum(), wide.mean(), wide.std(), wide.min(), wide.max()]
+    np.testing.assert_allclose(stats[1:], g["backbone_stats"][1:], atol=FEATURE_TOLERANCE)
+    np.testing.assert_allclose(stats[0] / wide.size, g["backbone_stats"][0] / wide.size, atol=1e-6)
+
+
+@contextmanager
+def leaving_blocks(network: OSTrackNetwork | GRMNetwork) -> Iterator[list[Tensor]]:
+    """What each block returns, gathered while the network runs: what the next norm is given."""
+    leaving: list[Tensor] = []
+    backbone = network.backbone
+    norms = [cast(Block, block).norm1 for block in backbone.blocks][1:]
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, given: leaving.append(given[0]))
+        for norm in [*norms, backbone.norm]
+    ]
+    try:
+        yield leaving
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def changed_weights(name: str, variant: str) -> list[tuple[Tensor, float]]:
+    """What the variants of the weights scale, and by how much."""
+    network = golden_network(name)
+    backbone = network.backbone
+    last_of_score = network.box_head.get_submodule("conv5_ctr").weight
+    projection = backbone.patch_embed.get_submodule("proj")
+    return {
+        "lowvar": [(p, 1e-3) for p in (*projection.parameters(), backbone.pos_embed_z)]
+        + [(backbone.pos_embed_x, 1e-3)],
+        "clamp": [(last_of_score, 12.0)],
+        "clamphi": [(last_of_score, -12.0)],
+    }[variant]
+
+
+@contextmanager
+def scaled(changes: list[tuple[Tensor, float]]) -> Iterator[None]:
+    """Scale parameters for a while."""
+    kept = [parameter.clone() for parameter, _ in changes]
+    try:
+        for parameter, scale in changes:
+            parameter.mul_(scale)
+        yield
+    finally:
+        for (parameter, _), before in zip(changes, kept, strict=True):
+            parameter.copy_(before)
