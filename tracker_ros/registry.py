@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cards import ModelCard, embedded_file
+from tracker_ros.models.grm import cards as grm_cards
 from tracker_ros.models.ostrack import cards as ostrack_cards
 from tracker_ros.tracker import Tracker
 
@@ -42,6 +43,7 @@ class Family:
 @lru_cache(maxsize=1)
 def _families() -> dict[str, Family]:
     return {
+        "grm": Family(tuple(grm_cards.cards()), "tracker_ros.models.grm.create"),
         "ostrack": Family(tuple(ostrack_cards.cards()), "tracker_ros.models.ostrack.create"),
     }
 
@@ -101,7 +103,8 @@ def create_tracker(
         backend: `auto` or `torch`.
         precision: `auto` or `fp32`.
         **options: Options of the model's family: `seed` of the random draws for TrDiMP and TrSiam;
-            OSTrack has none.
+            `threshold` of the division for GRM, a number from 0 to 1 or the name of a data set
+            that the authors chose one for; OSTrack has none.
 
     Raises:
         ValueError: An argument is unknown or not available here, the model has no embedded

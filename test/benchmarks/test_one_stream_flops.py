@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.ostrack_cpu import MatrixRate, as_table
-from benchmarks.ostrack_flops import Product, counted_gflop, official_gflop, official_products
+from benchmarks.one_stream_cpu import CONFIGS, MatrixRate, as_table
+from benchmarks.one_stream_flops import Product, counted_gflop, official_gflop, official_products
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
@@ -23,10 +23,15 @@ SMALL = OSTrackConfig(
 
 @pytest.mark.parametrize(
     ("name", "gflop"),
-    [("ostrack_vitb_256_ce", 45.3), ("ostrack_vitb_384_ce", 108.2), ("ostrack_vitb_256", 61.8)],
+    [
+        ("ostrack_vitb_256_ce", 45.3),
+        ("ostrack_vitb_384_ce", 108.2),
+        ("ostrack_vitb_256", 61.8),
+        ("grm_vitb_256", 65.6),
+    ],
 )
 def test_official_operations(name: str, gflop: float) -> None:
-    assert official_gflop(OSTRACK_CONFIGS[name]) == pytest.approx(gflop, abs=0.06)
+    assert official_gflop(CONFIGS[name]) == pytest.approx(gflop, abs=0.06)
 
 
 def test_models_without_official_counterpart_are_refused() -> None:

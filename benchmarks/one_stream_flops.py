@@ -6,13 +6,16 @@ A multiply-add counts as two operations; norms, activations and softmax are left
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tracker_ros.models.grm.config import GRMConfig
+from tracker_ros.models.one_stream_tracker import OneStreamModel
 from tracker_ros.models.ostrack.config import OSTrackConfig
-from tracker_ros.models.ostrack.inference import EncodedTemplate, OSTrackInference
+
+Config = OSTrackConfig | GRMConfig
 
 
 class Product(NamedTuple):
@@ -28,24 +31,35 @@ class Product(NamedTuple):
         return 2e-9 * self.rows * self.inner * self.columns
 
 
-def official_products(config: OSTrackConfig) -> list[Product]:
+def search_tokens(config: Config) -> list[tuple[int, int]]:
+    """Search tokens that enter each block, and those that its MLP runs on."""
+    if isinstance(config, GRMConfig):
+        return [(config.search_grid**2, config.search_grid**2)] * config.depth
+    kept = config.kept_tokens()
+    level = [sum(c < layer for c in config.ce_layers) for layer in range(config.depth + 1)]
+    return [(kept[level[i]], kept[level[i + 1]]) for i in range(config.depth)]
+
+
+def official_products(config: Config) -> list[Product]:
     """The linear layers of the official network's blocks, in order.
 
-    An elimination layer projects every token it is given and runs its MLP on those it keeps.
+    An elimination layer projects every token it is given and runs its MLP on those it keeps; a
+    dividing layer also runs its division on every search token.
     """
     width, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
-    template, kept = config.template_grid**2, config.kept_tokens()
-    products, level = [], 0
-    for layer in range(config.depth):
-        tokens = template + kept[level]
+    template, products = config.template_grid**2, []
+    for layer, (entering, kept) in enumerate(search_tokens(config)):
+        if isinstance(config, GRMConfig) and layer > 0:
+            widths = (2 * width, *config.division_widths, 2)
+            products += [Product(entering, widths[i], widths[i + 1]) for i in range(3)]
+        tokens = template + entering
         products += [Product(tokens, width, 3 * width), Product(tokens, width, width)]
-        level += layer in config.ce_layers
-        tokens = template + kept[level]
+        tokens = template + kept
         products += [Product(tokens, width, hidden), Product(tokens, hidden, width)]
     return products
 
 
-def official_gflop(config: OSTrackConfig) -> float:
+def official_gflop(config: Config) -> float:
     """Operations per frame of the official code, which embeds the template anew in each frame.
 
     Raises:
@@ -53,18 +67,16 @@ def official_gflop(config: OSTrackConfig) -> float:
     """
     if config.stem != "patch":
         raise ValueError(f"stem {config.stem!r} has no official counterpart")
-    width, template, kept = config.embed_dim, config.template_grid**2, config.kept_tokens()
+    width, template = config.embed_dim, config.template_grid**2
     total = sum(product.gflop for product in official_products(config))
-    total += Product(template + kept[0], 3 * config.stride**2, width).gflop
-    level = 0
-    for layer in range(config.depth):
-        tokens = template + kept[level]
+    total += Product(template + config.search_grid**2, 3 * config.stride**2, width).gflop
+    for entering, _ in search_tokens(config):
+        tokens = template + entering
         total += 2 * Product(tokens, width, tokens).gflop
-        level += layer in config.ce_layers
     return total + official_head_gflop(config)
 
 
-def official_head_gflop(config: OSTrackConfig) -> float:
+def official_head_gflop(config: Config) -> float:
     """Operations of the three branches: four 3 x 3 convolutions and a 1 x 1 each."""
     widths = [config.embed_dim, *(config.head_channels // 2**i for i in range(4))]
     cells = config.search_grid**2
@@ -72,9 +84,7 @@ def official_head_gflop(config: OSTrackConfig) -> float:
     return 3 * branch + Product(cells, widths[4], 1 + 2 + 2).gflop
 
 
-def counted_gflop(
-    model: OSTrackInference, template: EncodedTemplate, search: torch.Tensor
-) -> float:
+def counted_gflop(model: OneStreamModel, template: Any, search: torch.Tensor) -> float:
     """Operations of one `locate`, counted while it runs.
 
     Args:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one `track()` call on a CPU, beside the matrix rate that the machine reaches meanwhile.
+"""Time of a one-stream tracker's `track()` on a CPU, beside the matrix rate reached meanwhile.
 
-    python -m benchmarks.ostrack_cpu [--models …] [--threads 2 1] [--json out.json]
+    python -m benchmarks.one_stream_cpu [--models …] [--threads 2 1] [--json out.json]
 
 Milliseconds say little across machines, so a frame is also given as a multiple of "operations of
 the official network / matrix rate", the rate measured in the same run, in turn with the frames,
@@ -26,23 +26,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.ostrack_flops import (
+from benchmarks.one_stream_flops import (
+    Config,
     Product,
     counted_gflop,
     official_gflop,
     official_products,
 )
 from tracker_ros.evaluation.machine import processor_name
+from tracker_ros.models.grm.config import GRM_CONFIGS, GRMConfig
+from tracker_ros.models.grm.inference import GRMInference
+from tracker_ros.models.grm.network import GRMNetwork
 from tracker_ros.models.inference_layers import InferenceLinear, can_pack
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTrackConfig
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 
 CPU = torch.device("cpu")
 IMAGE_HEIGHT, IMAGE_WIDTH = 480, 640
 BOX = (290.0, 200.0, 60.0, 80.0)
-MODELS = ("ostrack_vitb_256_ce", "ostrack_vitb_384_ce", "ostrack_vitb_256", "ostrack_tiny")
+CONFIGS: dict[str, Config] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
+MODELS = (
+    "ostrack_vitb_256_ce", "ostrack_vitb_384_ce", "ostrack_vitb_256", "ostrack_tiny",
+    "grm_vitb_256",
+)  # fmt: skip
 COLUMNS = ("model", "threads", "ms", "ms_best", "fps", "gflop", "official_gflop", "mm_rate",
            "packed_rate", "multiple", "multiple_of_packed", "peak_rss_mib")  # fmt: skip
 
@@ -62,7 +70,7 @@ class MatrixRate:
         packed: By oneDNN's prepacked layers rather than `torch.mm`.
     """
 
-    def __init__(self, config: OSTrackConfig, packed: bool) -> None:
+    def __init__(self, config: Config, packed: bool) -> None:
         self.times: dict[Product, int] = {}
         for product in official_products(config):
             self.times[product] = self.times.get(product, 0) + 1
@@ -92,13 +100,15 @@ class MatrixRate:
         return work / sum(count * self.best[product] for product, count in self.times.items())
 
 
-def make_model(config: OSTrackConfig, packed: bool | None = None) -> OSTrackInference:
-    """A model with random weights."""
+def make_model(config: Config, packed: bool | None = None) -> OSTrackInference | GRMInference:
+    """A model with random weights; of a GRM's search tokens about half meet the template."""
     torch.manual_seed(0)
+    if isinstance(config, GRMConfig):
+        return GRMInference(GRMNetwork(config), CPU, packed)
     return OSTrackInference(OSTrackNetwork(config), CPU, packed)
 
 
-def count_operations(config: OSTrackConfig) -> float:
+def count_operations(config: Config) -> float:
     """GFLOP of one frame as this package computes it."""
     model = make_model(config, packed=False)
     template = torch.randn(1, 3, config.template_size, config.template_size)
@@ -110,7 +120,7 @@ def count_operations(config: OSTrackConfig) -> float:
 def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
     """One row of the table, in this process."""
     torch.set_num_threads(threads)
-    config = OSTRACK_CONFIGS[name]
+    config = CONFIGS[name]
     image = np.random.default_rng(0).integers(
         0, 255, (IMAGE_HEIGHT, IMAGE_WIDTH, 3), dtype=np.uint8
     )
@@ -151,7 +161,7 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
 
 def measure_apart(name: str, threads: int, rounds: int) -> dict[str, Any]:
     """The same in a process of its own, so that memory and threads are its own."""
-    command = [sys.executable, "-m", "benchmarks.ostrack_cpu", "--row", name, str(threads)]
+    command = [sys.executable, "-m", "benchmarks.one_stream_cpu", "--row", name, str(threads)]
     result = subprocess.run(
         [*command, "--rounds", str(rounds)], capture_output=True, text=True, check=False
     )
@@ -178,7 +188,7 @@ def _cell(value: object) -> str:
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=list(OSTRACK_CONFIGS), default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=list(CONFIGS), default=MODELS)
     parser.add_argument("--threads", nargs="+", type=int, default=[2, 1])
     parser.add_argument("--rounds", type=int, default=8, help="of three frames each")
     parser.add_argument("--json", type=Path, help="write the rows here too")
