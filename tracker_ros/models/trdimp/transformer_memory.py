@@ -243,7 +243,7 @@ class TransformerMemory:
 
 def _parts(start: int, end: int) -> list[slice]:
     """Images `start` to `end`, not too many at once."""
-    return [slice(i, min(i + _AT_ONCE, end)) for i in range(start, end, _AT_ONCE)]
+    return [slice(i, i + _AT_ONCE) for i in range(start, end, _AT_ONCE)]
 
 
 def _by_place(images: Tensor) -> Tensor:
