@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -292,10 +293,31 @@ def test_a_filter_that_is_not_finite_is_not_taken(
         patch.setattr(model, "fit", lambda *args: args[0] * np.nan)
         with pytest.raises(RuntimeError, match="filter that is not finite"):
             tracker.learn()
-        with pytest.raises(RuntimeError, match="filter that is not finite"):
-            tracker.initialize(scene(0), START)
     assert state(tracker).filter is before
     follow(tracker, first=4)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "fit", lambda *args: args[0] * np.nan)
+        with pytest.raises(RuntimeError, match="filter that is not finite"):
+            tracker.initialize(scene(0), START)
+    with pytest.raises(RuntimeError, match="before initialize"):
+        tracker.track(scene(1))
+
+
+def test_a_new_start_lets_go_of_the_earlier_target_first(
+    model: TrDiMPInference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = started(model)
+    memory = weakref.ref(state(tracker).memory)
+    start_memory, held = model.start_memory, []
+
+    def watched(*args: Any) -> Any:
+        held.append(memory() is not None)
+        return start_memory(*args)
+
+    monkeypatch.setattr(model, "start_memory", watched)
+    tracker.initialize(scene(1), START)
+    assert held == [False]
 
 
 def test_warm_up_leaves_no_trace(model: TrDiMPInference) -> None:

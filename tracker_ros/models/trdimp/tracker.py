@@ -156,6 +156,9 @@ class TrDiMPTracker(Tracker):
         boxes = np.tile(box_in_patch, (len(views.shifts), 1))
         boxes[:, :2] += views.shifts
 
+        # Nothing is left to refuse. The earlier target goes first: two take twice the memory.
+        self._target = None
+
         # Features, of the first view for the IoU branch too.
         patches = normalise_patches(views.patches)
         first = model.features(patches[:1])
