@@ -13,7 +13,7 @@ from tracker_ros.models.trdimp.augmentation import SeededDraws, augment, drop_ch
 from tracker_ros.models.trdimp.box_choice import choose_box, start_boxes
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import localise
-from tracker_ros.models.trdimp.sample_memory import SampleMemory
+from tracker_ros.models.trdimp.sample_memory import SampleMemory, SampleWeights
 from tracker_ros.models.trdimp.sample_patch import (
     Border,
     Placement,
@@ -122,6 +122,7 @@ def test_draws_repeat_by_seed() -> None:
 
 def test_memory_takes_room_as_samples_come() -> None:
     memory = SampleMemory(torch.zeros(5, 4, 3, 3), torch.zeros(5, 4), 250, 0.0)
+    assert memory.features.is_contiguous(memory_format=torch.channels_last)
     held = 0
     for number in range(1, 30):
         memory.add(torch.full((1, 4, 3, 3), float(number)), torch.full((4,), 1.0 * number), 0.01)
@@ -132,6 +133,21 @@ def test_memory_takes_room_as_samples_come() -> None:
     for _ in range(300):
         memory.add(torch.ones(1, 4, 3, 3), torch.ones(4), 0.01)
     assert memory._features.shape[0] == len(memory.features) == len(memory.sample_weight) == 250
+
+
+def test_the_first_samples_keep_their_least_weight() -> None:
+    weights = SampleWeights(6, 4, 0.25)
+    replaced = [weights.add(0.5) for _ in range(8)]
+    # They count least, and yet it is always the others that go.
+    assert replaced == [4, 5, 4, 5, 4, 5, 4, 5]
+    np.testing.assert_allclose(weights.values[:4], 0.25 / 4)
+    # The newest counts twice the one before.
+    assert weights.values[5] == pytest.approx(2 * weights.values[4], rel=1e-6)
+    # As officially, what lifts the first ones does not lower the others to the rest of 1.
+    assert weights.values[4:].sum() == pytest.approx(0.775, rel=1e-3)
+
+    free = SampleWeights(6, 4, 0.0)
+    assert [free.add(0.5) for _ in range(8)] == [4, 5, 0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("capacity", [4, 5])

@@ -23,7 +23,7 @@ class SampleWeights:
             never replaced.
 
     Attributes:
-        values: (capacity,) float32, of sum 1.
+        values: (capacity,) float32, of sum 1; a little more once the initial ones are held up.
         seen: Samples that were ever added.
     """
 
