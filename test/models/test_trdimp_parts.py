@@ -76,20 +76,44 @@ def test_the_region_of_a_map_is_in_box_coordinates() -> None:
     assert patch.region(3, 16) == (100.0 - 48.0, 50.0 - 48.0, 96.0, 96.0)
 
 
-def test_views_move_content_down_and_right() -> None:
-    wide = torch.zeros(1, 3, 64, 64)
-    wide[..., 31:33, 31:33] = 255.0
+def dot(side: int, y: int, x: int) -> torch.Tensor:
+    """(3, side, side), black but for 2 x 2 pixels, `(y, x)` from the middle."""
+    image = torch.zeros(3, side, side)
+    top, left = side // 2 - 1 + y, side // 2 - 1 + x
+    image[:, top : top + 2, left : left + 2] = 255.0
+    return image
+
+
+def test_views_of_a_dot() -> None:
     options = replace(
         SMALL,
         augmentation=Augmentation(relative_shift=((0.5, -0.25),), blur=(), rotate=(90,)),
     )
-    views = augment(wide, options, SeededDraws(3))
-    assert len(views.patches) == len(views.shifts) == 4
+    views = augment(dot(64, 0, 4)[None], options, SeededDraws(3))
+    plain, moved, mirrored, turned = views.patches
+    # Shifts move what is seen down and right; a positive angle turns right to up.
+    (x, y), (u, v) = views.shifts[2:].astype(int)
     np.testing.assert_array_equal(views.shifts[:2], [[0, 0], [-4, 8]])
-    for patch, (x, y) in zip(views.patches, views.shifts.astype(int), strict=True):
-        wanted = torch.zeros(3, 32, 32)
-        wanted[:, 15 + y : 17 + y, 15 + x : 17 + x] = 255.0
-        torch.testing.assert_close(patch, wanted)
+    assert torch.equal(plain, dot(32, 0, 4))
+    assert torch.equal(moved, dot(32, 8, 0))
+    assert torch.equal(mirrored, dot(32, y, x - 4))
+    torch.testing.assert_close(turned, dot(32, v - 4, u))
+
+
+def test_a_blurred_dot() -> None:
+    options = Augmentation(relative_shift=(), flip=False, blur=((2.0, 1.0),), rotate=())
+    views = augment(dot(64, 0, 0)[None], replace(SMALL, augmentation=options), SeededDraws(3))
+    x, y = views.shifts[1].astype(int)
+    blurred = views.patches[1, 0].roll((-y, -x), (0, 1)) / 255
+    assert float(blurred.sum()) == pytest.approx(4.0, rel=1e-5)
+    rows, columns = (blurred.sum(axis).nonzero().flatten() for axis in (1, 0))
+    # Two deviations wide, beyond the two pixels of the dot itself.
+    assert rows.tolist() == list(range(15 - 4, 17 + 4))
+    assert columns.tolist() == list(range(15 - 2, 17 + 2))
+    steps = np.arange(-4, 5)
+    kernel = np.exp(-(steps**2) / 8) / np.exp(-(steps**2) / 8).sum()
+    along = np.convolve(kernel, [2.0, 2.0])
+    np.testing.assert_allclose(blurred.sum(1)[11:21].numpy(), along, rtol=1e-5)
 
 
 def test_a_shift_beyond_the_wide_patch_is_refused() -> None:
