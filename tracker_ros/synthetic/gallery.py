@@ -1,47 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a sheet of training pairs, to look at what a network is taught.
+"""Draw a sheet of training pairs or clips, to look at what a network is taught.
 
 python -m tracker_ros.synthetic.gallery --out docs/media/pairs.jpg [--bank pictures.npz]
+python -m tracker_ros.synthetic.gallery --clips --out docs/media/clips.jpg
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from tracker_ros.models.ostrack.config import OSTRACK_TINY
+from tracker_ros.synthetic.clips import ClipBatch, ClipGenerator
 from tracker_ros.synthetic.pairs import PairBatch, PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 
+CLIP_SIDE = 160
 PRESENT, ABSENT = (40, 220, 60), (230, 50, 40)
+
+
+def _tile(image: Tensor, box: Sequence[int], present: bool) -> np.ndarray:
+    """A crop (3, S, S) in [0, 1] as (S, S, 3) uint8 RGB with its box, x, y, w, h in pixels."""
+    import cv2
+
+    tile = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8).copy()
+    x, y, w, h = box
+    cv2.rectangle(tile, (x, y), (x + w - 1, y + h - 1), PRESENT if present else ABSENT, 1)
+    return tile
+
+
+def _sheet(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    """Tiles of one size, side by side with gaps."""
+    padded = [np.pad(tile, ((0, 4), (0, 4), (0, 0)), constant_values=255) for tile in tiles]
+    rows = [np.hstack(padded[i : i + columns]) for i in range(0, len(padded), columns)]
+    return np.vstack(rows)
 
 
 def pair_sheet(batch: PairBatch, columns: int) -> np.ndarray:
     """Pairs side by side, (H, W, 3) uint8 RGB: the true box green, red without a target."""
-    import cv2
-
     tiles = []
-    for index in range(len(batch.boxes)):
-        template, search = (
-            (crop[index].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8).copy()
-            for crop in (batch.template, batch.search)
+    for index, box in enumerate(batch.boxes):
+        side = batch.search.shape[-1]
+        place = (box * side).round().int().tolist()
+        search = _tile(batch.search[index], place, bool(batch.present[index]))
+        template = (batch.template[index].permute(1, 2, 0).numpy() * 255).round()
+        below = ((0, side - template.shape[0]), (0, 0), (0, 0))
+        template = np.pad(template.astype(np.uint8), below, constant_values=255)
+        tiles.append(np.hstack([template, search]))
+    return _sheet(tiles, columns)
+
+
+def clip_sheet(batch: ClipBatch, columns: int) -> np.ndarray:
+    """Clips side by side, (H, W, 3) uint8 RGB: the true box green, red without a target."""
+    tiles = [
+        np.hstack(
+            [
+                _tile(image, box.round().int().tolist(), bool(shown))
+                for image, box, shown in zip(images, boxes, present, strict=True)
+            ]
         )
-        side = search.shape[0]
-        x, y, w, h = (batch.boxes[index] * side).round().int().tolist()
-        colour = PRESENT if batch.present[index] else ABSENT
-        cv2.rectangle(search, (x, y), (x + w - 1, y + h - 1), colour, 1)
-        below = np.full((side - template.shape[0], template.shape[1], 3), 255, np.uint8)
-        tiles.append(
-            np.pad(
-                np.hstack([np.vstack([template, below]), search]),
-                ((0, 4), (0, 4), (0, 0)),
-                constant_values=255,
-            )
-        )
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.vstack(rows)
+        for images, boxes, present in zip(batch.images, batch.boxes, batch.present, strict=True)
+    ]
+    return _sheet(tiles, columns)
 
 
 def main() -> None:
@@ -54,11 +78,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--columns", type=int, default=4)
+    parser.add_argument("--clips", action="store_true", help="clips instead of pairs")
     args = parser.parse_args()
     bank = TextureBank.load(args.bank) if args.bank else procedural_bank(args.seed)
-    network = OSTRACK_TINY
-    pairs = PairGenerator(bank, network.template_size, network.search_size)
-    sheet = pair_sheet(pairs.batch(args.rows * args.columns, args.seed), args.columns)
+    count = args.rows * args.columns
+    if args.clips:
+        sheet = clip_sheet(ClipGenerator(bank, CLIP_SIDE).batch(count, args.seed), args.columns)
+    else:
+        pairs = PairGenerator(bank, OSTRACK_TINY.template_size, OSTRACK_TINY.search_size)
+        sheet = pair_sheet(pairs.batch(count, args.seed), args.columns)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), sheet[..., ::-1])
 

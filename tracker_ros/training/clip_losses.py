@@ -24,7 +24,7 @@ OUTPUT_SIGMA = 0.25
 """Standard deviation of the score label, target sides."""
 FIRST_WEIGHT, STEPS_WEIGHT, LAST_WEIGHT = 100.0, 400.0, 100.0
 """Weights of the score loss: of the pooled filter, the mean of those between, the last one."""
-IOU_WEIGHT = 4.0
+IOU_WEIGHT = 10.0
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
 LEAST_OVERLAP = 0.1
 _TRIES = 6

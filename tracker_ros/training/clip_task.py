@@ -4,7 +4,7 @@
 As at tracking time: features of the training crops are encoded together, every crop is decoded
 with that memory and its labels, the filter is pooled from the training crops and improved by the
 unrolled optimiser, and scores the test crops. The IoU branch describes the target by the first
-crop and judges proposals in the test crops.
+crop and judges proposals in all others.
 
 Papers: Wang et al., "Transformer Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681),
 section 3; Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220). Official code:
@@ -100,7 +100,7 @@ class ClipTask(TrainingTask):
         scores = [apply_filter(searched, each) for each in filters]
         labels = self._labels(boxes[:, learn:], present[:, learn:], scores[0].shape[-1])
         classifier = clip_losses.filter_loss(scores, labels)
-        iou_branch = self._iou_loss(features.layers, boxes, present, learn)
+        iou_branch = self._iou_loss(features.layers, boxes, present)
         return {
             "total": classifier + iou_branch,
             "classifier": classifier,
@@ -145,12 +145,13 @@ class ClipTask(TrainingTask):
             boxes, present, size, side / config.stride, config.stride, config.filter_size
         )
 
-    def _iou_loss(self, layers: Features, boxes: Tensor, present: Tensor, learn: int) -> Tensor:
+    def _iou_loss(self, layers: Features, boxes: Tensor, present: Tensor) -> Tensor:
+        """Overlap of proposals in every crop but the first, which says what the target is."""
         branch, crops = self.network.bb_regressor, boxes.shape[1]
-        clip, crop = torch.where(present[:, learn:])
+        clip, later = torch.where(present[:, 1:])
         if not len(clip):
             return boxes.new_zeros(())
-        rows = clip * crops + learn + crop
+        rows = clip * crops + 1 + later
         truth = boxes.flatten(0, 1)[rows]
         proposals, iou = clip_losses.draw_proposals(truth, self.recipe.proposals)
         with self.autocast(boxes.device):
