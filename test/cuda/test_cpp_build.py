@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POOL_ONE_PIXEL = """
 import ctypes, sys
 from pathlib import Path
+from types import SimpleNamespace
 from tracker_ros.cuda.cpp_build import CppLibrary
 
 library = CppLibrary("prroi_pool", Path(sys.argv[1]))
@@ -169,3 +171,44 @@ def test_every_kernel_is_exported_for_both_types(tmp_path: Path) -> None:
     for kernel in ("prroi_pool", "prroi_pool_grad_features", "prroi_pool_grad_boxes"):
         assert loaded[f"{kernel}_float"]
         assert loaded[f"{kernel}_double"]
+
+
+def test_another_processor_builds_anew(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "kernels"
+    other = tmp_path / "cpuinfo"
+    other.write_text("processor : 0\nflags : none\nbogomips : 1\n")
+    CppLibrary("prroi_pool", folder)
+    monkeypatch.setattr("tracker_ros.cuda.cpp_build._CPU_INFO", other)
+    CppLibrary("prroi_pool", folder)
+    assert compiler.runs == 2
+    other.write_text("processor : 1\nflags : none\nbogomips : 2\n")
+    CppLibrary("prroi_pool", folder)
+    assert compiler.runs == 2
+
+
+def test_a_compiler_that_does_not_know_the_processor_builds_for_any(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tracker_ros.cuda.cpp_build.NATIVE", "-march=unheard-of")
+        CppLibrary("prroi_pool", tmp_path / "kernels")
+    assert library_file(tmp_path / "kernels").is_file()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 3, 7])
+def test_indices_are_divided_among_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, count: int
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def kernel(first: ctypes.c_int64, past: ctypes.c_int64, value: ctypes.c_int64) -> None:
+        seen.append((first.value, past.value, value.value))
+
+    library = CppLibrary("prroi_pool", tmp_path / "kernels")
+    library._library = SimpleNamespace(kernel=kernel)  # type: ignore[assignment]
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    library.run("kernel", [ctypes.c_int64(count), ctypes.c_int64(9)])
+    assert len(seen) == max(1, min(threads, count))
+    assert {value for *_, value in seen} == {9}
+    assert sorted(i for first, past, _ in seen for i in range(first, past)) == list(range(count))

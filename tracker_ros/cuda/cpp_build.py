@@ -6,13 +6,29 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from tracker_ros.cuda.build_cache import KERNELS, BuildError, cached, sources
 
-# No -march: a home folder, and the cache in it, may be shared by machines of different kinds.
-FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-shared", "-fPIC", "-x", "c++"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+    "-x",
+    "c++",
+]
+# Tried first; the processor is part of the key, since a home folder, and the cache in it, may be
+# shared by machines of different kinds.
+NATIVE = "-march=native"
+_CPU_INFO = Path("/proc/cpuinfo")
+_CPU_FACTS = (b"model name", b"flags", b"CPU implementer", b"CPU part", b"Features")
 _TIMEOUT_SECONDS = 120
 
 
@@ -32,16 +48,23 @@ class CppLibrary:
         if compiler is None:
             raise BuildError("there is no g++ on PATH (apt-get install g++)")
         version = _run([compiler, "--version"]) + _run([compiler, "-dumpmachine"])
-        command = [compiler, *FLAGS, str(KERNELS / f"{name}.cuh"), "-o"]
-        key = [version, " ".join(FLAGS).encode(), *sources()]
-        path, _ = cached(folder, f"{name}.so", key, lambda out: _run([*command, str(out)]))
+        arguments = [*FLAGS, str(KERNELS / f"{name}.cuh"), "-o"]
+
+        def build(out: Path) -> None:
+            try:
+                _run([compiler, NATIVE, *arguments, str(out)])
+            except BuildError:
+                _run([compiler, *arguments, str(out)])
+
+        key = [version, _processor(), " ".join([NATIVE, *FLAGS]).encode(), *sources()]
+        path, _ = cached(folder, f"{name}.so", key, build)
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
             raise BuildError(f"the kernels cannot be loaded ({error})") from error
 
     def run(self, symbol: str, values: Sequence[ctypes._SimpleCData]) -> None:
-        """Run a kernel for all its indices, in this thread.
+        """Run a kernel for all its indices, divided among as many threads as torch uses.
 
         Args:
             symbol: Exported name.
@@ -49,7 +72,23 @@ class CppLibrary:
         """
         function = getattr(self._library, symbol)
         function.restype = None
-        function(*values)
+        count, *arguments = values
+        parts = max(1, min(torch.get_num_threads(), count.value))
+        edges = [ctypes.c_int64(count.value * part // parts) for part in range(parts + 1)]
+        ranges = [(*between, *arguments) for between in zip(edges, edges[1:], strict=False)]
+        # ctypes lets go of Python's lock for the time of a call.
+        others = [threading.Thread(target=function, args=values) for values in ranges[1:]]
+        for thread in others:
+            thread.start()
+        function(*ranges[0])
+        for thread in others:
+            thread.join()
+
+
+def _processor() -> bytes:
+    """What of this machine decides which instructions a compiler may use."""
+    lines = _CPU_INFO.read_bytes().splitlines() if _CPU_INFO.exists() else []
+    return b"\n".join(sorted({line for line in lines if line.startswith(_CPU_FACTS)}))
 
 
 def _run(command: list[str]) -> bytes:

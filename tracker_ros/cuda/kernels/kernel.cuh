@@ -9,8 +9,9 @@
 //
 //     KERNEL(scale, (T* out, const T* in, double factor), (out, in, factor))
 //
-// What a call needs besides `count`, the number of indices, is pointers to contiguous arrays, int64
-// and double. Two indices never write to the same place, so that results do not depend on the order.
+// What a call needs besides the indices (their number `count`; on the CPU a range of them, one per
+// thread) is pointers to contiguous arrays, int64 and double. Two indices never write to the same
+// place, so that results do not depend on the order.
 #pragma once
 
 typedef long long int64;
@@ -18,8 +19,9 @@ typedef long long int64;
 #ifdef __CUDACC__
 #define DEVICE __device__ __forceinline__
 #define EXPORT extern "C" __global__
-#define FOR_EVERY_INDEX(i, count)                                               \
-  for (int64 i = blockIdx.x * int64(blockDim.x) + threadIdx.x; i < (count);      \
+#define INDICES int64 count
+#define FOR_EVERY_INDEX(i)                                                       \
+  for (int64 i = blockIdx.x * int64(blockDim.x) + threadIdx.x; i < count;        \
        i += int64(gridDim.x) * blockDim.x)
 #else
 #include <cmath>
@@ -27,13 +29,14 @@ using std::ceil;
 using std::floor;
 #define DEVICE inline
 #define EXPORT extern "C"
-#define FOR_EVERY_INDEX(i, count) for (int64 i = 0; i < (count); ++i)
+#define INDICES int64 first_index, int64 past_indices
+#define FOR_EVERY_INDEX(i) for (int64 i = first_index; i < past_indices; ++i)
 #endif
 
 #define UNPACK(...) __VA_ARGS__
 #define KERNEL_OF_TYPE(name, type, parameters, arguments)         \
-  EXPORT void name##_##type(int64 count, UNPACK parameters) {     \
-    FOR_EVERY_INDEX(i, count) { name##_at<type>(i, UNPACK arguments); } \
+  EXPORT void name##_##type(INDICES, UNPACK parameters) {     \
+    FOR_EVERY_INDEX(i) { name##_at<type>(i, UNPACK arguments); } \
   }
 #define KERNEL(name, parameters, arguments) \
   namespace name##_of_float {               \
