@@ -22,6 +22,6 @@ def rgb_to_lab(image: np.ndarray) -> np.ndarray:
 
 def network_input(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (1, 3, H, W) float32 Lab, each channel within about -1..1."""
-    mean, std = np.float32(LAB_MEAN), np.float32(LAB_STD)
+    mean, std = np.array(LAB_MEAN, np.float32), np.array(LAB_STD, np.float32)
     normalised = (rgb_to_lab(image) - mean) / std
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))[None]

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds MAST trackers from weights files; for paper and official code see `network.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from tracker_ros.devices import resolve_device
+from tracker_ros.models.mast.config import MAST_MODELS, MASTConfig, PropagationParameters
+from tracker_ros.models.mast.inference import MASTInference
+from tracker_ros.models.mast.network import MASTNetwork
+from tracker_ros.models.mast.tracker import MASTTracker
+from tracker_ros.weight_files import load_strictly, read_weights
+
+
+def empty_network(name: str) -> MASTNetwork:
+    """A model's network on the meta device."""
+    with torch.device("meta"):
+        return MASTNetwork(MAST_MODELS[name][0])
+
+
+def build_network(
+    config: MASTConfig, state: Mapping[str, torch.Tensor], name: str = "given"
+) -> MASTNetwork:
+    """A network that holds the tensors of `state`, in eval mode.
+
+    Raises:
+        ValueError: Keys or shapes do not fit `config`.
+    """
+    with torch.device("meta"):
+        network = MASTNetwork(config)
+    load_strictly(network, state, name)
+    return network.eval()
+
+
+def create(
+    name: str,
+    *,
+    device: str,
+    weights: Path,
+    sha256: str | None,
+    working_size: int | None = None,
+    start_shape: str = "ellipse",
+    reference_mode: str = "all",
+    behaviour: str = "fixed",
+    aligned: bool = True,
+) -> MASTTracker:
+    """Make a tracker; see `tracker_ros.create_tracker`.
+
+    Args:
+        name: One of `MAST_MODELS`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        weights: A safetensors file.
+        sha256: What it must hash to, or None.
+        working_size: Shorter side, in pixels, that images are reduced to; None for the model's.
+        start_shape: What a box stands for: "ellipse", "rectangle" or "grabcut".
+        reference_mode: "all", "first_and_recent" or "last".
+        behaviour: "fixed", "official_torch11" or "official_modern".
+        aligned: False writes labels back half a cell beside, as officially.
+
+    Raises:
+        ValueError: An option is unknown, or the weights do not fit.
+    """
+    config, default_size = MAST_MODELS[name]
+    target = resolve_device(device)
+    parameters = PropagationParameters(
+        reference_mode=reference_mode, behaviour=behaviour, aligned=aligned
+    )
+    network = build_network(config, read_weights(weights, sha256), weights.name)
+    return MASTTracker(
+        MASTInference(network, target),
+        parameters,
+        working_size=default_size if working_size is None else working_size,
+        start_shape=start_shape,
+    )

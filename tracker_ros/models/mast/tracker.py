@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MAST's loop: features of a frame, labels copied from the memory, mask, box.
+
+Paper: Lai, Lu, Xie, CVPR 2020, section 3.3; see `network.py`. Several objects are followed at
+once as labels of one map.
+
+What differs on purpose: the features of a frame are computed once and kept, not again whenever it
+is referred to; images may be reduced before, while masks come out at full size; labels carry as
+many classes as there are objects (officially seven); `config.PropagationParameters` names the
+faults that are repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracker_ros.boxes import Box, check_box
+from tracker_ros.models.mast.colouriser import Reference, colourise
+from tracker_ros.models.mast.config import START_SHAPES, PropagationParameters, check_choice
+from tracker_ros.models.mast.labels import cell_labels, one_hot, spread_cells
+from tracker_ros.models.mast.memory_schedule import frames_to_keep, reference_frames
+from tracker_ros.models.mast.start_mask import check_labels, mask_of_box, tight_box
+from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
+
+_SMALLEST_SIDE = 16
+
+
+class FeatureModel(Protocol):
+    """A network that turns images into features."""
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """Back end, device and precision in use."""
+
+    def features(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 RGB -> (1, C, ceil(H / 4), ceil(W / 4))."""
+
+
+@dataclass
+class _Memory:
+    """What is known of the objects.
+
+    Attributes:
+        image_size: Height and width of the images.
+        working_size: To which they are reduced.
+        classes: Objects and the background.
+        box: Last box of the first object.
+        frame: Number of the last frame.
+        kept: Features and one-hot labels of earlier frames, by their number.
+    """
+
+    image_size: tuple[int, int]
+    working_size: tuple[int, int]
+    classes: int
+    box: Box
+    frame: int = 0
+    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+class MASTTracker(Tracker):
+    """Follows masks.
+
+    Args:
+        model: The network.
+        parameters: How masks are carried on.
+        working_size: Shorter side, in pixels, that larger images are reduced to; time and memory
+            grow with its square.
+        start_shape: What a box becomes: "ellipse" or "rectangle", filled, or "grabcut", which
+            separates colours inside the box from those around it.
+
+    Attributes:
+        labels: (H, W) uint8 label map of the last image: 0 is background, 1 the target of the
+            results, the others those that `initialize_mask` was given. None before the first.
+    """
+
+    labels: np.ndarray | None
+
+    def __init__(
+        self,
+        model: FeatureModel,
+        parameters: PropagationParameters,
+        *,
+        working_size: int = 480,
+        start_shape: str = "ellipse",
+    ) -> None:
+        check_choice("start_shape", start_shape, START_SHAPES)
+        if working_size < _SMALLEST_SIDE:
+            raise ValueError(
+                f"working_size is {working_size}; expected at least {_SMALLEST_SIDE} pixels"
+            )
+        self.model = model
+        self.parameters = parameters
+        self.working_size = working_size
+        self.start_shape = start_shape
+        self.labels = None
+        self._memory: _Memory | None = None
+
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """Start on the shape that stands for `box`; see `Tracker.initialize`."""
+        check_image(image)
+        start = check_box(box, image.shape[0], image.shape[1])
+        self._start(image, mask_of_box(image, start, self.start_shape).astype(np.uint8), start)
+
+    def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
+        """Start on a mask, or on several objects at once.
+
+        Args:
+            image: RGB uint8 (H, W, 3).
+            mask: (H, W) bool, or integers: 0 for background, 1 for the target of the results, and
+                so on without gaps.
+
+        Raises:
+            ValueError: The image or the mask is unusable; the earlier target is kept.
+        """
+        check_image(image)
+        labels = check_labels(mask, image.shape[0], image.shape[1])
+        self._start(image, labels, tight_box(labels == 1))
+
+    @torch.inference_mode()
+    def _start(self, image: np.ndarray, labels: np.ndarray, box: Box) -> None:
+        height, width = image.shape[:2]
+        working = self._working_size(height, width)
+        memory = _Memory((height, width), working, int(labels.max()) + 1, box)
+        features = self.model.features(_resize(image, working))
+        place = torch.from_numpy(_nearest(labels, working)).to(features.device)
+        memory.kept[0] = features, one_hot(cell_labels(place), memory.classes)[None]
+        self._memory, self.labels = memory, labels
+
+    @torch.inference_mode()
+    def track(self, image: np.ndarray) -> TrackResult:
+        """Carry the masks on; see `Tracker.track`.
+
+        Raises:
+            RuntimeError: Neither `initialize` nor `initialize_mask` has been called.
+            ValueError: The image is unusable or of another size; the target is kept.
+        """
+        memory = self._memory
+        if memory is None:
+            raise RuntimeError("track() was called before initialize(); give it a box or a mask")
+        check_image(image)
+        if image.shape[:2] != memory.image_size:
+            raise ValueError(
+                f"image is {image.shape[1]} x {image.shape[0]} px; expected "
+                f"{memory.image_size[1]} x {memory.image_size[0]} as before (initialise again)"
+            )
+        frame = memory.frame + 1
+        features = self.model.features(_resize(image, memory.working_size))
+        references = [
+            Reference(*memory.kept[earlier], gap=frame - earlier)
+            for earlier in reference_frames(frame, self.parameters)
+        ]
+        soft = colourise(features, references, self.parameters)
+        self._remember(frame, features, soft)
+        return self._result(soft)
+
+    def _remember(self, frame: int, features: Tensor, soft: Tensor) -> None:
+        assert self._memory is not None
+        memory, working = self._memory, self._memory.working_size
+        pixels = spread_cells(soft, working, working, aligned=self.parameters.aligned)
+        labels = cell_labels(pixels[0].argmax(dim=0))
+        memory.kept[frame] = features, one_hot(labels, memory.classes)[None]
+        kept = frames_to_keep(frame, self.parameters)
+        memory.kept = {f: known for f, known in memory.kept.items() if f in kept}
+        memory.frame = frame
+
+    def _result(self, soft: Tensor) -> TrackResult:
+        assert self._memory is not None
+        memory = self._memory
+        height, width = memory.image_size
+        pixels = spread_cells(
+            soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
+        )[0]
+        labels = pixels.argmax(dim=0)
+        mask = labels == 1
+        found = bool(mask.any())
+        score = min(float(pixels[1][mask].mean()), 1.0) if found else 0.0
+        self.labels = labels.to(torch.uint8).cpu().numpy()
+        target = self.labels == 1
+        if found:
+            memory.box = tight_box(target)
+        return TrackResult(
+            box=memory.box,
+            score=score,
+            score_map=soft[0, 1].clamp(0.0, 1.0).cpu().numpy(),
+            search_region=(0.0, 0.0, float(width), float(height)),
+            mask=target,
+            state=FrameFlag.NORMAL if found else FrameFlag.NOT_FOUND,
+        )
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """What computes; see `Tracker.runs_on`."""
+        return dict(self.model.runs_on)
+
+    def warm_up(self) -> None:
+        """Run on a grey image; see `Tracker.warm_up`."""
+        kept, side = (self._memory, self.labels), self.working_size
+        image = np.full((side, side, 3), 128, dtype=np.uint8)
+        try:
+            self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
+            self.track(image)
+        finally:
+            self._memory, self.labels = kept
+
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        shrink = min(1.0, self.working_size / min(height, width))
+        return round(height * shrink), round(width * shrink)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) reduced to `size` (height, width), each pixel the mean of its area."""
+    if image.shape[:2] == size:
+        return image
+    import cv2
+
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) labels at the middles of the pixels of a smaller image."""
+    rows, columns = (
+        ((np.arange(small) + 0.5) * (large / small)).astype(np.int64)
+        for small, large in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
