@@ -25,6 +25,7 @@ OUTPUT_SIGMA = 0.25
 FIRST_WEIGHT, STEPS_WEIGHT, LAST_WEIGHT = 100.0, 400.0, 100.0
 """Weights of the score loss: of the pooled filter, the mean of those between, the last one."""
 IOU_WEIGHT = 10.0
+"""Weight of the overlap loss; 1 as published, where the backbone is pretrained."""
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
 LEAST_OVERLAP = 0.1
 _TRIES = 6
@@ -114,4 +115,4 @@ def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def overlap_loss(predicted: Tensor, iou: Tensor) -> Tensor:
     """Mean squared error of predictions with overlaps stretched to -1 .. 1."""
-    return IOU_WEIGHT * F.mse_loss(predicted, 2 * iou - 1)
+    return F.mse_loss(predicted, 2 * iou - 1)

@@ -102,7 +102,7 @@ class ClipTask(TrainingTask):
         classifier = clip_losses.filter_loss(scores, labels)
         iou_branch = self._iou_loss(features.layers, boxes, present)
         return {
-            "total": classifier + iou_branch,
+            "total": classifier + clip_losses.IOU_WEIGHT * iou_branch,
             "classifier": classifier,
             "iou_branch": iou_branch,
             "first": clip_losses.hinge_loss(scores[0].detach(), labels),
