@@ -261,22 +261,28 @@ def test_bad_images_keep_the_target(model: TrDiMPInference, image: Any, message:
     assert_same(found + follow(tracker, first=4), wanted)
 
 
-@pytest.mark.parametrize("name", ["score", "refine"])
+@pytest.mark.parametrize(
+    ("name", "damage", "what"),
+    [
+        ("score", lambda score: score * np.nan, "score map"),
+        ("refine", lambda answer: (answer[0], answer[1] * np.nan), "predicted overlap"),
+        ("refine", lambda answer: (answer[0] * 1e20, answer[1]), "target size"),
+    ],
+)
 def test_answers_that_are_not_finite_keep_the_target(
-    model: TrDiMPInference, monkeypatch: pytest.MonkeyPatch, name: str
+    model: TrDiMPInference,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    damage: Callable[[Any], Any],
+    what: str,
 ) -> None:
     tracker = started(model)
     follow(tracker, last=2)
     place, frame = state(tracker).place, state(tracker).frame
     function: Callable[..., Any] = getattr(model, name)
-
-    def damaged(*args: Any) -> Any:
-        result = function(*args)
-        return (result[0], result[1] * np.nan) if name == "refine" else result * np.nan
-
     with monkeypatch.context() as patch:
-        patch.setattr(model, name, damaged)
-        with pytest.raises(RuntimeError, match="not finite.*initialise again"):
+        patch.setattr(model, name, lambda *args: damage(function(*args)))
+        with pytest.raises(RuntimeError, match=f"{what} that is not finite.*initialise again"):
             tracker.track(scene(3))
     assert state(tracker).place is place
     assert state(tracker).frame == frame

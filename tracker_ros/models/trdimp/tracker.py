@@ -181,7 +181,7 @@ class TrDiMPTracker(Tracker):
         samples = SampleMemory(
             decoded, places, options.sample_memory_size, options.init_samples_minimum_weight
         )
-        _finite(target_filter, "filter")
+        _finite(target_filter.cpu().numpy(), "filter")
         self._target = _Target(
             _Place(position, size, scale),
             size / scale,
@@ -215,7 +215,7 @@ class TrDiMPTracker(Tracker):
         patch = normalise_patches(cut(image, window, side, model.device))
         features = model.features(patch)
         decoded = target.memory.decode(features.classification)
-        score = _finite(model.score(target.filter, decoded), "score map")
+        score = _finite(model.score(target.filter, decoded).cpu().numpy(), "score map")
 
         # Localise, refine.
         weights = hann_window(len(score)) if options.window_output else None
@@ -271,13 +271,15 @@ class TrDiMPTracker(Tracker):
         )
         overlaps = ious.cpu().numpy()
         if not np.isfinite(overlaps).any():
-            _finite(ious, "predicted overlap")
+            _finite(overlaps, "predicted overlap")
         chosen = choose_box(refined.cpu().numpy(), overlaps, options)
         if chosen is None:
             last = position if before.refined is None else before.refined
             return position, replace(before, position=last)
         position, size = placement.target_of(chosen)
-        scale = np.sqrt(size.prod() / target.base_size.prod())
+        with np.errstate(over="ignore"):
+            scale = np.sqrt(size.prod() / target.base_size.prod())
+        _finite(scale, "target size")
         if sighting.flag is FrameFlag.UNCERTAIN and not options.update_scale_when_uncertain:
             scale = before.scale
         return position, _Place(position, size, scale, refined=position)
@@ -302,7 +304,7 @@ class TrDiMPTracker(Tracker):
             learned = self.model.fit(
                 target.filter, samples.features, samples.boxes, iterations, samples.sample_weight
             )
-            _finite(learned, "filter")
+            _finite(learned.cpu().numpy(), "filter")
             target.filter = learned
         if frame % options.transformer_skipping == 0:
             label = self._labels(box[None], lesson.classification)
@@ -340,17 +342,16 @@ class TrDiMPTracker(Tracker):
         return torch.from_numpy(array).to(self.model.device)
 
 
-def _finite(values: Tensor, what: str) -> np.ndarray:
-    """The values as an array.
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    """The values.
 
     Raises:
         RuntimeError: One of them is not a finite number.
     """
-    array = values.cpu().numpy()
-    if not np.isfinite(array).all():
+    if not np.isfinite(values).all():
         raise RuntimeError(
-            f"the network returned a {what} that is not finite ({np.isnan(array).sum()} nan among "
-            f"{array.size}); expected numbers (damaged weights: load others; or a target that was "
-            "lost: initialise again)"
+            f"the network returned a {what} that is not finite ({np.isnan(values).sum()} nan "
+            f"among {values.size}); expected numbers (damaged weights: load others; or a target "
+            "that was lost: initialise again)"
         )
-    return array
+    return values
