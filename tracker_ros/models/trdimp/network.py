@@ -4,8 +4,8 @@
 Paper: Wang et al., "Transformer Meets Tracker: Exploiting Temporal Context for Robust Visual
 Tracking", CVPR 2021 (https://arxiv.org/abs/2103.11681).
 Official code: https://github.com/594422814/TransformerTrack (MIT),
-`ltr/models/tracking/dimpnet.py`. Written anew; for `trdimp_resnet50` the
-state-dict keys and shapes are the official ones. TrSiam is the same network.
+`ltr/models/tracking/dimpnet.py`. Written anew; for `trdimp_resnet50` the state-dict keys and
+shapes are the official ones. TrSiam is the same network.
 
 The parts are differentiable and serve training. What a tracker runs is `inference.py`.
 """
