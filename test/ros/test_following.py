@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -274,3 +275,30 @@ def test_debug_pictures_come_with_the_images_headers(probe):
     assert probe.set(debug_score_encoding="rgb8")[0][0]
     for listener in listeners:
         probe.node.destroy_subscription(listener)
+
+
+def test_a_mask_is_published_with_the_images_header(make_probe, spin, tiny_tracker):
+    class Masker(DelegatingTracker):
+        """The real model, with its box as mask."""
+
+        def track(self, image):
+            result = super().track(image)
+            x, y, w, h = (int(v) for v in result.box)
+            mask = np.zeros(image.shape[:2], bool)
+            mask[y : y + h, x : x + w] = True
+            return replace(result, mask=mask)
+
+    probe = make_probe("")
+    spin(lambda: TrackNode(lambda parameters: Masker(tiny_tracker)))
+    masks: list[Image] = []
+    probe.listen(Image, "target_mask", masks)
+    probe.connect()
+    probe.start_following()
+    probe.until(lambda: probe.show() and masks, "a mask")
+    status = probe.show()
+    probe.until(lambda: masks[-1].header == status.header, "the mask of this frame")
+    message, box = masks[-1], probe.target_of(status.header).bbox
+    assert (message.encoding, message.width, message.height) == ("mono8", 320, 240)
+    mask = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    assert set(np.unique(mask)) == {0, 255}
+    assert (mask > 0).sum() == int(box.size_x) * int(box.size_y)

@@ -70,7 +70,7 @@ def detection_of(
 class Outputs:
     """The publishers. Made on configure, closed on cleanup; called from the worker's thread.
 
-    ``target`` and the debug images are lifecycle publishers and speak only while the node is
+    ``target``, ``target_mask`` and the debug images are lifecycle publishers and speak only while the node is
     active. ``target_status`` also tells of loading, so it always speaks.
 
     Args:
@@ -98,6 +98,7 @@ class Outputs:
         managed = node.create_lifecycle_publisher
         options = QoSOverridingOptions.with_default_policies
         self._target = managed(Detection2D, "target", reliable, qos_overriding_options=options())
+        self._mask = managed(Image, "target_mask", reliable, qos_overriding_options=options())
         self._score = managed(Image, "debug/score", reliable, qos_overriding_options=options())
         self._image = managed(Image, "debug/image", reliable, qos_overriding_options=options())
         self._status = node.create_publisher(
@@ -106,7 +107,7 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._target, self._score, self._image):
+        for publisher in (self._target, self._mask, self._score, self._image):
             self._node.destroy_lifecycle_publisher(publisher)
         self._node.destroy_publisher(self._status)
 
@@ -127,11 +128,17 @@ class Outputs:
                         report.score,
                     )
                 )
+                self._publish_mask(header, result)
             self._latency = self._age_of(header)
             self._latency_seen(self._latency)
         self._status.publish(self._status_of(report))
         if header is not None and report.image is not None:
             self._publish_debug(header, report.image, report)
+
+    def _publish_mask(self, header: Header, result: TrackResult) -> None:
+        """Publish the target's pixels, 255 on it and 0 elsewhere, if somebody listens."""
+        if result.mask is not None and self._mask.get_subscription_count() > 0:
+            self._mask.publish(image_from_array(result.mask.astype(np.uint8) * 255, header))
 
     def wants_image(self) -> bool:
         """Whether somebody listens to ``debug/image`` and it is time for one."""
