@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of trackers that learn online, on a network small enough for tests."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from tracker_ros.training.clip_task import ClipTask
 from tracker_ros.training.curve import read_log
 from tracker_ros.training.recipe import Recipe, Source
 from tracker_ros.training.sources import open_clips
-from tracker_ros.training.trainer import Trainer
+from tracker_ros.training.trainer import Trainer, settle_statistics
 from tracker_ros.weight_files import read_weights
 
 CPU = torch.device("cpu")
@@ -139,3 +140,18 @@ def test_a_resumed_run_ends_where_an_unbroken_one_ends(tmp_path):
 def test_other_sources_than_scenes_are_refused():
     with pytest.raises(ValueError, match="trdimp_micro trains on 'synthetic' clips alone"):
         open_clips(Source(kind="got10k", path="/data"), RECIPE, CPU)
+
+
+def test_settled_statistics_make_weaker_weights_answer_alike():
+    strong, batch = task(), clips(8)
+    settle_statistics(strong, [batch], 0)
+    weak = copy.deepcopy(strong)
+    with torch.no_grad():
+        weak.network.feature_extractor.conv1.weight.mul_(0.2)
+    images = batch.images.flatten(0, 1)
+    wanted = strong.network.feature_extractor(images).layer3
+    assert not torch.allclose(weak.network.feature_extractor(images).layer3, wanted, atol=0.1)
+    settle_statistics(weak, [batch], 0)
+    assert not weak.training
+    assert torch.allclose(weak.network.feature_extractor(images).layer3, wanted, atol=1e-2)
+    assert weak.network.feature_extractor.bn1.momentum == 0.1

@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,36 @@ from tracker_ros.training.curve import LOG, plot_curve
 from tracker_ros.training.families import open_task
 from tracker_ros.training.recipe import Recipe
 from tracker_ros.training.sample_stream import batches
+from tracker_ros.training.task import TrainingTask
 
 VALIDATION_SEED = 10**9
 CHECKPOINT = "checkpoint.pt"
+STATISTICS_BATCHES = 8
+
+
+@torch.no_grad()
+def settle_statistics(task: TrainingTask, batches: Sequence[Any], step: int) -> None:
+    """Measure afresh what batch normalisation subtracts and divides by.
+
+    Averaged weights answer more weakly than the weights they are the average of: statistics that
+    were gathered on the way would flatten everything that the averaged network says.
+
+    Args:
+        task: Around the averaged network; changed in place.
+        batches: To measure with.
+        step: Of the schedule.
+    """
+    norms = [m for m in task.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of all batches
+    task.train()
+    for batch in batches:
+        task(batch, step)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    task.eval()
 
 
 class Trainer:
@@ -47,7 +75,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.task = open_task(recipe).to(device)
         self.network = self.task.network
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.averaged_task = copy.deepcopy(self.task).requires_grad_(False)
+        self.average = self.averaged_task.network.eval()
         self.optimiser = torch.optim.AdamW(self.task.groups(), lr=recipe.learning_rate)
         self.step, self.samples_seen, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +121,7 @@ class Trainer:
             self.rank,
             self.world_size,
         )
-        checks = self._validation_batches() if self.rank == 0 else []
+        checks, lessons = self._fixed_batches() if self.rank == 0 else ([], [])
         bar = tqdm(total=recipe.steps, initial=self.step, desc=recipe.model, disable=self.rank > 0)
         began = time.monotonic()
         while self.step < recipe.steps:
@@ -106,6 +135,7 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 if self.rank == 0:
+                    settle_statistics(self.averaged_task, lessons, self.step)
                     self._log(terms, self.task.validate(self.average, checks))
                 self.save()
         bar.close()
@@ -138,13 +168,18 @@ class Trainer:
             else:
                 mean.copy_(value)
 
-    def _validation_batches(self) -> list[Any]:
-        source = self.task.open_source(
-            self.recipe.sources[0], self.recipe, torch.device("cpu"), True
-        )
+    def _fixed_batches(self) -> tuple[list[Any], list[Any]]:
+        """Held-out batches to validate with, and training batches for `settle_statistics`."""
+        first, cpu = self.recipe.sources[0], torch.device("cpu")
         size = self.task.validation_batch
         count = max(1, self.recipe.validation_samples // size)
-        return [source.batch(size, VALIDATION_SEED + i) for i in range(count)]
+        held_out = self.task.open_source(first, self.recipe, cpu, True)
+        checks = [held_out.batch(size, VALIDATION_SEED + i) for i in range(count)]
+        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.task.modules()):
+            return checks, []
+        known = self.task.open_source(first, self.recipe, cpu, False)
+        size = self.recipe.batch_size
+        return checks, [known.batch(size, VALIDATION_SEED + i) for i in range(STATISTICS_BATCHES)]
 
     def _log(self, terms: dict[str, float], result: dict[str, float]) -> None:
         line = {
