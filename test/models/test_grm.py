@@ -129,13 +129,14 @@ def test_groups_are_for_cpus() -> None:
 
 
 def test_who_may_attend_to_whom() -> None:
-    category = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    category = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]])
     mask = attention_mask(category, num_template=1)[0]
     assert mask.tolist() == [
-        [1, 0, 1, 0],
-        [0, 1, 1, 1],
-        [1, 1, 1, 1],
-        [0, 1, 1, 1],
+        [1, 0, 1, 0, 1],
+        [0, 1, 1, 1, 1],
+        [1, 1, 1, 1, 1],
+        [0, 1, 1, 1, 1],
+        [1, 1, 1, 1, 1],
     ]
 
 
