@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cards import ModelCard, embedded_file
 from tracker_ros.models.grm import cards as grm_cards
+from tracker_ros.models.mast import cards as mast_cards
 from tracker_ros.models.ostrack import cards as ostrack_cards
 from tracker_ros.tracker import Tracker
 
@@ -44,6 +45,7 @@ class Family:
 def _families() -> dict[str, Family]:
     return {
         "grm": Family(tuple(grm_cards.cards()), "tracker_ros.models.grm.create"),
+        "mast": Family(tuple(mast_cards.cards()), "tracker_ros.models.mast.create"),
         "ostrack": Family(tuple(ostrack_cards.cards()), "tracker_ros.models.ostrack.create"),
     }
 
@@ -103,6 +105,7 @@ def create_tracker(
         backend: `auto` or `torch`.
         precision: `auto` or `fp32`.
         **options: Options of the model's family: `seed` of the random draws for TrDiMP and TrSiam;
+            for MAST see `tracker_ros.models.mast.create`;
             `threshold` of the division for GRM, a number from 0 to 1 or the name of a data set
             that the authors chose one for; OSTrack has none.
 

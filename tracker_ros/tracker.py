@@ -33,7 +33,7 @@ class TrackResult:
     Attributes:
         box: `(x, y, w, h)`, pixels of the full image.
         score: Confidence in [0, 1].
-        score_map: (n, n) float32 response in [0, 1], row-major over `search_region`, or None.
+        score_map: (rows, columns) float32 response in [0, 1] over `search_region`, or None.
         search_region: `(x, y, w, h)` in image pixels that `score_map` covers; it may reach beyond
             the image.
         mask: (H, W) bool, for trackers that segment; else None.
