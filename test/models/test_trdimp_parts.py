@@ -89,15 +89,15 @@ def test_views_of_a_dot() -> None:
         SMALL,
         augmentation=Augmentation(relative_shift=((0.5, -0.25),), blur=(), rotate=(90,)),
     )
-    views = augment(dot(64, 0, 4)[None], options, SeededDraws(3))
+    views = augment(dot(64, 2, 4)[None], options, SeededDraws(3))
     plain, moved, mirrored, turned = views.patches
     # Shifts move what is seen down and right; a positive angle turns right to up.
     (x, y), (u, v) = views.shifts[2:].astype(int)
     np.testing.assert_array_equal(views.shifts[:2], [[0, 0], [-4, 8]])
-    assert torch.equal(plain, dot(32, 0, 4))
-    assert torch.equal(moved, dot(32, 8, 0))
-    assert torch.equal(mirrored, dot(32, y, x - 4))
-    torch.testing.assert_close(turned, dot(32, v - 4, u))
+    assert torch.equal(plain, dot(32, 2, 4))
+    assert torch.equal(moved, dot(32, 10, 0))
+    assert torch.equal(mirrored, dot(32, y + 2, x - 4))
+    torch.testing.assert_close(turned, dot(32, v - 4, u + 2))
 
 
 def test_a_blurred_dot() -> None:
