@@ -19,6 +19,7 @@ from tracker_ros.cards import ModelCard, embedded_file
 from tracker_ros.models.grm import cards as grm_cards
 from tracker_ros.models.mast import cards as mast_cards
 from tracker_ros.models.ostrack import cards as ostrack_cards
+from tracker_ros.models.trdimp import cards as trdimp_cards
 from tracker_ros.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def _families() -> dict[str, Family]:
         "grm": Family(tuple(grm_cards.cards()), "tracker_ros.models.grm.create"),
         "mast": Family(tuple(mast_cards.cards()), "tracker_ros.models.mast.create"),
         "ostrack": Family(tuple(ostrack_cards.cards()), "tracker_ros.models.ostrack.create"),
+        "trdimp": Family(tuple(trdimp_cards.cards()), "tracker_ros.models.trdimp.create"),
     }
 
 
