@@ -65,8 +65,10 @@ def sample_bilinear(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
     for row, weight_y in ((top, top + 1 - y), (top + 1, y - top)):
         for column, weight_x in ((left, left + 1 - x), (left + 1, x - left)):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            place = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
-            total = total + flat[image, place.long()] * (weight_x * weight_y * inside)[..., None]
+            # Also what is not a number is outside.
+            place = torch.where(inside, row * width + column, 0).long()
+            weight = torch.where(inside, weight_x * weight_y, 0)
+            total = total + flat[image, place] * weight[..., None]
     return total
 
 

@@ -43,7 +43,7 @@ def create(
     weights: Path,
     sha256: str | None,
     working_size: int | None = None,
-    start_shape: str = "ellipse",
+    start_shape: str = "grabcut",
     reference_mode: str = "all",
     behaviour: str = "fixed",
     aligned: bool = True,

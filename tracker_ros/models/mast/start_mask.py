@@ -2,7 +2,7 @@
 """Masks to start from, and the boxes of masks.
 
 MAST starts from a mask; who has only a box needs a guess of what in it is the object. An ellipse
-that fills the box covers 79 % of it, about as much as a compact object does. GrabCut (Rother,
+that fills the box covers 79 % of it. GrabCut (Rother,
 Kolmogorov, Blake, SIGGRAPH 2004), in OpenCV's form, tells the colours inside from those around.
 """
 

@@ -87,7 +87,7 @@ class MASTTracker(Tracker):
         parameters: PropagationParameters,
         *,
         working_size: int = 480,
-        start_shape: str = "ellipse",
+        start_shape: str = "grabcut",
     ) -> None:
         check_choice("start_shape", start_shape, START_SHAPES)
         if working_size < _SMALLEST_SIDE:
