@@ -65,7 +65,17 @@ def test_gradients() -> None:
     )
 
 
-@pytest.mark.parametrize("box", [(3, 1, 3, 4), (4, 1, 2, 4), (1, 4, 3, 2), (2, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        (3, 1, 3, 4),
+        (4, 1, 2, 4),
+        (1, 4, 3, 2),
+        (2, 2, 2, 2),
+        # A width that is lost as soon as anything is added to it.
+        (-2e-18, 1, -1e-18, 4),
+    ],
+)
 def test_a_box_without_area_gives_zeros_and_no_gradient(box: tuple[float, ...]) -> None:
     features = random_features(1, 2, 6, 6).requires_grad_()
     boxes = torch.tensor(box, dtype=torch.float64).view(1, 1, 4).requires_grad_()

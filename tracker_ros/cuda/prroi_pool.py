@@ -40,12 +40,14 @@ def _offsets(start: Tensor, end: Tensor, bins: int, size: int) -> tuple[Tensor, 
 
     Empty intervals are replaced by the unit interval, which keeps nan out of their gradients.
     """
-    valid = end > start
-    start = torch.where(valid, start, torch.zeros_like(start))
-    end = torch.where(valid, end, torch.ones_like(end))
     # Whole pixels are taken off first: far from 0, float32 would lose the width of tiny bins.
     origin = start.detach().floor()
     start, end = start - origin, end - origin
+    # Asked only now: just below a whole pixel, rounding may have left no width.
+    valid = end > start
+    origin = torch.where(valid, origin, torch.zeros_like(origin))
+    start = torch.where(valid, start, torch.zeros_like(start))
+    end = torch.where(valid, end, torch.ones_like(end))
     width = (end - start) / bins
     step = torch.arange(bins + 1, dtype=start.dtype, device=start.device)
     pixel = torch.arange(size, dtype=start.dtype, device=start.device) - origin[..., None]

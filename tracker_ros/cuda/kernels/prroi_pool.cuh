@@ -46,10 +46,12 @@ struct Axis {
   int64 bins, size;
   bool valid;
 
-  DEVICE Axis(T from, T to, int64 bins, int64 size) : bins(bins), size(size), valid(to > from) {
+  DEVICE Axis(T from, T to, int64 bins, int64 size) : bins(bins), size(size) {
     origin = floor(from);
     start = from - origin;
     width = (to - origin - start) / T(bins);
+    // Asked only now: just below a whole pixel, rounding may have left no width.
+    valid = width > 0;
   }
   DEVICE T edge(int64 bin) const { return start + width * T(bin); }
 
