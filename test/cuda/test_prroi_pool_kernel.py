@@ -154,7 +154,9 @@ def write_program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-@pytest.mark.parametrize("obstacle", ["no compiler", "failing compiler", "no cache", "no library"])
+@pytest.mark.parametrize(
+    "obstacle", ["no compiler", "failing compiler", "no cache", "no library", "no home"]
+)
 def test_what_cannot_be_built_falls_back_with_one_line(
     obstacle: str,
     nothing_built: Path,
@@ -170,6 +172,7 @@ def test_what_cannot_be_built_falls_back_with_one_line(
         "failing compiler": "exited with 1: error: out of registers",
         "no cache": "cannot be used",
         "no library": "cannot be loaded",
+        "no home": "set HOME or XDG_CACHE_HOME",
     }[obstacle]
     # Asked for its version by one argument, they answer nothing.
     if obstacle == "failing compiler":
@@ -178,13 +181,20 @@ def test_what_cannot_be_built_falls_back_with_one_line(
         write_program(compiler, 'for out; do :; done; [ $# = 1 ] || echo nonsense > "$out"')
     if obstacle == "no cache":
         (tmp_path / "cache").write_text("a file where a folder should be")
+    elif obstacle == "no home":
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", no_home)
     else:
         monkeypatch.setenv("PATH", str(programs))
     for seed in range(3):
         check_against_matrix_form(*random_case(torch.float64, seed), (3, 3))
     assert [record.levelno for record in logged] == [logging.WARNING]
     assert reason in logged[0].getMessage()
-    if obstacle in ("no compiler", "no cache"):  # the same for every file of kernels
+    if obstacle in ("no compiler", "no cache", "no home"):  # the same for every file of kernels
         assert library.kernels("another", torch.device("cpu")) is None
         assert len(logged) == 1
 

@@ -19,8 +19,17 @@ class BuildError(RuntimeError):
 
 
 def default_folder() -> Path:
-    """Folder below the user's cache folder; not made here."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Folder below the user's cache folder; not made here.
+
+    Raises:
+        BuildError: The user has no home, as in some containers.
+    """
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise BuildError(
+            f"there is no folder for a cache ({error}); set HOME or XDG_CACHE_HOME"
+        ) from error
     return Path(root) / "tracker_ros" / "kernels"
 
 
