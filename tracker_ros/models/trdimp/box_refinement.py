@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
+from tracker_ros.boxes import xywh_to_xyxy
 from tracker_ros.cuda.prroi_pool import pooling_weights_with_derivatives
 from tracker_ros.models.inference_layers import InferenceLinear, for_inference
 from tracker_ros.models.trdimp.config import TrackingParameters
@@ -34,7 +35,6 @@ from tracker_ros.models.trdimp.iou_net import (
     LinearBlock,
     Modulation,
 )
-from tracker_ros.models.trdimp.target_filter import corners
 
 MARGIN_PX = 16
 """What is computed around the first boxes, for the way that they will go."""
@@ -190,7 +190,7 @@ class LayerOverlap:
         Returns:
             (P,) share of the IoU, and (P, 4) its gradient by x, y, w, h.
         """
-        edges = corners(boxes) / self.stride
+        edges = xywh_to_xyxy(boxes) / self.stride
         cells, (top, left) = features.around(edges)
         count, (height, width, channels) = len(boxes), cells.shape
         x0, y0, x1, y1 = edges.unbind(1)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracker_ros.boxes import xywh_to_xyxy
 from tracker_ros.cuda.prroi_pool import pooling_weights
 from tracker_ros.models.trdimp.target_filter import (
     MIN_STEP_DENOMINATOR,
@@ -33,7 +34,6 @@ from tracker_ros.models.trdimp.target_filter import (
     LearnedMaps,
     activate,
     activation_slope,
-    corners,
     distances,
     score_size,
     target_centres,
@@ -101,7 +101,7 @@ class FirstFilter:
         """
         images, channels, height, width = features.shape
         k = self.filter_size
-        x0, y0, x1, y1 = (corners(boxes) / self.stride).unbind(-1)
+        x0, y0, x1, y1 = (xywh_to_xyxy(boxes) / self.stride).unbind(-1)
         rows = self._axis_weights(y0, y1, height)
         columns = self._axis_weights(x0, x1, width)
         cells = features.permute(0, 2, 3, 1).reshape(images, height, width * channels)

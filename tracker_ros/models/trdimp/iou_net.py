@@ -17,9 +17,9 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.boxes import xywh_to_xyxy
 from tracker_ros.cuda.prroi_pool import pool_boxes
 from tracker_ros.models.trdimp.config import TrDiMPConfig
-from tracker_ros.models.trdimp.target_filter import corners
 
 LAYER2_STRIDE = 8
 LAYER3_STRIDE = 16
@@ -128,7 +128,7 @@ class IoUNet(nn.Module):
             features: Of N images.
             boxes: (N, 4) xywh, one per image.
         """
-        places = corners(boxes)[:, None]
+        places = xywh_to_xyxy(boxes)[:, None]
         narrow = self.conv3_1r(features.layer2)
         layer2 = pool_boxes(narrow, places, _LAYER2_REFERENCE_POOL, 1 / LAYER2_STRIDE)[:, 0]
         wide = self.conv4_1r(features.layer3)
@@ -150,7 +150,7 @@ class IoUNet(nn.Module):
             (N, P), on the scale that the branch was trained on.
         """
         # Factors on channels, so the pooled features can take them as well as the whole maps.
-        places = corners(proposals)
+        places = xywh_to_xyxy(proposals)
         layer2 = pool_boxes(iou_features.layer2, places, LAYER2_POOL, 1 / LAYER2_STRIDE)
         layer3 = pool_boxes(iou_features.layer3, places, LAYER3_POOL, 1 / LAYER3_STRIDE)
         layer2 = (layer2 * modulation.layer2[:, None]).flatten(0, 1)

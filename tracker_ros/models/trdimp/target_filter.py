@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ros.boxes import xywh_to_xyxy
 from tracker_ros.cuda.prroi_pool import pool_boxes
 from tracker_ros.models.trdimp.config import TrDiMPConfig
 
@@ -59,11 +60,6 @@ class FilterSteps(NamedTuple):
 
     filters: list[Tensor]
     losses: Tensor
-
-
-def corners(boxes: Tensor) -> Tensor:
-    """(..., 4) xywh -> (..., 4) x0, y0, x1, y1."""
-    return torch.cat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], dim=-1)
 
 
 def score_size(size: int, filter_size: int) -> int:
@@ -144,12 +140,12 @@ def distance_bins(distance: Tensor, bins: int, displacement: float) -> Tensor:
 
 
 def activate(scores: Tensor, mask: Tensor) -> Tensor:
-    """A ReLU whose slope below zero is the mask, cell by cell."""
+    """A ReLU of scores (...) whose slope below zero is the mask (...), cell by cell."""
     return (1 - mask) / 2 * scores.abs() + (1 + mask) / 2 * scores
 
 
 def activation_slope(scores: Tensor, mask: Tensor) -> Tensor:
-    """Slope of `activate` by the scores; at zero the mean of both sides."""
+    """Slope (...) of `activate` by the scores; at zero the mean of both sides."""
     return (1 - mask) / 2 * scores.sign() + (1 + mask) / 2
 
 
@@ -180,7 +176,7 @@ class FilterInitializer(nn.Module):
             (..., C, k, k).
         """
         mapped = self.filter_conv(features.flatten(0, -4))
-        places = corners(boxes).reshape(-1, 1, 4)
+        places = xywh_to_xyxy(boxes).reshape(-1, 1, 4)
         pooled = pool_boxes(mapped, places, self.filter_size, 1 / self.stride)
         return pooled.reshape(*features.shape[:-2], *pooled.shape[-2:]).mean(-4)
 
