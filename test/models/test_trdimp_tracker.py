@@ -55,6 +55,8 @@ ALWAYS_UNCERTAIN = replace(ALWAYS_NORMAL, distractor_threshold=-np.inf, displace
 ALWAYS_HARD = replace(ALWAYS_NORMAL, hard_negative_threshold=-np.inf)
 NEVER_FOUND = replace(ALWAYS_NORMAL, target_not_found_threshold=np.inf)
 START = (60.0, 40.0, 24.0, 20.0)
+# xywh: beyond every number once it is in pixels of the image.
+FAR = torch.tensor([3.4e38, 0.0, 0.0, 0.0])
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +269,7 @@ def test_bad_images_keep_the_target(model: TrDiMPInference, image: Any, message:
         ("score", lambda score: score * np.nan, "score map"),
         ("refine", lambda answer: (answer[0], answer[1] * np.nan), "predicted overlap"),
         ("refine", lambda answer: (answer[0] * 1e20, answer[1]), "target size"),
+        ("refine", lambda answer: (answer[0] + FAR, answer[1]), "target position"),
     ],
 )
 def test_answers_that_are_not_finite_keep_the_target(

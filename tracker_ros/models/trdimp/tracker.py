@@ -272,13 +272,15 @@ class TrDiMPTracker(Tracker):
         overlaps = ious.cpu().numpy()
         if not np.isfinite(overlaps).any():
             _finite(overlaps, "predicted overlap")
-        chosen = choose_box(refined.cpu().numpy(), overlaps, options)
-        if chosen is None:
-            last = position if before.refined is None else before.refined
-            return position, replace(before, position=last)
-        position, size = placement.target_of(chosen)
+        # What climbed beyond all numbers is refused below.
         with np.errstate(over="ignore"):
+            chosen = choose_box(refined.cpu().numpy(), overlaps, options)
+            if chosen is None:
+                last = position if before.refined is None else before.refined
+                return position, replace(before, position=last)
+            position, size = placement.target_of(chosen)
             scale = np.sqrt(size.prod() / target.base_size.prod())
+        _finite(position, "target position")
         _finite(scale, "target size")
         if sighting.flag is FrameFlag.UNCERTAIN and not options.update_scale_when_uncertain:
             scale = before.scale
