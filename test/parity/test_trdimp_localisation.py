@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Localisation's recorded score maps, and the windows."""
+"""Localisation's recorded score maps."""
 
 from __future__ import annotations
 
@@ -47,9 +47,3 @@ def test_flag_and_translation(case: dict[str, Any]) -> None:
     # The reported score is the plain map's, which must be left as it is.
     assert float(score.max()) == case["max_score_reported"]
     np.testing.assert_array_equal(score, UNITS[f"{case['key']}_scores_out"][0])
-
-
-@pytest.mark.parametrize("side", [15, 23])
-def test_window(side: int) -> None:
-    wanted = golden("trdimp_labels.npz")[f"hann_{side}"]
-    np.testing.assert_allclose(hann_window(side), wanted, rtol=0, atol=1e-6)

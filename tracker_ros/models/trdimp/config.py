@@ -120,7 +120,7 @@ class TrackingParameters:
         window_output: Whether the first peak is sought under a Hann window (the second peak and
             the reported score use the plain map).
         target_not_found_threshold: Score below which the target is not found.
-        distractor_threshold: Second peak over first at and above which it is a distractor.
+        distractor_threshold: Second peak over first above which it is a distractor.
         hard_negative_threshold: The same for a hard negative.
         target_neighborhood_scale: Target sizes around the first peak that the second is not in.
         displacement_scale: Half widths of the map beyond which a peak counts as far away.

@@ -11,7 +11,6 @@ decided by how high the second is, and by how far both are from where the target
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +90,7 @@ def localise(
 
     if second.value > np.float32(parameters.distractor_threshold) * first.value:
         before = (position - patch.position) / pixels_per_cell
-        far = parameters.displacement_scale * math.sqrt(n * n) / 2
+        far = parameters.displacement_scale * n / 2
         distance = float(np.linalg.norm(offset - before))
         other_distance = float(np.linalg.norm(other_offset - before))
         if distance < far < other_distance:
