@@ -13,6 +13,7 @@ import torch
 from golden_files import TRDIMP_RUNS, Golden, golden, stats
 from trdimp_golden_network import new_golden_network
 
+from tracker_ros.crop import hann_window
 from tracker_ros.models.trdimp import tracker as loop
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
 from tracker_ros.models.trdimp.inference import TrDiMPInference
@@ -304,12 +305,12 @@ def test_everything_that_was_learned(run: Run) -> None:
 
 
 def test_score_map_lies_where_its_peak_was_found(run: Run) -> None:
-    """The middle of the cell with the highest score is the position before refinement."""
-    for index, flag in enumerate(run.rows["flag"]):
+    """The middle of the cell with the peak is the position before refinement."""
+    windowed = run.tracker.parameters.window_output
+    for index in np.flatnonzero(run.rows["flag"] == "normal"):
         score, region = run.rows["score_map"][index], run.rows["region"][index]
-        if flag != "normal" or run.tracker.parameters.window_output:
-            continue
-        row, column = divmod(int(score.argmax()), len(score))
+        sought = score * hann_window(len(score)) if windowed else score
+        row, column = divmod(int(sought.argmax()), len(score))
         cell = region[2] / len(score)
         middle = region[:2] + (np.array([column, row]) + 0.5) * cell
         position = run.rows["sample_pos_yx"][index] + run.rows["translation_yx"][index]
