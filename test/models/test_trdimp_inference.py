@@ -83,8 +83,7 @@ def check(found: list[Tensor], wanted: list[Tensor]) -> None:
 
 @devices
 def test_it_answers_as_the_network_does(device: str) -> None:
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        found = answers(TrDiMPInference(make_network(), torch.device(device)))
+    found = answers(TrDiMPInference(make_network(), torch.device(device)))
     wanted = plain_answers()
     check(found[: len(wanted)], wanted)
     assert {tensor.device.type for tensor in found} == {device}
