@@ -15,23 +15,20 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tracker_ros.evaluation.machine import processor_name
+from benchmarks.rows import measure_apart, publish, timed
 from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters
 from tracker_ros.models.mast.inference import MASTInference
 from tracker_ros.models.mast.memory_schedule import frames_to_keep
 from tracker_ros.models.mast.network import MASTNetwork
 from tracker_ros.models.mast.tracker import MASTTracker
 
+MODULE = "benchmarks.mast_cpu"
 CPU = torch.device("cpu")
 IMAGE_HEIGHT, IMAGE_WIDTH = 480, 854
 BOX = (300.0, 200.0, 150.0, 120.0)
@@ -41,13 +38,6 @@ REPETITIONS = 3
 OFFICIAL = {"one reference": 12.0, "full memory": 72.0}
 COLUMNS = ("model", "threads", "working_size", "memory", "cpu_s", "wall_s", "features_cpu_s",
            "official_cpu_s", "times_faster", "peak_rss_mib")  # fmt: skip
-
-
-def timed(function: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of one call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def advance(tracker: MASTTracker, frame: int) -> None:
@@ -96,31 +86,6 @@ def measure(name: str, threads: int, working_size: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_apart(name: str, threads: int, working_size: int) -> list[dict[str, Any]]:
-    """The same in a process of its own, so that memory and threads are its own."""
-    row = [name, str(threads), str(working_size)]
-    command = [sys.executable, "-m", "benchmarks.mast_cpu", "--row", *row]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise RuntimeError(f"measuring {name} failed:\n{result.stderr}")
-    return json.loads(result.stdout)
-
-
-def as_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    for row in rows:
-        cells = [row.get(column, "") for column in COLUMNS]
-        lines.append(f"| {' | '.join(_cell(c) for c in cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
-
-
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,12 +108,9 @@ def main() -> None:
         for size in arguments.sizes
         for threads in arguments.threads
     ]
-    rows = [row for one in tqdm(wanted, unit="run") for row in measure_apart(*one)]
-    print(f"{processor_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
-    print(as_table(rows))
-    if arguments.json:
-        facts = {"processor": processor_name(), "torch": torch.__version__, "rows": rows}
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    taken = (measure_apart(MODULE, ["--row", *one]) for one in tqdm(wanted, unit="run"))
+    rows = [row for some in taken for row in some]
+    publish(rows, COLUMNS, 3, arguments.json)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +31,7 @@ from benchmarks.one_stream_flops import (
     official_gflop,
     official_products,
 )
-from tracker_ros.evaluation.machine import processor_name
+from benchmarks.rows import measure_apart, publish
 from tracker_ros.models.grm.config import GRM_CONFIGS, GRMConfig
 from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.grm.network import GRMNetwork
@@ -43,6 +41,7 @@ from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 
+MODULE = "benchmarks.one_stream_cpu"
 CPU = torch.device("cpu")
 IMAGE_HEIGHT, IMAGE_WIDTH = 480, 640
 BOX = (290.0, 200.0, 60.0, 80.0)
@@ -159,32 +158,6 @@ def measure(name: str, threads: int, rounds: int) -> dict[str, Any]:
     return row
 
 
-def measure_apart(name: str, threads: int, rounds: int) -> dict[str, Any]:
-    """The same in a process of its own, so that memory and threads are its own."""
-    command = [sys.executable, "-m", "benchmarks.one_stream_cpu", "--row", name, str(threads)]
-    result = subprocess.run(
-        [*command, "--rounds", str(rounds)], capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        raise RuntimeError(f"measuring {name} failed:\n{result.stderr}")
-    return json.loads(result.stdout)
-
-
-def as_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    for row in rows:
-        cells = [row.get(column, "") for column in COLUMNS]
-        lines.append(f"| {' | '.join(_cell(c) for c in cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -201,12 +174,9 @@ def main() -> None:
     from tqdm import tqdm
 
     wanted = [(name, threads) for name in arguments.models for threads in arguments.threads]
-    rows = [measure_apart(name, t, arguments.rounds) for name, t in tqdm(wanted, unit="row")]
-    print(f"{processor_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
-    print(as_table(rows))
-    if arguments.json:
-        facts = {"processor": processor_name(), "torch": torch.__version__, "rows": rows}
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    rounds = ["--rounds", arguments.rounds]
+    rows = [measure_apart(MODULE, ["--row", *one, *rounds]) for one in tqdm(wanted, unit="row")]
+    publish(rows, COLUMNS, 2, arguments.json)
 
 
 if __name__ == "__main__":

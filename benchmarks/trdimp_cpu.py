@@ -16,10 +16,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from tracker_ros.evaluation.machine import processor_name
+from benchmarks.rows import measure_apart, publish, timed
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
 from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
+MODULE = "benchmarks.trdimp_cpu"
 CPU = torch.device("cpu")
 IMAGE_HEIGHT, IMAGE_WIDTH = 480, 640
 BOX = (290.0, 200.0, 60.0, 80.0)
@@ -43,13 +40,6 @@ MM_SIDE = 1024
 OFFICIAL = {"initialise": 10.5, "plain": 0.65, "memory": 2.4, "memory and filter": 2.9}
 COLUMNS = ("model", "threads", "work", "cpu_s", "wall_s", "official_cpu_s", "times_faster",
            "mm_rate", "peak_rss_mib")  # fmt: skip
-
-
-def timed(function: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of one call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def matrix_rate(repetitions: int = 20) -> float:
@@ -121,30 +111,6 @@ def measure(name: str, threads: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_apart(name: str, threads: int) -> list[dict[str, Any]]:
-    """The same in a process of its own, so that memory and threads are its own."""
-    command = [sys.executable, "-m", "benchmarks.trdimp_cpu", "--row", name, str(threads)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise RuntimeError(f"measuring {name} failed:\n{result.stderr}")
-    return json.loads(result.stdout)
-
-
-def as_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    for row in rows:
-        cells = [row.get(column, "") for column in COLUMNS]
-        lines.append(f"| {' | '.join(_cell(c) for c in cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
-
-
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,12 +126,9 @@ def main() -> None:
     from tqdm import tqdm
 
     wanted = [(name, threads) for name in arguments.models for threads in arguments.threads]
-    rows = [row for name, t in tqdm(wanted, unit="run") for row in measure_apart(name, t)]
-    print(f"{processor_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
-    print(as_table(rows))
-    if arguments.json:
-        facts = {"processor": processor_name(), "torch": torch.__version__, "rows": rows}
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    taken = (measure_apart(MODULE, ["--row", *one]) for one in tqdm(wanted, unit="run"))
+    rows = [row for some in taken for row in some]
+    publish(rows, COLUMNS, 3, arguments.json)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.one_stream_cpu import CONFIGS, MatrixRate, as_table
+from benchmarks.one_stream_cpu import CONFIGS, MatrixRate
 from benchmarks.one_stream_flops import Product, counted_gflop, official_gflop, official_products
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.ostrack.inference import OSTrackInference
@@ -60,9 +60,3 @@ def test_rate_is_work_over_time() -> None:
         assert run().shape == (product.rows, product.columns)
         rate.best[product] = 0.5 * product.gflop
     assert rate.gflop_per_second == pytest.approx(2.0)
-
-
-def test_table_leaves_unknown_cells_empty() -> None:
-    table = as_table([{"model": "m", "threads": 2, "ms": 12.345, "multiple": 0.5}])
-    assert table.splitlines()[2].startswith("| m | 2 | 12.3 |  |")
-    assert "| 0.50 |" in table

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of measurements: each taken in a process of its own, all shown as a table and kept."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracker_ros.evaluation.machine import processor_name
+
+Row = dict[str, Any]
+
+
+def timed(function: Callable[[], object]) -> tuple[float, float]:
+    """CPU and wall seconds of one call."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    function()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def measure_apart(module: str, arguments: Iterable[object]) -> Any:
+    """What a benchmark prints as JSON, run anew so that memory and threads are its own.
+
+    Args:
+        module: Of the benchmark.
+        arguments: Of its command line.
+
+    Raises:
+        RuntimeError: It failed; the message holds what it said.
+    """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr}")
+    return json.loads(result.stdout)
+
+
+def as_table(rows: Iterable[Row], columns: Sequence[str], decimals: int) -> str:
+    """Rows as a Markdown table; below 10, numbers have so many `decimals`, else one."""
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    for row in rows:
+        cells = [_cell(row.get(column, ""), decimals) for column in columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(value: object, decimals: int) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.{decimals if value < 10 else 1}f}"
+
+
+def publish(rows: list[Row], columns: Sequence[str], decimals: int, path: Path | None) -> None:
+    """Print the machine and the table; write the rows to a JSON file too if a path is given."""
+    print(f"{processor_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
+    print(as_table(rows, columns, decimals))
+    if path:
+        facts = {"processor": processor_name(), "torch": torch.__version__, "rows": rows}
+        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
