@@ -64,3 +64,21 @@ def choose_box(
         return None
     best = np.argsort(-ious[shaped], kind="stable")[: parameters.iounet_k]
     return boxes[shaped][best].mean(axis=0)
+
+
+def remember_shape(box: np.ndarray, first_size: np.ndarray, share: float) -> np.ndarray:
+    """Bring a box's aspect ratio back towards the first box's; centre and area stay.
+
+    Args:
+        box: (4,) float32 xywh.
+        first_size: (2,) `(h, w)` of the first box, at any scale.
+        share: How far, in logarithms: 0 not at all, 1 wholly.
+
+    Returns:
+        (4,) float32 xywh.
+    """
+    if share == 0:
+        return box
+    change = np.sqrt((first_size[1] / first_size[0]) / (box[2] / box[3])) ** np.float32(share)
+    size = box[2:] * np.asarray([change, 1 / change], dtype=np.float32)
+    return np.concatenate([box[:2] + (box[2:] - size) / 2, size])

@@ -130,6 +130,8 @@ class TrackingParameters:
         box_jitter_sz: The same for their size.
         iounet_k: Best boxes that are averaged.
         maximal_aspect_ratio: Boxes beyond it are dropped.
+        shape_memory: How far the refined box's aspect ratio goes back to the first box's, from 0
+            (not at all, as officially) to 1 (it never changes).
         box_refinement_space: "relative" or "default".
         box_refinement_iter: Gradient steps.
         box_refinement_step_length: Length of a step; two numbers tell position from size.
@@ -165,6 +167,7 @@ class TrackingParameters:
     box_jitter_sz: float = 0.5
     iounet_k: int = 3
     maximal_aspect_ratio: float = 6.0
+    shape_memory: float = 0.0
     box_refinement_space: str = "relative"
     box_refinement_iter: int = 10
     box_refinement_step_length: float | tuple[float, float] = 2.5e-3
@@ -215,7 +218,15 @@ TINY = TrDiMPConfig(
     iou_reference_dim=64,
     iou_dim=96,
 )
-TINY_TRACKING = replace(BASE, image_sample_size=192, search_area_scale=4.0)
+TINY_TRACKING = replace(
+    BASE,
+    image_sample_size=192,
+    search_area_scale=4.0,
+    box_jitter_sz=0.1,
+    box_refinement_step_length=0.01,
+    shape_memory=0.3,
+)
+"""What overlaps it predicts tell little of a box's shape: near starts, and the first box's shape."""
 
 TINY_WEIGHTS = "trdimp_tiny"
 """Name of the weights file that all compact models share, without ending."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from tracker_ros.boxes import check_box
 from tracker_ros.crop import hann_window
 from tracker_ros.models.trdimp.augmentation import Draws, SeededDraws, augment, drop_channels
-from tracker_ros.models.trdimp.box_choice import choose_box, start_boxes
+from tracker_ros.models.trdimp.box_choice import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.gaussian_label import gaussian_label
 from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
@@ -278,6 +278,7 @@ class TrDiMPTracker(Tracker):
             if chosen is None:
                 last = position if before.refined is None else before.refined
                 return position, replace(before, position=last)
+            chosen = remember_shape(chosen, target.base_size, options.shape_memory)
             position, size = placement.target_of(chosen)
             scale = np.sqrt(size.prod() / target.base_size.prod())
         _finite(position, "target position")
