@@ -4,7 +4,7 @@
 // Positions are computed by the caller: columns and rows (B, places) in pixels of maps (B, C, H, W).
 #include "kernel.cuh"
 
-// A pixel's value; 0 outside, also for nan.
+// A pixel's value; 0 outside.
 template <typename T>
 DEVICE T value_at(const T* map, T x, T y, int64 height, int64 width) {
   const bool inside = x >= 0 && x < T(width) && y >= 0 && y < T(height);
@@ -20,6 +20,11 @@ DEVICE void deformable_gather_at(int64 index, T* out, const T* maps, const T* co
   const T* map = maps + index / places * height * width;
   const T x = floor(columns[place]), y = floor(rows[place]);
   const T right = columns[place] - x, down = rows[place] - y;
+  // A position that is no number lies outside, and must not turn the zeros there into nan.
+  if (!(right >= 0 && down >= 0)) {
+    out[index] = 0;
+    return;
+  }
   const T above = (1 - right) * value_at(map, x, y, height, width) +
                   right * value_at(map, x + 1, y, height, width);
   const T below = (1 - right) * value_at(map, x, y + 1, height, width) +
