@@ -70,8 +70,8 @@ def detection_of(
 class Outputs:
     """The publishers. Made on configure, closed on cleanup; called from the worker's thread.
 
-    ``target``, ``target_mask`` and the debug images are lifecycle publishers and speak only while the node is
-    active. ``target_status`` also tells of loading, so it always speaks.
+    ``target``, ``target_mask`` and the debug images are lifecycle publishers and speak only while
+    the node is active. ``target_status`` also tells of loading, so it always speaks.
 
     Args:
         node: The node.
