@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tracker_ros.models.trdimp.augmentation import SeededDraws, augment, drop_channels
-from tracker_ros.models.trdimp.box_choice import choose_box, start_boxes
+from tracker_ros.models.trdimp.box_choice import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import localise
 from tracker_ros.models.trdimp.sample_memory import SampleMemory, SampleWeights
@@ -207,6 +207,16 @@ def test_the_best_boxes_are_averaged() -> None:
     # Sizes below a pixel count as one.
     sliver = np.array([[5, 5, 0.1, 3]], dtype=np.float32)
     np.testing.assert_array_equal(choose_box(sliver, ious[:1], BASE), [5, 5, 1, 3])
+
+
+def test_a_box_remembers_the_first_shape() -> None:
+    box = np.array([10, 20, 40, 10], dtype=np.float32)
+    first = np.array([8.0, 2.0], dtype=np.float32)
+    # Height and width of the first are 4 to 1, those of the box 1 to 4.
+    np.testing.assert_allclose(remember_shape(box, first, 1.0), [25, 5, 10, 40], rtol=1e-6)
+    np.testing.assert_allclose(remember_shape(box, first, 0.5), [20, 15, 20, 20], rtol=1e-6)
+    assert remember_shape(box, first, 1.0).dtype == np.float32
+    assert remember_shape(box, first, 0.0) is box
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ TINY_TRACKING = replace(
     box_refinement_step_length=0.01,
     shape_memory=0.3,
 )
-"""What overlaps it predicts tell little of a box's shape: near starts, and the first box's shape."""
+"""Its overlaps tell little of a box's shape: starts are near, the first shape is remembered."""
 
 TINY_WEIGHTS = "trdimp_tiny"
 """Name of the weights file that all compact models share, without ending."""
