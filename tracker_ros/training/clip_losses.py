@@ -3,8 +3,8 @@
 
 Papers: Bhat et al., "Learning Discriminative Model Prediction for Tracking" (DiMP), ICCV 2019,
 section 3.3 (https://arxiv.org/abs/1904.07220); Danelljan et al., "ATOM", CVPR 2019
-(https://arxiv.org/abs/1811.07628), section 3.2. Weights and constants are the published ones;
-written anew, for whole batches.
+(https://arxiv.org/abs/1811.07628), section 3.2. Weights and constants are the published ones but
+for `IOU_WEIGHT`; written anew, for whole batches.
 
 What differs on purpose: a target may be absent, and then trains the score map alone.
 """
