@@ -3,6 +3,7 @@
 
     make demo                         # or: dev/run python -m demo.run_demo
     make demo ARGS="--synthetic"      # the built-in scene instead of real footage
+    make demo ARGS="--model trdimp_tiny"
 
 Launches `track.launch.py` with the camera stand-in, selects the target through `/select_target`
 with the program that a user would take, records the topics, and writes `out/demo.mp4`,
@@ -29,6 +30,7 @@ from demo.domain import private_domain
 from demo.footage import Footage, FootageError, street_scene, synthetic_scene
 from demo.pictures import write_contact_sheet, write_moving_picture, write_video
 from demo.recording import Recording, judge
+from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cache_folder import cache_folder
 from tracker_ros.cli.options import progress_bar
 from tracker_ros.evaluation.machine import describe_machine
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     parser.add_argument("--synthetic", action="store_true", help="use the built-in scene")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="see `tracker-ros models`")
     parser.add_argument("--weights", type=Path, default=None, help="other weights for the model")
     parser.add_argument(
         "--media", type=Path, default=None, help="also write the README's pictures to this folder"
@@ -60,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         footage, frames = _footage(options.synthetic)
         with private_domain():
-            recording = _record(footage, frames, options.out, options.weights)
+            recording = _record(footage, frames, options.out, _model_arguments(options))
     except (DemoError, FootageError, RuntimeError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -94,9 +97,15 @@ def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
     return footage, frames
 
 
-def _record(
-    footage: Footage, frames: list[np.ndarray], out: Path, weights: Path | None
-) -> Recording:
+def _model_arguments(options: argparse.Namespace) -> list[str]:
+    """The launch arguments that choose the model."""
+    chosen = [f"model:={options.model}"]
+    if options.weights is not None:
+        chosen.append(f"weights:={options.weights.resolve()}")
+    return chosen
+
+
+def _record(footage: Footage, frames: list[np.ndarray], out: Path, model: list[str]) -> Recording:
     """Run the graph from launch to the last frame."""
     import rclpy
 
@@ -107,7 +116,7 @@ def _record(
     rclpy.init()
     recorder = Recorder(frames)
     try:
-        with _launched(footage, log, weights) as alive:
+        with _launched(footage, log, model) as alive:
             _wait_until(
                 recorder,
                 lambda: recorder.state.name == "IDLE" and recorder.newest_index == 0,
@@ -124,7 +133,7 @@ def _record(
 
 
 @contextmanager
-def _launched(footage: Footage, log: Path, weights: Path | None) -> Iterator[Callable[[], bool]]:
+def _launched(footage: Footage, log: Path, model: list[str]) -> Iterator[Callable[[], bool]]:
     """`track.launch.py` in a process group of its own, ended by Ctrl-C as a user would.
 
     Yields:
@@ -139,10 +148,8 @@ def _launched(footage: Footage, log: Path, weights: Path | None) -> Iterator[Cal
         params_file.write_text(json.dumps(parameters))  # JSON is YAML
         command = [
             "ros2", "launch", "tracker_ros", "track.launch.py",
-            f"params_file:={params_file}", f"video:={footage.source}",
+            f"params_file:={params_file}", f"video:={footage.source}", *model,
         ]  # fmt: skip
-        if weights is not None:
-            command.append(f"weights:={weights.resolve()}")
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
