@@ -32,7 +32,7 @@ from tracker_ros.models.grm.network import (
     summarise_template,
     template_tokens_in_box,
 )
-from tracker_ros.models.inference_layers import InferenceLinear, for_inference
+from tracker_ros.models.inference_layers import InferenceLinear, for_inference, in_float32
 from tracker_ros.models.one_stream_inference import InferenceBlock, OneStreamInference
 from tracker_ros.models.vit import Block
 
@@ -243,6 +243,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         self._meeting: list[Tensor] = []
 
     @torch.inference_mode()
+    @in_float32
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
         """Embed a template.
 
@@ -255,6 +256,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         return EncodedTemplate(tokens, template_tokens_in_box(box, self.config.template_grid))
 
     @torch.inference_mode()
+    @in_float32
     def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
         """Maps of one search region (1, 3, S, S), normalised RGB."""
         num_template = template.tokens.shape[1]

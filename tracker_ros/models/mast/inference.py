@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.models.inference_layers import can_pack, for_inference
+from tracker_ros.models.inference_layers import can_pack, for_inference, in_float32
 from tracker_ros.models.mast.lab import network_input
 from tracker_ros.models.mast.network import MASTNetwork
 
@@ -31,6 +31,7 @@ class MASTInference:
         self._network = for_inference(copy.deepcopy(network).to(device), packed=self._packed)
 
     @torch.inference_mode()
+    @in_float32
     def features(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB -> (1, C, ceil(H / 4), ceil(W / 4)) float32."""
         return self._network(torch.from_numpy(network_input(image)).to(self.device))

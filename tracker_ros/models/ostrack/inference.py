@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.inference_layers import for_inference
+from tracker_ros.models.inference_layers import for_inference, in_float32
 from tracker_ros.models.one_stream_inference import InferenceBlock, OneStreamInference
 from tracker_ros.models.ostrack.candidate_elimination import (
     RankingRows,
@@ -105,6 +105,7 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
             self.head = for_inference(network.box_head, packed=self.packed)
 
     @torch.inference_mode()
+    @in_float32
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
         """Embed a template.
 
@@ -120,6 +121,7 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
         return EncodedTemplate(tokens, rows)
 
     @torch.inference_mode()
+    @in_float32
     def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
         """Maps of one search region (1, 3, S, S), normalised RGB."""
         num_template = template.tokens.shape[1]

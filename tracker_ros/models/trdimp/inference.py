@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tracker_ros.models.inference_layers import can_pack, for_inference
+from tracker_ros.models.inference_layers import can_pack, for_inference, in_float32
 from tracker_ros.models.trdimp.box_refinement import BoxRefinement
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.filter_fitting import FilterFitting, FirstFilter
@@ -22,10 +22,6 @@ from tracker_ros.models.trdimp.fixed_resnet import FixedResNet
 from tracker_ros.models.trdimp.iou_net import Modulation
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.transformer_memory import FixedTransformer, TransformerMemory
-
-# On GPUs torch runs convolutions in TF32 unless told otherwise. Its errors enter what the tracker
-# learns, and come back as boxes that lie pixels away.
-_in_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 class PatchFeatures(NamedTuple):
@@ -79,7 +75,7 @@ class TrDiMPInference:
         return {"backend": "torch", "device": str(self.device), "precision": "fp32"}
 
     @torch.inference_mode()
-    @_in_float32
+    @in_float32
     def features(self, patches: Tensor) -> PatchFeatures:
         """(N, 3, S, S) normalised RGB -> features."""
         layer2, layer3 = self._backbone(patches.to(self.device))
@@ -121,13 +117,13 @@ class TrDiMPInference:
         return self._fitting.score(target_filter, decoded)[0]
 
     @torch.inference_mode()
-    @_in_float32
+    @in_float32
     def modulation(self, features: PatchFeatures, box: Tensor) -> Modulation:
         """What the target in the (4,) box of one patch looks like to the IoU branch."""
         return self._refinement.modulation(features, box[None])
 
     @torch.inference_mode()
-    @_in_float32
+    @in_float32
     def refine(
         self,
         modulation: Modulation,
