@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 in_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-"""Decorator: on GPUs torch runs convolutions in TF32 unless told otherwise, which is three digits of
-precision under the name of float32; in a tracker that learns, boxes come to lie pixels away."""
+"""Decorator: on GPUs torch runs convolutions in TF32 unless told otherwise: three digits
+under the name of float32; in a tracker that learns, boxes come to lie pixels away."""
 
 
 def can_pack(device: torch.device) -> bool:
