@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cards import embedded_file
 from tracker_ros.registry import model_card, model_names
 
@@ -60,13 +61,13 @@ def accuracy_block(data: dict[str, Any]) -> str:
 
 
 def _comparison(trackers: list[dict[str, Any]]) -> str:
-    """How the embedded model stands to CSRT, in one sentence; empty without both."""
+    """How the default model stands to CSRT, in one sentence; empty without both."""
     auc = {entry["tracker"]: entry["auc"] for entry in trackers}
-    if not {"ostrack_tiny", "csrt"} <= auc.keys():
+    if not {DEFAULT_MODEL, "csrt"} <= auc.keys():
         return ""
-    gap = auc["ostrack_tiny"] - auc["csrt"]
+    gap = auc[DEFAULT_MODEL] - auc["csrt"]
     relation = "above" if gap > 0 else "below"
-    return f"`ostrack_tiny` is {abs(gap):.3f} AUC {relation} CSRT here. "
+    return f"`{DEFAULT_MODEL}` is {abs(gap):.3f} AUC {relation} CSRT here. "
 
 
 BLOCKS: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {

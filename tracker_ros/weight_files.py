@@ -12,10 +12,12 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+_Network = TypeVar("_Network", bound="torch.nn.Module")
 
 _LISTED = 5
 
@@ -145,6 +147,20 @@ def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], n
             f"{'; '.join(p for p in problems if p)}. Choose the model these weights were made for"
         )
     network.load_state_dict(dict(state), strict=True, assign=True)
+
+
+def read_network(network: _Network, path: Path, sha256: str | None = None) -> _Network:
+    """Fill an empty network (on the meta device) from a safetensors file.
+
+    Returns:
+        The same network, in eval mode.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no safetensors file, has another sha256, or does not fit.
+    """
+    load_strictly(network, read_weights(path, sha256), path.name)
+    return network.eval()
 
 
 def _listed(what: str, items: list[str]) -> str:

@@ -21,16 +21,16 @@ from golden_files import (
 )
 from torch import Tensor
 
-from tracker_ros.models.grm import create as grm
 from tracker_ros.models.grm.config import GRM_CONFIGS, GRMConfig
 from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.grm.network import GRMNetwork
-from tracker_ros.models.ostrack import create as ostrack
 from tracker_ros.models.ostrack.candidate_elimination import template_token_mask
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTrackConfig
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.models.vit import Block
+from tracker_ros.registry import empty_network
+from tracker_ros.weight_files import load_strictly
 
 MAPS = ("score_map", "size_map", "offset_map")
 MAP_TOLERANCE = 1e-5
@@ -49,10 +49,9 @@ def golden_network(name: str) -> OSTrackNetwork | GRMNetwork:
     """The network with golden weights, in eval mode; copy it before changing it."""
     seed = document(name)["seed"]
     state = {key: torch.from_numpy(v) for key, v in golden_weights(name, seed).items()}
-    config = config_of(name)
-    if isinstance(config, GRMConfig):
-        return grm.build_network(config, state, name)
-    return ostrack.build_network(config, state, name)
+    network = cast(OSTrackNetwork | GRMNetwork, empty_network(ONE_STREAM_GOLDENS[name]))
+    load_strictly(network, state, name)
+    return network.eval()
 
 
 @lru_cache(maxsize=1)

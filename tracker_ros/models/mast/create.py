@@ -3,37 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from tracker_ros.devices import resolve_device
-from tracker_ros.models.mast.config import MAST_MODELS, MASTConfig, PropagationParameters
+from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters
 from tracker_ros.models.mast.inference import MASTInference
 from tracker_ros.models.mast.network import MASTNetwork
 from tracker_ros.models.mast.tracker import MASTTracker
-from tracker_ros.weight_files import load_strictly, read_weights
+from tracker_ros.weight_files import read_network
 
 
 def empty_network(name: str) -> MASTNetwork:
     """A model's network on the meta device."""
     with torch.device("meta"):
         return MASTNetwork(MAST_MODELS[name][0])
-
-
-def build_network(
-    config: MASTConfig, state: Mapping[str, torch.Tensor], name: str = "given"
-) -> MASTNetwork:
-    """A network that holds the tensors of `state`, in eval mode.
-
-    Raises:
-        ValueError: Keys or shapes do not fit `config`.
-    """
-    with torch.device("meta"):
-        network = MASTNetwork(config)
-    load_strictly(network, state, name)
-    return network.eval()
 
 
 def create(
@@ -64,12 +49,12 @@ def create(
     Raises:
         ValueError: An option is unknown, or the weights do not fit.
     """
-    config, default_size = MAST_MODELS[name]
+    _, default_size = MAST_MODELS[name]
     target = resolve_device(device)
     parameters = PropagationParameters(
         reference_mode=reference_mode, behaviour=behaviour, aligned=aligned
     )
-    network = build_network(config, read_weights(weights, sha256), weights.name)
+    network = read_network(empty_network(name), weights, sha256)
     return MASTTracker(
         MASTInference(network, target),
         parameters,

@@ -3,37 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from tracker_ros.devices import resolve_device
-from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrDiMPConfig
+from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
-from tracker_ros.weight_files import load_strictly, read_weights
+from tracker_ros.weight_files import read_network
 
 
 def empty_network(name: str) -> TrDiMPNetwork:
     """A model's network on the meta device."""
     with torch.device("meta"):
         return TrDiMPNetwork(TRDIMP_MODELS[name][0])
-
-
-def build_network(
-    config: TrDiMPConfig, state: Mapping[str, torch.Tensor], name: str = "given"
-) -> TrDiMPNetwork:
-    """A network that holds the tensors of `state`, in eval mode.
-
-    Raises:
-        ValueError: Keys or shapes do not fit `config`.
-    """
-    with torch.device("meta"):
-        network = TrDiMPNetwork(config)
-    load_strictly(network, state, name)
-    return network.eval()
 
 
 def create(
@@ -49,7 +34,7 @@ def create(
         seed: Of the random draws (augmentation of the first image, starts of the refinement);
             every `initialize` begins anew from it, so that a run repeats exactly.
     """
-    config, parameters = TRDIMP_MODELS[name]
+    _, parameters = TRDIMP_MODELS[name]
     target = resolve_device(device)
-    network = build_network(config, read_weights(weights, sha256), weights.name)
+    network = read_network(empty_network(name), weights, sha256)
     return TrDiMPTracker(TrDiMPInference(network, target), parameters, seed=seed)
