@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network part as a static graph: names, shapes and types of what goes in and comes out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and type of one tensor.
+
+    Attributes:
+        shape: Every axis is fixed.
+        dtype: "float32", "int64" or "bool", as the caller hands it over or gets it back, whatever
+            an engine computes in.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """What a graph is called, takes and returns.
+
+    Attributes:
+        name: Unique within the model, such as "template" or "track".
+        inputs: By name, in the order of the module's arguments.
+        outputs: By name, in the order of the module's results.
+        half: Whether it may be computed in half precision. Solvers and pooling may not.
+    """
+
+    name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    half: bool = True
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph with its weights, ready to be exported.
+
+    Attributes:
+        spec: Names, shapes, types.
+        module: In eval mode, float32, on the CPU; plain torch operators that export. Its
+            positional arguments and its tuple of results follow the spec.
+        example: Draws plausible inputs by name from a seed: what engines are checked with.
+    """
+
+    spec: GraphSpec
+    module: nn.Module
+    example: Callable[[int], dict[str, Tensor]]
+
+
+class Engine(ABC):
+    """Something that computes one graph.
+
+    Attributes:
+        spec: Of the graph.
+        backend: "torch", "onnxruntime" or "tensorrt".
+        device: Such as "cpu" or "cuda:0".
+        precision: "fp32", "fp16", "bf16" or "int8".
+    """
+
+    spec: GraphSpec
+    backend: str
+    device: str
+    precision: str
+
+    @abstractmethod
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Compute the graph.
+
+        Args:
+            **tensors: By name, with the shapes and types of the spec, on any device.
+
+        Returns:
+            By name, on the engine's device. They may be overwritten by the next call: clone what
+            is to be kept.
+
+        Raises:
+            RuntimeError: The engine failed; the message names it and the remedy.
+        """
