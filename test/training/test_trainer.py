@@ -12,12 +12,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tracker_ros.cards import embedded_file
+from tracker_ros.models.grm.network import Division
 from tracker_ros.models.ostrack.config import OSTRACK_TINY
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.registry import create_tracker
 from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import read_log
-from tracker_ros.training.initialisation import begin_from_scratch
+from tracker_ros.training.families import open_task
+from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
 from tracker_ros.training.objective import pair_losses
 from tracker_ros.training.recipe import Recipe, Source, load_recipe
 from tracker_ros.training.run import train_command
@@ -160,3 +163,55 @@ def test_sources_are_drawn_by_weight():
 
 def test_large_buffers_stay_with_glibc():
     assert keep_large_buffers()
+
+
+GRM_RECIPE = replace(RECIPE, model="grm_tiny", batch_size=4)
+
+
+def test_grm_starts_from_ostrack_s_weights_with_its_divisions_open():
+    from safetensors.torch import load_file
+
+    task = open_task(replace(GRM_RECIPE, start_from="ostrack_tiny"))
+    begun = task.network.state_dict()
+    for name, value in load_file(embedded_file("ostrack_tiny.safetensors")).items():
+        assert torch.equal(begun[name], value.float()), name
+    batch = next(iter(SampleStream(GRM_RECIPE, open_pairs, 0)))
+    with torch.no_grad():
+        backbone = task.network.eval().backbone
+        _, divisions = backbone(
+            backbone.embed_template(normalise(batch.template), batch.template_boxes),
+            backbone.embed_search(normalise(batch.search)),
+        )
+    assert len(divisions) == 3
+    for division in divisions:
+        assert isinstance(division, Division)
+        assert division.category[..., 1].mean() > 0.9
+
+
+def test_weights_that_lack_a_block_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    known = load_file(embedded_file("ostrack_tiny.safetensors"))
+    lacking = {k: v for k, v in known.items() if "blocks.2.mlp.fc1" not in k}
+    save_file(lacking, tmp_path / "lacking.safetensors")
+    network = open_task(GRM_RECIPE).network
+    with pytest.raises(ValueError, match=r"lacks \['backbone.blocks.2.mlp.fc1"):
+        begin_from_weights(network, tmp_path / "lacking.safetensors")
+
+
+def test_grm_s_divisions_learn():
+    task = open_task(GRM_RECIPE)
+    batch = next(iter(SampleStream(GRM_RECIPE, open_pairs, 0)))
+    before = {k: v.clone() for k, v in task.network.state_dict().items() if "divide" in k}
+    optimiser = torch.optim.AdamW(task.groups(), 1e-3)
+    torch.manual_seed(0)
+    losses = []
+    for step in range(12):
+        total = task.train()(batch, step)["total"]
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        losses.append(total.item())
+    assert losses[-1] < 0.8 * losses[0]
+    after = task.network.state_dict()
+    assert all(not torch.equal(value, after[name]) for name, value in before.items())

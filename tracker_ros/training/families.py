@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from tracker_ros.models.grm.config import GRM_CONFIGS
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.training.clip_task import ClipTask
-from tracker_ros.training.pair_task import PairTask
+from tracker_ros.training.pair_task import GRMTask, OSTrackTask
 from tracker_ros.training.recipe import Recipe
 from tracker_ros.training.task import TrainingTask
 
@@ -17,8 +18,9 @@ def open_task(recipe: Recipe) -> TrainingTask:
     Raises:
         ValueError: there is no such model.
     """
-    tasks: dict[str, type[PairTask] | type[ClipTask]] = {
-        **dict.fromkeys(OSTRACK_CONFIGS, PairTask),
+    tasks: dict[str, type[OSTrackTask] | type[GRMTask] | type[ClipTask]] = {
+        **dict.fromkeys(OSTRACK_CONFIGS, OSTrackTask),
+        **dict.fromkeys(GRM_CONFIGS, GRMTask),
         **dict.fromkeys(TRDIMP_MODELS, ClipTask),
     }
     if recipe.model not in tasks:

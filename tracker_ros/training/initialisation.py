@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.grm.network import DividingAttention
+from tracker_ros.models.one_stream_network import OneStreamNetwork
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.vit import Attention
 
 POSITION_AMPLITUDE = 0.3
 MARK_AMPLITUDE = 0.5
+DIVISION = ".divide_predict."
 FIRST_SCORE = 0.1
 FIRST_FILTER_SCALE = 0.4
+FIRST_MEETING_LOGIT = 1.0
 
 
 @torch.no_grad()
-def begin_from_scratch(network: OSTrackNetwork, similarity: float) -> None:
+def begin_from_scratch(network: OneStreamNetwork, similarity: float) -> None:
     """Set the starting values of a network with convolutional stem, in place.
 
     Keys project like queries, so that like tokens attend to like; positions are sines of the
@@ -53,13 +57,14 @@ def begin_from_scratch(network: OSTrackNetwork, similarity: float) -> None:
         nn.init.constant_(bias, math.log(start / (1 - start)))
 
 
-def begin_from_weights(network: OSTrackNetwork, path: Path) -> None:
+def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
     """Load a whole model's weights, or those of a pretrained classifier's backbone, in place.
 
     Args:
         network: Changed in place.
-        path: safetensors with this network's keys. The head and the two position embeddings may
-            be missing; the latter are then resampled from ``backbone.pos_embed``.
+        path: safetensors with this network's keys. The head, the networks that divide GRM's tokens
+            and the two position embeddings may be missing; the latter are then resampled from
+            ``backbone.pos_embed``.
 
     Raises:
         ValueError: the file lacks some of the backbone's own weights, or has others.
@@ -68,7 +73,11 @@ def begin_from_weights(network: OSTrackNetwork, path: Path) -> None:
 
     missing, unexpected = network.load_state_dict(load_file(path), strict=False)
     positions = {"backbone.pos_embed_z", "backbone.pos_embed_x"}
-    lacking = [k for k in missing if k.startswith("backbone.") and k not in positions]
+    lacking = [
+        key
+        for key in missing
+        if key.startswith("backbone.") and key not in positions and DIVISION not in key
+    ]
     if lacking or unexpected:
         raise ValueError(
             f"{path}: lacks {lacking[:3]}, has unknown {unexpected[:3]}; expected weights of "
@@ -76,6 +85,19 @@ def begin_from_weights(network: OSTrackNetwork, path: Path) -> None:
         )
     if positions & set(missing):
         network.backbone.start_positions_from_classifier()
+
+
+@torch.no_grad()
+def begin_undivided(network: OneStreamNetwork) -> None:
+    """Let most search tokens of a GRM meet the template at first, in place.
+
+    Were it left to chance, half of them would not in each block, and a network that has learned to
+    compare would have to learn it again.
+    """
+    for module in network.modules():
+        if isinstance(module, DividingAttention):
+            last = cast(nn.Linear, module.divide_predict[-1])
+            last.bias.copy_(torch.tensor([0.0, FIRST_MEETING_LOGIT]))
 
 
 @torch.no_grad()

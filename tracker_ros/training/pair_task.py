@@ -3,19 +3,28 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tracker_ros.boxes import cxcywh_to_xyxy, xywh_to_xyxy
+from tracker_ros.cards import embedded_file
+from tracker_ros.models.grm.config import GRM_CONFIGS
+from tracker_ros.models.grm.network import GRMNetwork
+from tracker_ros.models.one_stream_network import OneStreamNetwork
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.synthetic.pairs import PairBatch
-from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
+from tracker_ros.training.initialisation import (
+    begin_from_scratch,
+    begin_from_weights,
+    begin_undivided,
+)
 from tracker_ros.training.keep_rate import keep_rate_at
 from tracker_ros.training.losses import generalized_iou
 from tracker_ros.training.objective import pair_losses
@@ -27,20 +36,36 @@ FUSED_FIRST = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBa
 
 
 class PairTask(TrainingTask):
-    """OSTrack on pairs of a template crop and a search crop."""
+    """A one-stream tracker on pairs of a template crop and a search crop.
+
+    Args:
+        recipe: What to train and how.
+        network: As it is made; it is given its start here.
+    """
 
     unit = "pairs"
     validation_batch = 64
     open_source = staticmethod(open_pairs)
-    network: OSTrackNetwork
+    network: OneStreamNetwork
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.config = OSTRACK_CONFIGS[recipe.model]
-        super().__init__(recipe, OSTrackNetwork(self.config))
-        if self.config.stem == "conv":
-            begin_from_scratch(self.network, recipe.similar_query_key)
+    def __init__(self, recipe: Recipe, network: OneStreamNetwork) -> None:
+        super().__init__(recipe, network)
+        if network.config.stem == "conv":
+            begin_from_scratch(network, recipe.similar_query_key)
+            begin_undivided(network)
         if recipe.start_from:
-            begin_from_weights(self.network, Path(recipe.start_from).expanduser())
+            embedded = embedded_file(f"{recipe.start_from}.safetensors")
+            given = Path(recipe.start_from).expanduser()
+            begin_from_weights(network, embedded if embedded.is_file() else given)
+
+    @abstractmethod
+    def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
+        """What the network is told in training beyond the crops and the template's boxes.
+
+        Args:
+            template_boxes: (B, 4) xywh as fractions of the template crop.
+            step: Of the schedule.
+        """
 
     def groups(self) -> list[dict]:
         """See `TrainingTask`."""
@@ -64,24 +89,50 @@ class PairTask(TrainingTask):
         # On a CPU the fused kernel's backward pass is slower than plain products at these sizes.
         attention = [SDPBackend.MATH] if device.type == "cpu" else list(FUSED_FIRST)
         template_boxes = batch.template_boxes.to(device)
-        epoch = 1 + step // self.recipe.steps_per_epoch
         with self.autocast(device), sdpa_kernel(attention):
             prediction = self.network(
                 normalise(batch.template.to(device)),
                 normalise(batch.search.to(device)),
-                self.network.template_mask(template_boxes),
-                keep_rate_at(epoch, final_rate=self.config.ce_keep_ratio),
-                template_boxes,
+                template_boxes=template_boxes,
+                **self.training_arguments(template_boxes, step),
             )
         return pair_losses(prediction, batch.boxes.to(device), batch.present.to(device))
 
     def validate(self, network: nn.Module, batches: Sequence[PairBatch]) -> dict[str, float]:
         """See `TrainingTask`."""
-        return validate_pairs(cast(OSTrackNetwork, network), batches)
+        return validate_pairs(cast(OneStreamNetwork, network), batches)
+
+
+class OSTrackTask(PairTask):
+    """OSTrack, whose candidate elimination sets in with time."""
+
+    network: OSTrackNetwork
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe, OSTrackNetwork(OSTRACK_CONFIGS[recipe.model]))
+
+    def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
+        """See `PairTask`."""
+        epoch = 1 + step // self.recipe.steps_per_epoch
+        return {
+            "template_mask": self.network.template_mask(template_boxes),
+            "keep_rate": keep_rate_at(epoch, final_rate=self.network.config.ce_keep_ratio),
+        }
+
+
+class GRMTask(PairTask):
+    """GRM, whose division draws noise of its own while it trains."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe, GRMNetwork(GRM_CONFIGS[recipe.model]))
+
+    def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
+        """See `PairTask`."""
+        return {}
 
 
 @torch.inference_mode()
-def validate_pairs(network: OSTrackNetwork, batches: Sequence[PairBatch]) -> dict[str, float]:
+def validate_pairs(network: OneStreamNetwork, batches: Sequence[PairBatch]) -> dict[str, float]:
     """Run a network in eval mode over batches of pairs; see `figures`."""
     network.eval()
     device = next(network.parameters()).device

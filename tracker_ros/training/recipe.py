@@ -37,7 +37,8 @@ class Recipe:
     ``decay_steps`` of ``steps``; so a run is lengthened by raising ``steps`` and resuming from a
     checkpoint written before the decay. ``steps_per_epoch`` only times candidate elimination's
     schedule (60,000 pairs in batches of 32 by default, as officially). ``start_from`` names
-    safetensors of the whole model or of a pretrained classifier's backbone.
+    safetensors of the whole model or of a pretrained classifier's backbone, or a model whose
+    weights are embedded.
 
     ``pairs`` says how scenes vary. Models that learn online train on clips of such scenes:
     ``clips`` says of how many crops, ``filter_iterations`` how many steps of the filter's

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
+from tracker_ros.models.grm.config import GRM_CONFIGS
+from tracker_ros.models.one_stream_config import OneStreamConfig
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.synthetic.clips import ClipGenerator
@@ -18,6 +20,7 @@ from tracker_ros.synthetic.pairs import PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 from tracker_ros.training.recipe import Recipe, Source
 
+ONE_STREAM_CONFIGS: dict[str, OneStreamConfig] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
 HELD_OUT = 0.05
 """Share of a texture bank, at its end, that only validation sees."""
 
@@ -69,7 +72,7 @@ def open_pairs(
         ValueError: ``source.kind`` is unknown.
         FileNotFoundError: its path does not exist or holds no sequences.
     """
-    network = OSTRACK_CONFIGS[recipe.model]
+    network = ONE_STREAM_CONFIGS[recipe.model]
     sizes = (
         network.template_size,
         network.search_size,
