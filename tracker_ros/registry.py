@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cards import ModelCard, embedded_file
+from tracker_ros.model_options import checked_options
 from tracker_ros.models.grm import cards as grm_cards
 from tracker_ros.models.mast import cards as mast_cards
 from tracker_ros.models.ostrack import cards as ostrack_cards
@@ -106,10 +107,9 @@ def create_tracker(
         weights: A safetensors file; None takes the embedded one.
         backend: `auto` or `torch`.
         precision: `auto` or `fp32`.
-        **options: Options of the model's family: `seed` of the random draws for TrDiMP and TrSiam;
-            for MAST see `tracker_ros.models.mast.create`;
-            `threshold` of the division for GRM, a number from 0 to 1 or the name of a data set
-            that the authors chose one for; OSTrack has none.
+        **options: Options of the model's family, see `create` in its module: `threshold` for GRM,
+            `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
+            OSTrack has none. They may be texts, as on a command line.
 
     Raises:
         ValueError: An argument is unknown or not available here, the model has no embedded
@@ -133,4 +133,6 @@ def create_tracker(
         )
     sha256 = card.sha256 if weights is None else None
     path = Path(weights) if weights is not None else embedded_file(str(card.weights))
-    return _code_of(card).create(name, device=device, weights=path, sha256=sha256, **options)
+    factory = _code_of(card).create
+    given = {"device": device, "weights": path, "sha256": sha256}
+    return factory(name, **given, **checked_options(factory, name, given, options))
