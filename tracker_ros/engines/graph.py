@@ -32,13 +32,40 @@ class GraphSpec:
         name: Unique within the model, such as "template" or "track".
         inputs: By name, in the order of the module's arguments.
         outputs: By name, in the order of the module's results.
-        half: Whether it may be computed in half precision. Solvers and pooling may not.
+        half: Whether it may be computed in half precision. Solvers and pooling may not, and what
+            runs once per target need not.
+        settings: What decides the numbers besides weights and shapes, as text: configuration and
+            options. Two graphs that differ must differ in it: it is part of a cache's key.
     """
 
     name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     half: bool = True
+    settings: str = ""
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Compare what an engine is called with to the inputs.
+
+        Raises:
+            ValueError: A tensor is missing, unknown, or of another shape or type; the message
+                names graph and tensor.
+        """
+        for name in (*self.inputs, *tensors):
+            if (name in tensors) != (name in self.inputs):
+                problem = "is unknown" if name in tensors else "is missing"
+                raise ValueError(
+                    f"graph {self.name!r}: input {name!r} {problem}; "
+                    f"expected {', '.join(self.inputs)}"
+                )
+        for name, wanted in self.inputs.items():
+            tensor = tensors[name]
+            found = TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+            if found != wanted:
+                raise ValueError(
+                    f"graph {self.name!r}: input {name!r} is {found.dtype} {found.shape}; "
+                    f"expected {wanted.dtype} {wanted.shape}, which this graph is made for"
+                )
 
 
 @dataclass(frozen=True)
@@ -50,11 +77,15 @@ class Graph:
         module: In eval mode, float32, on the CPU; plain torch operators that export. Its
             positional arguments and its tuple of results follow the spec.
         example: Draws plausible inputs by name from a seed: what engines are checked with.
+        boxes: Reads (N, 4) boxes cxcywh and their (N,) scores from the outputs, so that engines
+            that round differently can be compared by what they find; None where the outputs hold
+            no boxes and are compared themselves.
     """
 
     spec: GraphSpec
     module: nn.Module
     example: Callable[[int], dict[str, Tensor]]
+    boxes: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]] | None = None
 
 
 class Engine(ABC):
@@ -84,5 +115,6 @@ class Engine(ABC):
             is to be kept.
 
         Raises:
+            ValueError: See `GraphSpec.check`.
             RuntimeError: The engine failed; the message names it and the remedy.
         """
