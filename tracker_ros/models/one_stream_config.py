@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,18 @@ class OneStreamConfig:
     def search_grid(self) -> int:
         """Search tokens along one side; also the side of the score map."""
         return self.search_size // self.stride
+
+
+COMPACT: dict[str, Any] = {
+    "template_size": 96,
+    "search_size": 192,
+    "embed_dim": 192,
+    "depth": 4,
+    "num_heads": 3,
+    "head_channels": 96,
+    "stem": "conv",
+    "stem_channels": (24, 48, 96),
+    "mark_target": True,
+    "hold_below": 0.3,
+}
+"""What the members that are trained here have in common."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tracker_ros.models.one_stream_config import OneStreamConfig
+from tracker_ros.models.one_stream_config import COMPACT, OneStreamConfig
 
 TARGET_TYPES = ("allmax", "allavg", "roimax", "roiavg")
 DEFAULT_THRESHOLD = "default"
@@ -85,19 +85,7 @@ GRM_VITL_320 = GRMConfig(
     num_heads=16,
     thresholds=_thresholds(lasot=0.0, nfs=0.0, uav=0.0, avist=0.0),
 )
-GRM_TINY = GRMConfig(
-    template_size=96,
-    search_size=192,
-    embed_dim=192,
-    depth=4,
-    num_heads=3,
-    head_channels=96,
-    stem="conv",
-    stem_channels=(24, 48, 96),
-    mark_target=True,
-    hold_below=0.3,
-    division_widths=(96, 48),
-)
+GRM_TINY = GRMConfig(division_widths=(96, 48), **COMPACT)
 
 GRM_CONFIGS: dict[str, GRMConfig] = {
     "grm_tiny": GRM_TINY,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tracker_ros.models.one_stream_config import OneStreamConfig
+from tracker_ros.models.one_stream_config import COMPACT, OneStreamConfig
 
 TEMPLATE_RANGES = ("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")
 
@@ -61,21 +61,7 @@ OSTRACK_VITB_384_CE = OSTrackConfig(
     search_factor=5.0,
     **_CE,  # type: ignore[arg-type]
 )
-OSTRACK_TINY = OSTrackConfig(
-    template_size=96,
-    search_size=192,
-    template_factor=2.0,
-    search_factor=4.0,
-    stride=16,
-    embed_dim=192,
-    depth=4,
-    num_heads=3,
-    head_channels=96,
-    stem="conv",
-    stem_channels=(24, 48, 96),
-    mark_target=True,
-    hold_below=0.3,
-)
+OSTRACK_TINY = OSTrackConfig(**COMPACT)
 
 OSTRACK_CONFIGS: dict[str, OSTrackConfig] = {
     "ostrack_tiny": OSTRACK_TINY,
