@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 
+class EngineUnavailable(RuntimeError):
+    """An engine cannot be had here; the message says why, and what would help."""
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Shape and type of one tensor.
