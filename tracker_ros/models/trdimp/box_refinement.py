@@ -16,6 +16,7 @@ computed at once, nothing is recorded.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -191,27 +192,56 @@ class LayerOverlap:
             (P,) share of the IoU, and (P, 4) its gradient by x, y, w, h.
         """
         edges = xywh_to_xyxy(boxes) / self.stride
-        cells, (top, left) = features.around(edges)
-        count, (height, width, channels) = len(boxes), cells.shape
-        x0, y0, x1, y1 = edges.unbind(1)
-        y = pooling_weights_with_derivatives(y0 - top, y1 - top, self.pool, height)
-        x = pooling_weights_with_derivatives(x0 - left, x1 - left, self.pool, width)
-
-        by_row = cells.view(height, -1)
-        rows = y.weights.flatten(0, 1) @ by_row
-        rows = rows.view(count, self.pool, width, channels)
-        pooled = x.weights[:, None] @ rows
-        hidden = self.forward(pooled.flatten(1))
-        share = hidden.relu() @ self.predictor
-
-        slope = self.backward((hidden > 0) * self.predictor).view(pooled.shape)
-        by_columns = (slope @ rows.transpose(2, 3)).sum(1)
-        spread = x.weights.transpose(1, 2)[:, None] @ slope
-        by_rows = (spread.view(count * self.pool, -1) @ by_row.t()).view(count, self.pool, -1)
-        gx0, gx1 = ((by_columns * d).sum((1, 2)) for d in (x.by_start, x.by_end))
-        gy0, gy1 = ((by_rows * d).sum((1, 2)) for d in (y.by_start, y.by_end))
-        gradient = torch.stack([gx0 + gx1, gy0 + gy1, gx1, gy1], dim=1)
+        cells, origin = features.around(edges)
+        share, gradient = pooled_overlap(
+            cells, origin, edges, self.pool, self.forward, self.backward, self.predictor
+        )
         return share, gradient / self.stride
+
+
+def pooled_overlap(
+    cells: Tensor,
+    origin: tuple[int, int],
+    edges: Tensor,
+    pool: int,
+    forward: Callable[[Tensor], Tensor],
+    backward: Callable[[Tensor], Tensor],
+    predictor: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """One layer's share of the predicted IoU, and its gradient written out.
+
+    Args:
+        cells: (h, w, C) modulated features.
+        origin: Row and column of the map where they begin.
+        edges: (P, 4) x0, y0, x1, y1 in cells.
+        pool: Bins along each axis.
+        forward: (P, pool * pool * C) regions -> (P, outputs) before their ReLU.
+        backward: The transpose of its matrix.
+        predictor: (outputs,) weights of its outputs in the prediction.
+
+    Returns:
+        (P,) share, and (P, 4) its gradient by x, y, w, h, all in cells.
+    """
+    top, left = origin
+    count, (height, width, channels) = len(edges), cells.shape
+    x0, y0, x1, y1 = edges.unbind(1)
+    y = pooling_weights_with_derivatives(y0 - top, y1 - top, pool, height)
+    x = pooling_weights_with_derivatives(x0 - left, x1 - left, pool, width)
+
+    by_row = cells.view(height, -1)
+    rows = y.weights.flatten(0, 1) @ by_row
+    rows = rows.view(count, pool, width, channels)
+    pooled = x.weights[:, None] @ rows
+    hidden = forward(pooled.flatten(1))
+    share = hidden.relu() @ predictor
+
+    slope = backward((hidden > 0) * predictor).view(pooled.shape)
+    by_columns = (slope @ rows.transpose(2, 3)).sum(1)
+    spread = x.weights.transpose(1, 2)[:, None] @ slope
+    by_rows = (spread.view(count * pool, -1) @ by_row.t()).view(count, pool, -1)
+    gx0, gx1 = ((by_columns * d).sum((1, 2)) for d in (x.by_start, x.by_end))
+    gy0, gy1 = ((by_rows * d).sum((1, 2)) for d in (y.by_start, y.by_end))
+    return share, torch.stack([gx0 + gx1, gy0 + gy1, gx1, gy1], dim=1)
 
 
 def climb_default(boxes: Tensor, gradient: Tensor, step: Tensor) -> Tensor:
@@ -233,6 +263,45 @@ def climb_relative(boxes: Tensor, gradient: Tensor, step: Tensor, unit: Tensor) 
     centre = corner + size / 2 + step[:2] * by_centre * unit**2
     size = size * (step[2:] * by_size * size).exp()
     return torch.cat([centre - size / 2, size], dim=1)
+
+
+def ascend(
+    climb_once: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    boxes: Tensor,
+    settings: TrackingParameters,
+) -> tuple[Tensor, Tensor]:
+    """Let boxes climb.
+
+    Args:
+        climb_once: (P, 4) boxes and a (4,) step length -> boxes after the step, and the (P,)
+            predicted IoU before it.
+        boxes: (P, 4) xywh to start from.
+        settings: What begins with `box_refinement_`.
+
+    Returns:
+        (P, 4) boxes, and (P,) predicted IoU of the boxes before the last step.
+
+    Raises:
+        ValueError: An unknown space, or no iterations.
+    """
+    check_space(settings.box_refinement_space)
+    iterations = settings.box_refinement_iter
+    if iterations < 1:
+        raise ValueError(f"box_refinement_iter is {iterations}; expected 1 or more")
+    length = settings.box_refinement_step_length
+    position, size = length if isinstance(length, tuple) else (length, length)
+    step = boxes.new_tensor([position, position, size, size])
+    iou = boxes.new_empty(0)
+    for _ in range(iterations):
+        boxes, iou = climb_once(boxes, step)
+        step = step * settings.box_refinement_step_decay
+    return boxes, iou
+
+
+def check_space(space: str) -> None:
+    """Raises a ValueError for a space that there is no step in."""
+    if space not in ("relative", "default"):
+        raise ValueError(f"box_refinement_space is {space!r}; expected 'relative' or 'default'")
 
 
 class BoxRefinement:
@@ -302,24 +371,14 @@ class BoxRefinement:
         Raises:
             ValueError: An unknown space, or no iterations.
         """
-        space, iterations = settings.box_refinement_space, settings.box_refinement_iter
-        if space not in ("relative", "default"):
-            raise ValueError(
-                f"box_refinement_space is {space!r}; expected 'relative' or 'default'"
-            )
-        if iterations < 1:
-            raise ValueError(f"box_refinement_iter is {iterations}; expected 1 or more")
-        length = settings.box_refinement_step_length
-        position, size = length if isinstance(length, tuple) else (length, length)
-        step = boxes.new_tensor([position, position, size, size])
+        relative = settings.box_refinement_space == "relative"
         unit = boxes[0, 2:]
         maps = self.maps(modulation, features)
-        iou = boxes.new_empty(0)
-        for _ in range(iterations):
+
+        def climb_once(boxes: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
             iou, gradient = self.overlap(maps, boxes)
-            if space == "relative":
-                boxes = climb_relative(boxes, gradient, step, unit)
-            else:
-                boxes = climb_default(boxes, gradient, step)
-            step = step * settings.box_refinement_step_decay
-        return boxes, iou
+            if relative:
+                return climb_relative(boxes, gradient, step, unit), iou
+            return climb_default(boxes, gradient, step), iou
+
+        return ascend(climb_once, boxes, settings)

@@ -67,6 +67,30 @@ def rows_by_rows(left: Tensor, right: Tensor, *, packed: bool) -> Tensor:
     return F.linear(left, right)
 
 
+def tables_of(optimizer: FilterOptimizer) -> Tensor:
+    """(3, bins) label, mask before its sigmoid, and weight, by the distance to the target."""
+    predictors = (
+        optimizer.label_map_predictor,
+        optimizer.target_mask_predictor[0],
+        optimizer.spatial_weight_predictor,
+    )
+    return torch.cat([cast(Tensor, p.weight).detach().flatten(1) for p in predictors])
+
+
+def maps_at(place: Tensor, tables: Tensor) -> LearnedMaps:
+    """Read maps off their tables.
+
+    Args:
+        place: (N, h', w') distances in bins.
+        tables: (3, bins) from `tables_of`.
+    """
+    lower = place.clamp(max=tables.shape[1] - 2).long()
+    share = (place - lower).clamp(max=1)
+    below, above = tables[:, lower], tables[:, lower + 1]
+    label, mask, weight = torch.lerp(below, above, share)
+    return LearnedMaps(label, mask.sigmoid(), weight)
+
+
 class FirstFilter:
     """The filter initialiser of a trained network.
 
@@ -129,22 +153,12 @@ class FilterFitting:
         self.packed = packed
         self.step_length = optimizer.step_length.detach()
         self.regularisation = optimizer.regularisation.detach()
-        predictors = (
-            optimizer.label_map_predictor,
-            optimizer.target_mask_predictor[0],
-            optimizer.spatial_weight_predictor,
-        )
-        self.tables = torch.cat([cast(Tensor, p.weight).detach().flatten(1) for p in predictors])
+        self.tables = tables_of(optimizer)
 
     def learned_maps(self, boxes: Tensor, size: tuple[int, int], filter_size: int) -> LearnedMaps:
         """`FilterOptimizer.learned_maps` of (N, 4) boxes."""
         centres = target_centres(boxes, self.stride, filter_size)
-        place = distances(centres, size) / self.displacement
-        lower = place.clamp(max=self.tables.shape[1] - 2).long()
-        share = (place - lower).clamp(max=1)
-        below, above = self.tables[:, lower], self.tables[:, lower + 1]
-        label, mask, weight = torch.lerp(below, above, share)
-        return LearnedMaps(label, mask.sigmoid(), weight)
+        return maps_at(distances(centres, size) / self.displacement, self.tables)
 
     def _scores(self, cells: Tensor, taps: Tensor, shape: torch.Size) -> Tensor:
         """(N * h * w, C), (k * k, C), (N, C, h, w) -> (N, h', w')."""
