@@ -73,3 +73,10 @@ def test_a_good_box_is_returned_as_floats() -> None:
 def test_a_bad_box_is_named(box, message) -> None:
     with pytest.raises(ValueError, match=message):
         boxes.check_box(box, height=80, width=100)
+
+
+def test_tight_box_is_around_all_pixels_of_a_mask() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[4, 7] = mask[9, 12] = True
+    assert boxes.tight_box(mask) == (7.0, 4.0, 6.0, 6.0)
+    assert boxes.tight_box(np.ones((20, 30), bool)) == (0.0, 0.0, 30.0, 20.0)

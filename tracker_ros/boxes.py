@@ -57,6 +57,13 @@ def cxcywh_to_xyxy(boxes: Any) -> Any:
     return _join(boxes, [cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h])
 
 
+def tight_box(mask: np.ndarray) -> Box:
+    """`(x, y, w, h)` of the smallest box around a mask (H, W) that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = float(columns[0]), float(rows[0])
+    return x, y, float(columns[-1]) + 1.0 - x, float(rows[-1]) + 1.0 - y
+
+
 def clip_box(box: Sequence[float], height: int, width: int, margin: float = 0.0) -> Box:
     """Clip one xywh box so that at least `margin` pixels of it stay inside the image.
 

@@ -24,6 +24,9 @@ STATE_COLOURS: dict[TargetState, RGB] = {
 }
 """One colour per state, used for the box, the tag and the status strip."""
 
+MEETING: RGB = (70, 200, 255)
+"""What may meet the template is drawn in this colour."""
+
 
 def draw_target(
     image_rgb: np.ndarray,
@@ -105,6 +108,29 @@ def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray
     values = cv2.resize(np.clip(values, 0.0, 1.0), (width, height), interpolation=interpolation)
     levels = np.rint(values * 255.0).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+
+
+def draw_meeting(picture_rgb: np.ndarray, meeting: np.ndarray, region: Box) -> np.ndarray:
+    """Show which parts of a search region may meet the template: they are tinted, others dark.
+
+    Args:
+        picture_rgb: (H, W, 3) uint8.
+        meeting: (blocks, n, n) bool of `Tracker.meeting_template`; what only some of the blocks
+            let meet is tinted in proportion.
+        region: `(x, y, w, h)` that `meeting` covers, pixels of the picture.
+
+    Returns:
+        A new RGB uint8 image of the picture's size.
+    """
+    height, width = picture_rgb.shape[:2]
+    x, y, w, h = region
+    cell_w, cell_h = w / meeting.shape[2], h / meeting.shape[1]
+    placed = np.array([[cell_w, 0, x + cell_w / 2 - 0.5], [0, cell_h, y + cell_h / 2 - 0.5]])
+    share: np.ndarray = meeting.mean(axis=0, dtype=np.float32)
+    share = cv2.warpAffine(share, placed, (width, height), flags=cv2.INTER_NEAREST)[..., None]
+    picture = picture_rgb.astype(np.float32)
+    tinted = 0.65 * picture + 0.35 * np.asarray(MEETING, np.float32)
+    return np.rint(share * tinted + (1.0 - share) * 0.4 * picture).astype(np.uint8)
 
 
 def _scaled_copy(image_rgb: np.ndarray, scale: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from enum import Enum
 
 import numpy as np
 
-from tracker_ros.boxes import Box
+from tracker_ros.boxes import Box, tight_box
 
 
 class FrameFlag(str, Enum):
@@ -62,7 +62,28 @@ class Tracker(ABC):
         Raises:
             ValueError: The image or the box is unusable; the message names the value and the
                 remedy, and the earlier target is kept.
+            RuntimeError: What the network made of them is unusable; there may be no target now.
         """
+
+    def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
+        """Start on the pixels of a mask; a tracker that follows boxes starts on the box around it.
+
+        Args:
+            image: RGB uint8 (H, W, 3).
+            mask: (H, W) bool, not empty.
+
+        Raises:
+            ValueError: As for `initialize`, and for a mask of another shape or without a pixel.
+            RuntimeError: As for `initialize`.
+        """
+        height, width = check_image(image).shape[:2]
+        if mask.shape != (height, width):
+            raise ValueError(
+                f"mask has shape {mask.shape}; expected {(height, width)}, as the image"
+            )
+        if not mask.any():
+            raise ValueError("mask has no pixel set; expected True on the target")
+        self.initialize(image, tight_box(mask))
 
     @abstractmethod
     def track(self, image: np.ndarray) -> TrackResult:
@@ -79,6 +100,18 @@ class Tracker(ABC):
         Call it when the last result has been passed on, so that it need not wait for the updates.
         It changes no result: `track` and `warm_up` do what is left first.
         """
+
+    def meeting_template(self) -> np.ndarray | None:
+        """Which parts of the last result's search region were compared with the template (GRM).
+
+        Returns:
+            (blocks, n, n) bool, for each block of the network that decides on it; rows from top
+            to bottom. None for trackers that leave nothing out.
+
+        Raises:
+            RuntimeError: There was no result yet.
+        """
+        return None
 
     @abstractmethod
     def warm_up(self) -> None:

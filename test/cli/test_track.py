@@ -3,9 +3,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tracker_ros.cli.main import main
+from tracker_ros.tracker import Tracker, TrackResult
 from tracker_ros.video import open_video
 
 
@@ -66,6 +68,14 @@ def test_start_and_results_file(track, tmp_path):
         (["VIDEO", "--box", "1", "2", "9", "9", "--device", "tpu"], "device 'tpu' is unknown"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--out", "out.gif"], "ending in .mp4"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--start", "8"], "has 8 frames"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--backend", "abacus"], "'abacus' is not"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--option", "seed"], "write NAME=VALUE"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--option", "seed=1"], "has no option 'seed'"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--explain"], "name with --out"),
+        (
+            ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
+            "--explain needs a model that leaves out parts",
+        ),
     ],
 )
 def test_errors_are_one_line_and_exit_2(
@@ -79,6 +89,47 @@ def test_errors_are_one_line_and_exit_2(
     assert error[-1].startswith("tracker-ros track: error:")
     assert "Traceback" not in "".join(error)
     assert list(tmp_path.iterdir()) == [], "nothing half-made is left behind"
+
+
+def test_options_reach_the_model_and_explain_draws_what_meets_the_template(
+    track, tmp_path, monkeypatch
+):
+    asked = []
+
+    def create(name, **arguments):
+        asked.append((name, arguments))
+        return Dividing()
+
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", create)
+    options = ["--option", "threshold=0.4", "--option", "seed=3", "--backend", "torch"]
+    assert track("--explain", "--model", "some", "--out", str(tmp_path / "a.mp4"), *options) == 0
+    ((name, arguments),) = asked
+    assert (name, arguments["threshold"], arguments["seed"]) == ("some", "0.4", "3")
+    assert arguments["backend"] == "torch"
+    with open_video(tmp_path / "a.mp4") as video:
+        first, second = list(video)[:2]
+    assert first[100:, :150].mean() > 80, "nothing was compared yet: as it is"
+    assert second[100:, :150].mean() < 60, "outside the search region: dark"
+    tint = second[45:75, 5:25].astype(int) - second[45:75, 85:105]
+    assert tint[..., 2].mean() > 50, "the left half of the region met the template"
+
+
+class Dividing(Tracker):
+    """Finds the target where it was; the left half of its search region meets the template."""
+
+    def initialize(self, image, box):
+        self.box = tuple(box)
+
+    def track(self, image):
+        return TrackResult(self.box, 0.5, None, (0.0, 40.0, 120.0, 40.0))
+
+    def meeting_template(self):
+        meeting = np.zeros((3, 4, 4), bool)
+        meeting[:, :, :2] = True
+        return meeting
+
+    def warm_up(self):
+        pass
 
 
 def test_traceback_on_request(square_video):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracker_ros.boxes import iou
+from tracker_ros.boxes import iou, tight_box
 from tracker_ros.models.mast.config import PropagationParameters
 from tracker_ros.models.mast.labels import cell_labels, spread_cells
-from tracker_ros.models.mast.start_mask import check_labels, mask_of_box, tight_box
+from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.models.mast.tracker import MASTTracker
 from tracker_ros.tracker import FrameFlag
 

@@ -192,7 +192,13 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
     from tracker_ros.registry import create_tracker, model_card
     from tracker_ros.weight_files import sha256_of
 
-    tracker = create_tracker(name, device=args.device, weights=weights, precision=args.precision)
+    tracker = create_tracker(
+        name,
+        device=args.device,
+        weights=weights,
+        backend=args.backend,
+        precision=args.precision,
+    )
     tracker.warm_up()
     if weights is not None:
         return tracker, f"weights `{Path(weights).name}`, sha256 {sha256_of(weights)[:16]}…"

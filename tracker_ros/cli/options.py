@@ -14,7 +14,8 @@ from typing import Any
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how a model runs."""
     add_device_option(parser)
-    parser.add_argument("--precision", default="auto", help="auto or fp32 (default: %(default)s)")
+    for name, meaning in (("backend", "what runs it"), ("precision", "number format")):
+        parser.add_argument(f"--{name}", default="auto", help=f"{meaning} (default: %(default)s)")
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

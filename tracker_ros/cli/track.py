@@ -20,7 +20,10 @@ from tracker_ros.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tracker_ros.tracker import Tracker
+    import numpy as np
+
+    from tracker_ros.target_state import TargetState
+    from tracker_ros.tracker import Tracker, TrackResult
     from tracker_ros.video import VideoSource
 
 SUMMARY = "follow one thing through a video"
@@ -51,6 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     parser.add_argument("--weights", default=None, help="safetensors file, for models without own")
     add_model_options(parser)
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the model's family, as threshold=0.4 for GRM; may be given more than once",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="draw which parts of the search region may meet the template: tinted, the rest dark "
+        "(GRM)",
+    )
     parser.add_argument("--label", default="", help="what the target is, shown in the tag")
     parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
     parser.add_argument("--count", type=int, default=None, help="frames to take at most")
@@ -59,10 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Track, draw, write and report."""
+    from tracker_ros.model_options import parse_options
     from tracker_ros.video import open_video
 
     if args.out is not None and args.out.suffix.lower() != ".mp4":
         raise ValueError(f"--out is {str(args.out)!r}; give a name ending in .mp4")
+    if args.explain and args.out is None:
+        raise ValueError("--explain draws into the video; give its name with --out")
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
         box = args.box or video.first_box
         if box is None:
@@ -70,7 +89,12 @@ def run(args: argparse.Namespace) -> int:
         from tracker_ros.registry import create_tracker
 
         tracker = create_tracker(
-            args.model, device=args.device, weights=args.weights, precision=args.precision
+            args.model,
+            device=args.device,
+            weights=args.weights,
+            backend=args.backend,
+            precision=args.precision,
+            **parse_options(args.option),
         )
         results = _follow(tracker, video, tuple(box), args)
     results = {"video": args.video, "model": args.model, "device": args.device, **results}
@@ -101,6 +125,11 @@ def _follow(
     rate: float | None = None
     seconds = 0.0
     tracker.warm_up()
+    if args.explain and tracker.meeting_template() is None:
+        raise ValueError(
+            f"--explain needs a model that leaves out parts of the search region, but "
+            f"{args.model} compares all of it with the template; give a GRM model"
+        )
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None
         bar = stack.enter_context(
@@ -133,7 +162,8 @@ def _follow(
                 }
             )
             if writer is not None:
-                writer.add(image, result, target_id, args.label, state, rate)
+                meeting = tracker.meeting_template() if args.explain and index else None
+                writer.add(image, result, target_id, args.label, state, rate, meeting)
             bar.update()
             bar.set_postfix_str(f"{state.name.lower()} {result.score:.2f}", refresh=False)
     if not frames:
@@ -156,15 +186,23 @@ class _Drawing:
         self._writer: Any = None
 
     def add(
-        self, image: Any, result: Any, target_id: str, label: str, state: Any, rate: float | None
+        self,
+        image: np.ndarray,
+        result: TrackResult,
+        target_id: str,
+        label: str,
+        state: TargetState,
+        rate: float | None,
+        meeting: np.ndarray | None,
     ) -> None:
         """Draw and append one frame; the first decides the video's size."""
-        from tracker_ros.overlay import colour_map_score, draw_target
+        from tracker_ros.overlay import colour_map_score, draw_meeting, draw_target
         from tracker_ros.panel import close_up, place_beside
         from tracker_ros.video_writer import VideoWriter
 
+        ground = image if meeting is None else draw_meeting(image, meeting, result.search_region)
         drawn = draw_target(
-            image, result, target_id=target_id, label=label, state=state, rate_hz=rate
+            ground, result, target_id=target_id, label=label, state=state, rate_hz=rate
         )
         score = None
         if result.score_map is not None:

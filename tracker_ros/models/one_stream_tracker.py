@@ -56,6 +56,24 @@ class _Target:
     box: Box
 
 
+class _View(NamedTuple):
+    """One target's search region in one image.
+
+    Attributes:
+        target: Where it was.
+        search: (1, 3, S, S) normalised RGB.
+        factor: Crop pixels per image pixel.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+    """
+
+    target: _Target
+    search: torch.Tensor
+    factor: float
+    height: int
+    width: int
+
+
 class Peak(NamedTuple):
     """The best cell of a response map.
 
@@ -114,13 +132,24 @@ class OneStreamTracker(Tracker):
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
+        view = self._look(image)
+        maps = self.model.locate(view.target.template, view.search)
+        return self._settle(view, self._decode(view, maps, 0))
+
+    def _look(self, image: np.ndarray) -> _View:
+        """Crop around the previous box."""
         if self._target is None:
             raise RuntimeError("track() was called before initialize(); give it a box first")
         check_image(image)
-        config, previous = self.model.config, self._target.box
-        crop, factor = crop_square(image, previous, config.search_factor, config.search_size)
-        maps = self.model.locate(self._target.template, torch.from_numpy(normalise(crop)))
-        score, size, offset = (m[0].float().cpu().numpy() for m in maps)
+        config, box = self.model.config, self._target.box
+        crop, factor = crop_square(image, box, config.search_factor, config.search_size)
+        search = torch.from_numpy(normalise(crop))
+        return _View(self._target, search, factor, image.shape[0], image.shape[1])
+
+    def _decode(self, view: _View, maps: HeadMaps, sample: int) -> TrackResult:
+        """What one sample of the maps says of a view."""
+        config, previous = self.model.config, view.target.box
+        score, size, offset = (m[sample].float().cpu().numpy() for m in maps)
         peak = find_peak(score[0], size, offset, self._window)
         if not np.isfinite(peak.box_cxcywh).all():
             raise RuntimeError(
@@ -128,16 +157,25 @@ class OneStreamTracker(Tracker):
                 "numbers (damaged weights, or a precision that overflows: use precision='fp32')"
             )
         # In float32, as officially: the scale is applied before the box leaves the network.
-        in_image = peak.box_cxcywh * np.float32(config.search_size) / np.float32(factor)
-        box = map_box_back(in_image.tolist(), previous, factor, config.search_size)
-        box = clip_box(box, image.shape[0], image.shape[1], config.clip_margin)
+        in_image = peak.box_cxcywh * np.float32(config.search_size) / np.float32(view.factor)
+        box = map_box_back(in_image.tolist(), previous, view.factor, config.search_size)
+        box = clip_box(box, view.height, view.width, config.clip_margin)
         found = peak.score >= config.hold_below
-        if found:
-            self._target = _Target(self._target.template, box)
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
         state = None if found else FrameFlag.NOT_FOUND
         return TrackResult(box, peak.score, score[0], covered, state=state)
+
+    def _settle(self, view: _View, result: TrackResult) -> TrackResult:
+        """Search around the result from the next image on, unless nothing was found."""
+        if result.state is None:
+            self._target = _Target(view.target.template, result.box)
+        return result
+
+    def meeting_template(self) -> np.ndarray | None:
+        """Ask the model, if it divides its search tokens; see `Tracker.meeting_template`."""
+        ask = getattr(self.model, "meeting_template", None)
+        return None if ask is None else ask()
 
     @property
     def runs_on(self) -> dict[str, str]:
@@ -167,3 +205,40 @@ class OneStreamTracker(Tracker):
             self.track(image)
         finally:
             self._target = target
+
+
+def track_together(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list[TrackResult]:
+    """Find several targets in the next image with one pass of the network they share.
+
+    Args:
+        trackers: One per target, each initialised; all with the same model object.
+        image: RGB uint8 (H, W, 3).
+
+    Returns:
+        One result per tracker: what its `track` would have returned, up to rounding.
+
+    Raises:
+        ValueError: The trackers do not share a model, or the image is unusable; all targets are
+            kept.
+        RuntimeError: A tracker was not initialised, or the network returned a box that is not
+            finite; all targets are kept.
+    """
+    models = {id(tracker.model): tracker.model for tracker in trackers}
+    if len(models) > 1:
+        raise ValueError(
+            f"{len(trackers)} trackers have {len(models)} models; expected one model object "
+            "that all share (make further ones with OneStreamTracker(first.model))"
+        )
+    locate_batch = getattr(next(iter(models.values()), None), "locate_batch", None)
+    if len(trackers) < 2 or locate_batch is None:
+        return [tracker.track(image) for tracker in trackers]
+    views = [tracker._look(image) for tracker in trackers]
+    maps = locate_batch(
+        [view.target.template for view in views], torch.cat([view.search for view in views])
+    )
+    each = list(zip(trackers, views, strict=True))
+    results = [tracker._decode(view, maps, i) for i, (tracker, view) in enumerate(each)]
+    return [
+        tracker._settle(view, result)
+        for (tracker, view), result in zip(each, results, strict=True)
+    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks to start from, and the boxes of masks.
+"""Masks to start from.
 
 MAST starts from a mask; who has only a box needs a guess of what in it is the object. An ellipse
 that fills the box covers 79 % of it. GrabCut (Rother,
@@ -18,13 +18,6 @@ MAX_OBJECTS = 255
 _GRABCUT_ROUNDS = 3
 _GRABCUT_LEAST_SHARE = 0.1  # of the box; less is no segmentation
 _GRABCUT_MARGIN = 0.5  # of the box, on each side, as a sample of the background
-
-
-def tight_box(mask: np.ndarray) -> Box:
-    """`(x, y, w, h)` of the smallest box around a mask (H, W) that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = float(columns[0]), float(rows[0])
-    return x, y, float(columns[-1]) + 1.0 - x, float(rows[-1]) + 1.0 - y
 
 
 def check_labels(mask: np.ndarray, height: int, width: int) -> np.ndarray:

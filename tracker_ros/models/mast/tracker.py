@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.boxes import Box, check_box
+from tracker_ros.boxes import Box, check_box, tight_box
 from tracker_ros.models.mast.colouriser import Reference, colourise
 from tracker_ros.models.mast.config import START_SHAPES, PropagationParameters, check_choice
 from tracker_ros.models.mast.labels import cell_labels, one_hot, spread_cells
 from tracker_ros.models.mast.memory_schedule import frames_to_keep, reference_frames
-from tracker_ros.models.mast.start_mask import check_labels, mask_of_box, tight_box
+from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
 
 _SMALLEST_SIDE = 16

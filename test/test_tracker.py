@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every tracker does unless its family does it better."""
+
+import numpy as np
+import pytest
+
+from tracker_ros.tracker import Tracker, TrackResult
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+
+
+class Plain(Tracker):
+    """Only what a tracker must have."""
+
+    def initialize(self, image, box):
+        self.box = tuple(box)
+
+    def track(self, image):
+        return TrackResult(self.box, 1.0, None, self.box)
+
+    def warm_up(self):
+        pass
+
+
+def test_a_mask_stands_for_the_box_around_it():
+    tracker = Plain()
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 30:34] = True
+    tracker.initialize_mask(IMAGE, mask)
+    assert tracker.box == (30.0, 10.0, 4.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((60, 40), bool), r"mask has shape \(60, 40\); expected \(40, 60\)"),
+        (np.zeros((40, 60), bool), "mask has no pixel set"),
+    ],
+)
+def test_an_unusable_mask_is_named_and_changes_nothing(mask, message):
+    tracker = Plain()
+    tracker.initialize(IMAGE, (1.0, 2.0, 3.0, 4.0))
+    with pytest.raises(ValueError, match=message):
+        tracker.initialize_mask(IMAGE, mask)
+    assert tracker.box == (1.0, 2.0, 3.0, 4.0)
+
+
+def test_nothing_is_left_out_unless_a_tracker_says_so():
+    assert Plain().meeting_template() is None
