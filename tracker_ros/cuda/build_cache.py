@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from tracker_ros.cuda.private_folder import locked, make_private
 
 KERNELS = Path(__file__).parent / "kernels"
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -65,9 +65,8 @@ def cached(
     stem, suffix = os.path.splitext(name)
     path = folder / f"{stem}-{digest.hexdigest()[:16]}{suffix}"
     try:
-        _make_private(folder)
-        with (folder / f"{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        make_private(folder)
+        with locked(folder / f"{path.name}.lock"):
             content = _intact_content(path)
             if content is None:
                 content = _built(path, build)
@@ -77,22 +76,6 @@ def cached(
             "make it writable, or set XDG_CACHE_HOME to a folder that is"
         ) from error
     return path, content
-
-
-def _make_private(folder: Path) -> None:
-    """Make the folder, readable and writable by this user only; refuse any other.
-
-    What lies in it is executed, so whoever can write to it could run code as this user.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if not private or found.st_uid != os.getuid():
-        raise BuildError(
-            f"the cache folder {folder} (mode {stat.filemode(found.st_mode)}, user "
-            f"{found.st_uid}) must be a real folder of user {os.getuid()} that nobody else may "
-            "enter; remove it, or take the rights of others away (chmod 700)"
-        )
 
 
 def _intact_content(path: Path) -> bytes | None:
