@@ -48,6 +48,8 @@ setup(
     ],
     # PyTorch is left to the machine: the right build depends on its GPU (docs/models.md).
     install_requires=["setuptools", "numpy", "pyyaml", "tqdm"],
+    # What other back ends than PyTorch need, see docs/engines.md.
+    extras_require={"onnx": ["onnx", "onnxscript", "onnxruntime"]},
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -122,3 +122,8 @@ class Engine(ABC):
             ValueError: See `GraphSpec.check`.
             RuntimeError: The engine failed; the message names it and the remedy.
         """
+
+    @property
+    def runs_on(self) -> dict[str, str]:
+        """Back end, device and precision in use, and what else is worth a line of diagnostics."""
+        return {"backend": self.backend, "device": self.device, "precision": self.precision}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A module's half-precision form, typed in torch: what an exported graph computes is decided here.
+
+Layer norms and softmaxes are islands of float32, since sums of squares and exponentials leave the
+range of half precision; batch norms are folded into their convolutions before these are rounded.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.overrides import TorchFunctionMode
+
+
+class HalfPrecision(nn.Module):
+    """Computes in float16 and is called in float32.
+
+    Args:
+        module: In eval mode, float32; it is copied.
+        islands: Keep norms and softmaxes in float32. Kernels that do so themselves, as torch's on
+            a GPU, are faster without.
+    """
+
+    def __init__(self, module: nn.Module, *, islands: bool = True) -> None:
+        super().__init__()
+        self.inner = fold_norms(copy.deepcopy(module)).half()
+        self.islands = islands
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and outputs as those of the module; floating-point ones are float32."""
+        halves = [t.half() if t.is_floating_point() else t for t in inputs]
+        if self.islands:
+            with _SingleIslands():
+                outputs = self.inner(*halves)
+        else:
+            outputs = self.inner(*halves)
+        return tuple(t.float() if t.is_floating_point() else t for t in outputs)
+
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Fold every batch norm that follows a convolution in a `Sequential`, in place."""
+    for child in module.children():
+        fold_norms(child)
+    if isinstance(module, nn.Sequential):
+        for index in range(len(module) - 1):
+            conv, norm = module[index], module[index + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return module
+
+
+class _SingleIslands(TorchFunctionMode):
+    """Runs norms and softmaxes in float32 and rounds what they return."""
+
+    _SOFTMAXES = (torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax, F.softmax)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not args or not isinstance(args[0], Tensor) or args[0].dtype != torch.float16:
+            return func(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if func is F.layer_norm or func in self._SOFTMAXES:
+            single = [_as_single(value) for value in args]
+            return func(*single, **{k: _as_single(v) for k, v in kwargs.items()}).half()
+        return func(*args, **kwargs)
+
+
+def _as_single(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Products in half precision, the softmax between them in float32."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores.float().softmax(dim=-1).to(value.dtype) @ value

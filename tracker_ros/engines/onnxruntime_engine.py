@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs computed by ONNX Runtime, on the CPU or through its CUDA provider."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.engines.onnx_export import exported_graph, typed_precision
+
+INSTALL = "pip install onnxruntime (onnxruntime-gpu for its CUDA provider)"
+
+
+def is_installed() -> bool:
+    """Whether ONNX Runtime can be imported, without importing it."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def open_engine(
+    graph: Graph, precision: str, folder: Path, *, build: bool, device: torch.device
+) -> Engine:
+    """An engine for a graph.
+
+    Args:
+        graph: What to compute.
+        precision: "fp32" or "fp16".
+        folder: Where exported graphs are kept.
+        build: Export the graph if it is not there.
+        device: "cpu" or a GPU.
+
+    Raises:
+        EngineUnavailable: ONNX Runtime or its provider is missing, or the graph is not exported.
+        ValueError: The precision is none of these.
+    """
+    if not is_installed():
+        raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL}")
+    path = exported_graph(graph, precision, folder, build=build)
+    return OnnxRuntimeEngine(graph.spec, path, typed_precision(graph, precision), device)
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session on an exported graph.
+
+    Args:
+        spec: Of the graph.
+        path: The ONNX file.
+        precision: What it was exported in.
+        device: Where it runs. Tensors pass through the CPU's memory.
+
+    Raises:
+        EngineUnavailable: The file cannot be loaded, or this ONNX Runtime lacks the CUDA provider.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(self, spec: GraphSpec, path: Path, precision: str, device: torch.device) -> None:
+        import onnxruntime
+
+        self.spec, self.precision, self.device = spec, precision, str(device)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors; what is worse to know is raised
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=_providers(onnxruntime, device)
+            )
+        except _errors(onnxruntime) as error:
+            raise EngineUnavailable(
+                f"ONNX Runtime cannot load {path.name}: {error}; delete it, so that it is "
+                "exported anew"
+            ) from error
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Compute the graph; see `Engine`."""
+        self.spec.check(tensors)
+        import onnxruntime
+
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        try:
+            results = self._session.run(list(self.spec.outputs), arrays)
+        except _errors(onnxruntime) as error:
+            raise RuntimeError(
+                f"ONNX Runtime failed on graph {self.spec.name!r}: {error}; use backend='torch'"
+            ) from error
+        return {
+            name: torch.from_numpy(result).to(self.device)
+            for name, result in zip(self.spec.outputs, results, strict=True)
+        }
+
+
+def _providers(onnxruntime: Any, device: torch.device) -> list[Any]:
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    known = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in known:
+        raise EngineUnavailable(
+            f"ONNX Runtime {onnxruntime.__version__} has no CUDA provider, only "
+            f"{', '.join(known)}: {INSTALL}"
+        )
+    # TF32 would give three digits under the name of float32.
+    cuda = {"device_id": device.index or 0, "use_tf32": 0}
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def _errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
+    """What a session raises; they have no base but Exception."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented EPFail"
+    return (
+        *(getattr(state, name) for name in names.split() if hasattr(state, name)),
+        RuntimeError,
+    )
