@@ -96,6 +96,25 @@ def test_inference_gives_the_numbers_of_the_network(
     np.testing.assert_array_equal(found_meeting, wanted_meeting)
 
 
+@configs
+@pytest.mark.parametrize("grouped", [False, True], ids=["dense", "grouped"])
+@torch.inference_mode()
+def test_a_batch_of_targets_gives_each_its_own_numbers(config: GRMConfig, grouped: bool) -> None:
+    model = GRMInference(make_network(config), CPU, grouped=grouped)
+    templates, searches = make_inputs(config, batch=3)
+    boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.4, 0.3, 0.25, 0.3], [0.1, 0.1, 0.8, 0.8]])
+    encoded = [
+        model.encode_template(template, box)
+        for template, box in zip(templates.split(1), boxes.split(1), strict=True)
+    ]
+    together = model.locate_batch(encoded, searches)
+    meeting = [model.meeting_template(i) for i in range(3)]
+    for i, search in enumerate(searches.split(1)):
+        for found, alone in zip(together, model.locate(encoded[i], search), strict=True):
+            torch.testing.assert_close(found[i : i + 1], alone, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(meeting[i], model.meeting_template())
+
+
 @pytest.mark.parametrize("seconds", [0, 1, 9, 15, 16])
 @pytest.mark.parametrize("template_asks", [True, False])
 @pytest.mark.parametrize("spread", [1.0, 8.0])
@@ -107,7 +126,7 @@ def test_grouped_attention_is_the_dense_one_however_far_masked_scores_stand_out(
     query = query * spread
     second = torch.arange(16) < seconds
     asked = query if template_asks else query[:, :, 4:]
-    wanted = dense_attention(asked.double(), key.double(), value.double(), second)
+    wanted = dense_attention(asked.double(), key.double(), value.double(), second[None])
     found = grouped_attention(asked, key, value, second)
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
 
@@ -119,7 +138,7 @@ def test_scores_that_stand_out_leave_a_trace() -> None:
     second = torch.arange(16) < 9
     mask = attention_mask(torch.nn.functional.one_hot(second.long(), 2).float()[None], 4).bool()
     plain = torch.nn.functional.scaled_dot_product_attention(8 * query, key, value, mask)
-    official = dense_attention(8 * query, key, value, second)
+    official = dense_attention(8 * query, key, value, second[None])
     assert (plain.transpose(1, 2) - official).abs().max() > 1e-2
 
 

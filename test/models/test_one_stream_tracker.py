@@ -10,7 +10,7 @@ import torch
 
 from tracker_ros.crop import hann_window
 from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak
+from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak, track_together
 from tracker_ros.tracker import FrameFlag
 
 
@@ -177,3 +177,55 @@ def test_a_box_that_is_not_finite_is_an_error_and_keeps_the_target() -> None:
         tracker.track(frame(60, 50))
     model.size = 0.25
     assert tracker.track(frame(60, 50)).search_region == (20.0, 10.0, 80.0, 80.0)
+
+
+class Together(BrightestCell):
+    """Looks at several search regions at once."""
+
+    def locate_batch(self, templates: list[Any], searches: torch.Tensor) -> HeadMaps:
+        self.passes = getattr(self, "passes", 0) + 1
+        each = [self.locate(*one) for one in zip(templates, searches.split(1), strict=True)]
+        return HeadMaps(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+
+
+STARTS = [(50, 40, 20, 20), (100, 80, 20, 20), (10, 90, 20, 20)]
+
+
+def followers(model: BrightestCell) -> list[OneStreamTracker]:
+    trackers = [OneStreamTracker(model) for _ in STARTS]
+    for tracker, start in zip(trackers, STARTS, strict=True):
+        tracker.initialize(frame(60, 50), start)
+    return trackers
+
+
+def test_several_targets_share_a_pass() -> None:
+    model = Together()
+    together, alone = followers(model), followers(BrightestCell())
+    for step in range(3):
+        image = frame(60 + 4 * step, 50)
+        found = track_together(together, image)
+        wanted = [tracker.track(image) for tracker in alone]
+        assert [r.box for r in found] == [r.box for r in wanted]
+        assert [r.search_region for r in found] == [r.search_region for r in wanted]
+    assert model.passes == 3
+
+
+def test_a_model_without_batches_looks_at_one_target_after_another() -> None:
+    found = track_together(followers(BrightestCell()), frame(64, 50))
+    wanted = [tracker.track(frame(64, 50)) for tracker in followers(BrightestCell())]
+    assert [r.box for r in found] == [r.box for r in wanted]
+    assert track_together([], frame(64, 50)) == []
+
+
+def test_targets_together_are_kept_when_one_fails() -> None:
+    model = Together()
+    trackers = followers(model)
+    with pytest.raises(ValueError, match="3 trackers have 2 models"):
+        track_together([*trackers[:2], *followers(Together())[:1]], frame(64, 50))
+    with pytest.raises(RuntimeError, match="before initialize"):
+        track_together([*trackers, OneStreamTracker(model)], frame(64, 50))
+    model.size = float("nan")
+    with pytest.raises(RuntimeError, match="expected finite numbers"):
+        track_together(trackers, frame(64, 50))
+    model.size = 0.25
+    assert track_together(trackers, frame(60, 50))[1].search_region == (70.0, 50.0, 80.0, 80.0)

@@ -85,6 +85,26 @@ def test_inference_gives_the_numbers_of_the_network(config: OSTrackConfig, packe
         torch.testing.assert_close(found, wanted[key], rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("template_range", ["CTR_POINT", "GT_BOX"])
+@configs
+@torch.inference_mode()
+def test_a_batch_of_targets_gives_each_its_own_numbers(
+    config: OSTrackConfig, template_range: str
+) -> None:
+    config = dataclasses.replace(config, ce_template_range=template_range)
+    model = OSTrackInference(make_network(config), torch.device("cpu"))
+    templates, searches = make_inputs(config, batch=3)
+    boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.4, 0.3, 0.25, 0.3], [0.1, 0.1, 0.8, 0.8]])
+    encoded = [
+        model.encode_template(template, box)
+        for template, box in zip(templates.split(1), boxes.split(1), strict=True)
+    ]
+    together = model.locate_batch(encoded, searches)
+    for i, search in enumerate(searches.split(1)):
+        for found, alone in zip(together, model.locate(encoded[i], search), strict=True):
+            torch.testing.assert_close(found[i : i + 1], alone, rtol=0, atol=1e-5)
+
+
 @configs
 def test_training_reaches_every_parameter_that_is_read(config: OSTrackConfig) -> None:
     network = make_network(config).train()

@@ -203,7 +203,7 @@ def test_one_dividing_attention(case: str) -> None:
     packed = attention.qkv(tokens).view(*tokens.shape[:2], 3, 3, -1).permute(2, 0, 3, 1, 4)
     for b in range(len(tokens)):
         query, key, value = packed[:, b : b + 1]
-        dense = dense_attention(query, key, value, second[b])
+        dense = dense_attention(query, key, value, second[b : b + 1])
         assert difference(attention.proj(dense.flatten(2))[0], wanted[b]) <= 2e-6
         by_group = second[b].logical_not().to(torch.uint8).argsort(stable=True)
         order = torch.cat([torch.arange(template), template + by_group])

@@ -17,6 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` (B, k) of `tokens` (B, N, C), as (B, k, C)."""
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
 class PatchEmbed(nn.Module):
     """One linear projection to `embed_dim` channels per patch of `stride` x `stride` pixels."""
 

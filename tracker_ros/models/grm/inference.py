@@ -14,6 +14,7 @@ forward pass is the order of the work, not its result:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -34,7 +35,7 @@ from tracker_ros.models.grm.network import (
 )
 from tracker_ros.models.inference_layers import InferenceLinear, for_inference, in_float32
 from tracker_ros.models.one_stream_inference import InferenceBlock, OneStreamInference
-from tracker_ros.models.vit import Block
+from tracker_ros.models.vit import Block, gather_tokens
 
 
 def can_group(device: torch.device) -> bool:
@@ -49,22 +50,22 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -
     """Weighted values with every pair computed, as officially.
 
     Args:
-        query: (1, heads, n, head_dim) of the last n tokens.
-        key: (1, heads, N, head_dim) of all tokens, template first.
+        query: (B, heads, n, head_dim) of the last n tokens.
+        key: (B, heads, N, head_dim) of all tokens, template first.
         value: The same shape.
-        second: (N - template tokens,) bool, search tokens of the second category.
+        second: (B, N - template tokens) bool, search tokens of the second category.
 
     Returns:
-        (1, n, heads, head_dim).
+        (B, n, heads, head_dim).
     """
-    category = F.one_hot(second.long(), 2).unsqueeze(0).to(query.dtype)
-    mask = attention_mask(category, key.shape[2] - len(second))[:, -query.shape[2] :]
+    category = F.one_hot(second.long(), 2).to(query.dtype)
+    mask = attention_mask(category, key.shape[2] - second.shape[1])[:, -query.shape[2] :]
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
     return (masked_softmax(scores, mask) @ value).transpose(1, 2)
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -> Tensor:
-    """The same as `dense_attention`, of tokens in the order template, second, first category.
+    """The same for one target, of tokens in the order template, second, first category.
 
     Args:
         query: (1, heads, n, head_dim) of the last n tokens: all of them, or the search tokens.
@@ -146,12 +147,14 @@ class DividingInferenceBlock(InferenceBlock):
         self.choose = InferenceLinear(last.weight, last.bias, packed=packed)
 
     def divide(self, normed: Tensor, num_template: int, template_mask: Tensor | None) -> Tensor:
-        """(1, N, C) normed tokens -> (Nx,) bool, True where a search token meets the template."""
+        """(B, N, C) normed tokens -> (B, Nx) bool, True where a token meets the template."""
         template, search = normed[:, :num_template], normed[:, num_template:]
         summary = summarise_template(template, self.target_type, template_mask)
-        bias = self.of_template(summary)[0, 0]
-        logits = self.choose(self.narrow(self.of_search(search, bias)))
-        return decide(logits.log_softmax(dim=-1), self.threshold)[0]
+        bias = self.of_template(summary)[:, 0]
+        # A bias is fused into the product, but there is one per target.
+        hidden = torch.cat([self.of_search(search[i : i + 1], bias[i]) for i in range(len(bias))])
+        logits = self.choose(self.narrow(hidden))
+        return decide(logits.log_softmax(dim=-1), self.threshold)
 
     def divided(
         self, tokens: Tensor, num_template: int, template_mask: Tensor | None
@@ -159,13 +162,13 @@ class DividingInferenceBlock(InferenceBlock):
         """Run the block.
 
         Args:
-            tokens: (1, N, C), template first, search tokens in raster order.
+            tokens: (B, N, C), template first, search tokens in raster order.
             num_template: Template tokens.
-            template_mask: (1, Nz), for the "roi" target types.
+            template_mask: (B, Nz), for the "roi" target types.
 
         Returns:
-            (1, N, C), or (1, Nx, C) with `split_queries`, in the same order; and (Nx,) bool, True
-            where a search token meets the template.
+            (B, N, C), or (B, Nx, C) with `split_queries`, in the same order; and (B, Nx) bool,
+            True where a search token meets the template.
         """
         normed = self.norm1(tokens)
         second = self.divide(normed, num_template, template_mask)
@@ -173,13 +176,15 @@ class DividingInferenceBlock(InferenceBlock):
         if not self.grouped:
             mixed = dense_attention(*self._project_apart(normed, skipped), second)
             return self._project(tokens[:, skipped:], mixed), second
-        by_group = second.logical_not().to(torch.uint8).argsort(stable=True)
-        template = torch.arange(num_template, device=tokens.device)
-        order = torch.cat([template, num_template + by_group])
-        parts = self._project_apart(normed.index_select(1, order), skipped)
-        mixed = grouped_attention(*parts, second[by_group])
-        back = (order[skipped:] - skipped).argsort()
-        return self._project(tokens[:, skipped:], mixed.index_select(1, back)), second
+        by_group = second.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
+        template = torch.arange(num_template, device=tokens.device).expand(len(tokens), -1)
+        order = torch.cat([template, num_template + by_group], dim=1)
+        parts = self._project_apart(gather_tokens(normed, order), skipped)
+        # How large a group is differs from target to target.
+        each = zip(*(part.split(1) for part in parts), second.gather(1, by_group), strict=True)
+        mixed = torch.cat([grouped_attention(*one) for one in each])
+        back = (order[:, skipped:] - skipped).argsort(dim=1)
+        return self._project(tokens[:, skipped:], gather_tokens(mixed.flatten(2), back)), second
 
     def _project_apart(self, normed: Tensor, skipped: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of all tokens but the first `skipped`, keys and values of all."""
@@ -195,8 +200,8 @@ class EncodedTemplate(NamedTuple):
     """What is kept of a template.
 
     Attributes:
-        tokens: (1, Nz, C) embedded, with positions.
-        mask: (1, Nz) of 0 and 1, tokens that the target's box touches.
+        tokens: (B, Nz, C) embedded, with positions.
+        mask: (B, Nz) of 0 and 1, tokens that the target's box touches.
     """
 
     tokens: Tensor
@@ -204,7 +209,7 @@ class EncodedTemplate(NamedTuple):
 
 
 class GRMInference(OneStreamInference[InferenceBlock]):
-    """A trained network, prepared to follow one target.
+    """A trained network, prepared to follow targets.
 
     Args:
         network: Loaded, in eval mode; its modules are taken over and changed.
@@ -258,7 +263,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
     @torch.inference_mode()
     @in_float32
     def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
-        """Maps of one search region (1, 3, S, S), normalised RGB."""
+        """Maps of search regions (B, 3, S, S), normalised RGB, one per template."""
         num_template = template.tokens.shape[1]
         tokens = torch.cat([template.tokens, self.embed_search(search.to(self.device))], dim=1)
         meeting = []
@@ -272,8 +277,17 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         n = self.config.search_grid
         return self.head(self.norm(tokens).transpose(1, 2).unflatten(2, (n, n)))
 
-    def meeting_template(self) -> np.ndarray:
+    @torch.inference_mode()
+    def locate_batch(self, templates: Sequence[EncodedTemplate], searches: Tensor) -> HeadMaps:
+        """Maps of one search region per target (B, 3, S, S), normalised RGB, in one pass."""
+        stacked = EncodedTemplate(*(torch.cat(parts) for parts in zip(*templates, strict=True)))
+        return self.locate(stacked, searches)
+
+    def meeting_template(self, target: int = 0) -> np.ndarray:
         """Which search tokens were allowed to meet the template in the last search region.
+
+        Args:
+            target: Which of the regions looked at together.
 
         Returns:
             (blocks - 1, n, n) bool, rows from top to bottom; the first block, in which all meet,
@@ -285,4 +299,4 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         if not self._meeting:
             raise RuntimeError("meeting_template() was called before locate()")
         n = self.config.search_grid
-        return torch.stack(self._meeting).view(-1, n, n).cpu().numpy()
+        return torch.stack(self._meeting)[:, target].view(-1, n, n).cpu().numpy()

@@ -15,6 +15,7 @@ numbers of tokens (officially an error).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -127,6 +128,13 @@ def ranking_rows(
     return RankingRows(index.to(device), weight.float().to(device))
 
 
+def stack_rows(rows: Sequence[RankingRows]) -> RankingRows:
+    """Rows of several batches as one, padded to the largest m with rows that do not count."""
+    most = max(each.position.shape[1] for each in rows)
+    padded = [[F.pad(part, (0, most - part.shape[1])) for part in each] for each in rows]
+    return RankingRows(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
+
+
 def row_attention(query: Tensor, key: Tensor) -> Tensor:
     """Attention weights of a few rows.
 
@@ -166,11 +174,6 @@ def eliminate(rank: Tensor, keep: int) -> Elimination:
     """Split search tokens (B, n) at the `keep`-th largest rank."""
     order = rank.argsort(dim=1, descending=True)
     return Elimination(rank, order[:, :keep], order[:, keep:])
-
-
-def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` (B, k) of `tokens` (B, N, C), as (B, k, C)."""
-    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def restore_raster(tokens: Tensor, index: Tensor, count: int) -> Tensor:

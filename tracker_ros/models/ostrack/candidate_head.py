@@ -57,16 +57,17 @@ class CandidateHead:
         """Maps of the tokens that are left.
 
         Args:
-            tokens: (1, k, C), after the last norm.
-            position: (1, k) their raster positions.
+            tokens: (B, k, C), after the last norm.
+            position: (B, k) their raster positions.
         """
-        n = self.grid
+        n, batch = self.grid, len(tokens)
         outputs = len(self.first_bias)
-        products = self.first(tokens[0]).view(-1, outputs)
-        corner = torch.div(position[0], n, rounding_mode="floor") * (n + 2) + position[0] % n
-        cell = (corner[:, None] + self.landing).flatten()
-        bordered = products.new_zeros((n + 2) ** 2, outputs).index_add_(0, cell, products)
-        summed = bordered.view(n + 2, n + 2, outputs)[1:-1, 1:-1] + self.first_bias
-        features = F.relu(summed).permute(2, 0, 1).unsqueeze(0)
+        products = self.first(tokens.flatten(0, 1)).view(-1, outputs)
+        corner = torch.div(position, n, rounding_mode="floor") * (n + 2) + position % n
+        corner = corner + torch.arange(batch)[:, None] * (n + 2) ** 2
+        cell = (corner[..., None] + self.landing).flatten()
+        bordered = products.new_zeros(batch * (n + 2) ** 2, outputs).index_add_(0, cell, products)
+        summed = bordered.view(batch, n + 2, n + 2, outputs)[:, 1:-1, 1:-1] + self.first_bias
+        features = F.relu(summed).permute(0, 3, 1, 2)
         ctr, offset, size = features.chunk(len(BRANCHES), dim=1)
         return self.rest.maps(ctr, offset, size)

@@ -14,6 +14,7 @@ forward pass is the order of the work, not its result:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,22 +31,32 @@ from tracker_ros.models.ostrack.candidate_elimination import (
     ranking_rows,
     restore_raster,
     row_attention,
+    stack_rows,
 )
 from tracker_ros.models.ostrack.candidate_head import CandidateHead
 from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.models.vit import Block
+from tracker_ros.models.vit import Block, gather_tokens
 
 
 class EncodedTemplate(NamedTuple):
     """What is kept of a template.
 
     Attributes:
-        tokens: (1, Nz, C) embedded, with positions.
+        tokens: (B, Nz, C) embedded, with positions.
         rows: The tokens that rank search tokens; None where nothing is eliminated.
     """
 
     tokens: Tensor
     rows: RankingRows | None
+
+
+def stack_templates(templates: Sequence[EncodedTemplate]) -> EncodedTemplate:
+    """Templates of several targets, or batches of them, as one batch."""
+    rows = [template.rows for template in templates if template.rows is not None]
+    return EncodedTemplate(
+        torch.cat([template.tokens for template in templates]),
+        stack_rows(rows) if rows else None,
+    )
 
 
 class EliminatingInferenceBlock(InferenceBlock):
@@ -57,27 +68,27 @@ class EliminatingInferenceBlock(InferenceBlock):
         """Keep the search tokens that the template attends to most.
 
         Args:
-            tokens: (1, N, C), template first.
+            tokens: (B, N, C), template first.
             num_template: Template tokens.
             rows: Those of them that rank.
             keep_rate: Fraction of the search tokens to keep.
 
         Returns:
-            (1, num_template + k, C), and (1, k) positions kept among the search tokens.
+            (B, num_template + k, C), and (B, k) positions kept among the search tokens.
         """
         normed = self.norm1(tokens)
         key, value = self._split(self.to_kv(normed), 2)
-        (row_query,) = self._split(self.to_q(normed.index_select(1, rows.position[0])), 1)
+        (row_query,) = self._split(self.to_q(gather_tokens(normed, rows.position)), 1)
         rank = rank_search_tokens(row_attention(row_query, key), rows.weight, num_template)
         kept = eliminate(rank, keep_count(rank.shape[1], keep_rate)).kept
-        template = torch.arange(num_template, device=tokens.device)
-        left = torch.cat([template, kept[0] + num_template])
-        (query,) = self._split(self.to_q(normed.index_select(1, left)), 1)
-        return self._finish(tokens.index_select(1, left), query, key, value), kept
+        template = torch.arange(num_template, device=tokens.device).expand(len(tokens), -1)
+        left = torch.cat([template, kept + num_template], dim=1)
+        (query,) = self._split(self.to_q(gather_tokens(normed, left)), 1)
+        return self._finish(gather_tokens(tokens, left), query, key, value), kept
 
 
 class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
-    """A trained network, prepared to follow one target.
+    """A trained network, prepared to follow targets.
 
     Args:
         network: Loaded, in eval mode; its modules are taken over and changed.
@@ -123,7 +134,7 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
     @torch.inference_mode()
     @in_float32
     def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
-        """Maps of one search region (1, 3, S, S), normalised RGB."""
+        """Maps of search regions (B, 3, S, S), normalised RGB, one per template."""
         num_template = template.tokens.shape[1]
         embedded = self.embed_search(search.to(self.device))
         tokens = torch.cat([template.tokens, embedded], dim=1)
@@ -146,3 +157,8 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
         if position is not None:
             search_tokens = restore_raster(search_tokens, position, n * n)
         return self.head(search_tokens.transpose(1, 2).unflatten(2, (n, n)))
+
+    @torch.inference_mode()
+    def locate_batch(self, templates: Sequence[EncodedTemplate], searches: Tensor) -> HeadMaps:
+        """Maps of one search region per target (B, 3, S, S), normalised RGB, in one pass."""
+        return self.locate(stack_templates(templates), searches)

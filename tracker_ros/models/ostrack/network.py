@@ -28,7 +28,6 @@ from tracker_ros.models.ostrack.candidate_elimination import (
     Elimination,
     RankingRows,
     eliminate,
-    gather_tokens,
     keep_count,
     rank_search_tokens,
     ranking_rows,
@@ -37,7 +36,7 @@ from tracker_ros.models.ostrack.candidate_elimination import (
     template_token_mask,
 )
 from tracker_ros.models.ostrack.config import OSTrackConfig
-from tracker_ros.models.vit import Block
+from tracker_ros.models.vit import Block, gather_tokens
 
 
 class BackboneOutput(NamedTuple):
