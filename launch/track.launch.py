@@ -32,6 +32,7 @@ ARGUMENTS = (
     ("weights", "", "File with the model's weights; empty takes those that come with it."),
     ("device", "auto", "auto, cpu, cuda or cuda:N."),
     ("backend", "auto", "auto or torch."),
+    ("model_options", "", 'Options of the model\'s family: "threshold=0.4" for GRM.'),
     ("image_transport", "raw", "raw, the only one so far."),
     ("rviz", "false", "Start RViz with the debug images."),
     ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
@@ -39,7 +40,7 @@ ARGUMENTS = (
     ("box", "", 'Follow this box from the first image on: "x y w h", corner and size, pixels.'),
 )  # fmt: skip
 
-STRINGS = ("model", "weights", "device", "backend", "image_transport")
+STRINGS = ("model", "weights", "device", "backend", "model_options", "image_transport")
 FLAGS = ("autostart", "use_sim_time")
 
 

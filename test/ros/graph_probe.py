@@ -107,6 +107,7 @@ class Probe:
         self.logs: list[Log] = []
         self.camera = self.node.create_publisher(Image, "image", 5)
         self.boxes = self.node.create_publisher(Detection2D, "selection", 1)
+        self.masks = self.node.create_publisher(Image, "selection_mask", 1)
         latched = QoSProfile(
             depth=200,
             reliability=ReliabilityPolicy.RELIABLE,

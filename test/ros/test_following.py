@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import replace
 
-import numpy as np
 import pytest
 from delegating_tracker import DelegatingTracker
 from graph_probe import PATIENCE_S
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
@@ -234,71 +231,3 @@ def test_a_bad_box_on_the_selection_topic_is_logged_and_changes_nothing(probe):
         "a log of the refusal",
     )
     assert probe.follow(1).id == target_id
-
-
-def test_debug_pictures_come_with_the_images_headers(probe):
-    pictures: list[Image] = []
-    scores: list[Image] = []
-    listeners = [
-        probe.listen(Image, "debug/image", pictures),
-        probe.listen(Image, "debug/score", scores),
-    ]
-    assert probe.set(debug_rate=0, debug_scale=0.5) == [(True, ""), (True, "")]
-    probe.until(
-        lambda: all(
-            probe.node.count_publishers(f"/shared/debug/{name}") for name in ("image", "score")
-        ),
-        "publishers of debug pictures",
-    )
-    probe.start_following()
-    probe.until(lambda: probe.show() and pictures and scores, "debug pictures")
-    status = probe.show()
-    probe.until(lambda: pictures[-1].header == status.header, "the picture of this frame")
-    picture = pictures[-1]
-    assert (picture.width, picture.height, picture.encoding) == (160, 120, "rgb8")
-    assert len(picture.data) == picture.height * picture.step
-    score = probe.until(
-        lambda: next((s for s in scores if s.header == status.header), None), "the score"
-    )
-    assert score.encoding == "rgb8"
-    assert np.frombuffer(score.data, np.uint8).std() > 0
-    assert probe.set(debug_score_encoding="32FC1", debug_rate=10.0, debug_scale=1.0)[0][0]
-    raw = probe.until(
-        lambda: (
-            probe.show() and next((s for s in reversed(scores) if s.encoding == "32FC1"), None)
-        ),
-        "a raw score",
-    )
-    values = np.frombuffer(raw.data, np.float32).reshape(raw.height, raw.width)
-    assert raw.step == raw.width * 4
-    assert 0.0 <= values.min() < values.max() <= 1.0
-    assert probe.set(debug_score_encoding="rgb8")[0][0]
-    for listener in listeners:
-        probe.node.destroy_subscription(listener)
-
-
-def test_a_mask_is_published_with_the_images_header(make_probe, spin, tiny_tracker):
-    class Masker(DelegatingTracker):
-        """The real model, with its box as mask."""
-
-        def track(self, image):
-            result = super().track(image)
-            x, y, w, h = (int(v) for v in result.box)
-            mask = np.zeros(image.shape[:2], bool)
-            mask[y : y + h, x : x + w] = True
-            return replace(result, mask=mask)
-
-    probe = make_probe("")
-    spin(lambda: TrackNode(lambda parameters: Masker(tiny_tracker)))
-    masks: list[Image] = []
-    probe.listen(Image, "target_mask", masks)
-    probe.connect()
-    probe.start_following()
-    probe.until(lambda: probe.show() and masks, "a mask")
-    status = probe.show()
-    probe.until(lambda: masks[-1].header == status.header, "the mask of this frame")
-    message, box = masks[-1], probe.target_of(status.header).bbox
-    assert (message.encoding, message.width, message.height) == ("mono8", 320, 240)
-    mask = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    assert set(np.unique(mask)) == {0, 255}
-    assert (mask > 0).sum() == int(box.size_x) * int(box.size_y)

@@ -11,10 +11,9 @@ import pytest
 from delegating_tracker import DelegatingTracker
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
-from sensor_msgs.msg import Image
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes import input_watch, outputs, track
+from tracker_ros.nodes import input_watch, track
 from tracker_ros.nodes.track import TrackNode
 
 BOX = (50.0, 50.0, 40.0, 40.0)
@@ -165,43 +164,6 @@ def test_a_model_that_throws_costs_one_frame(make_probe, spin, tiny_tracker):
     assert probe.follow(1).id == target_id
 
 
-def test_pictures_are_drawn_only_while_somebody_listens(
-    make_probe, spin, tiny_tracker, monkeypatch
-):
-    drawn = []
-    for name in ("draw_target", "colour_map_score"):
-        real = getattr(outputs, name)
-
-        def counted(*args, name=name, real=real, **options):
-            drawn.append(name)
-            return real(*args, **options)
-
-        monkeypatch.setattr(outputs, name, counted)
-    probe = make_probe("")
-    spin(lambda: TrackNode(lambda parameters: tiny_tracker))
-    probe.connect()
-    assert probe.set(debug_rate=0.0)[0][0]
-    probe.start_following()
-    probe.follow(4)
-    assert drawn == []
-    heard: list[Image] = []
-    listener = probe.listen(Image, "debug/image", heard)
-    probe.until(lambda: probe.show() and heard, "a debug image")
-    assert set(drawn) == {"draw_target"}
-    probe.node.destroy_subscription(listener)
-
-    def no_longer_drawn():
-        before = len(drawn)
-        probe.show()
-        return len(drawn) == before
-
-    probe.until(no_longer_drawn, "the end of drawing")
-    heard_scores: list[Image] = []
-    probe.listen(Image, "debug/score", heard_scores)
-    probe.until(lambda: probe.show() and heard_scores, "a score")
-    assert "colour_map_score" in drawn
-
-
 def test_silence_is_told_with_the_publishers(make_probe, spin, tiny_tracker, monkeypatch):
     monkeypatch.setattr(input_watch, "_SILENT_S", 0.3)
     probe = make_probe("")
@@ -248,6 +210,7 @@ def test_clocks_that_disagree_are_told_once(make_probe, spin, tiny_tracker, make
         ("buffer_seconds", True, ["buffer_seconds", "True", "a number"]),
         ("model", "other", ["model", "'other'", "clean the node up"]),
         ("device", "cpu", ["device", "'cpu'", "clean the node up"]),
+        ("model_options", "seed=1", ["model_options", "'seed=1'", "clean the node up"]),
         ("autostart", False, ["autostart", "False", "when the node is started"]),
     ],
 )
@@ -273,6 +236,7 @@ def test_integers_are_numbers_too(probe):
         ("score_found:=high", ["score_found", "'high'", "from 0 to 1"]),
         ("score_lost:=0.8", ["score_lost", "0.8", "score_found"]),
         ("model:=5", ["model", "5", "a string"]),
+        ("model_options:=seed", ["model_options", "'seed'", "NAME=VALUE"]),
     ],
 )
 def test_a_bad_parameter_at_start_ends_the_node_with_a_reason(run_program, argument, words):
@@ -281,6 +245,15 @@ def test_a_bad_parameter_at_start_ends_the_node_with_a_reason(run_program, argum
     for word in words:
         assert word in process.output
     assert "Traceback" not in process.output
+
+
+def test_options_that_the_model_lacks_are_told(make_probe, run_program):
+    arguments = ["-p", "model:=trdimp_tiny", "-p", "model_options:=seed=1 threshold=0.5"]
+    run_program("track", "--ros-args", "-r", "__ns:=/options", *arguments)
+    probe = make_probe("/options")
+    words = "trdimp_tiny has no option 'threshold'; it takes seed (an integer; without it 0)"
+    probe.until(lambda: any(words in log.msg for log in probe.logs), "a log")
+    assert words in probe.select(BOX).message
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

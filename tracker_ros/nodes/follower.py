@@ -20,6 +20,7 @@ from tracker_ros.nodes.selection import (
     SelectionRefused,
     box_on_image,
     find_frame,
+    mask_on_image,
 )
 from tracker_ros.target_state import TargetState, TargetStateMachine
 from tracker_ros.tracker import Tracker, TrackResult
@@ -56,6 +57,7 @@ class FrameReport:
         seconds_since_seen: Since the target was last seen.
         processing_time: Seconds spent on decoding and tracking this frame.
         counts: The counters at this moment.
+        meeting_template: See ``Tracker.meeting_template``; to be asked before the next frame.
     """
 
     header: Header | None
@@ -68,6 +70,7 @@ class FrameReport:
     seconds_since_seen: float
     processing_time: float
     counts: FrameCounts
+    meeting_template: Callable[[], np.ndarray | None]
 
 
 @dataclass
@@ -153,7 +156,11 @@ class Follower:
         self._machine.clear()
 
     def select(self, selection: Selection) -> SelectionOutcome:
-        """Start on the frame on which the box was drawn; keeps the old target if that fails."""
+        """Start on the frame on which the box was drawn.
+
+        A selection that is refused leaves the old target as it was. Where the model itself fails
+        on it, nothing is followed any more: what became of the old target is not known.
+        """
         try:
             if self._tracker is None:
                 raise SelectionRefused("the model is not loaded: configure and activate the node")
@@ -162,9 +169,19 @@ class Follower:
             frame = find_frame(self._buffer, selection, self._topic)
             image = rgb_from_image(frame.frame)
             height, width = image.shape[:2]
-            self._tracker.initialize(image, box_on_image(selection.box, width, height))
+            if selection.mask is None:
+                box = box_on_image(selection.box, width, height)
+                self._tracker.initialize(image, box)
+            else:
+                mask = mask_on_image(selection.mask, width, height)
+                self._tracker.initialize_mask(image, mask)
         except ValueError as error:
             return SelectionOutcome(False, str(error))
+        except Exception as error:  # whatever the model throws, the node goes on without target
+            self.counts.faults += 1
+            old = self.clear()
+            gone = f"; target {old} is gone" if old else ""
+            return SelectionOutcome(False, f"the model failed on it: {error or repr(error)}{gone}")
         self._progress = _Progress(
             number=frame.number,
             time_s=self._time_of(frame),
@@ -281,6 +298,9 @@ class Follower:
         self._learn(tracker)
         self._progress.processing_s = time.monotonic() - begin
 
+    def _meeting_template(self) -> np.ndarray | None:
+        return None if self._tracker is None else self._tracker.meeting_template()
+
     def _learn(self, tracker: Tracker) -> None:
         """Let the tracker learn from the frame now that its result is out."""
         try:
@@ -337,4 +357,5 @@ class Follower:
             seconds_since_seen=machine.seconds_since_seen,
             processing_time=self._progress.processing_s if result is not None else 0.0,
             counts=FrameCounts(**vars(self.counts)),
+            meeting_template=self._meeting_template,
         )

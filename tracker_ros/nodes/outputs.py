@@ -21,7 +21,7 @@ from tracker_ros.nodes.images import image_from_array, stamp_nanoseconds
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.rates import RateMeter
-from tracker_ros.overlay import colour_map_score, draw_target
+from tracker_ros.overlay import colour_map_score, draw_meeting, draw_target
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
@@ -39,11 +39,13 @@ class DebugSettings:
         rate: Most images per second, 0 for no limit.
         scale: Size of ``debug/image`` relative to the camera's.
         score_encoding: ``rgb8`` or ``32FC1``.
+        division: Whether ``debug/score`` as rgb8 shows what may meet the template.
     """
 
     rate: float
     scale: float
     score_encoding: str
+    division: bool
 
     @staticmethod
     def of(values: Mapping[str, Value]) -> DebugSettings:
@@ -52,6 +54,7 @@ class DebugSettings:
             float(values["debug_rate"]),
             float(values["debug_scale"]),
             str(values["debug_score_encoding"]),
+            values["debug_score_overlay"] == "division",
         )
 
 
@@ -92,6 +95,7 @@ class Outputs:
         self._latency_seen = latency_seen
         self._latency = 0.0
         self._last_debug = 0.0
+        self._told_undivided = False
         self.settings = settings
         self.rate = RateMeter()
         reliable, latched = keep_last(1), keep_last(1, latched=True)
@@ -172,6 +176,24 @@ class Outputs:
         rate = self.settings.rate
         return rate <= 0 or time.monotonic() - self._last_debug >= 0.95 / rate
 
+    def _score_picture(self, result: TrackResult, report: FrameReport) -> np.ndarray:
+        """The response map as it is, or in colours and with what else is wanted on it."""
+        assert result.score_map is not None
+        if self.settings.score_encoding == "32FC1":
+            return result.score_map.astype(np.float32, copy=False)
+        side = _SCORE_SIDE
+        picture = colour_map_score(result.score_map, (side, side))
+        meeting = report.meeting_template() if self.settings.division else None
+        if meeting is not None:
+            return draw_meeting(picture, meeting, (0.0, 0.0, side, side))
+        if self.settings.division and not self._told_undivided:
+            self._told_undivided = True
+            self._node.get_logger().warning(
+                f"debug_score_overlay is 'division', but {self._model} compares all of its search "
+                "region with the template: nothing is drawn; only GRM models divide it"
+            )
+        return picture
+
     def _publish_debug(self, header: Header, image: np.ndarray, report: FrameReport) -> None:
         """Make the pictures that somebody listens to, if it is time for one."""
         wants_image = self._image.get_subscription_count() > 0
@@ -181,11 +203,7 @@ class Outputs:
         self._last_debug = time.monotonic()
         result = report.result
         if wants_score and result is not None and result.score_map is not None:
-            if self.settings.score_encoding == "32FC1":
-                picture = result.score_map.astype(np.float32, copy=False)
-            else:
-                picture = colour_map_score(result.score_map, (_SCORE_SIDE, _SCORE_SIDE))
-            self._score.publish(image_from_array(picture, header))
+            self._score.publish(image_from_array(self._score_picture(result, report), header))
         if wants_image:
             drawn = draw_target(
                 image,

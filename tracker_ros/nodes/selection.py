@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Selections: from a request to a box on one frame, or to a reason why not.
+"""Selections: from a request to a box or mask on one frame, or to a reason why not.
 
 Every refusal names the value, what was wanted, and what to do.
 """
@@ -16,8 +16,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D
 
-from tracker_ros.boxes import Box, visible_extent, xywh_to_cxcywh
+from tracker_ros.boxes import Box, tight_box, visible_extent, xywh_to_cxcywh
 from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
+from tracker_ros.image_encodings import decode_image
 from tracker_ros.nodes.bounding_box import box_of
 from tracker_ros.nodes.images import stamp_nanoseconds
 
@@ -32,8 +33,10 @@ __all__ = [
     "box_on_image",
     "check_bounding_box",
     "find_frame",
+    "mask_on_image",
     "passes_by_itself",
     "selection_from",
+    "selection_from_mask",
 ]
 
 SMALLEST_SIDE = 4.0
@@ -61,12 +64,14 @@ class Selection:
         frame_id: Its ``frame_id``; empty accepts any.
         box: ``(x, y, w, h)``, pixels, top-left corner.
         label: What the target is; may be empty.
+        mask: (H, W) bool, the target's pixels where they were given; `box` is then around them.
     """
 
     stamp_ns: int
     frame_id: str
     box: Box
     label: str
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,23 @@ def box_on_image(box: Box, width: int, height: int) -> Box:
     return box
 
 
+def mask_on_image(mask: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Check a mask against the image that it belongs to.
+
+    Returns:
+        The mask itself.
+
+    Raises:
+        SelectionRefused: It has another size.
+    """
+    if mask.shape != (height, width):
+        raise SelectionRefused(
+            f"mask of {mask.shape[1]} x {mask.shape[0]} pixels does not fit the image of that "
+            f"stamp ({width} x {height}): publish it in the size of the image as published"
+        )
+    return mask
+
+
 def find_frame(
     buffer: FrameBuffer[Image],
     selection: Selection,
@@ -230,3 +252,31 @@ def selection_from(header: Header, bbox: BoundingBox2D, label: str) -> Selection
         SelectionRefused: The box is unusable on any image.
     """
     return Selection(stamp_nanoseconds(header), header.frame_id, check_bounding_box(bbox), label)
+
+
+def selection_from_mask(message: Image) -> Selection:
+    """Read a mask: mono8 or 8UC1, 0 beside the target and anything else on it.
+
+    Raises:
+        SelectionRefused: The mask is unusable on any image.
+    """
+    encoding = message.encoding.strip().lower()
+    if encoding not in ("mono8", "8uc1"):
+        raise SelectionRefused(
+            f"mask has encoding '{message.encoding}': publish it as mono8 or 8UC1, 0 beside the "
+            "target and 255 on it"
+        )
+    try:
+        grey = decode_image("mono8", message.height, message.width, message.step, message.data)
+    except ValueError as error:
+        raise SelectionRefused(f"mask is malformed: {error}") from error
+    mask = grey[..., 0] > 0
+    if not mask.any():
+        raise SelectionRefused("mask is 0 everywhere: set the target's pixels to 255")
+    box = tight_box(mask)
+    if min(box[2:]) < SMALLEST_SIDE:
+        raise SelectionRefused(
+            f"mask is too small, {box[2]:g} x {box[3]:g} pixels: give a target of at least "
+            f"{SMALLEST_SIDE:g} x {SMALLEST_SIDE:g}"
+        )
+    return Selection(stamp_nanoseconds(message.header), message.header.frame_id, box, "", mask)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doors to the tracker: three services and the ``selection`` topic.
+"""The doors to the tracker: three services, and the topics ``selection`` and ``selection_mask``.
 
 Each is answered when the worker has done it. The executor does not wait meanwhile: images keep
 coming in, because the frames after the selected one are needed to catch up.
@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.task import Future
-from std_msgs.msg import Header
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import BoundingBox2D, Detection2D
+from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import SelectTarget
 from tracker_ros.nodes.selection import (
@@ -23,6 +23,7 @@ from tracker_ros.nodes.selection import (
     SelectionRefused,
     passes_by_itself,
     selection_from,
+    selection_from_mask,
 )
 from tracker_ros.nodes.session import Session
 
@@ -58,6 +59,13 @@ class TargetServices:
     def on_selection(self, message: Detection2D) -> None:
         """Take a box from the ``selection`` topic; a refusal is logged, for nobody waits."""
         label = message.results[0].hypothesis.class_id if message.results else ""
+        self._take(lambda: selection_from(message.header, message.bbox, label))
+
+    def on_selection_mask(self, message: Image) -> None:
+        """Take a mask from the ``selection_mask`` topic, in the same way."""
+        self._take(lambda: selection_from_mask(message))
+
+    def _take(self, read: Callable[[], Selection]) -> None:
         logger = self._node.get_logger()
 
         def told(outcome: SelectionOutcome | None) -> None:
@@ -67,7 +75,7 @@ class TargetServices:
             else:
                 logger.info(f"selection from topic: {outcome.message}")
 
-        reason, selection = self._read(message.header, message.bbox, label)
+        reason, selection = self._read(read)
         session = self._session()
         if selection is None or session is None:
             told(SelectionOutcome(False, reason))
@@ -78,7 +86,9 @@ class TargetServices:
     async def _on_select(
         self, request: SelectTarget.Request, response: SelectTarget.Response
     ) -> SelectTarget.Response:
-        reason, selection = self._read(request.header, request.bbox, request.label)
+        reason, selection = self._read(
+            lambda: selection_from(request.header, request.bbox, request.label)
+        )
         session = self._session()
         if selection is None or session is None:
             outcome: SelectionOutcome | None = SelectionOutcome(False, reason)
@@ -135,15 +145,13 @@ class TargetServices:
         response.message = words if response.success else _BROKEN_OFF
         return response
 
-    def _read(
-        self, header: Header, bbox: BoundingBox2D, label: str
-    ) -> tuple[str, Selection | None]:
+    def _read(self, read: Callable[[], Selection]) -> tuple[str, Selection | None]:
         """The request, or the reason why it is refused outright."""
         reason = self._refusal()
         if reason:
             return reason, None
         try:
-            return "", selection_from(header, bbox, label)
+            return "", read()
         except SelectionRefused as error:
             return str(error), None
 

@@ -21,6 +21,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2D
 
 from tracker_ros.frame_buffer import FrameBuffer
+from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.diagnostics import Diagnostics
 from tracker_ros.nodes.images import stamp_nanoseconds
 from tracker_ros.nodes.input_watch import InputWatch
@@ -61,7 +62,8 @@ class TrackNode(rclpy.lifecycle.Node):
 
     Args:
         make_tracker: Makes a model from the node's parameters; by default
-            ``tracker_ros.create_tracker`` with model, weights, device, backend and precision.
+            ``tracker_ros.create_tracker`` with model, its options, weights, device, backend and
+            precision.
 
     Raises:
         NodeStartError: A parameter is refused.
@@ -194,22 +196,20 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _subscribe(self) -> None:
         """Subscribe to images and selections."""
-        camera = keep_last(1, reliable=False)
+        camera, doors = keep_last(1, reliable=False), self._services_of_target
         self._subscriptions_made = [
             self.create_subscription(
-                Image,
-                "image",
-                self._on_image,
-                camera,
+                kind,
+                topic,
+                callback,
+                qos,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            self.create_subscription(
-                Detection2D,
-                "selection",
-                self._services_of_target.on_selection,
-                keep_last(1),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
+            )
+            for kind, topic, callback, qos in (
+                (Image, "image", self._on_image, camera),
+                (Detection2D, "selection", doors.on_selection, keep_last(1)),
+                (Image, "selection_mask", doors.on_selection_mask, keep_last(1)),
+            )
         ]
         self._watch.start(self.resolve_topic_name("image"), camera)
 
@@ -284,6 +284,7 @@ def _create_tracker(parameters: ParameterTable) -> Tracker:
         weights=parameters.text("weights") or None,
         backend=parameters.text("backend"),
         precision=parameters.text("precision"),
+        **parse_options(parameters.text("model_options").split()),
     )
 
 

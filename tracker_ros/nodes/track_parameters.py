@@ -11,6 +11,7 @@ from typing import cast
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.devices import is_device_name
+from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.parameters import Change, ParameterError, ParameterSpec, Value
 from tracker_ros.registry import BACKENDS, PRECISIONS
 
@@ -21,6 +22,14 @@ def _check_device(value: Value) -> str:
     if is_device_name(str(value)):
         return ""
     return "'auto', 'cpu', 'cuda' or 'cuda:N' with the number of a GPU"
+
+
+def _check_options(value: Value) -> str:
+    try:
+        parse_options(str(value).split())
+    except ValueError as error:
+        return f"NAME=VALUE, several with spaces between them: {error}"
+    return ""
 
 
 def _check_transport(value: Value) -> str:
@@ -80,6 +89,15 @@ TRACK_PARAMETERS = (
         "Number format that the model computes in; fp32 is the only one so far.",
         choices=PRECISIONS,
         change=Change.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "model_options",
+        "",
+        "Options of the model's family as NAME=VALUE, several with spaces between them: threshold "
+        "for GRM; working_size, start_shape, reference_mode, behaviour, aligned for MAST; seed "
+        "for TrDiMP and TrSiam.",
+        change=Change.UNCONFIGURED,
+        check=_check_options,
     ),
     ParameterSpec(
         "image_transport",
@@ -145,6 +163,12 @@ TRACK_PARAMETERS = (
         "rgb8",
         "What debug/score carries: colours (rgb8) or the response itself (32FC1).",
         choices=("rgb8", "32FC1"),
+    ),
+    ParameterSpec(
+        "debug_score_overlay",
+        "none",
+        "What is drawn over debug/score as rgb8: division tints what may meet the template (GRM).",
+        choices=("none", "division"),
     ),
     ParameterSpec(
         "diagnostics_rate",
