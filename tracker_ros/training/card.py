@@ -40,9 +40,7 @@ def write_card(
         "hours": round(trainer.seconds / 3600, 2),
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "validation": {
-            name: last[name] for name in ("mean_iou", "found", "false_alarms", "score_present")
-        },
+        "validation": {name: last[name] for name in trainer.task.figure_names},
     }
     weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return weights

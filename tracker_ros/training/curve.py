@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 LOG = "log.jsonl"
 """Name of the log in a run's folder: one JSON object per validation."""
-UNITS = ("pairs", "clips")
 SHOWN_TERMS = ("focal", "classifier", "iou_branch")
 
 
@@ -19,22 +19,24 @@ def read_log(path: Path) -> list[dict]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-def plot_curve(log: Path, out: Path) -> None:
-    """Draw validation IoU, found and false alarms, and the training loss, over the samples."""
+def plot_curve(log: Path, out: Path, unit: str, figure_names: Mapping[str, str]) -> None:
+    """Draw figures of validation and the training loss over the samples.
+
+    Args:
+        log: The run's ``log.jsonl``.
+        out: Picture to write.
+        unit: What samples are called, in the plural.
+        figure_names: Figures to draw, and what they are called.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     lines = read_log(log)
-    unit = next(name for name in UNITS if name in lines[0])
     samples = [line[unit] / 1000 for line in lines]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
-    for name, label in (
-        ("mean_iou", "mean IoU"),
-        ("found", "found (IoU > 0.5)"),
-        ("false_alarms", "false alarms"),
-    ):
+    for name, label in figure_names.items():
         left.plot(samples, [line[name] for line in lines], label=label)
     left.set(xlabel=f"thousand {unit}", ylim=(0, 1), title=f"held-out {unit}")
     left.grid(alpha=0.3)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tracker_ros.synthetic.clips import ClipConfig
 from tracker_ros.synthetic.crops import PairConfig
+from tracker_ros.synthetic.moving_scenes import FrameConfig
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,11 @@ class Source:
     """Where training pairs come from.
 
     Attributes:
-        kind: "synthetic" (the scene generator), "got10k", "lasot", "trackingnet" or "coco".
+        kind: "synthetic" (the scene generator), "footage" (real clips without labels), "got10k",
+            "lasot", "trackingnet" or "coco".
         weight: Share of the batches drawn from this source, relative to the others'.
-        path: Root folder of a data set, or a texture bank (``.npz``) for "synthetic"; without a
-            bank, procedural textures are used.
+        path: Root folder of a data set, an ``.npz`` of clips for "footage", or a texture bank
+            (``.npz``) for "synthetic"; without a bank, procedural textures are used.
         split: Part of a data set to use; each loader documents its names.
     """
 
@@ -44,6 +46,9 @@ class Recipe:
     ``clips`` says of how many crops, ``filter_iterations`` how many steps of the filter's
     optimiser are unrolled, ``proposals`` how many boxes the IoU branch judges per crop. A batch
     has ``batch_size`` pairs or clips.
+
+    Models that match whole images train on runs of consecutive frames, which ``frames``
+    describes: each from its neighbour for ``one_reference_steps``, then from all earlier ones.
     """
 
     model: str = "ostrack_tiny"
@@ -70,6 +75,8 @@ class Recipe:
     clips: ClipConfig = field(default_factory=ClipConfig)
     filter_iterations: int = 5
     proposals: int = 8
+    frames: FrameConfig = field(default_factory=FrameConfig)
+    one_reference_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):

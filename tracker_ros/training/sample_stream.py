@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sources import SampleSource, SourceOpener
+from tracker_ros.training.sources import DRAWN, SampleSource, SourceOpener
 
 
 def pick_source(recipe: Recipe, step: int) -> int:
@@ -60,9 +60,9 @@ def batches(
 ) -> Iterator[Any]:
     """Batches from ``first_step`` to the recipe's end.
 
-    Synthetic samples for a GPU are drawn there; everything else comes from worker processes.
+    Samples for a GPU are drawn there if they can be; all others come from worker processes.
     """
-    on_gpu = device.type == "cuda" and all(s.kind == "synthetic" for s in recipe.sources)
+    on_gpu = device.type == "cuda" and all(s.kind in DRAWN for s in recipe.sources)
     place = str(device) if on_gpu else "cpu"
     stream = SampleStream(recipe, open_source, first_step, rank, world_size, place)
     if on_gpu or recipe.loader_workers == 0:

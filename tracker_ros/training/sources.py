@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from tracker_ros.models.one_stream_config import OneStreamConfig
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.synthetic.clips import ClipGenerator
+from tracker_ros.synthetic.footage import Footage, FootageRuns
+from tracker_ros.synthetic.moving_scenes import MovingScenes
 from tracker_ros.synthetic.pairs import PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 from tracker_ros.training.recipe import Recipe, Source
@@ -31,6 +34,11 @@ class SampleSource(Protocol):
     def batch(self, size: int, seed: int) -> Any:
         """Draw ``size`` samples."""
 
+
+DRAWN = ("synthetic", "footage")
+"""Kinds of sources that draw their samples on the device; others read files."""
+VALIDATION_FRAMES = 8
+"""Frames of the runs that masks are carried through in validation."""
 
 SourceOpener = Callable[[Source, Recipe, torch.device, bool], SampleSource]
 """Opens a recipe's source on a device, for training or (True) for validation."""
@@ -110,3 +118,27 @@ def open_clips(
         recipe.pairs,
         recipe.clips,
     )
+
+
+def open_frames(
+    source: Source, recipe: Recipe, device: torch.device, validation: bool = False
+) -> SampleSource:
+    """Open a source of runs of frames for a tracker that matches whole images.
+
+    Raises:
+        ValueError: ``source.kind`` is neither "synthetic" nor "footage", or footage, which nobody
+            has labelled, is to validate.
+    """
+    if source.kind not in DRAWN:
+        raise ValueError(
+            f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' scenes and "
+            "'footage' alone"
+        )
+    if source.kind == "footage":
+        if validation:
+            raise ValueError("the first source is footage, without labels; name synthetic first")
+        scenes = Footage.load(Path(source.path).expanduser()).scenes
+        return FootageRuns(scenes, device, recipe.frames)
+    frames = VALIDATION_FRAMES if validation else recipe.frames.frames
+    config = replace(recipe.frames, frames=frames)
+    return MovingScenes(open_bank(source, recipe, validation), device, config)

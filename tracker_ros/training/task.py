@@ -32,6 +32,13 @@ class TrainingTask(nn.Module, ABC):
     """What a sample is called in logs and cards, in the plural."""
     validation_batch: ClassVar[int]
     """Samples per batch when validating."""
+    figure_names: ClassVar[dict[str, str]] = {
+        "mean_iou": "mean IoU",
+        "found": "found (IoU > 0.5)",
+        "false_alarms": "false alarms",
+        "score_present": "mean score where present",
+    }
+    """Figures of `validate` that progress, curve and card show, and what they are called there."""
 
     def __init__(self, recipe: Recipe, network: nn.Module) -> None:
         super().__init__()
@@ -53,7 +60,7 @@ class TrainingTask(nn.Module, ABC):
 
     @abstractmethod
     def validate(self, network: nn.Module, batches: Sequence[Any]) -> dict[str, float]:
-        """Figures by name of a network like this one's, among them those of `figures`."""
+        """Figures by name of a network like this one's, among them those of `figure_names`."""
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Half precision, where the recipe wants it."""
@@ -61,7 +68,7 @@ class TrainingTask(nn.Module, ABC):
 
 
 def figures(iou: Tensor, present: Tensor, score: Tensor) -> dict[str, float]:
-    """Figures that every family is validated by.
+    """Figures that trackers of one target in crops are validated by.
 
     Args:
         iou: (B,) overlap of the box found with the truth.

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import LOG, plot_curve
 from tracker_ros.training.families import open_task
 from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sample_stream import batches
+from tracker_ros.training.sample_stream import SampleStream, batches
 from tracker_ros.training.task import TrainingTask
 
 VALIDATION_SEED = 10**9
@@ -177,9 +178,8 @@ class Trainer:
         checks = [held_out.batch(size, VALIDATION_SEED + i) for i in range(count)]
         if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.task.modules()):
             return checks, []
-        known = self.task.open_source(first, self.recipe, cpu, False)
-        size = self.recipe.batch_size
-        return checks, [known.batch(size, VALIDATION_SEED + i) for i in range(STATISTICS_BATCHES)]
+        lessons = islice(SampleStream(self.recipe, self.task.open_source, 0), STATISTICS_BATCHES)
+        return checks, list(lessons)
 
     def _log(self, terms: dict[str, float], result: dict[str, float]) -> None:
         line = {
@@ -192,8 +192,7 @@ class Trainer:
         }
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        plot_curve(self.folder / LOG, self.folder / "curve.png")
-        tqdm.write(
-            f"step {self.step}: validation IoU {result['mean_iou']:.3f}, "
-            f"found {result['found']:.3f}, false alarms {result['false_alarms']:.3f}"
-        )
+        names = self.task.figure_names
+        plot_curve(self.folder / LOG, self.folder / "curve.png", self.task.unit, names)
+        shown = ", ".join(f"{label} {result[name]:.3f}" for name, label in names.items())
+        tqdm.write(f"step {self.step}: {shown}")

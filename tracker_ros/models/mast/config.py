@@ -78,7 +78,7 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 MAST_RESNET18 = MASTConfig()
-MAST_TINY = MASTConfig(widths=(32, 32, 64, 128, 128), feature_dim=64)
+MAST_TINY = MASTConfig(widths=(32, 32, 64, 96, 96), feature_dim=48)
 
 # Name -> network and shorter side, in pixels, that images are reduced to by default.
 MAST_MODELS: dict[str, tuple[MASTConfig, int]] = {

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of frames out of real clips, for trackers that learn from unlabelled video.
+
+`dev/fetch_pictures.py` collects the clips that come inside Debian and Python packages; any others
+will do. They are kept as compressed pictures, cut where the scene changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tracker_ros.synthetic.draw import Draw
+from tracker_ros.synthetic.moving_scenes import FrameBatch, FrameConfig, develop_run
+
+HEIGHT = 256
+"""Frames are kept with this shorter side, pixels."""
+QUALITY = 70
+CUT = 24.0
+"""Two frames are of different scenes if thumbnails differ by this much in the mean, of 255."""
+LONGEST_STEP = 4
+"""Most frames from one of a run to the next."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Scenes of real clips.
+
+    Attributes:
+        scenes: Of each, the frames, (N, H, W, 3) uint8 RGB.
+    """
+
+    scenes: tuple[np.ndarray, ...]
+
+    @classmethod
+    def cut(cls, frames: Iterable[np.ndarray], least: int = 8) -> Footage:
+        """Reduce and cut a clip of (H, W, 3) frames; scenes under ``least`` are left out."""
+        import cv2
+
+        scenes: list[list[np.ndarray]] = [[]]
+        before = None
+        for frame in frames:
+            scale = HEIGHT / min(frame.shape[:2])
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=method)
+            thumbnail = cv2.resize(small, (16, 16), interpolation=cv2.INTER_AREA).astype(float)
+            if before is not None and np.abs(thumbnail - before).mean() > CUT:
+                scenes.append([])
+            before = thumbnail
+            scenes[-1].append(small)
+        return cls(tuple(np.stack(scene) for scene in scenes if len(scene) >= least))
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz`` of WebP pictures."""
+        import cv2
+
+        encoded = [
+            cv2.imencode(".webp", frame[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
+            for scene in self.scenes
+            for frame in scene
+        ]
+        np.savez(
+            path,
+            pictures=np.concatenate([picture.ravel() for picture in encoded]),
+            bytes=np.array([picture.size for picture in encoded]),
+            frames=np.array([len(scene) for scene in self.scenes]),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Footage:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It holds something else.
+        """
+        import cv2
+
+        with np.load(path) as file:
+            missing = {"pictures", "bytes", "frames"} - set(file.files)
+            if missing:
+                raise ValueError(
+                    f"{path} has no {', '.join(sorted(missing))}; expected footage as "
+                    "dev/fetch_pictures.py writes it"
+                )
+            ends = np.cumsum(file["bytes"])[:-1]
+            pictures = np.split(file["pictures"], ends)
+            lengths = file["frames"]
+        bgr = [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in pictures]
+        frames = [picture[..., ::-1] for picture in bgr if picture is not None]
+        if len(frames) < len(bgr):
+            raise ValueError(
+                f"{path} is damaged: {len(bgr) - len(frames)} of {len(bgr)} pictures; make it anew"
+            )
+        scenes = np.split(np.arange(len(frames)), np.cumsum(lengths)[:-1])
+        return cls(tuple(np.stack([frames[i] for i in scene]) for scene in scenes))
+
+
+class FootageRuns:
+    """Draws :class:`FrameBatch` objects without labels, each a function of its seed alone.
+
+    A run is a square of some scene, the same in all its frames, forwards or backwards, with every
+    frame or only some.
+
+    Args:
+        scenes: What to draw from; moved to ``device`` once.
+        device: Where to draw.
+        config: Number and size of the frames, and their light.
+    """
+
+    def __init__(
+        self, scenes: Sequence[np.ndarray], device: str | torch.device, config: FrameConfig
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        if not scenes or min(len(scene) for scene in scenes) < config.frames:
+            raise ValueError(
+                f"footage of {len(scenes)} scenes; expected some, each of at least "
+                f"{config.frames} frames"
+            )
+        self.scenes = [torch.from_numpy(scene).to(self.device) for scene in scenes]
+        # Long scenes change less than they last.
+        self.shares = torch.tensor([len(scene) for scene in scenes]).sqrt()
+
+    def batch(self, size: int, seed: int) -> FrameBatch:
+        """Draw ``size`` runs. The same seed gives the same runs on the same kind of device."""
+        chance = torch.Generator().manual_seed(seed)
+        picks = torch.multinomial(self.shares, size, replacement=True, generator=chance)
+        runs = [self._run(self.scenes[int(i)], chance) for i in picks]
+        images = torch.stack(runs).float() / 255
+        return FrameBatch(develop_run(Draw(self.device, seed), images, self.config), None)
+
+    def _run(self, scene: Tensor, chance: torch.Generator) -> Tensor:
+        """(T, 3, S, S), 0 to 255, of one scene (N, H, W, 3)."""
+        c = self.config
+        share = torch.rand(7, generator=chance).tolist()
+        longest = min(LONGEST_STEP, (len(scene) - 1) // max(1, c.frames - 1))
+        step = 1 + int(share[0] * longest)
+        span = step * (c.frames - 1) + 1
+        first = int(share[1] * (len(scene) - span + 1))
+        frames = scene[first : first + span : step]
+        height, width = frames.shape[1:3]
+        side = int((0.6 + 0.4 * share[2]) * min(height, width))
+        y, x = int(share[3] * (height - side + 1)), int(share[4] * (width - side + 1))
+        square = frames[:, y : y + side, x : x + side].permute(0, 3, 1, 2).float()
+        square = F.interpolate(square, (c.size, c.size), mode="bilinear", align_corners=False)
+        square = square.flip(0) if share[5] < 0.5 else square
+        return square.flip(3) if share[6] < 0.5 else square
