@@ -42,6 +42,25 @@ class HalfPrecision(nn.Module):
         return tuple(t.float() if t.is_floating_point() else t for t in outputs)
 
 
+class HalfProducts(nn.Module):
+    """Computes products of matrices and convolutions in float16, everything else in float32.
+
+    For graphs whose sums, norms or outputs leave the range of half precision.
+
+    Args:
+        module: In eval mode, float32; it is copied.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.inner = fold_norms(copy.deepcopy(module))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and outputs as those of the module."""
+        with _HalfProducts():
+            return tuple(self.inner(*inputs))
+
+
 def fold_norms(module: nn.Module) -> nn.Module:
     """Fold every batch norm that follows a convolution in a `Sequential`, in place."""
     for child in module.children():
@@ -69,6 +88,27 @@ class _SingleIslands(TorchFunctionMode):
             single = [_as_single(value) for value in args]
             return func(*single, **{k: _as_single(v) for k, v in kwargs.items()}).half()
         return func(*args, **kwargs)
+
+
+class _HalfProducts(TorchFunctionMode):
+    """Rounds what is multiplied, and lets sums go on in float32."""
+
+    _PRODUCTS = frozenset(
+        [F.linear, F.conv2d, torch.conv2d, torch.einsum, torch.bmm, torch.matmul]
+        + [Tensor.matmul, Tensor.__matmul__]
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _attention(*map(_as_half, args)).float()
+        if func in self._PRODUCTS:
+            return func(*map(_as_half, args), **(kwargs or {})).float()
+        return func(*args, **(kwargs or {}))
+
+
+def _as_half(value: Any) -> Any:
+    single = isinstance(value, Tensor) and value.dtype == torch.float32
+    return value.half() if single else value
 
 
 def _as_single(value: Any) -> Any:

@@ -27,11 +27,13 @@ import torch
 
 import tracker_ros
 from tracker_ros.engines.graph import EngineUnavailable, Graph
-from tracker_ros.engines.half_precision import HalfPrecision
+from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
 from tracker_ros.weight_files import sha256_of, write_weights
 
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")
+MIXED = "fp16-mixed"
+"""Half precision in products only, for graphs that need float32 between them."""
 INSTALL = "pip install onnx onnxscript"
 # fmt: off
 ALLOWED_OPERATORS = frozenset({
@@ -174,7 +176,7 @@ def typed_precision(graph: Graph, precision: str) -> str:
     Raises:
         ValueError: Graphs are not exported in this precision.
     """
-    if precision not in PRECISIONS:
+    if precision not in (*PRECISIONS, MIXED):
         raise ValueError(
             f"precision {precision!r} is not one of exported graphs; "
             f"expected {' or '.join(PRECISIONS)}"
@@ -184,7 +186,8 @@ def typed_precision(graph: Graph, precision: str) -> str:
 
 def _exported(graph: Graph, precision: str, inputs: Mapping[str, torch.Tensor]) -> Any:
     """The ONNX model, with shapes as its spec says."""
-    module = HalfPrecision(graph.module) if precision == "fp16" else graph.module
+    forms = {"fp32": lambda module: module, "fp16": HalfPrecision, MIXED: HalfProducts}
+    module = forms[precision](graph.module)
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
