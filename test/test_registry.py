@@ -42,8 +42,11 @@ def test_official_model_without_weights_says_how_to_get_them() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"backend": "onnx"}, "backend 'onnx' is not available .*expected auto or torch"),
-        ({"precision": "fp8"}, "precision 'fp8' is not available .*expected auto or fp32"),
+        (
+            {"backend": "onnx"},
+            "backend 'onnx' is not available .*expected auto or torch or onnxruntime",
+        ),
+        ({"precision": "fp8"}, "precision 'fp8' is not available .*expected auto or fp32 or fp16"),
         ({"device": "tpu"}, "device 'tpu' is unknown; expected auto, cpu, cuda"),
     ],
 )

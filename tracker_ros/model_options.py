@@ -17,7 +17,7 @@ _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a w
 _TRUTH = {"true": True, "false": False}
 
 
-def parse_options(texts: Iterable[str]) -> dict[str, str]:
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     """Read options as they are written on a command line.
 
     Args:
@@ -26,7 +26,7 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
     Raises:
         ValueError: One is written otherwise, or a name comes twice.
     """
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         name, _, value = text.partition("=")
         if not name.isidentifier() or not value:

@@ -15,7 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracker_ros.cache_folder import cache_folder
 from tracker_ros.cards import ModelCard, embedded_file
+from tracker_ros.devices import resolve_device
 from tracker_ros.model_options import checked_options
 from tracker_ros.models.grm import cards as grm_cards
 from tracker_ros.models.mast import cards as mast_cards
@@ -26,8 +28,8 @@ from tracker_ros.tracker import Tracker
 if TYPE_CHECKING:
     from torch import nn
 
-BACKENDS = ("auto", "torch")
-PRECISIONS = ("auto", "fp32")
+BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def create_tracker(
     weights: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     precision: str = "auto",
+    engine_cache_dir: str | os.PathLike[str] | None = None,
+    build_engine: bool = True,
     **options: Any,
 ) -> Tracker:
     """Make a tracker, ready to be initialised.
@@ -105,8 +109,13 @@ def create_tracker(
         name: One of `model_names()`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         weights: A safetensors file; None takes the embedded one.
-        backend: `auto` or `torch`.
-        precision: `auto` or `fp32`.
+        backend: `auto`, `torch`, `onnxruntime` or `tensorrt`; see `tracker_ros.engines.choose`.
+        precision: `auto`; `fp32`; `fp16` on GPUs and in ONNX Runtime; `bf16` and `int8` in torch
+            on CPUs.
+        engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
+            cache.
+        build_engine: Whether a back end that was asked for by name may export and build what is
+            not there, for seconds or minutes; `auto` never does.
         **options: Options of the model's family, see `create` in its module: `threshold` for GRM,
             `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
             OSTrack has none. They may be texts, as on a command line.
@@ -134,5 +143,14 @@ def create_tracker(
     sha256 = card.sha256 if weights is None else None
     path = Path(weights) if weights is not None else embedded_file(str(card.weights))
     factory = _code_of(card).create
-    given = {"device": device, "weights": path, "sha256": sha256}
-    return factory(name, **given, **checked_options(factory, name, given, options))
+    given = ("backend", "weights", "sha256")
+    checked = checked_options(factory, name, given, options)
+    from tracker_ros.engines.backend import Backend
+    from tracker_ros.engines.choose import open_tracker
+
+    cache = cache_folder("engines") if engine_cache_dir is None else Path(engine_cache_dir)
+    wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
+    return open_tracker(
+        lambda chosen: factory(name, backend=chosen, weights=path, sha256=sha256, **checked),
+        wanted,
+    )

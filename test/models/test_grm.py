@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tracker_ros.engines.backend import Backend
 from tracker_ros.models.grm.config import GRM_TINY, GRM_VITB_256, GRMConfig
 from tracker_ros.models.grm.create import create
 from tracker_ros.models.grm.inference import (
@@ -265,12 +266,15 @@ def test_a_tracker_is_made_with_the_threshold_that_was_asked_for(tmp_path: Path)
     write_weights(GRMNetwork(GRM_TINY).state_dict(), path)
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     fractions = []
+    backend = Backend("torch", CPU, "fp32", "grm_tiny", tmp_path)
     for threshold in ("default", 1.0, "1e-9"):
-        tracker = create("grm_tiny", device="cpu", weights=path, sha256=None, threshold=threshold)
+        tracker = create(
+            "grm_tiny", backend=backend, weights=path, sha256=None, threshold=threshold
+        )
         tracker.initialize(image, (60, 40, 40, 30))
         tracker.track(image)
         fractions.append(tracker.model.meeting_template().mean())
     assert 0.0 < fractions[0] < fractions[1] == 1.0
     assert fractions[2] == 0.0
     with pytest.raises(ValueError, match="'vot' is unknown"):
-        create("grm_tiny", device="cpu", weights=path, sha256=None, threshold="vot")
+        create("grm_tiny", backend=backend, weights=path, sha256=None, threshold="vot")

@@ -262,13 +262,15 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on packages that are not needed to itself."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+    """Keep the exporter's remarks on its passes and on packages it can do without to itself."""
+    names = ("torch.onnx._internal.exporter._registration", "onnx_ir", "onnxscript")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        registration.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

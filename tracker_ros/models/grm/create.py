@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tracker_ros.devices import resolve_device
+from tracker_ros.engines.backend import Backend
 from tracker_ros.models.grm.config import DEFAULT_THRESHOLD, GRM_CONFIGS
+from tracker_ros.models.grm.graphs import graphs
 from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.grm.network import GRMNetwork
+from tracker_ros.models.one_stream_engines import OneStreamOnEngines
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
 from tracker_ros.weight_files import read_network
 
@@ -24,7 +26,7 @@ def empty_network(name: str) -> GRMNetwork:
 def create(
     name: str,
     *,
-    device: str,
+    backend: Backend,
     weights: Path,
     sha256: str | None,
     threshold: str | float = DEFAULT_THRESHOLD,
@@ -33,13 +35,16 @@ def create(
 
     Args:
         name: One of `GRM_CONFIGS`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: What computes it.
         weights: A safetensors file.
         sha256: What it must hash to, or None.
         threshold: Of the division: a number from 0 to 1, or the name of the data set that the
             authors chose one for; see `GRMConfig.threshold_of`.
     """
-    config, target = GRM_CONFIGS[name], resolve_device(device)
-    chosen = config.threshold_of(threshold)
+    chosen = GRM_CONFIGS[name].threshold_of(threshold)
     network = read_network(empty_network(name), weights, sha256)
-    return OneStreamTracker(GRMInference(network, target, threshold=chosen))
+    if backend.name == "torch":
+        backend.check_precision("fp32")
+        return OneStreamTracker(GRMInference(network, backend.device, threshold=chosen))
+    parts = graphs(network, chosen)
+    return OneStreamTracker(OneStreamOnEngines(network.config, parts, backend.open))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tracker_ros.devices import resolve_device
+from tracker_ros.engines.backend import Backend
 from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters
+from tracker_ros.models.mast.engines import MASTOnEngines
 from tracker_ros.models.mast.inference import MASTInference
 from tracker_ros.models.mast.network import MASTNetwork
-from tracker_ros.models.mast.tracker import MASTTracker
+from tracker_ros.models.mast.tracker import FeatureModel, MASTTracker
 from tracker_ros.weight_files import read_network
 
 
@@ -24,7 +25,7 @@ def empty_network(name: str) -> MASTNetwork:
 def create(
     name: str,
     *,
-    device: str,
+    backend: Backend,
     weights: Path,
     sha256: str | None,
     working_size: int | None = None,
@@ -37,7 +38,7 @@ def create(
 
     Args:
         name: One of `MAST_MODELS`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: What computes the features; the rest runs in torch on the same device.
         weights: A safetensors file.
         sha256: What it must hash to, or None.
         working_size: Shorter side, in pixels, that images are reduced to; None for the model's.
@@ -49,15 +50,15 @@ def create(
     Raises:
         ValueError: An option is unknown, or the weights do not fit.
     """
-    _, default_size = MAST_MODELS[name]
-    target = resolve_device(device)
+    size = MAST_MODELS[name][1] if working_size is None else working_size
     parameters = PropagationParameters(
         reference_mode=reference_mode, behaviour=behaviour, aligned=aligned
     )
     network = read_network(empty_network(name), weights, sha256)
-    return MASTTracker(
-        MASTInference(network, target),
-        parameters,
-        working_size=default_size if working_size is None else working_size,
-        start_shape=start_shape,
-    )
+    model: FeatureModel
+    if backend.name == "torch":
+        backend.check_precision("fp32")
+        model = MASTInference(network, backend.device)
+    else:
+        model = MASTOnEngines(network, size, backend.open)
+    return MASTTracker(model, parameters, working_size=size, start_shape=start_shape)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
-from tracker_ros.devices import resolve_device
+from tracker_ros.engines.backend import Backend
+from tracker_ros.models.one_stream_engines import OneStreamOnEngines
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.models.ostrack.graphs import graphs
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.weight_files import read_network
@@ -21,8 +23,11 @@ def empty_network(name: str) -> OSTrackNetwork:
         return OSTrackNetwork(OSTRACK_CONFIGS[name])
 
 
-def create(name: str, *, device: str, weights: Path, sha256: str | None) -> OneStreamTracker:
+def create(name: str, *, backend: Backend, weights: Path, sha256: str | None) -> OneStreamTracker:
     """The factory of the family `ostrack`; see `tracker_ros.create_tracker`."""
-    target = resolve_device(device)
     network = read_network(empty_network(name), weights, sha256)
-    return OneStreamTracker(OSTrackInference(network, target))
+    if backend.name == "torch":
+        backend.check_precision("fp32")
+        return OneStreamTracker(OSTrackInference(network, backend.device))
+    parts = graphs(network)
+    return OneStreamTracker(OneStreamOnEngines(network.config, parts, backend.open))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tracker_ros.devices import resolve_device
+from tracker_ros.engines.backend import Backend
+from tracker_ros.engines.graph import EngineUnavailable
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
@@ -22,19 +23,21 @@ def empty_network(name: str) -> TrDiMPNetwork:
 
 
 def create(
-    name: str, *, device: str, weights: Path, sha256: str | None, seed: int = 0
+    name: str, *, backend: Backend, weights: Path, sha256: str | None, seed: int = 0
 ) -> TrDiMPTracker:
     """Make a tracker; see `tracker_ros.create_tracker`.
 
     Args:
         name: One of `TRDIMP_MODELS`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: What computes it.
         weights: A safetensors file.
         sha256: What it must hash to, or None.
         seed: Of the random draws (augmentation of the first image, starts of the refinement);
             every `initialize` begins anew from it, so that a run repeats exactly.
     """
     _, parameters = TRDIMP_MODELS[name]
-    target = resolve_device(device)
     network = read_network(empty_network(name), weights, sha256)
-    return TrDiMPTracker(TrDiMPInference(network, target), parameters, seed=seed)
+    if backend.name != "torch":
+        raise EngineUnavailable("TrDiMP runs in torch only")
+    backend.check_precision("fp32")
+    return TrDiMPTracker(TrDiMPInference(network, backend.device), parameters, seed=seed)

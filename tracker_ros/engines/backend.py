@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model is asked to run on, and how its graphs become engines there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute a model.
+
+    Attributes:
+        name: "torch" (the family's own inference class), "cuda_graph" (torch, replayed from a
+            recording on a GPU), "onnxruntime" or "tensorrt".
+        device: Where.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        model: Name of the model.
+        cache_dir: Where exported graphs and built engines are kept.
+        build: Export and build what is not there.
+    """
+
+    name: str
+    device: torch.device
+    precision: str
+    model: str
+    cache_dir: Path
+    build: bool = False
+
+    @property
+    def onnx_folder(self) -> Path:
+        """Where the model's exported graphs are kept."""
+        return self.cache_dir / "onnx" / self.model
+
+    def check_precision(self, *known: str) -> None:
+        """Refuse a precision that a family's own inference class does not have.
+
+        Raises:
+            EngineUnavailable: It is none of the known.
+        """
+        if self.precision not in known:
+            raise EngineUnavailable(f"torch computes it in {' or '.join(known)} on this device")
+
+    def open(self, graph: Graph) -> Engine:
+        """Make the engine of a graph.
+
+        Raises:
+            EngineUnavailable: It cannot be had here.
+            ValueError: This back end does not know the precision.
+        """
+        if self.name == "cuda_graph":
+            from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
+
+            return CudaGraphEngine(graph, self.precision, self.device)
+        if self.name == "onnxruntime":
+            from tracker_ros.engines import onnxruntime_engine
+
+            # Built engines beside it are refused in a folder that others may enter.
+            self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return onnxruntime_engine.open_engine(
+                graph, self.precision, self.onnx_folder, build=self.build, device=self.device
+            )
+        if self.name == "tensorrt":
+            from tracker_ros.engines import tensorrt_engine
+
+            return tensorrt_engine.open_engine(
+                graph,
+                self.precision,
+                self.cache_dir,
+                model=self.model,
+                build=self.build,
+                device=self.device,
+            )
+        raise EngineUnavailable(f"back end {self.name!r} computes no graphs")

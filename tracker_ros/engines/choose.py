@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which back end a model runs on, if that is left open.
+
+On a GPU: an engine of TensorRT, if one was built and has passed its gate; else torch in half
+precision, recorded as a CUDA graph; else torch as it is. On a CPU: torch or ONNX Runtime,
+whichever is measured to be faster when the model is loaded. What is not there already is neither
+exported nor built, so that loading stays quick: `tracker-ros export` prepares it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tracker_ros.engines.backend import Backend
+from tracker_ros.engines.graph import EngineUnavailable
+from tracker_ros.tracker import Tracker
+
+_LOG = logging.getLogger(__name__)
+_SECONDS = 0.2
+_FEWEST_FRAMES = 3
+# What a change of back end must win at least: less is within what one measurement varies by.
+_GAIN = 1.05
+
+CPU_PRECISIONS = ("fp32", "bf16", "int8")
+GPU_PRECISIONS = ("fp32", "fp16")
+
+
+def open_tracker(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    """Make a tracker on what was asked for, or on the best there is.
+
+    Args:
+        make: Makes it; raises EngineUnavailable where a back end is not to be had.
+        wanted: Its name and its precision may be "auto".
+
+    Raises:
+        ValueError: What was asked for cannot be had here; the message says what could help.
+    """
+    _check_precision(wanted)
+    try:
+        if wanted.name != "auto":
+            return make(_named(wanted))
+        if wanted.device.type == "cpu":
+            return _faster_on_cpu(make, wanted)
+        return _first_on_gpu(make, wanted)
+    except EngineUnavailable as error:
+        raise ValueError(
+            f"backend {wanted.name!r} with precision {wanted.precision!r} is not available for "
+            f"{wanted.model} on {wanted.device}: {error}"
+        ) from error
+
+
+def _check_precision(wanted: Backend) -> None:
+    known = CPU_PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
+    if wanted.name == "onnxruntime":
+        known = ("fp32", "fp16")
+    if wanted.precision not in ("auto", *known):
+        raise ValueError(
+            f"precision {wanted.precision!r} is not available for {wanted.model} with backend "
+            f"{wanted.name!r} on {wanted.device}; expected auto, {' or '.join(known)}"
+        )
+
+
+def _named(wanted: Backend) -> Backend:
+    """A back end that was asked for by name, with its precision filled in."""
+    if wanted.name == "torch" and wanted.precision == "fp16":
+        return replace(wanted, name="cuda_graph")
+    default = "fp16" if wanted.name == "tensorrt" else "fp32"
+    return replace(wanted, precision=default if wanted.precision == "auto" else wanted.precision)
+
+
+def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    precision = "fp16" if wanted.precision == "auto" else wanted.precision
+    for name in ("tensorrt", "cuda_graph"):
+        try:
+            return make(replace(wanted, name=name, precision=precision, build=False))
+        except EngineUnavailable as error:
+            _LOG.info("%s does not run on %s: %s", wanted.model, name, error)
+    return make(replace(wanted, name="torch", precision="fp32"))
+
+
+def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    precision = "fp32" if wanted.precision == "auto" else wanted.precision
+    plain = make(replace(wanted, name="torch", precision=precision))
+    other = replace(wanted, name="onnxruntime", precision=precision, build=False)
+    if precision != "fp32" or not any(other.onnx_folder.glob("*.onnx")):
+        return plain
+    try:
+        exported = make(other)
+    except EngineUnavailable as error:
+        _LOG.info("%s runs on torch: %s", wanted.model, error)
+        return plain
+    seconds = measure({"torch": plain, "onnxruntime": exported})
+    chosen = "torch" if seconds["torch"] <= _GAIN * seconds["onnxruntime"] else "onnxruntime"
+    _LOG.info(
+        "%s runs on %s: a frame took %.1f ms in torch and %.1f ms in ONNX Runtime",
+        wanted.model,
+        chosen,
+        1e3 * seconds["torch"],
+        1e3 * seconds["onnxruntime"],
+    )
+    return plain if chosen == "torch" else exported
+
+
+def measure(trackers: dict[str, Tracker]) -> dict[str, float]:
+    """Seconds that each tracker takes for a frame: the median of a moment, taken in turns."""
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    # Copies share the network but not the target: nothing is followed afterwards.
+    probes = {name: copy.copy(tracker) for name, tracker in trackers.items()}
+    taken: dict[str, list[float]] = {name: [] for name in probes}
+    with torch.inference_mode():
+        for probe in probes.values():
+            probe.initialize(image, (120.0, 80.0, 80.0, 80.0))
+            probe.track(image)
+        end = time.perf_counter() + _SECONDS * len(probes)
+        while time.perf_counter() < end or min(map(len, taken.values())) < _FEWEST_FRAMES:
+            for name, probe in probes.items():
+                start = time.perf_counter()
+                probe.track(image)
+                probe.learn()
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs computed by torch, operator by operator."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
+from tracker_ros.engines.half_precision import HalfPrecision, fold_norms
+from tracker_ros.engines.onnx_export import typed_precision
+
+
+class TorchEngine(Engine):
+    """The graph's module.
+
+    Args:
+        graph: It is copied.
+        precision: "fp32" or "fp16", the latter on GPUs.
+        device: Where it runs.
+
+    Raises:
+        EngineUnavailable: Half precision on a CPU.
+        ValueError: Another precision.
+    """
+
+    backend = "torch"
+
+    def __init__(self, graph: Graph, precision: str, device: torch.device) -> None:
+        self.spec, self.device = graph.spec, str(device)
+        self.precision = typed_precision(graph, precision)
+        if self.precision == "fp16":
+            if device.type == "cpu":
+                raise EngineUnavailable(
+                    "torch has no fast half precision on CPUs; use fp32, bf16 or int8"
+                )
+            # Torch's kernels on a GPU add up in float32 themselves.
+            module = HalfPrecision(graph.module, islands=False)
+        else:
+            module = fold_norms(copy.deepcopy(graph.module))
+        self._module = module.to(device)
+
+    @torch.inference_mode()
+    @torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Compute the graph; see `Engine`."""
+        self.spec.check(tensors)
+        given = [tensors[name].to(self.device) for name in self.spec.inputs]
+        return dict(zip(self.spec.outputs, self._module(*given), strict=True))
