@@ -69,6 +69,14 @@ def test_normalised_mean_colour_is_zero() -> None:
     assert np.abs(found).max() < 0.5 / 255 / 0.224 + 1e-6
 
 
+def test_every_level_of_every_channel_is_normalised() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    crop = np.stack([levels, levels[::-1], levels.T], axis=-1)
+    mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+    wanted = (crop / 255.0 - mean) / deviation
+    np.testing.assert_allclose(normalise(crop)[0], wanted.transpose(2, 0, 1), atol=1e-6)
+
+
 def test_window_is_positive_symmetric_and_peaks_in_the_middle() -> None:
     window = hann_window(16)
     assert window.min() > 0.0

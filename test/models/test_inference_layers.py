@@ -82,3 +82,13 @@ def test_a_convolution_adds_before_its_activation(packed: bool, relu: bool) -> N
         wanted = wanted.relu()
     found = InferenceConv(conv, packed=packed, relu=relu)(image, plus=plus)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_convolution_takes_images_of_any_size_in_any_order() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+    packed = InferenceConv(conv, packed=True)
+    for side in (12, 24, 6, 40):
+        image = torch.randn(2, 16, side, side)
+        torch.testing.assert_close(packed(image), conv(image), rtol=0, atol=1e-5)

@@ -79,10 +79,23 @@ class InferenceConv(nn.Module):
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
-        if packed:
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *(list(g) for g in self.geometry[:3]), conv.groups
-            )
+        self._laid_out_for = 0
+
+    def _lay_out(self, shape: torch.Size) -> None:
+        """Reorder the weight for images of a shape, unless it already is for larger ones.
+
+        Any layout gives the right numbers for any shape, but in another shape's a convolution with
+        strides takes up to twenty times as long.
+        """
+        pixels = shape[2] * shape[3]
+        if pixels <= self._laid_out_for:
+            return
+        padding, stride, dilation, groups = self.geometry
+        plain = self.weight.to_dense() if self.weight.is_mkldnn else self.weight
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+            plain, list(padding), list(stride), list(dilation), groups, list(shape)
+        )
+        self._laid_out_for = pixels
 
     def forward(self, image: Tensor, plus: Tensor | None = None) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H', W').
@@ -91,6 +104,8 @@ class InferenceConv(nn.Module):
             image: What the convolution runs over.
             plus: (B, outputs, H', W') to add, before the ReLU.
         """
+        if self.packed:
+            self._lay_out(image.shape)
         padding, stride, dilation, groups = self.geometry
         if self.packed and plus is not None:
             return torch.ops.mkldnn._convolution_pointwise.binary(
