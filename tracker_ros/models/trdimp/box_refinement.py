@@ -284,8 +284,9 @@ def ascend(
     Raises:
         ValueError: An unknown space, or no iterations.
     """
-    check_space(settings.box_refinement_space)
-    iterations = settings.box_refinement_iter
+    space, iterations = settings.box_refinement_space, settings.box_refinement_iter
+    if space not in ("relative", "default"):
+        raise ValueError(f"box_refinement_space is {space!r}; expected 'relative' or 'default'")
     if iterations < 1:
         raise ValueError(f"box_refinement_iter is {iterations}; expected 1 or more")
     length = settings.box_refinement_step_length
@@ -296,12 +297,6 @@ def ascend(
         boxes, iou = climb_once(boxes, step)
         step = step * settings.box_refinement_step_decay
     return boxes, iou
-
-
-def check_space(space: str) -> None:
-    """Raises a ValueError for a space that there is no step in."""
-    if space not in ("relative", "default"):
-        raise ValueError(f"box_refinement_space is {space!r}; expected 'relative' or 'default'")
 
 
 class BoxRefinement:

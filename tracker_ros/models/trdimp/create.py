@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from tracker_ros.engines.backend import Backend
-from tracker_ros.engines.graph import EngineUnavailable
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
+from tracker_ros.models.trdimp.engines import TrDiMPOnEngines
+from tracker_ros.models.trdimp.graphs import graphs
 from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
@@ -37,7 +38,11 @@ def create(
     """
     _, parameters = TRDIMP_MODELS[name]
     network = read_network(empty_network(name), weights, sha256)
-    if backend.name != "torch":
-        raise EngineUnavailable("TrDiMP runs in torch only")
-    backend.check_precision("fp32")
-    return TrDiMPTracker(TrDiMPInference(network, backend.device), parameters, seed=seed)
+    model: TrDiMPInference | TrDiMPOnEngines
+    if backend.name == "torch":
+        backend.check_precision("fp32")
+        model = TrDiMPInference(network, backend.device)
+    else:
+        parts = graphs(network, parameters)
+        model = TrDiMPOnEngines(network.config, parts, backend.open, backend.device)
+    return TrDiMPTracker(model, parameters, seed=seed)

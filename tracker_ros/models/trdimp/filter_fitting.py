@@ -86,8 +86,9 @@ def maps_at(place: Tensor, tables: Tensor) -> LearnedMaps:
     """
     lower = place.clamp(max=tables.shape[1] - 2).long()
     share = (place - lower).clamp(max=1)
-    below, above = tables[:, lower], tables[:, lower + 1]
-    label, mask, weight = torch.lerp(below, above, share)
+    below, above = (tables.index_select(1, (lower + i).flatten()) for i in (0, 1))
+    both = (3, *place.shape)
+    label, mask, weight = torch.lerp(below.view(both), above.view(both), share)
     return LearnedMaps(label, mask.sigmoid(), weight)
 
 

@@ -27,6 +27,7 @@ from tracker_ros.crop import hann_window
 from tracker_ros.models.trdimp.augmentation import Draws, SeededDraws, augment, drop_channels
 from tracker_ros.models.trdimp.box_choice import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import TrackingParameters
+from tracker_ros.models.trdimp.engines import GraphMemory, TrDiMPOnEngines
 from tracker_ros.models.trdimp.gaussian_label import gaussian_label
 from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
 from tracker_ros.models.trdimp.iou_net import Modulation
@@ -101,7 +102,7 @@ class _Target:
     place: _Place
     base_size: np.ndarray
     modulation: Modulation
-    memory: TransformerMemory
+    memory: TransformerMemory | GraphMemory
     samples: SampleMemory
     filter: Tensor
     draws: Draws
@@ -121,7 +122,7 @@ class TrDiMPTracker(Tracker):
 
     def __init__(
         self,
-        model: TrDiMPInference,
+        model: TrDiMPInference | TrDiMPOnEngines,
         parameters: TrackingParameters,
         *,
         seed: int = 0,

@@ -126,6 +126,19 @@ class FixedTransformer:
         return self.norm(self.norm(tokens * mask) + self.norm(tokens + target))
 
 
+def check_limit(limit: int) -> None:
+    """Refuse a memory without room.
+
+    Raises:
+        ValueError: The limit is 0.
+    """
+    if limit == 0:
+        raise ValueError(
+            "the transformer's memory is limited to 0 images; expected at least 1, or a "
+            "negative number for no limit"
+        )
+
+
 class TransformerMemory:
     """The images that the transformer remembers, newest first.
 
@@ -146,11 +159,7 @@ class TransformerMemory:
         labels: Tensor,
         limit: int,
     ) -> None:
-        if limit == 0:
-            raise ValueError(
-                "the transformer's memory is limited to 0 images; expected at least 1, or a "
-                "negative number for no limit"
-            )
+        check_limit(limit)
         self._transformer = transformer
         self._limit = limit
         self._size = (classification.shape[-2], classification.shape[-1])

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TrDiMP's network as static graphs, for any engine; `engines.py` runs them.
+
+Paper and official code: see `network.py`. Written for this package; the official code has no
+counterpart. A frame runs "features", "decode", "score", "iou_features", and "refine" once per
+step; an update "fit" once per step, "meet" and "encode"; a start also "modulation" and
+"first_filter", and the others once per view of the first image.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import lru_cache
+
+from torch import Tensor, nn
+
+from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
+from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
+from tracker_ros.models.trdimp.graph_boxes import IoUFeaturesPart, ModulationPart, RefinePart
+from tracker_ros.models.trdimp.graph_example import draw_example
+from tracker_ros.models.trdimp.graph_features import PatchPart, without_norms
+from tracker_ros.models.trdimp.graph_filter import FirstFilterPart, FitPart, ScorePart
+from tracker_ros.models.trdimp.graph_memory import DecodePart, EncodePart, MeetPart
+from tracker_ros.models.trdimp.iou_net import LAYER2_STRIDE
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.target_filter import score_size
+
+# Inputs and outputs by graph, in the order of the module's arguments and results.
+WIRES = {
+    "features": ("patch", "layer2 layer3 classification"),
+    "meet": (
+        "classification tokens self_keys",
+        "new_keys sums_over_itself sums_over_new sums_over_memory",
+    ),
+    "encode": ("tokens sums labels", "cross_keys values"),
+    "decode": ("classification cross_keys values present", "decoded"),
+    "first_filter": ("first_decoded first_boxes", "target_filter"),
+    "score": ("target_filter decoded", "score"),
+    "fit": ("target_filter samples sample_boxes sample_weight", "better_filter"),
+    "modulation": ("layer2 layer3 box", "modulation2 modulation3"),
+    "iou_features": ("layer2 layer3 modulation2 modulation3", "cells2 cells3"),
+    "refine": ("boxes cells2 cells3 unit step", "better_boxes overlaps"),
+}
+HALF = ("features", "decode", "iou_features")
+"""What may be computed in half precision: neither solvers and pooling, nor what adds up."""
+
+
+def first_samples(parameters: TrackingParameters) -> int:
+    """Samples that are made of the first image."""
+    views = parameters.augmentation
+    listed = (views.relative_shift, views.blur, views.rotate)
+    return 1 + sum(map(len, listed)) + views.flip + views.dropout_copies
+
+
+def memory_images(parameters: TrackingParameters) -> int:
+    """Places of the transformer's memory; without a limit, those of the first samples."""
+    return max(first_samples(parameters), parameters.transformer_memory_size)
+
+
+def shapes(config: TrDiMPConfig, parameters: TrackingParameters) -> dict[str, tuple[int, ...]]:
+    """Shape of everything that `WIRES` names; all are float32."""
+    side, k, channels = parameters.image_sample_size, config.filter_size, config.feature_dim
+    cells, fine = side // config.stride, side // LAYER2_STRIDE
+    scores = score_size(cells, k)
+    n, images = cells**2, memory_images(parameters)
+    first, samples = first_samples(parameters), parameters.sample_memory_size
+    proposals = 1 + parameters.num_init_random_boxes
+    memory_sums, features = (images, n, channels + 1), (1, channels, cells, cells)
+    return {
+        "patch": (1, 3, side, side),
+        "layer2": (1, config.layer2_dim, fine, fine),
+        "layer3": (1, config.layer3_dim, cells, cells),
+        "classification": features,
+        "tokens": (images, n, channels),
+        "self_keys": (images, n, config.key_dim),
+        "new_keys": (n, config.key_dim),
+        "sums_over_itself": (n, channels + 1),
+        "sums_over_new": memory_sums,
+        "sums_over_memory": memory_sums,
+        "sums": memory_sums,
+        "labels": (images, n, 1),
+        "cross_keys": (images, n, config.key_dim),
+        "values": memory_sums,
+        "present": (images, 1),
+        "decoded": features,
+        "first_decoded": (first, *features[1:]),
+        "first_boxes": (first, 4),
+        "target_filter": (channels, k, k),
+        "score": (scores, scores),
+        "samples": (samples, n, channels),
+        "sample_boxes": (samples, 4),
+        "sample_weight": (samples,),
+        "better_filter": (channels, k, k),
+        "box": (1, 4),
+        "modulation2": (1, config.iou_dim, 1, 1),
+        "modulation3": (1, config.iou_dim, 1, 1),
+        "cells2": (fine, fine, config.iou_dim),
+        "cells3": (cells, cells, config.iou_dim),
+        "boxes": (proposals, 4),
+        "unit": (2,),
+        "step": (4,),
+        "better_boxes": (proposals, 4),
+        "overlaps": (proposals,),
+    }
+
+
+def _check(parameters: TrackingParameters) -> None:
+    limit, every = parameters.transformer_memory_size, parameters.transformer_skipping
+    if limit < 0 and every >= 1:
+        raise EngineUnavailable(
+            f"transformer_memory_size is {limit}, no limit, and an image is added every {every} "
+            "frames; a static graph needs a limit (set one, or use backend 'torch')"
+        )
+    if parameters.box_refinement_space != "relative":
+        raise EngineUnavailable(
+            f"box_refinement_space is {parameters.box_refinement_space!r}; a static graph climbs "
+            "in 'relative' only (set that, or use backend 'torch')"
+        )
+
+
+def graphs(network: TrDiMPNetwork, parameters: TrackingParameters) -> list[Graph]:
+    """All parts of a network that a tracker runs; TrSiam has no "fit".
+
+    Args:
+        network: Loaded, in eval mode; its weights are copied.
+        parameters: What the tracker is steered by: sizes of crops and memories.
+
+    Raises:
+        EngineUnavailable: The transformer's memory has no limit, or boxes are not refined in the
+            space "relative".
+    """
+    _check(parameters)
+    config, classifier = network.config, network.classifier
+    sizes = shapes(config, parameters)
+    cells = sizes["classification"][2:]
+    branch = copy.deepcopy(network.bb_regressor)
+    without_norms(branch)
+    modules: dict[str, nn.Module] = {
+        "features": PatchPart(network),
+        "meet": MeetPart(classifier.transformer),
+        "encode": EncodePart(classifier.transformer),
+        "decode": DecodePart(classifier.transformer),
+        "first_filter": FirstFilterPart(classifier.filter_initializer),
+        "score": ScorePart((cells[0], cells[1]), config.filter_size),
+        "fit": FitPart(classifier.filter_optimizer, (cells[0], cells[1]), config.filter_size),
+        "modulation": ModulationPart(branch),
+        "iou_features": IoUFeaturesPart(branch),
+        "refine": RefinePart(branch),
+    }
+    fitted = (
+        parameters.net_opt_iter,
+        parameters.net_opt_update_iter,
+        parameters.net_opt_hn_iter,
+    )
+    if not any(fitted):
+        del modules["fit"]
+
+    @lru_cache(maxsize=1)
+    def drawn(seed: int) -> dict[str, Tensor]:
+        return draw_example(seed, modules, sizes, parameters)
+
+    def example(inputs: str) -> Callable[[int], dict[str, Tensor]]:
+        return lambda seed: {name: drawn(seed)[name].clone() for name in inputs.split()}
+
+    def spec(names: str) -> dict[str, TensorSpec]:
+        return {name: TensorSpec(sizes[name]) for name in names.split()}
+
+    return [
+        Graph(
+            GraphSpec(
+                name,
+                spec(WIRES[name][0]),
+                spec(WIRES[name][1]),
+                half=name in HALF,
+                settings=str(config),
+            ),
+            module.eval(),
+            example(WIRES[name][0]),
+        )
+        for name, module in modules.items()
+    ]
