@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tracker_ros.crop import box_in_crop, crop_square, normalise
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.models.center_head import HeadMaps, decode_box
-from tracker_ros.models.one_stream_config import OneStreamConfig
 from tracker_ros.models.one_stream_network import OneStreamNetwork
 
 
@@ -64,18 +63,19 @@ def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
     template = TemplateGraph(network).eval()
     n, size, region = config.search_grid, config.template_size, config.search_size
     tokens = TensorSpec((1, config.template_grid**2, config.embed_dim))
+    crops = (size, config.template_factor, region, config.search_factor)
     crop = {"template": TensorSpec((1, 3, size, size))}
     if config.mark_target:
         crop["box"] = TensorSpec((1, 4))
 
     def of_template(seed: int) -> dict[str, Tensor]:
-        drawn = _example(config, seed)
+        drawn = _example(*crops, seed)
         return {name: drawn[name] for name in crop}
 
     def of_track(seed: int) -> dict[str, Tensor]:
         with torch.inference_mode():
             (embedded,) = template(*of_template(seed).values())
-        return {"tokens": embedded.clone(), "search": _example(config, seed)["search"]}
+        return {"tokens": embedded.clone(), "search": _example(*crops, seed)["search"]}
 
     maps = {"score": 1, "size": 2, "offset": 2}
     return [
@@ -105,16 +105,16 @@ def _read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=32)
-def _example(config: OneStreamConfig, seed: int) -> dict[str, Tensor]:
+def _example(
+    template_size: int, template_factor: float, search_size: int, search_factor: float, seed: int
+) -> dict[str, Tensor]:
     """Crops of two frames of a synthetic scene, and the target's box in the first."""
     from tracker_ros.synthetic.video import synthetic_video
 
     first, _, _, later = synthetic_video(seed=seed, frames=4, size=(320, 240))
-    template, factor = crop_square(
-        first.image, first.box, config.template_factor, config.template_size
-    )
-    search, _ = crop_square(later.image, first.box, config.search_factor, config.search_size)
-    box = box_in_crop(first.box, first.box, factor, config.template_size)
+    template, factor = crop_square(first.image, first.box, template_factor, template_size)
+    search, _ = crop_square(later.image, first.box, search_factor, search_size)
+    box = box_in_crop(first.box, first.box, factor, template_size)
     return {
         "template": torch.from_numpy(normalise(template)),
         "box": torch.tensor([box], dtype=torch.float32),
