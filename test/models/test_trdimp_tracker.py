@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -305,28 +304,23 @@ def test_a_filter_that_is_not_finite_is_not_taken(
     assert state(tracker).filter is before
     follow(tracker, first=4)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(model, "fit", lambda *args: args[0] * np.nan)
-        with pytest.raises(RuntimeError, match="filter that is not finite"):
-            tracker.initialize(scene(0), START)
-    with pytest.raises(RuntimeError, match="before initialize"):
-        tracker.track(scene(1))
 
-
-def test_a_new_start_lets_go_of_the_earlier_target_first(
+def test_a_start_that_fails_keeps_the_earlier_target(
     model: TrDiMPInference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wanted = follow(started(model))
     tracker = started(model)
-    memory = weakref.ref(state(tracker).memory)
-    start_memory, held = model.start_memory, []
-
-    def watched(*args: Any) -> Any:
-        held.append(memory() is not None)
-        return start_memory(*args)
-
-    monkeypatch.setattr(model, "start_memory", watched)
-    tracker.initialize(scene(1), START)
-    assert held == [False]
+    found = follow(tracker, last=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "initial_filter", lambda *args: torch.full((64, 4, 4), np.nan))
+        with pytest.raises(RuntimeError, match=r"filter that is not finite.*load others"):
+            tracker.initialize(scene(2), (80.0, 60.0, 30.0, 30.0))
+        fresh = TrDiMPTracker(model, ALWAYS_NORMAL)
+        with pytest.raises(RuntimeError, match="filter that is not finite"):
+            fresh.initialize(scene(0), START)
+    assert_same(found + follow(tracker, first=4), wanted)
+    with pytest.raises(RuntimeError, match="before initialize"):
+        fresh.track(scene(1))
 
 
 def test_warm_up_leaves_no_trace(model: TrDiMPInference) -> None:

@@ -135,7 +135,10 @@ class TrDiMPTracker(Tracker):
 
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
-        """Learn the target from the first image; see `Tracker.initialize`."""
+        """Learn the target from the first image; see `Tracker.initialize`.
+
+        The earlier target, if any, is kept until the new one is known to be sound.
+        """
         check_image(image)
         start = check_box(box, image.shape[0], image.shape[1])
         options, model, draws = self.parameters, self.model, self._draws()
@@ -156,9 +159,6 @@ class TrDiMPTracker(Tracker):
         box_in_patch = placement.box_in_patch(position, size)
         boxes = np.tile(box_in_patch, (len(views.shifts), 1))
         boxes[:, :2] += views.shifts
-
-        # Nothing is left to refuse. The earlier target goes first: two take twice the memory.
-        self._target = None
 
         # Features, of the first view for the IoU branch too.
         patches = normalise_patches(views.patches)
