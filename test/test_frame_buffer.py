@@ -104,7 +104,7 @@ def test_the_same_stamp_again_replaces():
     assert buffer.byte_count == 10
     assert buffer.sequence == 0
     assert buffer.newest is not None
-    assert buffer.newest.number == 3
+    assert buffer.newest.number == buffer.arrivals == 3
 
 
 def test_new_limits_apply_at_once():

@@ -66,6 +66,7 @@ INTERFACES = {
         "uint64 frames_tracked",
         "uint64 frames_dropped",
         "uint64 frames_rejected",
+        "uint64 frames_idle",
     ],
     "srv/SelectTarget.srv": [
         "std_msgs/Header header",

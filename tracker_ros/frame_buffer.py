@@ -71,6 +71,12 @@ class FrameBuffer(Generic[T]):
             return self._bytes
 
     @property
+    def arrivals(self) -> int:
+        """How many frames have been taken in, the number of the last one."""
+        with self._lock:
+            return self._arrivals
+
+    @property
     def sequence(self) -> int:
         """How many times the stamps have jumped back."""
         with self._lock:

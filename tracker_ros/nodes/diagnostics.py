@@ -95,7 +95,7 @@ class Diagnostics:
             status.summary(DiagnosticStatus.OK, "images come")
         status.add("input rate (Hz)", f"{watch.rate.hertz:.2f}")
         if report is not None:
-            for name in ("received", "tracked", "dropped", "rejected", "faults"):
+            for name in ("received", "tracked", "dropped", "rejected", "idle", "faults"):
                 status.add(f"frames {name}", str(getattr(report.counts, name)))
         return status
 

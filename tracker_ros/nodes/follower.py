@@ -33,12 +33,16 @@ _SHORT_REPLAY_S = 0.5
 
 @dataclass
 class FrameCounts:
-    """Images since the node became active; the fields of ``TargetStatus``, and faults."""
+    """Images since the node became active; the fields of ``TargetStatus``, and faults.
+
+    ``received`` is the sum of the next four; an image still in the mailbox is in none of them.
+    """
 
     received: int = 0
     tracked: int = 0
     dropped: int = 0
     rejected: int = 0
+    idle: int = 0
     faults: int = 0
 
 
@@ -117,6 +121,7 @@ class Follower:
         self._tracker: Tracker | None = None
         self._paused = False
         self._progress = _Progress()
+        self._counted = buffer.arrivals
         self.counts = FrameCounts()
 
     @property
@@ -147,6 +152,7 @@ class Follower:
         self._machine.clear()
         self._paused = False
         self._progress = _Progress()
+        self._counted = self._buffer.arrivals
         self.counts = FrameCounts()
         self.report_change()
 
@@ -182,6 +188,7 @@ class Follower:
             old = self.clear()
             gone = f"; target {old} is gone" if old else ""
             return SelectionOutcome(False, f"the model failed on it: {error or repr(error)}{gone}")
+        self._count(frame, "tracked")
         self._progress = _Progress(
             number=frame.number,
             time_s=self._time_of(frame),
@@ -247,10 +254,8 @@ class Follower:
 
     def process(self, frame: StampedFrame[Image]) -> None:
         """Take in the newest frame."""
-        if self._progress.number:
-            if frame.number <= self._progress.number:
-                return  # the replay was here already
-            self.counts.dropped += frame.number - self._progress.number - 1
+        if frame.number <= self._progress.number:
+            return  # the replay was here already
         if self._machine.has_target and not self._paused:
             self._track(frame, replayed=False)
         else:
@@ -286,14 +291,14 @@ class Follower:
         except Exception as error:  # whatever the model throws, the next frame gets its chance
             self.counts.faults += 1
             text = f"tracking a {image.shape[1]}x{image.shape[0]} frame failed: {error!r}"
-            self._reject(frame, text, count=False)
+            self._reject(frame, text)
             return
         self._complain("")
         self._machine.update(result.score, self._progress.time_s, result.state)
         self._progress.processing_s = time.monotonic() - begin
+        self._count(frame, "tracked")
         if replayed:
             return
-        self.counts.tracked += 1
         self._report(self._make_report(frame.frame.header, image, result))
         self._learn(tracker)
         self._progress.processing_s = time.monotonic() - begin
@@ -319,14 +324,25 @@ class Follower:
             except ValueError as error:
                 self._reject(frame, str(error))
                 return
+        self._count(frame, "idle")
         self._report(self._make_report(frame.frame.header, image))
 
-    def _reject(self, frame: StampedFrame[Image], text: str, count: bool = True) -> None:
+    def _reject(self, frame: StampedFrame[Image], text: str) -> None:
         """Count and report a frame that gave nothing; the target was not seen on it."""
-        self.counts.rejected += int(count)
+        self._count(frame, "rejected")
         self._complain(text)
         self._machine.no_frame(self._progress.time_s)
         self._report(self._make_report(frame.frame.header))
+
+    def _count(self, frame: StampedFrame[Image], fate: str) -> None:
+        """Count a frame, and those that it replaced; a replayed one was counted at its time."""
+        arrived = frame.number - self._counted
+        if arrived <= 0:
+            return
+        self._counted = frame.number
+        self.counts.received += arrived
+        self.counts.dropped += arrived - 1
+        setattr(self.counts, fate, getattr(self.counts, fate) + 1)
 
     def _step_to(self, frame: StampedFrame[Image]) -> None:
         self._progress.number = frame.number

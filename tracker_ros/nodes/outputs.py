@@ -170,6 +170,7 @@ class Outputs:
             frames_tracked=report.counts.tracked,
             frames_dropped=report.counts.dropped,
             frames_rejected=report.counts.rejected,
+            frames_idle=report.counts.idle,
         )
 
     def _is_time(self) -> bool:

@@ -126,7 +126,6 @@ class Session:
 
     def put(self, frame: StampedFrame[Image]) -> None:
         """Hand over the newest frame."""
-        self.follower.counts.received += 1
         self._worker.put(frame)
 
     def ask(self, job: Callable[[], R], answer: Callable[[R | None], None]) -> None:
