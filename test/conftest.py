@@ -8,9 +8,12 @@ missing they fail. Tests marked ``gpu`` are skipped where there is no CUDA devic
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +46,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if marked and not _cuda_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def random_weights() -> Callable[[str], Any]:
+    """Makes values of a sensible size for every key of a model, the same at every call."""
+
+    def make(name: str) -> Any:
+        import torch
+
+        from tracker_ros.registry import empty_network
+
+        generator = torch.Generator().manual_seed(0)
+        state = {}
+        for key, meta in empty_network(name).state_dict().items():
+            if not meta.is_floating_point():
+                state[key] = torch.zeros(meta.shape, dtype=meta.dtype)
+            elif meta.dim() > 1:
+                spread = 1.0 / math.sqrt(meta[0].numel())
+                state[key] = torch.empty(meta.shape).uniform_(-spread, spread, generator=generator)
+            else:
+                state[key] = torch.full(meta.shape, 0.0 if key.endswith(("bias", "mean")) else 1.0)
+        return state
+
+    return make
 
 
 def _cuda_available() -> bool:

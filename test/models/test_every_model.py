@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,28 +25,14 @@ models = pytest.mark.parametrize(
 )
 
 
-def random_weights(name: str) -> dict[str, torch.Tensor]:
-    """Values of a sensible size for every key of a model."""
-    shapes = empty_network(name).state_dict()
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for key, meta in shapes.items():
-        if not meta.is_floating_point():
-            state[key] = torch.zeros(meta.shape, dtype=meta.dtype)
-        elif meta.dim() > 1:
-            spread = 1.0 / math.sqrt(meta[0].numel())
-            state[key] = torch.empty(meta.shape).uniform_(-spread, spread, generator=generator)
-        else:
-            state[key] = torch.full(meta.shape, 0.0 if key.endswith(("bias", "mean")) else 1.0)
-    return state
-
-
 def noise(height: int = 120, width: int = 160) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
 @models
-def test_weights_round_trip_and_results_are_finite(name: str, tmp_path: Path) -> None:
+def test_weights_round_trip_and_results_are_finite(
+    name: str, tmp_path: Path, random_weights: Callable[[str], dict[str, torch.Tensor]]
+) -> None:
     state = random_weights(name)
     path = tmp_path / "weights.safetensors"
     write_weights(state, path)

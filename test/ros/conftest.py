@@ -70,6 +70,12 @@ class NodeProcess:
             raise
 
 
+@pytest.fixture(scope="session")
+def node_process() -> type[NodeProcess]:
+    """For programs that live longer than one test."""
+    return NodeProcess
+
+
 class SpunNode:
     """A real node of the package in this process, spun by a thread of its own."""
 
