@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from tracker_ros.boxes import xywh_to_xyxy
-from tracker_ros.cuda.prroi_pool import pooling_weights_with_derivatives
+from tracker_ros.cuda.prroi_pool import AxisWeights, pooling_weights_with_derivatives
 from tracker_ros.models.inference_layers import InferenceLinear, for_inference
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.iou_net import (
@@ -192,18 +192,19 @@ class LayerOverlap:
             (P,) share of the IoU, and (P, 4) its gradient by x, y, w, h.
         """
         edges = xywh_to_xyxy(boxes) / self.stride
-        cells, origin = features.around(edges)
-        share, gradient = pooled_overlap(
-            cells, origin, edges, self.pool, self.forward, self.backward, self.predictor
-        )
+        cells, (top, left) = features.around(edges)
+        height, width = cells.shape[:2]
+        x0, y0, x1, y1 = edges.unbind(1)
+        y = pooling_weights_with_derivatives(y0 - top, y1 - top, self.pool, height)
+        x = pooling_weights_with_derivatives(x0 - left, x1 - left, self.pool, width)
+        share, gradient = pooled_overlap(cells, x, y, self.forward, self.backward, self.predictor)
         return share, gradient / self.stride
 
 
 def pooled_overlap(
     cells: Tensor,
-    origin: tuple[int, int],
-    edges: Tensor,
-    pool: int,
+    x: AxisWeights,
+    y: AxisWeights,
     forward: Callable[[Tensor], Tensor],
     backward: Callable[[Tensor], Tensor],
     predictor: Tensor,
@@ -212,9 +213,8 @@ def pooled_overlap(
 
     Args:
         cells: (h, w, C) modulated features.
-        origin: Row and column of the map where they begin.
-        edges: (P, 4) x0, y0, x1, y1 in cells.
-        pool: Bins along each axis.
+        x: Of P boxes, (P, pool, w).
+        y: Of P boxes, (P, pool, h).
         forward: (P, pool * pool * C) regions -> (P, outputs) before their ReLU.
         backward: The transpose of its matrix.
         predictor: (outputs,) weights of its outputs in the prediction.
@@ -222,12 +222,8 @@ def pooled_overlap(
     Returns:
         (P,) share, and (P, 4) its gradient by x, y, w, h, all in cells.
     """
-    top, left = origin
-    count, (height, width, channels) = len(edges), cells.shape
-    x0, y0, x1, y1 = edges.unbind(1)
-    y = pooling_weights_with_derivatives(y0 - top, y1 - top, pool, height)
-    x = pooling_weights_with_derivatives(x0 - left, x1 - left, pool, width)
-
+    count, pool, height = y.weights.shape
+    width, channels = cells.shape[1:]
     by_row = cells.view(height, -1)
     rows = y.weights.flatten(0, 1) @ by_row
     rows = rows.view(count, pool, width, channels)

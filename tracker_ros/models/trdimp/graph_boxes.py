@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracker_ros.boxes import xywh_to_xyxy
+from tracker_ros.cuda.prroi_pool import AxisWeights, pooling_weights_with_derivatives
 from tracker_ros.models.trdimp.box_refinement import climb_relative, pooled_overlap
 from tracker_ros.models.trdimp.iou_net import (
     LAYER2_POOL,
@@ -85,12 +86,14 @@ class OverlapPart(nn.Module):
 
     def forward(self, cells: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """(h, w, C), (P, 4) xywh -> (P,) share and (P, 4) its gradient by the boxes."""
-        edges = xywh_to_xyxy(boxes) / self.stride
+        # The map is square: both axes at once.
+        starts, ends = (xywh_to_xyxy(boxes) / self.stride).t().unflatten(0, (2, 2))
+        axes = pooling_weights_with_derivatives(starts, ends, self.pool, cells.shape[0])
+        x, y = (AxisWeights(*(values[axis] for values in axes)) for axis in (0, 1))
         share, gradient = pooled_overlap(
             cells,
-            (0, 0),
-            edges,
-            self.pool,
+            x,
+            y,
             lambda pooled: F.linear(pooled, self.weight, self.bias),
             lambda slope: slope @ self.weight,
             self.predictor,
