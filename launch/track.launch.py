@@ -31,7 +31,7 @@ ARGUMENTS = (
     ("model", "ostrack_tiny", "Name of the model; tracker-ros models lists them."),
     ("weights", "", "File with the model's weights; empty takes those that come with it."),
     ("device", "auto", "auto, cpu, cuda or cuda:N."),
-    ("backend", "auto", "auto or torch."),
+    ("backend", "auto", "auto, torch, onnxruntime or tensorrt."),
     ("model_options", "", 'Options of the model\'s family: "threshold=0.4" for GRM.'),
     ("image_transport", "raw", "raw, the only one so far."),
     ("rviz", "false", "Start RViz with the debug images."),

@@ -229,8 +229,8 @@ def test_integers_are_numbers_too(probe):
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("backend:=tensorrt", ["backend", "'tensorrt'", "'auto', 'torch'"]),
-        ("precision:=fp16", ["precision", "'fp16'", "'auto', 'fp32'"]),
+        ("backend:=onnx", ["backend", "'onnx'", "'auto', 'torch', 'onnxruntime'"]),
+        ("precision:=fp8", ["precision", "'fp8'", "'auto', 'fp32', 'fp16'"]),
         ("device:=gpu", ["device", "'gpu'", "'cuda:N'"]),
         ("image_transport:=compressed", ["image_transport", "'compressed'", "'raw'"]),
         ("score_found:=high", ["score_found", "'high'", "from 0 to 1"]),

@@ -284,6 +284,8 @@ def _create_tracker(parameters: ParameterTable) -> Tracker:
         weights=parameters.text("weights") or None,
         backend=parameters.text("backend"),
         precision=parameters.text("precision"),
+        engine_cache_dir=parameters.text("engine_cache_dir") or None,
+        build_engine=parameters.flag("build_engine"),
         **parse_options(parameters.text("model_options").split()),
     )
 

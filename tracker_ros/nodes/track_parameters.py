@@ -79,15 +79,29 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "backend",
         "auto",
-        "What runs the model; PyTorch is the only back end so far.",
+        "What runs the model: torch, onnxruntime or tensorrt; auto takes the best that is there.",
         choices=BACKENDS,
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "precision",
         "auto",
-        "Number format that the model computes in; fp32 is the only one so far.",
+        "Number format that the model computes in: fp32; fp16 on GPUs and in ONNX Runtime; bf16 "
+        "or int8 on CPUs, where the model's family has it; auto leaves it to the back end.",
         choices=PRECISIONS,
+        change=Change.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "engine_cache_dir",
+        "",
+        "Folder of exported graphs and built engines; empty takes one below the user's cache.",
+        change=Change.UNCONFIGURED,
+    ),
+    ParameterSpec(
+        "build_engine",
+        True,
+        "Whether a back end chosen by name may export and build what is missing while the model "
+        "loads, for seconds or minutes; false refuses instead. auto never builds.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
