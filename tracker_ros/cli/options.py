@@ -14,8 +14,11 @@ from typing import Any
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how a model runs."""
     add_device_option(parser)
-    for name, meaning in (("backend", "what runs it"), ("precision", "number format")):
-        parser.add_argument(f"--{name}", default="auto", help=f"{meaning} (default: %(default)s)")
+    for name, known in (
+        ("backend", "auto, torch, onnxruntime or tensorrt"),
+        ("precision", "auto, fp32, fp16, bf16 or int8, as far as back end and device have it"),
+    ):
+        parser.add_argument(f"--{name}", default="auto", help=f"{known} (default: %(default)s)")
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
             **parse_options(args.option),
         )
         results = _follow(tracker, video, tuple(box), args)
-    results = {"video": args.video, "model": args.model, "device": args.device, **results}
+    results = {"video": args.video, "model": args.model, **tracker.runs_on, **results}
 
     target = args.results or (args.out.with_suffix(".json") if args.out else None)
     if target is not None:
@@ -225,7 +225,8 @@ def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
     frames, tracked = results["frames"], results["frames_tracked"]
     rate = results["frames_per_second"]
     speed = f", {rate:.1f} frames/s" if rate else ""
-    print(f"{results['model']}: {tracked} of {frames} frames tracked{speed}")
+    where = ", ".join(str(results[key]) for key in ("backend", "precision") if key in results)
+    print(f"{results['model']} ({where}): {tracked} of {frames} frames tracked{speed}")
     for change in results["state_changes"]:
         print(f"  {change['time_s']:8.2f} s  frame {change['frame']:5d}  {change['state']}")
     for path in written:
