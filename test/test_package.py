@@ -72,12 +72,14 @@ INTERFACES = {
         "std_msgs/Header header",
         "vision_msgs/BoundingBox2D bbox",
         "string label",
+        "bool append",
         "---",
         "bool success",
         "string message",
         "string target_id",
         "builtin_interfaces/Time stamp",
     ],
+    "srv/RemoveTarget.srv": ["string target_id", "---", "bool success", "string message"],
 }
 LARGEST_FILE = 20 * 1024 * 1024
 SPDX = "SPDX-License-Identifier: Apache-2.0"
@@ -202,12 +204,15 @@ def test_selection_says_that_the_box_is_given_by_its_centre():
 @pytest.mark.ros
 def test_compiled_interfaces_match_the_files():
     from tracker_interfaces.msg import TargetStatus
-    from tracker_interfaces.srv import SelectTarget
+    from tracker_interfaces.srv import RemoveTarget, SelectTarget
 
     fields = [line.split()[1] for line in INTERFACES["msg/TargetStatus.msg"] if "=" not in line]
     assert list(TargetStatus.get_fields_and_field_types()) == fields
     assert (TargetStatus.IDLE, TargetStatus.LOST) == (0, 4)
-    assert list(SelectTarget.Request.get_fields_and_field_types()) == ["header", "bbox", "label"]
+    request = SelectTarget.Request.get_fields_and_field_types()
+    assert list(request) == ["header", "bbox", "label", "append"]
+    assert SelectTarget.Request().append is False
+    assert list(RemoveTarget.Request.get_fields_and_field_types()) == ["target_id"]
     answer = SelectTarget.Response.get_fields_and_field_types()
     assert list(answer) == ["success", "message", "target_id", "stamp"]
 
