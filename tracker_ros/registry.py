@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,9 @@ from tracker_ros.tracker import Tracker
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from tracker_ros.engines.backend import Backend
+    from tracker_ros.engines.graph import Graph
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
@@ -125,7 +129,6 @@ def create_tracker(
             weights, or the weights do not fit; the message names value, expectation and remedy.
         FileNotFoundError: The weights file does not exist.
     """
-    card = model_card(name)
     for what, value, known in (
         ("backend", backend, BACKENDS),
         ("precision", precision, PRECISIONS),
@@ -134,6 +137,35 @@ def create_tracker(
             raise ValueError(
                 f"{what} {value!r} is not available for {name}; expected {' or '.join(known)}"
             )
+    make = _maker(name, weights, options)
+    from tracker_ros.engines.backend import Backend
+    from tracker_ros.engines.choose import open_tracker
+
+    cache = cache_folder("engines") if engine_cache_dir is None else Path(engine_cache_dir)
+    wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
+    return open_tracker(make, wanted)
+
+
+def model_graphs(
+    name: str, weights: str | os.PathLike[str] | None = None, **options: Any
+) -> list[Graph]:
+    """The static graphs that a model's engines compute.
+
+    Args:
+        name: See `create_tracker`, also for the others and for what is raised.
+        weights: A safetensors file; None takes the embedded one.
+        **options: Of the model's family.
+    """
+    from tracker_ros.engines.backend import collect_graphs
+
+    return collect_graphs(_maker(name, weights, options))
+
+
+def _maker(
+    name: str, weights: str | os.PathLike[str] | None, options: dict[str, Any]
+) -> Callable[[Backend], Tracker]:
+    """What makes a model's tracker on a back end; everything else is checked here."""
+    card = model_card(name)
     if weights is None and card.weights is None:
         raise ValueError(
             f"model {name!r} has no embedded weights; download the authors' checkpoint from "
@@ -143,14 +175,5 @@ def create_tracker(
     sha256 = card.sha256 if weights is None else None
     path = Path(weights) if weights is not None else embedded_file(str(card.weights))
     factory = _code_of(card).create
-    given = ("backend", "weights", "sha256")
-    checked = checked_options(factory, name, given, options)
-    from tracker_ros.engines.backend import Backend
-    from tracker_ros.engines.choose import open_tracker
-
-    cache = cache_folder("engines") if engine_cache_dir is None else Path(engine_cache_dir)
-    wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
-    return open_tracker(
-        lambda chosen: factory(name, backend=chosen, weights=path, sha256=sha256, **checked),
-        wanted,
-    )
+    checked = checked_options(factory, name, ("backend", "weights", "sha256"), options)
+    return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)

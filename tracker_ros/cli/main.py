@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 
 from tracker_ros import __version__
-from tracker_ros.cli import convert_checkpoint, evaluate, models, track, train
+from tracker_ros.cli import convert_checkpoint, evaluate, export, models, track, train
 
 COMMANDS = {
     "track": track,
     "models": models,
     "evaluate": evaluate,
     "train": train,
+    "export": export,
     "convert-checkpoint": convert_checkpoint,
 }
 """Commands by name; each module has SUMMARY, add_arguments(parser) and run(args) -> exit code."""

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
+from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,31 @@ class Backend:
                 device=self.device,
             )
         raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
+
+
+def collect_graphs(make: Callable[[Backend], object]) -> list[Graph]:
+    """The graphs that a model opens when it is made."""
+    collector = _Collector("", torch.device("cpu"), "fp32", "", Path())
+    make(collector)
+    return collector.graphs
+
+
+@dataclass(frozen=True)
+class _Collector(Backend):
+    """Keeps graphs and opens nothing."""
+
+    graphs: list[Graph] = field(default_factory=list)
+
+    def open(self, graph: Graph) -> Engine:
+        self.graphs.append(graph)
+        return _Closed(graph.spec)
+
+
+class _Closed(Engine):
+    backend, device, precision = "none", "cpu", "fp32"
+
+    def __init__(self, spec: GraphSpec) -> None:
+        self.spec = spec
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        raise RuntimeError(f"graph {self.spec.name!r} was not opened")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision, fold_norms
@@ -37,7 +37,7 @@ class TorchEngine(Engine):
                     "torch has no fast half precision on CPUs; use fp32, bf16 or int8"
                 )
             # Torch's kernels on a GPU add up in float32 themselves.
-            module = HalfPrecision(graph.module, islands=False)
+            module: nn.Module = HalfPrecision(graph.module, islands=False)
         else:
             module = fold_norms(copy.deepcopy(graph.module))
         self._module = module.to(device)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 
@@ -16,6 +17,20 @@ __all__ = ["NodeStartError", "end_quietly_on_interrupt", "run_node"]
 
 class NodeStartError(RuntimeError):
     """The node cannot start or go on; the message says why and what to do."""
+
+
+class _ToRos(logging.Handler):
+    """Passes what the package logs through Python on to ROS."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = get_logger("tracker_ros")
+        text = self.format(record)
+        if record.levelno >= logging.ERROR:
+            logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            logger.warning(text)
+        else:
+            logger.info(text)
 
 
 def end_quietly_on_interrupt() -> None:
@@ -44,6 +59,10 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     """
     end_quietly_on_interrupt()
     rclpy.init(args=args)
+    package = logging.getLogger("tracker_ros")
+    handler = _ToRos(logging.INFO)
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
     node: Node | None = None
     executor = SingleThreadedExecutor()
     status = 0
@@ -60,6 +79,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         if rclpy.ok():
             raise
     finally:
+        package.removeHandler(handler)
         if node is not None:
             executor.remove_node(node)
             getattr(node, "close", lambda: None)()
