@@ -49,7 +49,13 @@ class TrackResult:
 
 
 class Tracker(ABC):
-    """Follows one target through a sequence of images."""
+    """Follows one target through a sequence of images.
+
+    Attributes:
+        usual_size: Height and width of an image that it is prepared for.
+    """
+
+    usual_size: tuple[int, int] = (480, 640)
 
     @abstractmethod
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:

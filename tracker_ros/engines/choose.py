@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from tracker_ros.engines.backend import Backend
 from tracker_ros.engines.graph import EngineUnavailable
@@ -111,19 +110,20 @@ def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Track
 
 def measure(trackers: dict[str, Tracker]) -> dict[str, float]:
     """Seconds that each tracker takes for a frame: the median of a moment, taken in turns."""
-    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     # Copies share the network but not the target: nothing is followed afterwards.
     probes = {name: copy.copy(tracker) for name, tracker in trackers.items()}
-    taken: dict[str, list[float]] = {name: [] for name in probes}
-    with torch.inference_mode():
-        for probe in probes.values():
-            probe.initialize(image, (120.0, 80.0, 80.0, 80.0))
+    taken: dict[str, list[float]] = {name: [] for name in trackers}
+    height, width = next(iter(trackers.values())).usual_size
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    side = min(height, width) / 4
+    for probe in probes.values():
+        probe.initialize(image, (side, side, side, side))
+        probe.track(image)
+    end = time.perf_counter() + _SECONDS * len(probes)
+    while time.perf_counter() < end or min(map(len, taken.values())) < _FEWEST_FRAMES:
+        for name, probe in probes.items():
+            start = time.perf_counter()
             probe.track(image)
-        end = time.perf_counter() + _SECONDS * len(probes)
-        while time.perf_counter() < end or min(map(len, taken.values())) < _FEWEST_FRAMES:
-            for name, probe in probes.items():
-                start = time.perf_counter()
-                probe.track(image)
-                probe.learn()
-                taken[name].append(time.perf_counter() - start)
+            probe.learn()
+            taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}

@@ -12,7 +12,7 @@ from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters
 from tracker_ros.models.mast.engines import MASTOnEngines
 from tracker_ros.models.mast.inference import MASTInference
 from tracker_ros.models.mast.network import MASTNetwork
-from tracker_ros.models.mast.tracker import FeatureModel, MASTTracker
+from tracker_ros.models.mast.tracker import FeatureModel, MASTTracker, usual_size
 from tracker_ros.weight_files import read_network
 
 
@@ -33,6 +33,7 @@ def create(
     reference_mode: str = "all",
     behaviour: str = "fixed",
     aligned: bool = True,
+    aspect: float = 4 / 3,
 ) -> MASTTracker:
     """Make a tracker; see `tracker_ros.create_tracker`.
 
@@ -47,6 +48,9 @@ def create(
         behaviour: "fixed", "official_torch11" or "official_modern".
         aligned: False writes labels back half a cell beside, as officially.
 
+        aspect: Width over height of the images, for which a graph is exported and an engine built
+            when the model is loaded.
+
     Raises:
         ValueError: An option is unknown, or the weights do not fit.
     """
@@ -60,5 +64,7 @@ def create(
         backend.check_precision("fp32")
         model = MASTInference(network, backend.device)
     else:
-        model = MASTOnEngines(network, size, backend.open)
-    return MASTTracker(model, parameters, working_size=size, start_shape=start_shape)
+        model = MASTOnEngines(network, usual_size(size, aspect), backend)
+    return MASTTracker(
+        model, parameters, working_size=size, start_shape=start_shape, aspect=aspect
+    )

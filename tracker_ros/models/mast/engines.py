@@ -3,45 +3,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.engines.graph import Engine, Graph
+from tracker_ros.engines.backend import Backend
+from tracker_ros.engines.graph import Engine, EngineUnavailable
+from tracker_ros.engines.torch_engine import TorchEngine
 from tracker_ros.models.mast.graphs import graphs
 from tracker_ros.models.mast.lab import network_input
 from tracker_ros.models.mast.network import MASTNetwork
+
+_LOG = logging.getLogger(__name__)
 
 
 class MASTOnEngines:
     """Features of one image at a time.
 
-    A graph is made for one size of image, so the engine is exchanged when another size comes,
-    which costs as long as loading a model.
+    A graph is made for one size of image. When another size comes, its engine is opened in place
+    of the last one, which takes as long as loading a model; where it may not be built, torch
+    computes that size.
 
     Args:
         network: Loaded, in eval mode.
-        working_size: Shorter side of images; the first engine is for 4 : 3.
-        open_engine: Makes the engine of a graph.
+        size: Height and width of the images that the first engine is for.
+        backend: Opens engines.
     """
 
-    def __init__(
-        self, network: MASTNetwork, working_size: int, open_engine: Callable[[Graph], Engine]
-    ) -> None:
-        self._network, self._open = network, open_engine
-        self._engine = self._engine_for(working_size, round(working_size * 4 / 3))
+    def __init__(self, network: MASTNetwork, size: tuple[int, int], backend: Backend) -> None:
+        self._network, self._backend = network, backend
+        (graph,) = graphs(network, *size)
+        self._engine = backend.open(graph)
 
     def _engine_for(self, height: int, width: int) -> Engine:
         (graph,) = graphs(self._network, height, width)
-        return self._open(graph)
+        try:
+            return self._backend.open(graph)
+        except EngineUnavailable as error:
+            _LOG.warning(
+                "torch computes images of %d x %d px, for which %s has no engine: %s; prepare it "
+                "with the option aspect=%.4f",
+                width,
+                height,
+                self._backend.name,
+                error,
+                width / height,
+            )
+            return TorchEngine(graph, "fp32", self._backend.device)
 
     @torch.inference_mode()
     def features(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB -> (1, C, ceil(H / 4), ceil(W / 4)) float32."""
         pixels = torch.from_numpy(network_input(image))
-        if tuple(pixels.shape) != self._engine.spec.inputs["image"].shape:
+        if pixels.shape != self._engine.spec.inputs["image"].shape:
             self._engine = self._engine_for(*image.shape[:2])
         # An engine may reuse its memory, and features are remembered.
         return self._engine(image=pixels)["features"].clone()

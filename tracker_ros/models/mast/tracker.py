@@ -12,6 +12,7 @@ faults that are repaired.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -73,6 +74,7 @@ class MASTTracker(Tracker):
             grow with its square.
         start_shape: What a box becomes: "ellipse" or "rectangle", filled, or "grabcut", which
             separates colours inside the box from those around it.
+        aspect: Width over height of the images to be prepared for.
 
     Attributes:
         labels: (H, W) uint8 label map of the last image: 0 is background, 1 the target of the
@@ -88,6 +90,7 @@ class MASTTracker(Tracker):
         *,
         working_size: int = 480,
         start_shape: str = "grabcut",
+        aspect: float = 4 / 3,
     ) -> None:
         check_choice("start_shape", start_shape, START_SHAPES)
         if working_size < _SMALLEST_SIDE:
@@ -98,6 +101,7 @@ class MASTTracker(Tracker):
         self.parameters = parameters
         self.working_size = working_size
         self.start_shape = start_shape
+        self.usual_size = usual_size(working_size, aspect)
         self.labels = None
         self._memory: _Memory | None = None
 
@@ -201,7 +205,7 @@ class MASTTracker(Tracker):
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
         kept, side = (self._memory, self.labels), self.working_size
-        image = np.full((side, side, 3), 128, dtype=np.uint8)
+        image = np.full((*self.usual_size, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
             self.track(image)
@@ -211,6 +215,17 @@ class MASTTracker(Tracker):
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         shrink = min(1.0, self.working_size / min(height, width))
         return round(height * shrink), round(width * shrink)
+
+
+def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
+    """Height and width, in pixels, of images of an aspect, reduced to a shorter side.
+
+    Raises:
+        ValueError: The aspect is not a positive number.
+    """
+    if not 0.0 < aspect < math.inf:
+        raise ValueError(f"aspect is {aspect}; expected the width of images over their height")
+    return round(working_size * max(1.0, 1 / aspect)), round(working_size * max(1.0, aspect))
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
