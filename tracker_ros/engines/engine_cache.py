@@ -64,7 +64,7 @@ class EngineKey:
         """Name of the entry's files without their suffixes."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
         name = "-".join("".join(c if c.isalnum() else " " for c in self.graph).split())
-        return f"{name}-{self.precision.split()[0]}-{digest[:_STEM_DIGITS]}"
+        return f"{name}-{self.precision}-{digest[:_STEM_DIGITS]}"
 
     def differences(self, other: EngineKey) -> list[str]:
         """What is another in `other`, as "driver is 580.1, was 570.2"."""
@@ -293,7 +293,6 @@ class EngineCache:
     def _write(self, path: Path, data: bytes) -> None:
         """Write beside the final file, readable by this user only, and rename."""
         unfinished = path.with_suffix(_UNFINISHED)
-        unfinished.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(unfinished, flags, 0o600), "wb") as file:
             file.write(data)

@@ -131,7 +131,7 @@ def build_plan(trt: ModuleType, onnx: bytes, name: str) -> bytes:
         reasons = [str(parser.get_error(index)) for index in range(parser.num_errors)]
         raise EngineUnavailable(
             f"TensorRT {trt.__version__} cannot parse graph {name!r}: "
-            f"{'; '.join(reasons) or log.last()}; use backend='torch'"
+            f"{'; '.join(reasons) or log.last()}"
         )
     config = _checked(builder.create_builder_config(), "no configuration", name, log)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
@@ -144,9 +144,7 @@ def build_plan(trt: ModuleType, onnx: bytes, name: str) -> bytes:
 def _checked(made: Any, lack: str, name: str, log: Any) -> Any:
     """What TensorRT made; it returns None where others raise."""
     if made is None:
-        raise EngineUnavailable(
-            f"TensorRT returned {lack} for graph {name!r}: {log.last()}; use backend='torch'"
-        )
+        raise EngineUnavailable(f"TensorRT returned {lack} for graph {name!r}: {log.last()}")
     return made
 
 

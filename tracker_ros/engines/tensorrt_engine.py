@@ -97,7 +97,7 @@ class TensorRTLadder:
     def climb_down(self, graph: Graph, precision: str) -> Engine:
         """The engine of the first precision that passes, or torch's; see `open_engine`."""
         wanted = typed_precision(graph, precision)
-        refusals = []
+        refusals: dict[str, list[str]] = {}
         for rung in LADDERS[wanted]:
             try:
                 engine = self._on_rung(graph, rung)
@@ -107,10 +107,11 @@ class TensorRTLadder:
                 _LOG.warning(
                     "%s: TensorRT in %s is not used: %s", self._name(graph), rung, problem
                 )
-                refusals.append(f"{rung}: {problem}")
+                refusals.setdefault(str(problem), []).append(rung)
             else:
                 return FallbackEngine(engine, lambda: torch_engine(graph, wanted, self._device))
-        reason = f"TensorRT was refused ({'; '.join(refusals)})"
+        reasons = [f"in {', '.join(rungs)}, {why}" for why, rungs in refusals.items()]
+        reason = f"TensorRT was refused: {'; '.join(reasons)}"
         instead = torch_engine(graph, wanted, self._device)
         _LOG.error("%s is computed by torch %s: %s", self._name(graph), instead.precision, reason)
         return FallbackEngine(instead, None, reason)
@@ -166,8 +167,8 @@ class TensorRTLadder:
         _LOG.info("%s is built by %s in %s: %s", key.graph, key.tensorrt, key.precision, reason)
         start = time.monotonic()
         plan = build_plan(self._trt, onnx, graph.spec.name)
-        engine = self._engine(graph, plan, key.precision)
         try:
+            engine = self._engine(graph, plan, key.precision)
             report = gate.examine(engine, graph, key.precision)
         except RuntimeError as error:
             raise EngineUnavailable(f"the engine does not run: {error}") from error

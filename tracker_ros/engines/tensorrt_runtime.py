@@ -93,8 +93,7 @@ class TensorRTEngine(Engine):
 
     def _refusal(self, what: str) -> EngineUnavailable:
         return EngineUnavailable(
-            f"TensorRT {what} of graph {self.spec.name!r}: {self._log.last()}; build it again, or "
-            "use backend='torch'"
+            f"TensorRT {what} of graph {self.spec.name!r}: {self._log.last()}"
         )
 
     def _allocated(self) -> dict[str, Tensor]:

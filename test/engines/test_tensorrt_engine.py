@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a graph when TensorRT works, refuses, computes wrongly or breaks down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from fake_tensorrt import FakeTensorRT
+from torch import Tensor, nn
+
+from tracker_ros.engines import fallback_engine, tensorrt_engine
+from tracker_ros.engines.engine_cache import EngineCache
+from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.tensorrt_engine import TensorRTLadder, open_engine
+
+CPU = torch.device("cpu")
+RIGHT, WRONG = 0.0, 0.5
+
+
+class ToyNetwork(nn.Module):
+    """A picture to a box cxcywh and a score."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 5)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.linspace(0, 0.1, 60).view(5, 12))
+            self.layer.bias.copy_(torch.tensor([0.5, 0.5, 0.3, 0.3, 0.2]))
+
+    def forward(self, picture: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.layer(picture.flatten(1)) + offset.float()
+        return values[:, :4], values[:, 4:].sigmoid()
+
+
+def toy_example(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "picture": torch.rand(1, 3, 2, 2, generator=generator),
+        "offset": torch.tensor([[0, 0, 0, 0, seed % 2]]),
+    }
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    spec = GraphSpec(
+        "track",
+        {"picture": TensorSpec((1, 3, 2, 2)), "offset": TensorSpec((1, 5), "int64")},
+        {"box": TensorSpec((1, 4)), "score": TensorSpec((1, 1))},
+    )
+    network = ToyNetwork().eval()
+    return Graph(spec, network, toy_example, lambda out: (out["box"], out["score"][:, 0]))
+
+
+@pytest.fixture(scope="module")
+def exported(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the graph as ONNX in every precision of the ladder."""
+    folder = tmp_path_factory.mktemp("exported")
+    for precision in tensorrt_engine.LADDERS["fp16"]:
+        tensorrt_engine.exported_graph(graph, precision, folder / "onnx" / "toy", build=True)
+    return folder
+
+
+@dataclass
+class Workshop:
+    """Opens the graph's engine with one stand-in for TensorRT after another."""
+
+    graph: Graph
+    folder: Path
+
+    def open(self, trt: FakeTensorRT, *, precision: str = "fp16", build: bool = True) -> Engine:
+        ladder = TensorRTLadder(trt, EngineCache(self.folder), "toy", build, CPU)
+        return ladder.climb_down(self.graph, precision)
+
+    def __call__(self, *errors: float, precision: str = "fp16", build: bool = True) -> Engine:
+        trt = FakeTensorRT(self.graph, errors=list(errors))
+        return self.open(trt, precision=precision, build=build)
+
+    @property
+    def plans(self) -> list[Path]:
+        return sorted(self.folder.glob("*.plan"))
+
+    def is_right(self, engine: Engine) -> bool:
+        inputs = self.graph.example(99)
+        found = engine(**inputs)
+        wanted = self.graph.module(*inputs.values())
+        return all(
+            torch.allclose(found[name], value, atol=1e-5)
+            for name, value in zip(self.graph.spec.outputs, wanted, strict=True)
+        )
+
+
+@pytest.fixture
+def workshop(graph: Graph, exported: Path, tmp_path: Path) -> Workshop:
+    folder = tmp_path / "engines"
+    shutil.copytree(exported, folder)
+    folder.chmod(0o700)
+    return Workshop(graph, folder)
+
+
+@pytest.fixture
+def messages() -> Iterator[Callable[[int], list[str]]]:
+    """What is logged, of at least a level."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    loggers = [tensorrt_engine._LOG, fallback_engine._LOG]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield lambda level: [r.getMessage() for r in records if r.levelno >= level]
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+def test_an_engine_is_built_once_and_then_found(workshop: Workshop) -> None:
+    trt = FakeTensorRT(workshop.graph)
+    first = workshop.open(trt)
+    assert (first.backend, first.device, first.precision) == ("tensorrt", "cpu", "fp16")
+    assert workshop.is_right(first)
+    second = workshop.open(trt, build=False)
+    assert trt.built == 1
+    assert workshop.is_right(second)
+    assert first.runs_on == second.runs_on
+    assert second.runs_on == {
+        "backend": "tensorrt",
+        "device": "cpu",
+        "precision": "fp16",
+        "gate": "16 crops: box IoU median 1.0000, least 1.0000, scores within 0.0000",
+    }
+
+
+def test_outputs_are_of_the_type_that_the_spec_says(workshop: Workshop) -> None:
+    engine = workshop.open(FakeTensorRT(workshop.graph, faults={"half"}))
+    found = engine(**workshop.graph.example(0))
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    assert engine.backend == "tensorrt"
+
+
+def test_a_call_with_other_tensors_is_refused(workshop: Workshop) -> None:
+    engine = workshop(RIGHT)
+    with pytest.raises(ValueError, match="'picture' is float32"):
+        engine(**{**workshop.graph.example(0), "picture": torch.zeros(1, 3, 4, 4)})
+    assert engine.backend == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("version", "typed", "flags"),
+    [("10.3.0", True, 2), ("10.16.1.11", True, 2), ("11.4", False, 0)],
+)
+def test_networks_are_strongly_typed_in_every_version(
+    workshop: Workshop, version: str, typed: bool, flags: int
+) -> None:
+    trt = FakeTensorRT(workshop.graph, version=version, typed=typed)
+    assert workshop.open(trt).backend == "tensorrt"
+    assert trt.flags == [flags]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("no builder", "returned no builder"),
+        ("parse", "cannot parse graph 'track': In node 7: operator Wobble is unknown"),
+        ("no plan", "returned no plan for graph 'track': could not find any implementation"),
+        ("no engine", "cannot load the plan of graph 'track': the plan was made by version 10.2"),
+        ("no context", "has no memory for the plan of graph 'track': out of memory"),
+        ("no address", "refuses the buffer of 'picture'"),
+        ("other tensors", "loaded another plan"),
+    ],
+)
+def test_what_tensorrt_refuses_is_computed_by_torch(
+    workshop: Workshop, messages: Callable[[int], list[str]], fault: str, reason: str
+) -> None:
+    engine = workshop.open(FakeTensorRT(workshop.graph, faults={fault}))
+    assert (engine.backend, engine.precision) == ("torch", "fp32")
+    assert workshop.is_right(engine)
+    assert reason in engine.runs_on["fallback"]
+    (line,) = messages(logging.ERROR)
+    assert line.startswith("toy track is computed by torch fp32: ")
+    assert reason in line
+    assert workshop.plans == []
+
+
+def test_a_failed_gate_climbs_down_and_is_remembered(
+    workshop: Workshop, messages: Callable[[int], list[str]]
+) -> None:
+    engine = workshop(WRONG, WRONG, RIGHT)
+    assert (engine.backend, engine.precision) == ("tensorrt", "fp32")
+    assert workshop.is_right(engine)
+    refused = messages(logging.WARNING)
+    assert [line.split(" is not used")[0] for line in refused] == [
+        "toy track: TensorRT in fp16",
+        "toy track: TensorRT in fp16-mixed",
+    ]
+    assert all("median box IoU 0." in line for line in refused), refused
+    assert len(workshop.plans) == 1
+    trt = FakeTensorRT(workshop.graph, errors=[WRONG])
+    again = workshop.open(trt, build=False)
+    assert (again.backend, again.precision) == ("tensorrt", "fp32")
+    assert trt.built == 0
+
+
+def test_float32_islands_may_be_enough(workshop: Workshop) -> None:
+    engine = workshop(WRONG, RIGHT)
+    assert (engine.backend, engine.precision) == ("tensorrt", "fp16-mixed")
+
+
+@pytest.mark.parametrize(("precision", "steps"), [("fp16", 3), ("fp32", 1)])
+def test_torch_is_the_end_of_the_ladder(
+    workshop: Workshop, messages: Callable[[int], list[str]], precision: str, steps: int
+) -> None:
+    engine = workshop(*[WRONG] * steps, precision=precision)
+    assert engine.backend == "torch"
+    assert workshop.is_right(engine)
+    assert len(messages(logging.WARNING)) == steps + 1
+    assert "failed the gate" in engine.runs_on["fallback"]
+    again = workshop(build=False, precision=precision)
+    assert again.backend == "torch"
+    assert "median box IoU" in again.runs_on["fallback"]
+
+
+def test_without_building_what_is_missing_is_refused(workshop: Workshop) -> None:
+    trt = FakeTensorRT(workshop.graph)
+    with pytest.raises(EngineUnavailable, match="no engine of toy track is cached") as raised:
+        workshop.open(trt, build=False)
+    assert "tracker-ros export toy --backend tensorrt" in str(raised.value)
+    assert trt.built == 0
+    shutil.rmtree(workshop.folder / "onnx")
+    with pytest.raises(EngineUnavailable, match="is not exported in fp16"):
+        workshop.open(trt, build=False)
+
+
+def test_a_plan_of_another_version_is_refused_or_built_again(workshop: Workshop) -> None:
+    workshop.open(FakeTensorRT(workshop.graph, version="10.3.0"))
+    newer = FakeTensorRT(workshop.graph, version="10.16.1")
+    said = "tensorrt is tensorrt 10.16.1, was tensorrt 10.3.0"
+    with pytest.raises(EngineUnavailable, match=said):
+        workshop.open(newer, build=False)
+    assert workshop.open(newer).backend == "tensorrt"
+    assert newer.built == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "open to others", "link"])
+def test_a_plan_that_cannot_be_trusted_is_refused_or_built_again(
+    workshop: Workshop, tmp_path: Path, damage: str
+) -> None:
+    workshop(RIGHT)
+    (plan,) = workshop.plans
+    content = bytearray(plan.read_bytes())
+    if damage == "truncated":
+        plan.write_bytes(content[:-1])
+    elif damage == "one byte":
+        content[-1] ^= 1
+        plan.write_bytes(content)
+    elif damage == "open to others":
+        plan.chmod(0o666)
+    else:
+        plan.rename(tmp_path / "elsewhere")
+        plan.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineUnavailable, match=r"\.plan is"):
+        workshop(build=False)
+    trt = FakeTensorRT(workshop.graph)
+    assert workshop.open(trt).backend == "tensorrt"
+    assert trt.built == 1
+    assert workshop(build=False).backend == "tensorrt"
+
+
+def test_a_cached_plan_that_no_longer_loads_is_refused_or_built_again(workshop: Workshop) -> None:
+    workshop(RIGHT)
+    unwilling = FakeTensorRT(workshop.graph, faults={"no engine"})
+    with pytest.raises(EngineUnavailable, match="the cached engine does not run"):
+        workshop.open(unwilling, build=False)
+    assert workshop(build=False).backend == "tensorrt"
+
+
+def test_a_cached_plan_is_tried_at_start(workshop: Workshop) -> None:
+    workshop(RIGHT)
+    changed = FakeTensorRT(workshop.graph, drift=WRONG)
+    with pytest.raises(EngineUnavailable, match="fails its trial: median box IoU"):
+        workshop.open(changed, build=False)
+    assert workshop(build=False).backend == "tensorrt"
+
+
+def test_an_engine_that_does_not_run_is_not_used(workshop: Workshop) -> None:
+    engine = workshop.open(FakeTensorRT(workshop.graph, executions=5))
+    assert engine.backend == "torch"
+    assert "an illegal memory access" in engine.runs_on["fallback"]
+    assert workshop.plans == []
+
+
+def test_a_breakdown_in_mid_stream_goes_over_to_torch(
+    workshop: Workshop, messages: Callable[[int], list[str]]
+) -> None:
+    workshop(RIGHT)
+    trt = FakeTensorRT(workshop.graph, executions=4)
+    engine = workshop.open(trt)  # one execution when it is loaded, one for the trial
+    assert [workshop.is_right(engine) for _ in range(2)] == [True, True]
+    assert engine.backend == "tensorrt"
+    assert messages(logging.ERROR) == []
+    assert [workshop.is_right(engine) for _ in range(3)] == [True, True, True]
+    assert (engine.backend, engine.precision) == ("torch", "fp32")
+    (line,) = messages(logging.ERROR)
+    assert line.startswith("graph 'track' is computed by torch fp32 from now on: tensorrt fp16")
+    assert "an illegal memory access was encountered" in line
+    assert "an illegal memory access" in engine.runs_on["fallback"]
+    assert trt.run == 5
+
+
+def test_a_graph_that_may_not_be_halved_stays_in_float32(workshop: Workshop) -> None:
+    whole = replace(workshop.graph, spec=replace(workshop.graph.spec, half=False))
+    workshop.graph = whole
+    engine = workshop(RIGHT)
+    assert (engine.backend, engine.precision) == ("tensorrt", "fp32")
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_engine(
+    workshop: Workshop, messages: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    engine = workshop(RIGHT)
+    assert engine.backend == "tensorrt"
+    (line,) = messages(logging.WARNING)
+    assert "is built again at the next start: [Errno 28] No space left on device" in line
+    assert workshop.plans == []
+
+
+def test_tensorrt_must_be_there_and_new_enough(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph, tmp_path: Path
+) -> None:
+    def attempt() -> None:
+        open_engine(graph, "fp16", tmp_path / "e", model="toy", build=True, device=CPU)
+
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineUnavailable, match="there is no TensorRT.*pip install tensorrt"):
+        attempt()
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(graph, version="10.2.9"))
+    with pytest.raises(EngineUnavailable, match="10.2.9 is too old; expected at least 10.3"):
+        attempt()
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(graph))
+    with pytest.raises(EngineUnavailable, match="on GPUs only, and this is cpu"):
+        attempt()
+
+
+def test_a_package_that_does_not_load_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: not found')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineUnavailable, match="libnvinfer.so.10: not found"):
+        tensorrt_engine.load_tensorrt()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_plan_is_replayed_as_a_cuda_graph(workshop: Workshop) -> None:
+    device = torch.device("cuda", 0)
+    trt = FakeTensorRT(workshop.graph, device="cuda")
+    workshop.graph.module.to(device)
+    try:
+        engine = tensorrt_engine.TensorRTEngine(
+            workshop.graph.spec, b"fake plan 0.0", "fp32", device, trt
+        )
+        run = trt.run
+        for seed in range(3):
+            inputs = workshop.graph.example(seed)
+            found = engine(**inputs)
+            wanted = workshop.graph.module(*(tensor.to(device) for tensor in inputs.values()))
+            assert torch.allclose(found["box"], wanted[0], atol=1e-5)
+        assert trt.run == run
+    finally:
+        workshop.graph.module.cpu()
