@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure trackers on annotated sequences: success AUC, precision, failures, speed."""
+"""Measure trackers on annotated sequences: success AUC, precision, failures, speed; J and F."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tracker_ros.cli.options import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from tracker_ros.evaluation.mask_metrics import MaskRow
     from tracker_ros.evaluation.metrics import TrackerScore
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.sequences import AnnotatedSequence
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Track everything, score it, report."""
     from tracker_ros.evaluation.machine import describe_machine
+    from tracker_ros.evaluation.mask_metrics import mask_table
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.report import Report, SequenceNote, summary_table
     from tracker_ros.evaluation.sequences import find_sequences
@@ -80,13 +82,14 @@ def run(args: argparse.Namespace) -> int:
     ]
     _check_names(sequences, args.models)
     cache = AnswerCache.default()
-    scores, notes = [], {}
+    scores, notes, masks = [], {}, _best_boxes(sequences)
     with progress_bar(
         total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
     ) as bar:
         for name in args.models:
-            score, note = _evaluate(name, sequences, weights.get(name), args, cache, bar)
+            score, rows, note = _evaluate(name, sequences, weights.get(name), args, cache, bar)
             scores.append(score)
+            masks += rows
             if note:
                 notes[name] = note
     device = _resolved(args)
@@ -104,12 +107,15 @@ def run(args: argparse.Namespace) -> int:
         machine=describe_machine(device),
         device=device,
         notes=notes,
+        masks=tuple(masks),
     )
     written = _write(report, args)
     if args.json:
         print_json(report.as_data())
     else:
         print(summary_table(scores))
+        if masks:
+            print(f"\n{mask_table(masks)}")
         for path in written:
             print(f"wrote {path}")
     return 0
@@ -155,9 +161,10 @@ def _evaluate(
     args: argparse.Namespace,
     cache: AnswerCache,
     bar: Any,
-) -> tuple[TrackerScore, str]:
+) -> tuple[TrackerScore, list[MaskRow], str]:
     """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
     from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
+    from tracker_ros.evaluation.mask_metrics import MaskRow, filled_boxes, score_masks
     from tracker_ros.evaluation.metrics import score_sequence, score_tracker
     from tracker_ros.evaluation.ope import run_ope
 
@@ -165,7 +172,7 @@ def _evaluate(
     tracker: Tracker | None = None
     note = ""
     key = f"{name} OpenCV {_opencv_version()}"
-    scores = []
+    scores, regions, regions_from_mask = [], [], []
     for sequence in sequences:
         bar.set_description_str(f"{name} {sequence.name}", refresh=False)
         use_cache = is_baseline and not args.fresh
@@ -184,7 +191,25 @@ def _evaluate(
         if args.out is not None:
             _write_boxes(args.out / "boxes" / name / f"{sequence.name}.txt", answer.boxes)
         scores.append(score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds))
-    return score_tracker(name, scores), note
+        if sequence.masks:
+            masks = answer.masks or filled_boxes(answer.boxes, sequence)
+            regions.append(score_masks(sequence, masks))
+        if answer.masks and tracker is not None:
+            again = run_ope(tracker, sequence, from_mask=True)
+            regions_from_mask.append(score_masks(sequence, again.masks))
+    label = name if regions_from_mask else f"{name}, box filled"
+    rows = [(label, regions), (f"{name}, from the first mask", regions_from_mask)]
+    mask_rows = [MaskRow(label, tuple(given)) for label, given in rows if given]
+    return score_tracker(name, scores), mask_rows, note
+
+
+def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
+    """What boxes can reach at most, where there are true masks."""
+    from tracker_ros.evaluation.mask_metrics import MaskRow, filled_true_boxes, score_masks
+
+    with_masks = [sequence for sequence in sequences if sequence.masks]
+    scores = [score_masks(sequence, filled_true_boxes(sequence)) for sequence in with_masks]
+    return [MaskRow("true box, filled", tuple(scores))] if scores else []
 
 
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:

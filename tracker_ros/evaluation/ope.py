@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-pass evaluation: start on the first frame's true box, then never help the tracker again."""
+"""One-pass evaluation: start on the first frame's true box or mask, then never help again."""
 
 from __future__ import annotations
 
@@ -26,33 +26,42 @@ class TrackedSequence:
         boxes: (N, 4) float64, x, y, w, h in pixels; the first is the given one.
         scores: (N,) float64 in [0, 1]; the first is 1.
         seconds: Time spent in the N − 1 calls of ``track``, reading of images not counted.
+        masks: (H, W) bool per frame, where the tracker gives masks and the sequence has true ones
+            to compare them with; else empty.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     seconds: float
+    masks: tuple[np.ndarray, ...] = ()
 
 
 def run_ope(
     tracker: Tracker,
     sequence: AnnotatedSequence,
     on_frame: Callable[[], None] | None = None,
+    *,
+    from_mask: bool = False,
 ) -> TrackedSequence:
-    """Track a sequence from its first box.
+    """Track a sequence from its first box or mask.
 
     Args:
         tracker: The tracker; a target it may have is forgotten.
         sequence: Where to track.
         on_frame: Called after each frame, e.g. to move a progress bar.
+        from_mask: Start on the first frame's true mask, which the sequence must have.
 
     Returns:
         Boxes, scores and time. A box that is not finite counts as no answer.
     """
-    boxes, scores, seconds = [], [], 0.0
+    boxes, scores, masks, seconds = [], [], [], 0.0
     for index, image in enumerate(sequence.images()):
         if index == 0:
             first = sequence.boxes[0]
-            tracker.initialize(image, tuple(float(value) for value in first))
+            if from_mask:
+                tracker.initialize_mask(image, sequence.mask(0))
+            else:
+                tracker.initialize(image, tuple(float(value) for value in first))
             boxes.append(tuple(first))
             scores.append(1.0)
         else:
@@ -61,9 +70,14 @@ def run_ope(
             seconds += time.perf_counter() - started
             boxes.append(result.box)
             scores.append(result.score)
+            if sequence.masks and result.mask is not None:
+                masks.append(result.mask)
         if on_frame is not None:
             on_frame()
-    return TrackedSequence(np.array(boxes, np.float64), np.array(scores, np.float64), seconds)
+    if masks:
+        masks.insert(0, sequence.mask(0))
+    numbers = np.array(boxes, np.float64), np.array(scores, np.float64)
+    return TrackedSequence(*numbers, seconds, tuple(masks))
 
 
 class AnswerCache:

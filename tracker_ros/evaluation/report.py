@@ -11,6 +11,7 @@ from typing import Any
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.evaluation.baselines import BASELINES
 from tracker_ros.evaluation.machine import Machine
+from tracker_ros.evaluation.mask_metrics import CONTOUR_TOLERANCE, MaskRow, mask_table
 from tracker_ros.evaluation.metrics import (
     PRECISION_RADIUS,
     SUCCESS_THRESHOLDS,
@@ -39,6 +40,7 @@ class Report:
         machine: Where the package's own models ran.
         device: Device they ran on.
         notes: What else belongs to a tracker's numbers, e.g. which weights; by tracker.
+        masks: J and F of masks, where sequences have any.
     """
 
     scores: tuple[TrackerScore, ...]
@@ -46,6 +48,7 @@ class Report:
     machine: Machine
     device: str
     notes: dict[str, str]
+    masks: tuple[MaskRow, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """The report as plain data for JSON."""
@@ -61,6 +64,9 @@ class Report:
             "trackers": [
                 {**asdict(score), "note": self.notes.get(score.tracker, "")}
                 for score in self.scores
+            ],
+            "masks": [
+                {**asdict(row), "region": row.region, "contour": row.contour} for row in self.masks
             ],
         }
 
@@ -192,6 +198,7 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
     parts += [
         "## By sequence\n\nSuccess AUC, and how often the target was lost.",
         sequence_table(report.scores),
+        *_mask_section(report.masks),
         "## Definitions",
         "- **Overlap**: intersection over union of the tracker's box and the true one.\n"
         "- **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose "
@@ -218,11 +225,31 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         "download\n"
         "```",
         "A folder holds one sequence or many: frames in `NAME/img/` with `NAME/groundtruth.txt` "
-        "(x, y, w, h per line, 0-based pixels). The layouts of OTB (`groundtruth_rect.txt`), VOT, "
-        "GOT-10k, LaSOT and TrackingNet are read as they are; pass `--one-based` where a data set "
-        "counts pixels from 1.",
+        "(x, y, w, h per line, 0-based pixels) and, for J and F, pictures in `NAME/masks/`, above "
+        "0 on the target. The layouts of OTB (`groundtruth_rect.txt`), VOT, GOT-10k, LaSOT and "
+        "TrackingNet are read as they are; pass `--one-based` where a data set counts pixels "
+        "from 1.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _mask_section(rows: Sequence[MaskRow]) -> list[str]:
+    """J and F, where any sequence has masks."""
+    if not rows:
+        return []
+    return [
+        "## Masks",
+        "How masks fit the true ones, on the sequences that have any. A tracker that follows "
+        "boxes counts with its box, filled; *true box, filled* fills the tight box of every true "
+        "mask, about the best that boxes can reach. Every tracker starts on the first box alone; "
+        "*from the first mask*, the usual way to compare video object segmentation, a tracker is "
+        "given that instead.",
+        mask_table(rows),
+        "- **J** (region similarity): intersection over union of mask and true mask.\n"
+        "- **F** (contour accuracy): harmonic mean of the shares of both outlines that lie within "
+        f"{CONTOUR_TOLERANCE:.1%} of the image's diagonal of each other.\n"
+        "- Both are means over all frames but the first, and over the sequences.",
+    ]
 
 
 def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:

@@ -11,8 +11,9 @@
 Boxes are one line per frame: x, y, w, h in pixels (commas, tabs or spaces), or the eight corner
 coordinates of VOT's rotated boxes, of which the enclosing box is taken. GOT-10k's
 ``absence.label`` and LaSOT's ``full_occlusion.txt`` and ``out_of_view.txt`` mark frames without
-the target. Where there is a choice of one-based files, as in OTB's own archives, pass
-``one_based``; nothing is guessed.
+the target. A folder ``masks`` beside the boxes has one picture per frame, above 0 on the target.
+Where there is a choice of one-based files, as in OTB's own archives, pass ``one_based``; nothing
+is guessed.
 """
 
 from __future__ import annotations
@@ -45,12 +46,15 @@ class AnnotatedSequence:
         frames: Image files in order, or the images themselves, (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64, x, y, w, h in pixels, 0-based; NaN where the target is absent.
         about: What a ``meta.json`` beside the boxes says, e.g. dataset and licence.
+        masks: Pictures of the target's masks, one per frame, or the masks themselves, (H, W)
+            bool; empty where there are none.
     """
 
     name: str
     frames: tuple[Path | np.ndarray, ...]
     boxes: np.ndarray
     about: dict[str, object] = field(default_factory=dict)
+    masks: tuple[Path | np.ndarray, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -63,6 +67,11 @@ class AnnotatedSequence:
         """One frame, (H, W, 3) uint8 RGB; its file is read at each call."""
         frame = self.frames[index]
         return frame if isinstance(frame, np.ndarray) else read_image(frame)
+
+    def mask(self, index: int) -> np.ndarray:
+        """The target's mask in one frame, (H, W) bool; its file is read at each call."""
+        mask = self.masks[index]
+        return mask if isinstance(mask, np.ndarray) else read_image(mask).max(axis=2) > 0
 
 
 def find_sequences(path: str | Path, *, one_based: bool = False) -> list[AnnotatedSequence]:
@@ -157,6 +166,7 @@ def _synthetic_sequence(name: str) -> AnnotatedSequence:
         tuple(scene.image for scene in scenes),
         boxes,
         {"dataset": "built-in synthetic scene", "licence": "Apache-2.0"},
+        tuple(scene.mask for scene in scenes),
     )
 
 
@@ -200,15 +210,26 @@ def _read_sequence(folder: Path, truth: Path, one_based: bool) -> AnnotatedSeque
     about = {}
     if (folder / "meta.json").is_file():
         about = json.loads((folder / "meta.json").read_text())
-    return AnnotatedSequence(folder.name, tuple(frames), boxes, about)
+    masks = _pictures(folder / "masks")
+    if masks and len(masks) != len(frames):
+        raise ValueError(
+            f"{folder} has {len(frames)} frames and {len(masks)} masks; expected one per frame, "
+            "or no folder of masks"
+        )
+    return AnnotatedSequence(folder.name, tuple(frames), boxes, about, tuple(masks))
 
 
 def _frames(folder: Path) -> list[Path]:
     """Image files of a sequence, in natural order."""
     for name in _FRAME_FOLDERS:
-        inside = folder / name
-        if inside.is_dir():
-            files = [file for file in inside.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
-            if files:
-                return sorted(files, key=lambda file: natural_key(file.name))
+        files = _pictures(folder / name)
+        if files:
+            return files
     raise ValueError(f"{folder} has a ground truth but no images in img/, color/ or beside it")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The images in a folder in natural order; none where there is no such folder."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(images, key=lambda file: natural_key(file.name))
