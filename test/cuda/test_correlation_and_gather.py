@@ -83,3 +83,29 @@ def test_arguments_are_checked_before_memory_is_read() -> None:
         spatial_correlation(first, first, 4)
     with pytest.raises(ValueError, match=r"offsets have shape \(1, 3, 3, 2\)"):
         deformable_gather(first, maps(1, 3, 3, 2), 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("window", "dilation"), [(1, 1), (5, 2), (3, 7)])
+def test_correlation_equals_plain_torch_on_a_gpu(window: int, dilation: int) -> None:
+    assert library.kernels("spatial_correlation", torch.device("cuda", 0)) is not None
+    results = []
+    for function in (spatial_correlation, spatial_correlation_reference):
+        pair = [maps(2, 3, 5, 35, seed=seed).to("cuda:0").requires_grad_() for seed in (0, 1)]
+        out = function(*pair, window, dilation)
+        upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device="cuda:0")
+        results.append((out, *torch.autograd.grad(out, pair, upstream.view_as(out))))
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_gather_equals_plain_torch_on_a_gpu(half_pixel: bool) -> None:
+    assert library.kernels("deformable_gather", torch.device("cuda", 0)) is not None
+    images, offset = maps(2, 3, 5, 7), maps(2, 5, 7, 2, seed=1) * 4
+    offset[0, 0, 0] = torch.tensor([1e30, float("nan")])
+    found = deformable_gather(images.to("cuda:0"), offset.to("cuda:0"), 3, half_pixel=half_pixel)
+    offset[0, 0, 0] = 1e6  # outside as well
+    wanted = deformable_gather_reference(images, offset, 3, half_pixel)
+    torch.testing.assert_close(found.cpu(), wanted, rtol=0, atol=1e-10)
