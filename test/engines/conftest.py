@@ -1,9 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lets the tests of engines import the stand-ins beside them."""
+"""Graphs of small networks, exported once for all tests."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+CPU = torch.device("cpu")
+sys.path.insert(0, str(Path(__file__).parent))  # for the stand-ins beside the tests
+
+
+@pytest.fixture(scope="session")
+def ostrack_graphs() -> list[Graph]:
+    """Of the embedded model."""
+    from tracker_ros.registry import model_graphs
+
+    return model_graphs("ostrack_tiny")
+
+
+@pytest.fixture(scope="session")
+def grm_graphs() -> list[Graph]:
+    """Random weights; either category has search tokens, and the score map has a clear peak."""
+    from tracker_ros.models.grm.config import GRM_TINY
+    from tracker_ros.models.grm.graphs import graphs
+    from tracker_ros.models.grm.network import DividingBlock, GRMNetwork
+
+    torch.manual_seed(0)
+    network = GRMNetwork(GRM_TINY).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, DividingBlock):
+                for layer in (0, 2, 4):
+                    nn.init.normal_(module.attn.divide_predict[layer].weight, std=0.5)
+        network.box_head.conv5_ctr.weight *= 40
+    return graphs(network, threshold=0.45)
+
+
+@pytest.fixture(scope="session")
+def mast_graphs() -> list[Graph]:
+    """Random weights, an odd size of image, norms that do something."""
+    from tracker_ros.models.mast.config import MAST_TINY
+    from tracker_ros.models.mast.graphs import graphs
+    from tracker_ros.models.mast.network import MASTNetwork
+
+    torch.manual_seed(0)
+    network = MASTNetwork(MAST_TINY).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return graphs(network, 61, 82)
+
+
+@pytest.fixture(scope="session")
+def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every test's graphs are exported to."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="session")
+def open_onnx(onnx_folder: Path) -> Callable[[Graph, str], OnnxRuntimeEngine]:
+    """Export a graph unless another test has, and open it."""
+
+    def open_graph(graph: Graph, precision: str) -> OnnxRuntimeEngine:
+        engine = open_engine(graph, precision, onnx_folder, build=True, device=CPU)
+        assert isinstance(engine, OnnxRuntimeEngine)
+        return engine
+
+    return open_graph
+
+
+class Doubling(nn.Module):
+    """Twice the input, plus a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, values: Tensor) -> tuple[Tensor]:
+        return (2 * values + self.weight,)
+
+
+@pytest.fixture
+def doubling() -> Graph:
+    """A graph that exports in a moment."""
+    spec = GraphSpec("double", {"values": TensorSpec((3,))}, {"sums": TensorSpec((3,))})
+    return Graph(
+        spec, Doubling(), lambda seed: {"values": torch.arange(3, dtype=torch.float32) + seed}
+    )

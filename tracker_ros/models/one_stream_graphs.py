@@ -73,9 +73,9 @@ def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
         return {name: drawn[name] for name in crop}
 
     def of_track(seed: int) -> dict[str, Tensor]:
-        with torch.inference_mode():
+        with torch.no_grad():
             (embedded,) = template(*of_template(seed).values())
-        return {"tokens": embedded.clone(), "search": _example(*crops, seed)["search"]}
+        return {"tokens": embedded, "search": _example(*crops, seed)["search"]}
 
     maps = {"score": 1, "size": 2, "offset": 2}
     return [

@@ -14,6 +14,8 @@ from tracker_ros.models.mast.config import STRIDE
 from tracker_ros.models.mast.lab import network_input
 from tracker_ros.models.mast.network import MASTNetwork
 
+_LEAST_SCENE = 64
+
 
 class _Features(nn.Module):
     def __init__(self, network: MASTNetwork) -> None:
@@ -36,8 +38,9 @@ def graphs(network: MASTNetwork, height: int, width: int) -> list[Graph]:
     def example(seed: int) -> dict[str, Tensor]:
         from tracker_ros.synthetic.video import synthetic_video
 
-        (frame,) = synthetic_video(seed=seed, frames=1, size=(width, height))
-        return {"image": torch.from_numpy(network_input(frame.image))}
+        scene = (max(width, _LEAST_SCENE), max(height, _LEAST_SCENE))
+        (frame,) = synthetic_video(seed=seed, frames=1, size=scene)
+        return {"image": torch.from_numpy(network_input(frame.image[:height, :width]))}
 
     cells = (-(-height // STRIDE), -(-width // STRIDE))
     spec = GraphSpec(
