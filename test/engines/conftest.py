@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.engines import choose, cuda_graph_engine
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
 
@@ -78,6 +80,23 @@ def open_onnx(onnx_folder: Path) -> Callable[[Graph, str], OnnxRuntimeEngine]:
         return engine
 
     return open_graph
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What the engines log, whatever classes of loggers a plug-in of pytest has put in."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [choose._LOG, cuda_graph_engine._LOG]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    yield messages
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 class Doubling(nn.Module):

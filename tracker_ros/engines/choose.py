@@ -46,6 +46,7 @@ def open_tracker(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker
     try:
         if wanted.name != "auto":
             return make(_named(wanted))
+        wanted = replace(wanted, build=False)
         if wanted.device.type == "cpu":
             return _faster_on_cpu(make, wanted)
         return _first_on_gpu(make, wanted)
@@ -79,7 +80,7 @@ def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracke
     precision = "fp16" if wanted.precision == "auto" else wanted.precision
     for name in ("tensorrt", "cuda_graph"):
         try:
-            return make(replace(wanted, name=name, precision=precision, build=False))
+            return make(replace(wanted, name=name, precision=precision))
         except EngineUnavailable as error:
             _LOG.info("%s does not run on %s: %s", wanted.model, name, error)
     return make(replace(wanted, name="torch", precision="fp32"))
@@ -88,7 +89,7 @@ def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracke
 def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
     precision = "fp32" if wanted.precision == "auto" else wanted.precision
     plain = make(replace(wanted, name="torch", precision=precision))
-    other = replace(wanted, name="onnxruntime", precision=precision, build=False)
+    other = replace(wanted, name="onnxruntime", precision=precision)
     if precision != "fp32" or not any(other.onnx_folder.glob("*.onnx")):
         return plain
     try:

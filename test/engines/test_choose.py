@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which back end a model runs on, with trackers that only take time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tracker_ros.engines.backend import Backend
+from tracker_ros.engines.choose import measure, open_tracker
+from tracker_ros.engines.graph import EngineUnavailable
+from tracker_ros.registry import create_tracker
+from tracker_ros.synthetic.video import EASY, synthetic_video
+from tracker_ros.tracker import Tracker, TrackResult
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+class Sleeper(Tracker):
+    """Takes some time for each frame."""
+
+    usual_size = (48, 64)
+
+    def __init__(self, backend: Backend, seconds: float) -> None:
+        self.backend, self.seconds = backend, seconds
+        self.target: Sequence[float] | None = None
+
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        assert image.shape == (48, 64, 3)
+        self.target = box
+
+    def track(self, image: np.ndarray) -> TrackResult:
+        assert self.target is not None
+        time.sleep(self.seconds)
+        return TrackResult((0, 0, 1, 1), 1.0, None, (0, 0, 1, 1))
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+
+def maker(**available: float) -> Callable[[Backend], Sleeper]:
+    """Makes trackers on the named back ends, each with its seconds per frame."""
+
+    def make(backend: Backend) -> Sleeper:
+        if backend.name not in available:
+            raise EngineUnavailable(f"{backend.name} is not there")
+        return Sleeper(backend, available[backend.name])
+
+    return make
+
+
+def wanted(
+    folder: Path, name: str = "auto", precision: str = "auto", device: torch.device = CPU
+) -> Backend:
+    return Backend(name, device, precision, "model", folder, build=True)
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A cache in which a graph of the model seems to be."""
+    folder = wanted(tmp_path).onnx_folder
+    folder.mkdir(parents=True)
+    (folder / "track.onnx").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("torch_seconds", "onnx_seconds", "chosen"),
+    [(0.02, 0.004, "onnxruntime"), (0.004, 0.02, "torch"), (0.01, 0.01, "torch")],
+)
+def test_the_faster_one_is_taken_on_a_cpu(
+    exported: Path,
+    logged: list[str],
+    torch_seconds: float,
+    onnx_seconds: float,
+    chosen: str,
+) -> None:
+    make = maker(torch=torch_seconds, onnxruntime=onnx_seconds)
+    found = open_tracker(make, wanted(exported))
+    assert isinstance(found, Sleeper)
+    assert (found.backend.name, found.backend.precision) == (chosen, "fp32")
+    assert not found.backend.build
+    assert found.target is None, "a target is left from the measurement"
+    (line,) = logged
+    assert line.startswith(f"model runs on {chosen}: a frame took ")
+
+
+def test_nothing_is_measured_where_nothing_is_exported(tmp_path: Path) -> None:
+    found = open_tracker(maker(torch=0.0, onnxruntime=0.0), wanted(tmp_path))
+    assert isinstance(found, Sleeper)
+    assert found.backend.name == "torch"
+
+
+def test_torch_stays_where_the_other_is_not_to_be_had(exported: Path, logged: list[str]) -> None:
+    found = open_tracker(maker(torch=0.0), wanted(exported))
+    assert isinstance(found, Sleeper)
+    assert found.backend.name == "torch"
+    assert logged == ["model runs on torch: onnxruntime is not there"]
+
+
+def test_times_are_taken_in_turns() -> None:
+    backend = wanted(Path())
+    seconds = measure({"a": Sleeper(backend, 0.02), "b": Sleeper(backend, 0.005)})
+    assert seconds["a"] > seconds["b"] >= 0.005
+
+
+@pytest.mark.parametrize(
+    ("available", "precision", "chosen"),
+    [
+        (("tensorrt", "cuda_graph", "torch"), "auto", ("tensorrt", "fp16")),
+        (("cuda_graph", "torch"), "auto", ("cuda_graph", "fp16")),
+        (("cuda_graph", "torch"), "fp32", ("cuda_graph", "fp32")),
+        (("torch",), "auto", ("torch", "fp32")),
+    ],
+)
+def test_the_first_that_is_there_is_taken_on_a_gpu(
+    tmp_path: Path, available: tuple[str, ...], precision: str, chosen: tuple[str, str]
+) -> None:
+    make = maker(**dict.fromkeys(available, 0.0))
+    found = open_tracker(make, wanted(tmp_path, precision=precision, device=GPU))
+    assert isinstance(found, Sleeper)
+    assert (found.backend.name, found.backend.precision) == chosen
+    assert not found.backend.build
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "device", "chosen"),
+    [
+        ("torch", "auto", CPU, ("torch", "fp32")),
+        ("torch", "int8", CPU, ("torch", "int8")),
+        ("torch", "auto", GPU, ("torch", "fp32")),
+        ("torch", "fp16", GPU, ("cuda_graph", "fp16")),
+        ("onnxruntime", "auto", CPU, ("onnxruntime", "fp32")),
+        ("onnxruntime", "fp16", CPU, ("onnxruntime", "fp16")),
+        ("tensorrt", "auto", GPU, ("tensorrt", "fp16")),
+        ("tensorrt", "fp32", GPU, ("tensorrt", "fp32")),
+    ],
+)
+def test_what_is_asked_for_by_name_may_be_built(
+    tmp_path: Path, name: str, precision: str, device: torch.device, chosen: tuple[str, str]
+) -> None:
+    make = maker(torch=0.0, cuda_graph=0.0, onnxruntime=0.0, tensorrt=0.0)
+    found = open_tracker(make, wanted(tmp_path, name, precision, device))
+    assert isinstance(found, Sleeper)
+    assert (found.backend.name, found.backend.precision) == chosen
+    assert found.backend.build
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "message"),
+    [
+        ("torch", "fp16", "precision 'fp16' is not .* expected auto, fp32 or bf16 or int8"),
+        ("onnxruntime", "int8", "precision 'int8' is not .* expected auto, fp32 or fp16"),
+        ("tensorrt", "auto", "backend 'tensorrt' .*not available for model on cpu: tensorrt is"),
+    ],
+)
+def test_what_is_not_to_be_had_is_an_error(
+    tmp_path: Path, name: str, precision: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_tracker(maker(torch=0.0), wanted(tmp_path, name, precision))
+
+
+def test_a_whole_run_in_onnx_runtime_finds_what_torch_finds(onnx_folder: Path) -> None:
+    frames = list(synthetic_video(seed=3, frames=12, size=(320, 240), config=EASY))
+    boxes = {}
+    for backend in ("torch", "onnxruntime"):
+        tracker = create_tracker(
+            "ostrack_tiny", device="cpu", backend=backend, engine_cache_dir=onnx_folder
+        )
+        assert tracker.runs_on == {"backend": backend, "device": "cpu", "precision": "fp32"}
+        tracker.initialize(frames[0].image, frames[0].box)
+        boxes[backend] = np.array([tracker.track(frame.image).box for frame in frames[1:]])
+    assert np.abs(boxes["torch"] - boxes["onnxruntime"]).max() < 0.1
+    assert np.abs(boxes["torch"] - [frame.box for frame in frames[1:]]).mean() < 12
+
+    chosen = create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=onnx_folder)
+    assert chosen.runs_on["backend"] in ("torch", "onnxruntime")
+    with pytest.raises(RuntimeError, match="before initialize"):
+        chosen.track(frames[0].image)
+
+
+def test_what_is_missing_is_not_built_without_leave(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'template' is not exported in fp32 .*build_engine"):
+        create_tracker(
+            "ostrack_tiny",
+            device="cpu",
+            backend="onnxruntime",
+            engine_cache_dir=tmp_path,
+            build_engine=False,
+        )
+    assert not list(tmp_path.rglob("*.onnx"))
