@@ -33,6 +33,7 @@ from tracker_ros.nodes.selection import INACTIVE, LOADING
 from tracker_ros.nodes.services import TargetServices
 from tracker_ros.nodes.session import Session
 from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS, check_scores
+from tracker_ros.nodes.transitions import refuse_wrong_transitions
 from tracker_ros.target_state import TargetStateMachine
 from tracker_ros.tracker import Tracker
 
@@ -71,6 +72,7 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def __init__(self, make_tracker: Callable[[ParameterTable], Tracker] | None = None) -> None:
         super().__init__("track")
+        refuse_wrong_transitions(self)
         self._make_tracker = make_tracker or _create_tracker
         self._session: Session | None = None
         self._active = False
@@ -181,7 +183,7 @@ class TrackNode(rclpy.lifecycle.Node):
     def _autostart(self) -> None:
         """Configure, once, when the node has begun to spin."""
         self._start_timer.cancel()
-        if self._starting:
+        if self._starting and self._session is None:
             self.trigger_configure()
 
     def _on_model_done(self) -> None:
