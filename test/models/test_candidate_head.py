@@ -10,6 +10,7 @@ from torch import nn
 from tracker_ros.models.center_head import CenterHead
 from tracker_ros.models.ostrack.candidate_elimination import restore_raster
 from tracker_ros.models.ostrack.candidate_head import CandidateHead
+from tracker_ros.models.reduced_precision import Layers
 
 GRID = 6
 
@@ -30,6 +31,7 @@ def test_maps_are_those_of_the_dense_head(position: list[int], packed: bool) -> 
     tokens, places = torch.randn(1, len(position), 20), torch.tensor([position])
     raster = restore_raster(tokens, places, GRID * GRID)
     wanted = head(raster.transpose(1, 2).unflatten(2, (GRID, GRID)))
-    found = CandidateHead(copy.deepcopy(head), GRID, packed=packed)(tokens, places)
+    layers = Layers.on(torch.device("cpu"), packed=packed)
+    found = CandidateHead(copy.deepcopy(head), GRID, layers)(tokens, places)
     for ours, dense in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, dense, rtol=0, atol=1e-5)

@@ -70,15 +70,24 @@ class InferenceConv(nn.Module):
         conv: With bias, batch norm already folded in.
         packed: Lay the weight out for oneDNN.
         relu: Apply a ReLU to the result.
+        dtype: What it computes in and returns; sums are float32.
     """
 
-    def __init__(self, conv: nn.Conv2d, *, packed: bool, relu: bool = False) -> None:
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        *,
+        packed: bool,
+        relu: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.packed = packed
         self.relu = relu
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.weight = conv.weight.detach()
-        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.dtype = dtype
+        self.weight = conv.weight.detach().to(dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self._laid_out_for = 0
 
     def _lay_out(self, shape: torch.Size) -> None:
@@ -104,6 +113,7 @@ class InferenceConv(nn.Module):
             image: What the convolution runs over.
             plus: (B, outputs, H', W') to add, before the ReLU.
         """
+        image = image.to(self.dtype)
         if self.packed:
             self._lay_out(image.shape)
         padding, stride, dilation, groups = self.geometry
@@ -123,27 +133,30 @@ class InferenceConv(nn.Module):
         return F.relu(result) if self.relu else result
 
 
-def for_inference(module: nn.Module, *, packed: bool) -> nn.Module:
+def for_inference(
+    module: nn.Module, *, packed: bool, dtype: torch.dtype = torch.float32
+) -> nn.Module:
     """Fold batch norms and fix the convolutions of a module tree, in place.
 
     Args:
         module: In eval mode. In a `Sequential` a convolution takes up the batch norm and the ReLU
             that directly follow it; elsewhere convolutions are replaced alone.
         packed: Lay weights out for oneDNN.
+        dtype: What convolutions compute in.
 
     Returns:
         The module, or its replacement if it is a convolution itself.
     """
     if isinstance(module, nn.Conv2d):
-        return InferenceConv(module, packed=packed)
+        return InferenceConv(module, packed=packed, dtype=dtype)
     if isinstance(module, nn.Sequential):
-        return nn.Sequential(*_fold_chain(list(module), packed))
+        return nn.Sequential(*_fold_chain(list(module), packed, dtype))
     for name, child in module.named_children():
-        setattr(module, name, for_inference(child, packed=packed))
+        setattr(module, name, for_inference(child, packed=packed, dtype=dtype))
     return module
 
 
-def _fold_chain(layers: list[nn.Module], packed: bool) -> list[nn.Module]:
+def _fold_chain(layers: list[nn.Module], packed: bool, dtype: torch.dtype) -> list[nn.Module]:
     folded: list[nn.Module] = []
     while layers:
         layer = layers.pop(0)
@@ -154,7 +167,7 @@ def _fold_chain(layers: list[nn.Module], packed: bool) -> list[nn.Module]:
             relu = bool(layers) and isinstance(layers[0], nn.ReLU)
             if relu:
                 layers.pop(0)
-            folded.append(InferenceConv(layer, packed=packed, relu=relu))
+            folded.append(InferenceConv(layer, packed=packed, relu=relu, dtype=dtype))
         else:
-            folded.append(for_inference(layer, packed=packed))
+            folded.append(for_inference(layer, packed=packed, dtype=dtype))
     return folded

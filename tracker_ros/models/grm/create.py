@@ -14,6 +14,7 @@ from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.grm.network import GRMNetwork
 from tracker_ros.models.one_stream_engines import OneStreamOnEngines
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
+from tracker_ros.models.reduced_precision import precisions
 from tracker_ros.weight_files import read_network
 
 
@@ -44,7 +45,9 @@ def create(
     chosen = GRM_CONFIGS[name].threshold_of(threshold)
     network = read_network(empty_network(name), weights, sha256)
     if backend.name == "torch":
-        backend.check_precision("fp32")
-        return OneStreamTracker(GRMInference(network, backend.device, threshold=chosen))
+        backend.check_precision(*precisions(backend.device))
+        return OneStreamTracker(
+            GRMInference(network, backend.device, threshold=chosen, precision=backend.precision)
+        )
     parts = graphs(network, chosen)
     return OneStreamTracker(OneStreamOnEngines(network.config, parts, backend.open))

@@ -33,8 +33,9 @@ from tracker_ros.models.grm.network import (
     summarise_template,
     template_tokens_in_box,
 )
-from tracker_ros.models.inference_layers import InferenceLinear, for_inference, in_float32
+from tracker_ros.models.inference_layers import InferenceLinear, in_float32
 from tracker_ros.models.one_stream_inference import InferenceBlock, OneStreamInference
+from tracker_ros.models.reduced_precision import Layers
 from tracker_ros.models.vit import Block, gather_tokens
 
 
@@ -121,7 +122,7 @@ class DividingInferenceBlock(InferenceBlock):
     Args:
         block: Loaded, in eval mode.
         split_queries: Return search tokens only.
-        packed: Lay weights out for oneDNN.
+        layers: Makes its layers.
         target_type: See `GRMConfig`.
         threshold: See `GRMConfig.threshold_of`.
         grouped: Compute attention by groups.
@@ -132,15 +133,16 @@ class DividingInferenceBlock(InferenceBlock):
         block: DividingBlock,
         *,
         split_queries: bool,
-        packed: bool,
+        layers: Layers,
         target_type: str,
         threshold: float,
         grouped: bool,
     ) -> None:
-        super().__init__(block, split_queries=split_queries, packed=packed)
+        super().__init__(block, split_queries=split_queries, layers=layers)
         self.target_type, self.threshold, self.grouped = target_type, threshold, grouped
         first, _, middle, _, last = cast(Any, block.attn.divide_predict)
-        width = block.attn.proj.in_features
+        width, packed = block.attn.proj.in_features, layers.packed
+        # A decision is yes or no, and takes little work: it stays in float32.
         self.of_search = InferenceLinear(first.weight[:, :width], None, packed=packed, gelu=True)
         self.of_template = InferenceLinear(first.weight[:, width:], first.bias, packed=packed)
         self.narrow = InferenceLinear(middle.weight, middle.bias, packed=packed, gelu=True)
@@ -189,10 +191,10 @@ class DividingInferenceBlock(InferenceBlock):
     def _project_apart(self, normed: Tensor, skipped: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of all tokens but the first `skipped`, keys and values of all."""
         if not self.split_queries:
-            query, key, value = self._split(self.to_qkv(normed), 3)
+            query, key, value = self._split(self.to_qkv(normed).float(), 3)
             return query, key, value
-        key, value = self._split(self.to_kv(normed), 2)
-        (query,) = self._split(self.to_q(normed[:, skipped:]), 1)
+        key, value = self._split(self.to_kv(normed).float(), 2)
+        (query,) = self._split(self.to_q(normed[:, skipped:]).float(), 1)
         return query, key, value
 
 
@@ -217,6 +219,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         packed: Use oneDNN's prepacked layers; None decides by what this build of torch has.
         threshold: Of the division, see `GRMConfig.threshold_of`.
         grouped: Compute attention by groups; None decides by device and build of torch.
+        precision: See `Layers.on`.
     """
 
     def __init__(
@@ -227,24 +230,26 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         *,
         threshold: float = 0.0,
         grouped: bool | None = None,
+        precision: str = "fp32",
     ) -> None:
         self.config = config = network.config
+        layers = Layers.on(device, precision, packed)
         by_group = can_group(device) if grouped is None else grouped
 
-        def fix(block: Block, layer: int, packed: bool) -> InferenceBlock:
+        def fix(block: Block, layer: int) -> InferenceBlock:
             if not isinstance(block, DividingBlock):
-                return InferenceBlock(block, split_queries=False, packed=packed)
+                return InferenceBlock(block, split_queries=False, layers=layers)
             return DividingInferenceBlock(
                 block,
                 split_queries=layer == config.depth - 1,
-                packed=packed,
+                layers=layers,
                 target_type=config.target_type,
                 threshold=threshold,
                 grouped=by_group,
             )
 
-        super().__init__(network, device, packed, fix)
-        self.head = for_inference(network.box_head, packed=self.packed)
+        super().__init__(network, device, layers, fix)
+        self.head = layers.fix_head(network.box_head)
         self._meeting: list[Tensor] = []
 
     @torch.inference_mode()

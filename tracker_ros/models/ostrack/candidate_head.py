@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tracker_ros.models.center_head import BRANCHES, CenterHead, HeadMaps
-from tracker_ros.models.inference_layers import InferenceLinear, for_inference
+from tracker_ros.models.reduced_precision import Layers
 
 
 def _folded(layer: nn.Module) -> nn.Conv2d:
@@ -34,19 +34,19 @@ class CandidateHead:
     Args:
         head: Loaded, in eval mode; its modules are taken over and changed.
         grid: n, cells along one side.
-        packed: Lay weights out for oneDNN.
+        layers: Makes its layers.
     """
 
-    def __init__(self, head: CenterHead, grid: int, *, packed: bool) -> None:
+    def __init__(self, head: CenterHead, grid: int, layers: Layers) -> None:
         first = [_folded(head.get_submodule(f"conv1_{branch}")) for branch in BRANCHES]
         weight = torch.cat([conv.weight for conv in first])  # (outputs, inputs, 3, 3)
         outputs, inputs = weight.shape[:2]
         by_tap = weight.permute(2, 3, 0, 1).reshape(9 * outputs, inputs)
-        self.first = InferenceLinear(by_tap, None, packed=packed)
+        self.first = layers.linear(by_tap, None)
         self.first_bias = torch.cat([cast(Tensor, conv.bias) for conv in first]).detach()
         for branch in BRANCHES:
             setattr(head, f"conv1_{branch}", nn.Identity())
-        for_inference(head, packed=packed)
+        layers.fix_head(head)
         self.rest = head
         self.grid = grid
         tap = torch.arange(9)
@@ -62,7 +62,7 @@ class CandidateHead:
         """
         n, batch = self.grid, len(tokens)
         outputs = len(self.first_bias)
-        products = self.first(tokens.flatten(0, 1)).view(-1, outputs)
+        products = self.first(tokens.flatten(0, 1)).float().view(-1, outputs)
         corner = torch.div(position, n, rounding_mode="floor") * (n + 2) + position % n
         corner = corner + torch.arange(batch)[:, None] * (n + 2) ** 2
         cell = (corner[..., None] + self.landing).flatten()

@@ -14,6 +14,7 @@ from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.ostrack.graphs import graphs
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.reduced_precision import precisions
 from tracker_ros.weight_files import read_network
 
 
@@ -27,7 +28,9 @@ def create(name: str, *, backend: Backend, weights: Path, sha256: str | None) ->
     """The factory of the family `ostrack`; see `tracker_ros.create_tracker`."""
     network = read_network(empty_network(name), weights, sha256)
     if backend.name == "torch":
-        backend.check_precision("fp32")
-        return OneStreamTracker(OSTrackInference(network, backend.device))
+        backend.check_precision(*precisions(backend.device))
+        return OneStreamTracker(
+            OSTrackInference(network, backend.device, precision=backend.precision)
+        )
     parts = graphs(network)
     return OneStreamTracker(OneStreamOnEngines(network.config, parts, backend.open))

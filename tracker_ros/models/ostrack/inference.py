@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.inference_layers import for_inference, in_float32
+from tracker_ros.models.inference_layers import in_float32
 from tracker_ros.models.one_stream_inference import InferenceBlock, OneStreamInference
 from tracker_ros.models.ostrack.candidate_elimination import (
     RankingRows,
@@ -35,6 +35,7 @@ from tracker_ros.models.ostrack.candidate_elimination import (
 )
 from tracker_ros.models.ostrack.candidate_head import CandidateHead
 from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.reduced_precision import Layers
 from tracker_ros.models.vit import Block, gather_tokens
 
 
@@ -79,7 +80,8 @@ class EliminatingInferenceBlock(InferenceBlock):
         normed = self.norm1(tokens)
         key, value = self._split(self.to_kv(normed), 2)
         (row_query,) = self._split(self.to_q(gather_tokens(normed, rows.position)), 1)
-        rank = rank_search_tokens(row_attention(row_query, key), rows.weight, num_template)
+        attention = row_attention(row_query.float(), key.float())
+        rank = rank_search_tokens(attention, rows.weight, num_template)
         kept = eliminate(rank, keep_count(rank.shape[1], keep_rate)).kept
         template = torch.arange(num_template, device=tokens.device).expand(len(tokens), -1)
         left = torch.cat([template, kept + num_template], dim=1)
@@ -94,26 +96,30 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
         network: Loaded, in eval mode; its modules are taken over and changed.
         device: Where it runs.
         packed: Use oneDNN's prepacked layers; None decides by what this build of torch has.
+        precision: See `Layers.on`.
     """
 
     def __init__(
-        self, network: OSTrackNetwork, device: torch.device, packed: bool | None = None
+        self,
+        network: OSTrackNetwork,
+        device: torch.device,
+        packed: bool | None = None,
+        precision: str = "fp32",
     ) -> None:
         self.config = config = network.config
         self.template_mask = network.template_mask
+        layers = Layers.on(device, precision, packed)
 
-        def fix(block: Block, layer: int, packed: bool) -> EliminatingInferenceBlock:
+        def fix(block: Block, layer: int) -> EliminatingInferenceBlock:
             split = layer == config.depth - 1 or layer in config.ce_layers
-            return EliminatingInferenceBlock(block, split_queries=split, packed=packed)
+            return EliminatingInferenceBlock(block, split_queries=split, layers=layers)
 
-        super().__init__(network, device, packed, fix)
+        super().__init__(network, device, layers, fix)
         self.candidate_head: CandidateHead | None = None
         if config.ce_layers and device.type == "cpu":
-            self.candidate_head = CandidateHead(
-                network.box_head, config.search_grid, packed=self.packed
-            )
+            self.candidate_head = CandidateHead(network.box_head, config.search_grid, layers)
         else:
-            self.head = for_inference(network.box_head, packed=self.packed)
+            self.head = layers.fix_head(network.box_head)
 
     @torch.inference_mode()
     @in_float32
