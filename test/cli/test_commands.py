@@ -31,15 +31,15 @@ def test_help_is_light():
         "assert not heavy, heavy\n"
     )
     assert done.returncode == 0, done.stderr
-    for command in ("track", "models", "evaluate", "train", "convert-checkpoint"):
+    for command in ("track", "models", "evaluate", "train", "export", "engines"):
         assert command in done.stdout
 
 
 def test_wrong_usage_exits_2(capsys):
     with pytest.raises(SystemExit) as end:
-        main(["export"])
+        main(["repair"])
     assert end.value.code == 2
-    assert "invalid choice: 'export'" in capsys.readouterr().err
+    assert "invalid choice: 'repair'" in capsys.readouterr().err
 
 
 def test_models_lists_every_model_with_its_licence(capsys):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from tracker_ros import __version__
-from tracker_ros.cli import convert_checkpoint, evaluate, export, models, track, train
+from tracker_ros.cli import convert_checkpoint, engines, evaluate, export, models, track, train
 
 COMMANDS = {
     "track": track,
@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "train": train,
     "export": export,
+    "engines": engines,
     "convert-checkpoint": convert_checkpoint,
 }
 """Commands by name; each module has SUMMARY, add_arguments(parser) and run(args) -> exit code."""
