@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ros.cli.main import main
+from tracker_ros.cli.main import COMMANDS, main
 from tracker_ros.registry import model_names
 
 
@@ -31,7 +31,7 @@ def test_help_is_light():
         "assert not heavy, heavy\n"
     )
     assert done.returncode == 0, done.stderr
-    for command in ("track", "models", "evaluate", "train", "export", "engines"):
+    for command in COMMANDS:
         assert command in done.stdout
 
 
