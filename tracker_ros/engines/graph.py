@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -127,3 +127,22 @@ class Engine(ABC):
     def runs_on(self) -> dict[str, str]:
         """Back end, device and precision in use, and what else is worth a line of diagnostics."""
         return {"backend": self.backend, "device": self.device, "precision": self.precision}
+
+
+def facts_of(main: Engine, engines: Iterable[Engine]) -> dict[str, str]:
+    """What a model of several engines runs on.
+
+    Args:
+        main: The engine that does most of the work.
+        engines: All of them, or the others.
+
+    Returns:
+        Facts of `main`; those of the others' gates and fallbacks under the names of their graphs.
+    """
+    facts = dict(main.runs_on)
+    for engine in engines:
+        found = engine.runs_on if engine is not main else {}
+        for name in ("gate", "fallback"):
+            if name in found:
+                facts[f"{name} {engine.spec.name}"] = found[name]
+    return facts

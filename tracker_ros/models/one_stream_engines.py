@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tracker_ros.engines.graph import Engine, Graph
+from tracker_ros.engines.graph import Engine, Graph, facts_of
 from tracker_ros.models.center_head import HeadMaps
 from tracker_ros.models.one_stream_config import OneStreamConfig
 
@@ -34,7 +34,7 @@ class OneStreamOnEngines:
     @property
     def runs_on(self) -> dict[str, str]:
         """Back end, device and precision in use."""
-        return self._track.runs_on
+        return facts_of(self._track, [self._template])
 
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> Tensor:
         """Embed a template.

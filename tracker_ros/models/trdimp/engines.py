@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.engines.graph import Engine, Graph
+from tracker_ros.engines.graph import Engine, Graph, facts_of
 from tracker_ros.models.trdimp.box_refinement import ascend
 from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
 from tracker_ros.models.trdimp.filter_fitting import as_cells
@@ -148,7 +148,7 @@ class TrDiMPOnEngines:
     @property
     def runs_on(self) -> dict[str, str]:
         """Back end, device and precision in use for most of the work."""
-        return self._engines["features"].runs_on
+        return facts_of(self._engines["features"], self._engines.values())
 
     @torch.inference_mode()
     def features(self, patches: Tensor) -> PatchFeatures:
