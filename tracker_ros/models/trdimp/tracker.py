@@ -15,6 +15,7 @@ and sizes are `(y, x)`, boxes are `(x, y, w, h)` in pixels of a patch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -132,6 +133,12 @@ class TrDiMPTracker(Tracker):
         self.parameters = parameters
         self._draws = draws or (lambda: SeededDraws(seed))
         self._target: _Target | None = None
+
+    def another(self) -> TrDiMPTracker:
+        """Without a target, with the same network; see `Tracker.another`."""
+        tracker = copy.copy(self)
+        tracker._target = None
+        return tracker
 
     @torch.inference_mode()
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
