@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing a target, its state and its response map on RGB images.
+"""Drawing targets, their state and their response map on RGB images.
 
 Everything here takes and returns RGB ``uint8`` arrays of shape (H, W, 3) and never writes into
 its inputs. Sizes follow the image, so that a 320×240 and a 1080p picture look alike.
 """
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,8 +28,37 @@ STATE_COLOURS: dict[TargetState, RGB] = {
 }
 """One colour per state, used for the box, the tag and the status strip."""
 
+TARGET_COLOURS: tuple[RGB, ...] = (
+    (64, 222, 128),
+    (86, 156, 255),
+    (255, 190, 60),
+    (226, 110, 255),
+    (255, 120, 100),
+    (60, 214, 214),
+    (200, 210, 90),
+    (255, 150, 200),
+)
+"""Of several targets each has one, by its id."""
+
 MEETING: RGB = (70, 200, 255)
 """What may meet the template is drawn in this colour."""
+
+
+@dataclass(frozen=True)
+class DrawnTarget:
+    """One target of a picture.
+
+    Attributes:
+        result: What its tracker said of this very image, or None when there is nothing to draw.
+        target_id: Identifier shown in the tag, e.g. ``"3"``; empty for none.
+        label: What the target is, e.g. ``"person"``; empty for none.
+        state: Of the target.
+    """
+
+    result: TrackResult | None
+    target_id: str = ""
+    label: str = ""
+    state: TargetState = TargetState.TRACKING
 
 
 def draw_target(
@@ -38,17 +71,27 @@ def draw_target(
     rate_hz: float | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw box, id, label, score, state and rate on a copy of an image.
+    """Draw a single target on a copy of an image; see `DrawnTarget` and `draw_targets`."""
+    target = DrawnTarget(result, target_id, label, TargetState(state))
+    return draw_targets(image_rgb, [target], rate_hz=rate_hz, scale=scale)
 
-    The box has the colour of the state; it is dashed while the target is lost (the last place
-    it was thought to be). A mask, where the result has one, tints the target.
+
+def draw_targets(
+    image_rgb: np.ndarray,
+    targets: Sequence[DrawnTarget],
+    *,
+    rate_hz: float | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw boxes, ids, labels, scores, states and rate on a copy of an image.
+
+    A box is dashed while its target is lost (the last place it was thought to be). A mask, where
+    a result has one, tints the target. A single target has the colour of its state; several have
+    a colour each, and their tags name every state but TRACKING.
 
     Args:
         image_rgb: (H, W, 3) uint8, RGB.
-        result: What the tracker said of this very image, or None when there is no target.
-        target_id: Identifier shown in the tag, e.g. ``"3"``; empty for none.
-        label: What the target is, e.g. ``"person"``; empty for none.
-        state: State shown in the status strip; decides the colour.
+        targets: At least one; where nothing is followed, one that says so.
         rate_hz: Frames tracked per second, or None to leave it out.
         scale: Size of the drawing relative to the image; below 1 the image is shrunk first.
 
@@ -61,22 +104,22 @@ def draw_target(
     canvas = _scaled_copy(image_rgb, scale)
     height, width = canvas.shape[:2]
     metrics = DrawingSizes.for_image(height, width)
-    state = TargetState(state)
-    colour = STATE_COLOURS[state]
-
-    if result is not None and state is not TargetState.IDLE:
+    several = len(targets) > 1
+    for target in reversed(targets):  # the first one on top
+        result, state = target.result, target.state
+        if result is None or state is TargetState.IDLE:
+            continue
+        colour = _colour_of(target.target_id) if several else STATE_COLOURS[state]
         if result.mask is not None:
             _tint(canvas, result.mask, colour)
         corners = _corners(result.box, width / image_rgb.shape[1], height / image_rgb.shape[0])
         if corners is not None:
             _draw_box(canvas, corners, colour, metrics, dashed=state is TargetState.LOST)
-            tag = " ".join(
-                part
-                for part in (f"#{target_id}" if target_id else "", label, f"{result.score:.2f}")
-                if part
-            )
-            _draw_tag(canvas, tag, corners, colour, metrics)
-    _draw_status(canvas, state, result, rate_hz, metrics)
+            doubt = state.name.lower() if several and state is not TargetState.TRACKING else ""
+            number = f"#{target.target_id}" if target.target_id else ""
+            parts = (number, target.label, f"{result.score:.2f}", doubt)
+            _draw_tag(canvas, " ".join(filter(None, parts)), corners, colour, metrics)
+    _draw_status(canvas, targets, rate_hz, metrics)
     return canvas
 
 
@@ -131,6 +174,11 @@ def draw_meeting(picture_rgb: np.ndarray, meeting: np.ndarray, region: Box) -> n
     picture = picture_rgb.astype(np.float32)
     tinted = 0.65 * picture + 0.35 * np.asarray(MEETING, np.float32)
     return np.rint(share * tinted + (1.0 - share) * 0.4 * picture).astype(np.uint8)
+
+
+def _colour_of(target_id: str) -> RGB:
+    number = int(target_id) - 1 if target_id.isdigit() else 0
+    return TARGET_COLOURS[number % len(TARGET_COLOURS)]
 
 
 def _scaled_copy(image_rgb: np.ndarray, scale: float) -> np.ndarray:
@@ -246,18 +294,25 @@ def _draw_tag(
 
 def _draw_status(
     canvas: np.ndarray,
-    state: TargetState,
-    result: TrackResult | None,
+    targets: Sequence[DrawnTarget],
     rate_hz: float | None,
     metrics: DrawingSizes,
 ) -> None:
-    """Draw the strip at the top left: state, a bar for the score, the rate."""
+    """Draw the strip at the top left: state, a bar for the score, the rate.
+
+    Of several targets it names the states and how many are in each.
+    """
+    state, result = targets[0].state, targets[0].result
+    text = state.name
+    if len(targets) > 1:
+        counts = Counter(target.state.name for target in targets)
+        text = ", ".join(f"{count} {name}" for name, count in counts.items())
     pad = max(1, metrics.text // 6)
     strip_height = metrics.text + 2 * pad
     rate = "" if rate_hz is None else f"{rate_hz:.1f} Hz"
-    has_bar = result is not None and state is not TargetState.IDLE
+    has_bar = len(targets) == 1 and result is not None and state is not TargetState.IDLE
     bar_width = 3 * metrics.text
-    widths = [metrics.text // 2, text_width(state.name, metrics.text)]
+    widths = [metrics.text // 2, text_width(text, metrics.text)]
     widths += [bar_width] if has_bar else []
     widths += [text_width(rate, metrics.text)] if rate else []
     gap = max(3, metrics.text // 2)
@@ -269,7 +324,7 @@ def _draw_status(
     radius = max(2, metrics.text // 4)
     cv2.circle(canvas, (x + radius, middle), radius, STATE_COLOURS[state], cv2.FILLED, cv2.LINE_AA)
     x += widths[0] + gap
-    blend_text(canvas, state.name, (x, pad), metrics.text, PAPER)
+    blend_text(canvas, text, (x, pad), metrics.text, PAPER)
     x += widths[1] + gap
     if has_bar:
         assert result is not None

@@ -18,7 +18,9 @@ A target that is found again keeps its id; a new selection gets a new one.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from enum import IntEnum
 
 from tracker_ros.tracker import FrameFlag
@@ -49,19 +51,24 @@ class TargetStateMachine:
         score_found: Score in [0, 1] at and above which the target counts as found.
         score_lost: Score in [0, 1] below which it counts as not seen; at most ``score_found``.
         lost_after: Seconds without being seen after which it is LOST; 0 or more.
+        ids: Numbers for targets to come; machines that share them give each target another one.
 
     Raises:
         ValueError: A threshold is out of range or ``score_lost`` exceeds ``score_found``.
     """
 
     def __init__(
-        self, score_found: float = 0.45, score_lost: float = 0.35, lost_after: float = 1.0
+        self,
+        score_found: float = 0.45,
+        score_lost: float = 0.35,
+        lost_after: float = 1.0,
+        ids: Iterator[int] | None = None,
     ) -> None:
         self._state = TargetState.IDLE
         self._target_id = ""
         self._label = ""
         self._score = 0.0
-        self._selections = 0
+        self._ids = itertools.count(1) if ids is None else ids
         self._last_time: float | None = None
         self._last_seen: float | None = None
         self.set_limits(score_found, score_lost, lost_after)
@@ -134,8 +141,7 @@ class TargetStateMachine:
         Returns:
             The new target's id, different from every earlier one of this machine.
         """
-        self._selections += 1
-        self._target_id = str(self._selections)
+        self._target_id = str(next(self._ids))
         self._label = label
         self._score = 1.0
         self._state = TargetState.TRACKING

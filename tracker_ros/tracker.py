@@ -7,6 +7,7 @@ RGB `uint8` arrays of shape (H, W, 3).
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class Tracker(ABC):
         Raises:
             ValueError: The image or the box is unusable; the message names the value and the
                 remedy, and the earlier target is kept.
-            RuntimeError: What the network made of them is unusable; there may be no target now.
+            RuntimeError: What the network made of them is unusable; the earlier target is kept.
         """
 
     def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
@@ -99,6 +100,29 @@ class Tracker(ABC):
             RuntimeError: `initialize` has not been called.
             ValueError: The image is unusable; the target is kept.
         """
+
+    def another(self) -> Tracker:
+        """A tracker for a further target, with the same network; initialise it before its use.
+
+        Nothing else is shared: what is known of a target is replaced by `initialize`, not changed.
+        """
+        return copy.copy(self)
+
+    def track_together(
+        self, others: Sequence[Tracker], image: np.ndarray
+    ) -> list[TrackResult | Exception]:
+        """Find several targets in the next image.
+
+        A family overrides this where work that is common to all of them can be done once.
+
+        Args:
+            others: The other targets' trackers, made by `another`.
+            image: RGB uint8 (H, W, 3).
+
+        Returns:
+            The result of each, this tracker's first; where one failed, what its `track` raised.
+        """
+        return [_outcome(tracker, image) for tracker in (self, *others)]
 
     def learn(self) -> None:  # noqa: B027 - most trackers learn nothing on the way
         """Do what the last frame left to do, as a rule updates of what is known of the target.
@@ -131,6 +155,13 @@ class Tracker(ABC):
     def runs_on(self) -> dict[str, str]:
         """What computes: `backend`, `device` and `precision` in use, as far as they are known."""
         return {}
+
+
+def _outcome(tracker: Tracker, image: np.ndarray) -> TrackResult | Exception:
+    try:
+        return tracker.track(image)
+    except Exception as error:  # one target's failure is not the others'
+        return error
 
 
 def check_image(image: np.ndarray) -> np.ndarray:

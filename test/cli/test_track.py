@@ -74,7 +74,7 @@ def test_start_and_results_file(track, tmp_path):
         (["VIDEO", "--box", "1", "2", "9", "9", "--explain"], "name with --out"),
         (
             ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
-            "--explain needs a model that leaves out parts",
+            "--explain needs a model that tells which parts",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,11 @@ class DelegatingTracker(Tracker):
 
     def track(self, image: np.ndarray) -> TrackResult:
         return self.inner.track(image)
+
+    def another(self) -> DelegatingTracker:
+        further = copy.copy(self)
+        further.inner = self.inner.another()
+        return further
 
     def learn(self) -> None:
         self.inner.learn()

@@ -33,7 +33,7 @@ from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import SelectTarget
 from tracker_ros.boxes import iou
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 class Scene:
@@ -195,10 +195,11 @@ class Probe:
         header: Header | None = None,
         label: str = "",
         theta: float = 0.0,
+        append: bool = False,
     ) -> SelectTarget.Response:
         """Select ``(x, y, w, h)``; the header is the newest frame's unless given."""
         x, y, w, h = box
-        request = SelectTarget.Request(header=header or Header(), label=label)
+        request = SelectTarget.Request(header=header or Header(), label=label, append=append)
         request.bbox.center.position.x = x + w / 2
         request.bbox.center.position.y = y + h / 2
         request.bbox.center.theta = theta
@@ -214,7 +215,7 @@ class Probe:
                 and self.node.count_publishers(self.node.resolve_topic_name("target_status")) > 0
             ),
             "the tracker's subscription to images",
-            timeout_s=60.0,
+            timeout_s=2 * PATIENCE_S,
         )
         self.settle()
 

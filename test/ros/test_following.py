@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes import follower
+from tracker_ros.nodes import replay
 from tracker_ros.nodes.track import TrackNode
 
 
@@ -92,7 +92,7 @@ def numbered(probe, make_message):
 def test_a_box_on_an_old_frame_starts_there_and_catches_up(
     make_probe, spin, tiny_tracker, make_message, monkeypatch
 ):
-    monkeypatch.setattr(follower, "_SHORT_REPLAY_S", 60.0)  # however busy this machine is
+    monkeypatch.setattr(replay, "_SHORT_S", 60.0)  # however busy this machine is
     seen = Seen(tiny_tracker)
     probe = make_probe()
     spin(lambda: TrackNode(lambda parameters: seen))

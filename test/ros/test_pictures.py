@@ -65,7 +65,7 @@ def test_pictures_are_drawn_only_while_somebody_listens(
     make_probe, spin, tiny_tracker, monkeypatch
 ):
     drawn = []
-    for name in ("draw_target", "colour_map_score"):
+    for name in ("draw_targets", "colour_map_score"):
         real = getattr(outputs, name)
 
         def counted(*args, name=name, real=real, **options):
@@ -83,7 +83,7 @@ def test_pictures_are_drawn_only_while_somebody_listens(
     heard: list[Image] = []
     listener = probe.listen(Image, "debug/image", heard)
     probe.until(lambda: probe.show() and heard, "a debug image")
-    assert set(drawn) == {"draw_target"}
+    assert set(drawn) == {"draw_targets"}
     probe.node.destroy_subscription(listener)
 
     def no_longer_drawn():
@@ -202,4 +202,4 @@ def test_a_division_that_a_model_lacks_is_told_once(make_probe, spin, tiny_track
     told = [log.msg for log in probe.logs if "debug_score_overlay" in log.msg]
     assert len(told) == 1
     assert "ostrack_tiny" in told[0]
-    assert "only GRM" in told[0]
+    assert "GRM does" in told[0]

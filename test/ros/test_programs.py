@@ -50,6 +50,16 @@ def test_a_corner_box_becomes_a_target(probe, run_program):
     assert probe.follows(target)
 
 
+def test_a_box_can_be_added(probe, run_program):
+    first = probe.start_following()
+    box = [str(value) for value in probe.scene.box(probe.place)]
+    assert select(run_program, probe, "--box", *box, "--append").wait() == 0
+    probe.statuses.clear()
+    header = probe.show().header
+    ids = [s.target_id for s in probe.statuses if s.header == header]
+    assert ids == [str(int(first) + 1), first]
+
+
 def test_a_refusal_is_its_exit_status(probe, run_program):
     process = select(run_program, probe, "--box", "900", "900", "20", "20")
     assert process.wait() == 1

@@ -127,8 +127,8 @@ def _follow(
     tracker.warm_up()
     if args.explain and tracker.meeting_template() is None:
         raise ValueError(
-            f"--explain needs a model that leaves out parts of the search region, but "
-            f"{args.model} compares all of it with the template; give a GRM model"
+            f"--explain needs a model that tells which parts of the search region may meet the "
+            f"template, but {args.model} does not; give a GRM model, with --backend torch"
         )
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -119,6 +119,7 @@ class OneStreamTracker(Tracker):
         self.model = model
         self._window = hann_window(model.config.search_grid)
         self._target: _Target | None = None
+        self._sample = 0
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Crop and encode the template; see `Tracker.initialize`."""
@@ -148,6 +149,7 @@ class OneStreamTracker(Tracker):
 
     def _decode(self, view: _View, maps: HeadMaps, sample: int) -> TrackResult:
         """What one sample of the maps says of a view."""
+        self._sample = sample
         config, previous = self.model.config, view.target.box
         score, size, offset = (m[sample].float().cpu().numpy() for m in maps)
         peak = find_peak(score[0], size, offset, self._window)
@@ -175,7 +177,16 @@ class OneStreamTracker(Tracker):
     def meeting_template(self) -> np.ndarray | None:
         """Ask the model, if it divides its search tokens; see `Tracker.meeting_template`."""
         ask = getattr(self.model, "meeting_template", None)
-        return None if ask is None else ask()
+        return None if ask is None else ask(self._sample)
+
+    def track_together(
+        self, others: Sequence[Tracker], image: np.ndarray
+    ) -> list[TrackResult | Exception]:
+        """With one pass of the network; see `Tracker.track_together`."""
+        try:
+            return [*track_together([self, *cast("Sequence[OneStreamTracker]", others)], image)]
+        except (ValueError, RuntimeError):  # all targets are kept: each may say for itself
+            return super().track_together(others, image)
 
     @property
     def runs_on(self) -> dict[str, str]:

@@ -10,9 +10,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from diagnostic_updater import DiagnosticStatusWrapper, Updater
 from rclpy.node import Node
 
-from tracker_ros.nodes.follower import FrameReport
 from tracker_ros.nodes.input_watch import InputWatch
 from tracker_ros.nodes.rates import RateMeter, Window
+from tracker_ros.nodes.reports import FrameReport
 from tracker_ros.target_state import TargetState
 
 __all__ = ["Diagnostics", "ModelStatus"]
@@ -101,15 +101,17 @@ class Diagnostics:
 
     def _target(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
         report = self.report
-        state = report.state if report else TargetState.IDLE
-        level = DiagnosticStatus.WARN if state is TargetState.LOST else DiagnosticStatus.OK
-        status.summary(level, state.name.lower())
-        status.add("state", state.name)
+        states = [target.state for target in report.targets] if report else [TargetState.IDLE]
+        level = DiagnosticStatus.WARN if TargetState.LOST in states else DiagnosticStatus.OK
+        status.summary(level, ", ".join(state.name.lower() for state in states))
+        status.add("state", states[0].name)
         status.add("output rate (Hz)", f"{self.output_rate.hertz:.2f}")
         status.add("latency p50 (ms)", f"{self.latency.quantile(0.5) * 1e3:.1f}")
         status.add("latency p95 (ms)", f"{self.latency.quantile(0.95) * 1e3:.1f}")
         if report is not None:
-            status.add("target id", report.target_id)
-            status.add("score", f"{report.score:.3f}")
+            followed = [target for target in report.targets if target.target_id]
+            status.add("targets", str(len(followed)))
+            status.add("target id", report.first.target_id)
+            status.add("score", f"{report.first.score:.3f}")
             status.add("processing time (ms)", f"{report.processing_time * 1e3:.1f}")
         return status

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follows the selected target from frame to frame; all of it runs in the worker's thread."""
+"""Follows the selected targets from frame to frame; all of it runs in the worker's thread."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +13,8 @@ from std_msgs.msg import Header
 
 from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
 from tracker_ros.nodes.images import rgb_from_image
+from tracker_ros.nodes.replay import Replay
+from tracker_ros.nodes.reports import FrameCounts, FrameReport, TargetReport
 from tracker_ros.nodes.selection import (
     Selection,
     SelectionOutcome,
@@ -22,59 +23,12 @@ from tracker_ros.nodes.selection import (
     find_frame,
     mask_on_image,
 )
-from tracker_ros.target_state import TargetState, TargetStateMachine
+from tracker_ros.several_targets import FollowedTarget, SeveralTargets
 from tracker_ros.tracker import Tracker, TrackResult
 
-__all__ = ["Follower", "FrameCounts", "FrameReport"]
+__all__ = ["Follower"]
 
 _SILENCE_S = 0.5
-_SHORT_REPLAY_S = 0.5
-
-
-@dataclass
-class FrameCounts:
-    """Images since the node became active; the fields of ``TargetStatus``, and faults.
-
-    ``received`` is the sum of the next four; an image still in the mailbox is in none of them.
-    """
-
-    received: int = 0
-    tracked: int = 0
-    dropped: int = 0
-    rejected: int = 0
-    idle: int = 0
-    faults: int = 0
-
-
-@dataclass(frozen=True)
-class FrameReport:
-    """What is known after one frame, or after a change without one.
-
-    Attributes:
-        header: The image's own header; None for a change without a frame.
-        image: (H, W, 3) uint8 RGB, where the frame was decoded.
-        result: What the tracker said, where the frame was tracked and not a replayed one.
-        state: State of the target.
-        target_id: Its id, empty without a target.
-        label: Its label.
-        score: Its score.
-        seconds_since_seen: Since the target was last seen.
-        processing_time: Seconds spent on decoding and tracking this frame.
-        counts: The counters at this moment.
-        meeting_template: See ``Tracker.meeting_template``; to be asked before the next frame.
-    """
-
-    header: Header | None
-    image: np.ndarray | None
-    result: TrackResult | None
-    state: TargetState
-    target_id: str
-    label: str
-    score: float
-    seconds_since_seen: float
-    processing_time: float
-    counts: FrameCounts
-    meeting_template: Callable[[], np.ndarray | None]
 
 
 @dataclass
@@ -86,16 +40,14 @@ class _Progress:
     arrived: float = field(default_factory=time.monotonic)
     interval_s: float = 0.0
     processing_s: float = 0.0
-    replay_from_ns: int | None = None
-    replay_began: float = 0.0
 
 
 class Follower:
-    """Owns the model and the state of the target.
+    """Takes frames and requests, moves the targets on, reports.
 
     Args:
         buffer: The last frames, filled by the image callback.
-        machine: The target's state.
+        targets: The targets and the model.
         report: Called with a report for every frame and every change.
         complain: Called with a text when a frame could not be read or tracked, and with an empty
             one when frames are well again.
@@ -106,50 +58,47 @@ class Follower:
     def __init__(
         self,
         buffer: FrameBuffer[Image],
-        machine: TargetStateMachine,
+        targets: SeveralTargets,
         report: Callable[[FrameReport], None],
         complain: Callable[[str], None],
         wants_image: Callable[[], bool],
         topic: str,
     ) -> None:
         self._buffer = buffer
-        self._machine = machine
+        self._targets = targets
         self._report = report
         self._complain = complain
         self._wants_image = wants_image
         self._topic = topic
-        self._tracker: Tracker | None = None
         self._paused = False
         self._progress = _Progress()
+        self._replays: dict[str, Replay] = {}
+        self._known: tuple[str, ...] = ()
         self._counted = buffer.arrivals
         self.counts = FrameCounts()
 
-    @property
-    def state(self) -> TargetState:
-        """State of the target."""
-        return self._machine.state
-
     def load(self, make: Callable[[], Tracker]) -> None:
         """Make the model and warm it up; ``loaded`` ends the state LOADING."""
-        self._machine.loading()
+        self._targets.loading()
         self.report_change()
-        self._tracker = None
         tracker = make()
         tracker.warm_up()
-        self._tracker = tracker
+        self._targets.tracker = tracker
 
     def loaded(self) -> None:
         """Loading has ended, well or not."""
-        self._machine.loaded()
+        self._targets.loaded()
         self.report_change()
 
     def model_facts(self) -> dict[str, str]:
         """What computes: back end, device and precision in use."""
-        return dict(self._tracker.runs_on) if self._tracker is not None else {}
+        tracker = self._targets.tracker
+        return {} if tracker is None else dict(tracker.runs_on)
 
     def reset(self) -> None:
-        """Forget target, pause, counters and place in the stream; the model stays."""
-        self._machine.clear()
+        """Forget targets, pause, counters and place in the stream; the model stays."""
+        self._targets.clear()
+        self._replays.clear()
         self._paused = False
         self._progress = _Progress()
         self._counted = self._buffer.arrivals
@@ -158,153 +107,156 @@ class Follower:
 
     def unload(self) -> None:
         """Let go of the model."""
-        self._tracker = None
-        self._machine.clear()
+        self._targets.unload()
 
     def select(self, selection: Selection) -> SelectionOutcome:
-        """Start on the frame on which the box was drawn.
-
-        A selection that is refused leaves the old target as it was. Where the model itself fails
-        on it, nothing is followed any more: what became of the old target is not known.
-        """
+        """Start on the frame on which the box was drawn; other targets stay if that fails."""
         try:
-            if self._tracker is None:
+            if self._targets.tracker is None:
                 raise SelectionRefused("the model is not loaded: configure and activate the node")
             if self._paused:
                 raise SelectionRefused("tracking is paused: call enable with data: true first")
             frame = find_frame(self._buffer, selection, self._topic)
-            image = rgb_from_image(frame.frame)
-            height, width = image.shape[:2]
-            if selection.mask is None:
-                box = box_on_image(selection.box, width, height)
-                self._tracker.initialize(image, box)
-            else:
-                mask = mask_on_image(selection.mask, width, height)
-                self._tracker.initialize_mask(image, mask)
+            start = _start_on(selection, rgb_from_image(frame.frame))
+            time_s = self._time_of(frame)
+            target = self._targets.select(start, time_s, selection.label, selection.append)
         except ValueError as error:
             return SelectionOutcome(False, str(error))
-        except Exception as error:  # whatever the model throws, the node goes on without target
+        except Exception as error:  # whatever the model throws, the node goes on
             self.counts.faults += 1
-            old = self.clear()
-            gone = f"; target {old} is gone" if old else ""
-            return SelectionOutcome(False, f"the model failed on it: {error or repr(error)}{gone}")
+            return SelectionOutcome(False, f"the model failed on it: {error or repr(error)}")
+        if len(self._targets) == 1:
+            self._replays.clear()
+            self._progress.number, self._progress.time_s = frame.number, time_s
+            self._progress.arrived = time.monotonic()
+        self._replays[target.target_id] = Replay(frame.stamp_ns, self._progress.processing_s)
         self._count(frame, "tracked")
-        self._progress = _Progress(
-            number=frame.number,
-            time_s=self._time_of(frame),
-            processing_s=self._progress.processing_s,
-            replay_from_ns=frame.stamp_ns,
-            replay_began=time.monotonic(),
-        )
-        target_id = self._machine.select(self._progress.time_s, selection.label)
         self.report_change()
-        return SelectionOutcome(True, f"following target {target_id}", target_id, frame.stamp_ns)
+        text = f"following target {target.target_id}"
+        return SelectionOutcome(True, text, target.target_id, frame.stamp_ns)
 
-    def clear(self) -> str:
-        """Forget the target; returns the id it had, or an empty string."""
-        old = self._machine.target_id
-        self._machine.clear()
-        self._progress.replay_from_ns = None
+    def clear(self) -> list[str]:
+        """Forget all targets; returns their ids."""
+        gone = [target.target_id for target in self._targets.targets]
+        self._targets.clear()
+        self._replays.clear()
         self.report_change()
-        return old
+        return gone
+
+    def remove(self, target_id: str) -> tuple[bool, str]:
+        """Forget one target; whether there was such a one, and a text that says so."""
+        if self._targets.remove(target_id):
+            self._replays.pop(target_id, None)
+            self.report_change()
+            return True, f"target {target_id} removed"
+        there = ", ".join(target.target_id for target in self._targets.targets) or "none"
+        return False, f"there is no target '{target_id}'; followed now: {there}"
 
     def enable(self, enabled: bool) -> None:
-        """Pause or go on; the target and the model are kept."""
+        """Pause or go on; the targets and the model are kept."""
         if enabled == (not self._paused):
             return
         self._paused = not enabled
-        if enabled:
-            self._machine.resume()
-        else:
-            self._machine.pause()
-            self._progress.replay_from_ns = None
+        self._replays.clear()
+        for target in self._targets.targets:
+            if enabled:
+                target.machine.resume()
+            else:
+                target.machine.pause()
         self.report_change()
 
     def catch_up(self) -> bool:
-        """Track one buffered frame after the one that was selected on.
-
-        If all of them can be tracked within half a second, none is left out. Else frames are
-        left out so that each step moves on through the recording at least twice as fast as the
-        time it takes: the replay ends however slow the model is and however fast the camera.
+        """Move one target that was selected on an earlier frame on, and the others if it is time.
 
         Returns:
-            Whether there was one; False when the newest frame has been reached.
+            Whether there was one; False when all have come to the newest frame.
         """
-        place = self._progress.replay_from_ns
-        if place is None:
+        behind = [t for t in self._targets.targets if t.target_id in self._replays]
+        if not behind:
             return False
-        frames = self._buffer.after(place)
-        if not frames:
-            self._progress.replay_from_ns = None
-            return False
-        interval_s = (frames[-1].stamp_ns - place) / len(frames) / 1e9
-        step_s = self._progress.processing_s
-        replayed_s = time.monotonic() - self._progress.replay_began
-        stride = 1
-        if replayed_s + len(frames) * step_s > _SHORT_REPLAY_S:
-            stride = max(1, math.ceil(2.0 * step_s / max(interval_s, 1e-6)))
-        chosen = frames[min(stride, len(frames)) - 1]
-        self._progress.replay_from_ns = chosen.stamp_ns
-        if chosen is frames[-1]:
-            self._progress.replay_from_ns = None
-            self.process(chosen)
-        else:
-            self._track(chosen, replayed=True)
+        begin = time.monotonic()
+        target = behind[0]
+        replay = self._replays[target.target_id]
+        frames = self._buffer.after(replay.place_ns)
+        chosen = replay.choose(frames)
+        if chosen is None or chosen is frames[-1]:
+            del self._replays[target.target_id]
+        if chosen is not None:
+            newest = frames[-1]
+            if chosen is not newest or newest.number <= self._progress.number:
+                self._track(chosen, [target], replayed=True)
+            if self._up_to_date():
+                self.process(newest)
+        replay.step_s = time.monotonic() - begin
         return True
 
     def process(self, frame: StampedFrame[Image]) -> None:
         """Take in the newest frame."""
         if frame.number <= self._progress.number:
-            return  # the replay was here already
-        if self._machine.has_target and not self._paused:
-            self._track(frame, replayed=False)
+            return  # a replay was here already
+        now = time.monotonic()
+        self._progress.number = frame.number
+        self._progress.time_s = self._time_of(frame)
+        self._progress.interval_s = now - self._progress.arrived
+        self._progress.arrived = now
+        targets = [] if self._paused else self._up_to_date()
+        if targets:
+            self._track(frame, targets, replayed=False)
         else:
             self._show(frame)
 
     def no_frame(self) -> None:
-        """Nothing waits in the mailbox: if the camera is silent, the target may be overdue."""
+        """Nothing waits in the mailbox: if the camera is silent, targets may be overdue."""
         waited = time.monotonic() - self._progress.arrived
         if waited < max(_SILENCE_S, 3.0 * self._progress.interval_s):
             return
-        before = self._machine.state
-        if self._machine.no_frame(self._progress.time_s + waited) is not before:
+        before = [machine.state for machine in self._targets.machines]
+        time_s = self._progress.time_s + waited
+        if [machine.no_frame(time_s) for machine in self._targets.machines] != before:
             self.report_change()
 
     def report_change(self) -> None:
-        """Report the state as it is, without a frame."""
-        self._report(self._make_report(None))
+        """Report the states as they are, without a frame."""
+        self._tell(None, None, {}, 0.0)
 
-    def _track(self, frame: StampedFrame[Image], replayed: bool) -> None:
-        """Decode, track, judge, report."""
-        self._step_to(frame)
-        tracker = self._tracker
-        if tracker is None:
-            return
-        begin = time.monotonic()
+    def _up_to_date(self) -> list[FollowedTarget]:
+        """The targets that are not being replayed."""
+        return [t for t in self._targets.targets if t.target_id not in self._replays]
+
+    def _track(
+        self, frame: StampedFrame[Image], targets: Sequence[FollowedTarget], replayed: bool
+    ) -> None:
+        """Decode, track, judge; report and learn unless it is a replayed frame."""
+        begin, time_s = time.monotonic(), self._time_of(frame)
         try:
             image = rgb_from_image(frame.frame)
         except ValueError as error:
-            self._reject(frame, str(error))
+            self._reject(frame, str(error), targets)
             return
-        try:
-            result = tracker.track(image)
-        except Exception as error:  # whatever the model throws, the next frame gets its chance
-            self.counts.faults += 1
-            text = f"tracking a {image.shape[1]}x{image.shape[0]} frame failed: {error!r}"
-            self._reject(frame, text)
-            return
-        self._complain("")
-        self._machine.update(result.score, self._progress.time_s, result.state)
+        results: dict[str, TrackResult] = {}
+        complaints = []
+        for target, outcome in zip(targets, self._targets.track(image, targets), strict=True):
+            if isinstance(outcome, TrackResult):
+                target.machine.update(outcome.score, time_s, outcome.state)
+                results[target.target_id] = outcome
+            else:
+                target.machine.no_frame(time_s)
+                self.counts.faults += 1
+                complaints.append(f"target {target.target_id}: {outcome!r}")
+        if complaints:
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            self._complain(f"tracking a {size} frame failed, {'; '.join(complaints)}")
+        else:
+            self._complain("")
         self._progress.processing_s = time.monotonic() - begin
-        self._count(frame, "tracked")
+        self._count(frame, "tracked" if results else "rejected")
         if replayed:
             return
-        self._report(self._make_report(frame.frame.header, image, result))
-        self._learn(tracker)
+        self._tell(frame.frame.header, image, results, self._progress.processing_s)
+        for target in targets:
+            if target.target_id in results:
+                self._learn(target.tracker)
         self._progress.processing_s = time.monotonic() - begin
-
-    def _meeting_template(self) -> np.ndarray | None:
-        return None if self._tracker is None else self._tracker.meeting_template()
 
     def _learn(self, tracker: Tracker) -> None:
         """Let the tracker learn from the frame now that its result is out."""
@@ -316,23 +268,25 @@ class Follower:
 
     def _show(self, frame: StampedFrame[Image]) -> None:
         """Pass a frame on while there is nothing to track; decode it if somebody looks."""
-        self._step_to(frame)
         image = None
         if self._wants_image():
             try:
                 image = rgb_from_image(frame.frame)
             except ValueError as error:
-                self._reject(frame, str(error))
+                self._reject(frame, str(error), ())
                 return
         self._count(frame, "idle")
-        self._report(self._make_report(frame.frame.header, image))
+        self._tell(frame.frame.header, image, {}, 0.0)
 
-    def _reject(self, frame: StampedFrame[Image], text: str) -> None:
-        """Count and report a frame that gave nothing; the target was not seen on it."""
+    def _reject(
+        self, frame: StampedFrame[Image], text: str, targets: Sequence[FollowedTarget]
+    ) -> None:
+        """Count and report a frame that cannot be read; no target was seen on it."""
         self._count(frame, "rejected")
         self._complain(text)
-        self._machine.no_frame(self._progress.time_s)
-        self._report(self._make_report(frame.frame.header))
+        for target in targets:
+            target.machine.no_frame(self._time_of(frame))
+        self._tell(frame.frame.header, None, {}, 0.0)
 
     def _count(self, frame: StampedFrame[Image], fate: str) -> None:
         """Count a frame, and those that it replaced; a replayed one was counted at its time."""
@@ -344,34 +298,54 @@ class Follower:
         self.counts.dropped += arrived - 1
         setattr(self.counts, fate, getattr(self.counts, fate) + 1)
 
-    def _step_to(self, frame: StampedFrame[Image]) -> None:
-        self._progress.number = frame.number
-        self._progress.time_s = self._time_of(frame)
-        now = time.monotonic()
-        self._progress.interval_s = now - self._progress.arrived
-        self._progress.arrived = now
-
     def _time_of(self, frame: StampedFrame[Image]) -> float:
         """Its stamp, or the time now where the camera gives none."""
         return frame.stamp_ns / 1e9 if frame.stamp_ns else time.monotonic()
 
-    def _make_report(
+    def _tell(
         self,
         header: Header | None,
-        image: np.ndarray | None = None,
-        result: TrackResult | None = None,
-    ) -> FrameReport:
-        machine = self._machine
-        return FrameReport(
-            header=header,
-            image=image,
-            result=result,
-            state=machine.state,
-            target_id=machine.target_id,
-            label=machine.label,
-            score=machine.score,
-            seconds_since_seen=machine.seconds_since_seen,
-            processing_time=self._progress.processing_s if result is not None else 0.0,
-            counts=FrameCounts(**vars(self.counts)),
-            meeting_template=self._meeting_template,
+        image: np.ndarray | None,
+        results: Mapping[str, TrackResult],
+        processing_s: float,
+    ) -> None:
+        """Report a frame or a change.
+
+        Args:
+            header: The frame's.
+            image: Its pixels, where it was decoded.
+            results: Of this frame, by the targets' ids.
+            processing_s: What they took.
+        """
+        targets = self._targets.targets
+        reports = [
+            TargetReport.of(t.machine, results.get(t.target_id), t.tracker.meeting_template)
+            for t in targets
+        ]
+        known = tuple(target.target_id for target in targets)
+        gone = tuple(target_id for target_id in self._known if target_id not in known)
+        self._known = known
+        self._report(
+            FrameReport(
+                header,
+                image,
+                tuple(reports or [TargetReport.of(self._targets.machines[0])]),
+                gone,
+                processing_s,
+                FrameCounts(**vars(self.counts)),
+            )
         )
+
+
+def _start_on(selection: Selection, image: np.ndarray) -> Callable[[Tracker], None]:
+    """What initialises a tracker as selected.
+
+    Raises:
+        SelectionRefused: Box or mask do not fit the image.
+    """
+    height, width = image.shape[:2]
+    if selection.mask is None:
+        box = box_on_image(selection.box, width, height)
+        return lambda tracker: tracker.initialize(image, box)
+    mask = mask_on_image(selection.mask, width, height)
+    return lambda tracker: tracker.initialize_mask(image, mask)

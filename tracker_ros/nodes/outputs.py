@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker publishes: target, status, and debug images for those who listen."""
+"""What the tracker publishes: targets, status, and debug images for those who listen."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.nodes.bounding_box import bounding_box_of
-from tracker_ros.nodes.follower import FrameReport
 from tracker_ros.nodes.images import image_from_array, stamp_nanoseconds
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.rates import RateMeter
-from tracker_ros.overlay import colour_map_score, draw_meeting, draw_target
+from tracker_ros.nodes.reports import FrameReport, TargetReport
+from tracker_ros.overlay import DrawnTarget, colour_map_score, draw_meeting, draw_targets
+from tracker_ros.several_targets import MOST_TARGETS
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
@@ -73,8 +74,8 @@ def detection_of(
 class Outputs:
     """The publishers. Made on configure, closed on cleanup; called from the worker's thread.
 
-    ``target``, ``target_mask`` and the debug images are lifecycle publishers and speak only while
-    the node is active. ``target_status`` also tells of loading, so it always speaks.
+    All but ``target_status`` are lifecycle publishers and speak only while the node is active.
+    ``target_status`` also tells of loading, so it always speaks.
 
     Args:
         node: The node.
@@ -98,10 +99,13 @@ class Outputs:
         self._told_undivided = False
         self.settings = settings
         self.rate = RateMeter()
-        reliable, latched = keep_last(1), keep_last(1, latched=True)
+        reliable, latched = keep_last(1), keep_last(MOST_TARGETS + 1, latched=True)
         managed = node.create_lifecycle_publisher
         options = QoSOverridingOptions.with_default_policies
         self._target = managed(Detection2D, "target", reliable, qos_overriding_options=options())
+        self._targets = managed(
+            Detection2DArray, "targets", reliable, qos_overriding_options=options()
+        )
         self._mask = managed(Image, "target_mask", reliable, qos_overriding_options=options())
         self._score = managed(Image, "debug/score", reliable, qos_overriding_options=options())
         self._image = managed(Image, "debug/image", reliable, qos_overriding_options=options())
@@ -111,33 +115,48 @@ class Outputs:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (self._target, self._mask, self._score, self._image):
+        for publisher in (
+            self._target,
+            self._targets,
+            self._mask,
+            self._score,
+            self._image,
+        ):
             self._node.destroy_lifecycle_publisher(publisher)
         self._node.destroy_publisher(self._status)
 
     def publish(self, report: FrameReport) -> None:
-        """Publish one report: the target first, then the status, then pictures."""
+        """Publish one report: the targets first, then their status, then pictures."""
         if not self._node.context.ok():
             return
-        header, result = report.header, report.result
-        if header is not None and result is not None:
+        header = report.header
+        if header is not None and any(target.result for target in report.targets):
             self.rate.tick()
-            if report.state in _SHOWN:
-                self._target.publish(
-                    detection_of(
-                        header,
-                        result,
-                        report.target_id,
-                        report.label or self._model,
-                        report.score,
-                    )
-                )
-                self._publish_mask(header, result)
+            self._publish_targets(header, report)
             self._latency = self._age_of(header)
             self._latency_seen(self._latency)
-        self._status.publish(self._status_of(report))
+        gone = (TargetReport(TargetState.IDLE, target_id) for target_id in report.gone)
+        # The first target comes last: who keeps one status, or has missed some, has that one.
+        for target in (*gone, *reversed(report.targets)):
+            self._status.publish(self._status_of(report, target))
         if header is not None and report.image is not None:
             self._publish_debug(header, report.image, report)
+
+    def _publish_targets(self, header: Header, report: FrameReport) -> None:
+        """Publish the boxes of the targets that can be seen, and the first one's mask."""
+        seen = {
+            target.target_id: detection_of(
+                header, target.result, target.target_id, target.label or self._model, target.score
+            )
+            for target in report.targets
+            if target.result is not None and target.state in _SHOWN
+        }
+        first = report.first
+        if first.target_id in seen and first.result is not None:
+            self._target.publish(seen[first.target_id])
+            self._publish_mask(header, first.result)
+        if self._targets.get_subscription_count() > 0:
+            self._targets.publish(Detection2DArray(header=header, detections=list(seen.values())))
 
     def _publish_mask(self, header: Header, result: TrackResult) -> None:
         """Publish the target's pixels, 255 on it and 0 elsewhere, if somebody listens."""
@@ -152,20 +171,20 @@ class Outputs:
         """Seconds from a header's stamp until now, on the node's clock."""
         return (self._node.get_clock().now().nanoseconds - stamp_nanoseconds(header)) / 1e9
 
-    def _status_of(self, report: FrameReport) -> TargetStatus:
+    def _status_of(self, report: FrameReport, target: TargetReport) -> TargetStatus:
         header = report.header
         if header is None:
             header = Header(stamp=self._node.get_clock().now().to_msg())
-        tracked = report.result is not None
+        tracked = target.result is not None
         return TargetStatus(
             header=header,
-            state=int(report.state),
-            target_id=report.target_id,
-            label=report.label,
-            score=float(report.score),
-            seconds_since_seen=float(report.seconds_since_seen),
+            state=int(target.state),
+            target_id=target.target_id,
+            label=target.label,
+            score=float(target.score),
+            seconds_since_seen=float(target.seconds_since_seen),
             latency=self._latency if tracked else 0.0,
-            processing_time=float(report.processing_time),
+            processing_time=float(report.processing_time) if tracked else 0.0,
             frames_received=report.counts.received,
             frames_tracked=report.counts.tracked,
             frames_dropped=report.counts.dropped,
@@ -177,21 +196,21 @@ class Outputs:
         rate = self.settings.rate
         return rate <= 0 or time.monotonic() - self._last_debug >= 0.95 / rate
 
-    def _score_picture(self, result: TrackResult, report: FrameReport) -> np.ndarray:
+    def _score_picture(self, result: TrackResult, target: TargetReport) -> np.ndarray:
         """The response map as it is, or in colours and with what else is wanted on it."""
         assert result.score_map is not None
         if self.settings.score_encoding == "32FC1":
             return result.score_map.astype(np.float32, copy=False)
         side = _SCORE_SIDE
         picture = colour_map_score(result.score_map, (side, side))
-        meeting = report.meeting_template() if self.settings.division else None
+        meeting = target.meeting_template() if self.settings.division else None
         if meeting is not None:
             return draw_meeting(picture, meeting, (0.0, 0.0, side, side))
         if self.settings.division and not self._told_undivided:
             self._told_undivided = True
             self._node.get_logger().warning(
-                f"debug_score_overlay is 'division', but {self._model} compares all of its search "
-                "region with the template: nothing is drawn; only GRM models divide it"
+                f"debug_score_overlay is 'division', but {self._model} does not tell what may "
+                "meet the template: nothing is drawn; GRM does, with backend torch"
             )
         return picture
 
@@ -202,16 +221,14 @@ class Outputs:
         if not (wants_image or wants_score) or not self._is_time():
             return
         self._last_debug = time.monotonic()
-        result = report.result
+        result = report.first.result
         if wants_score and result is not None and result.score_map is not None:
-            self._score.publish(image_from_array(self._score_picture(result, report), header))
+            picture = self._score_picture(result, report.first)
+            self._score.publish(image_from_array(picture, header))
         if wants_image:
-            drawn = draw_target(
+            drawn = draw_targets(
                 image,
-                result,
-                target_id=report.target_id,
-                label=report.label,
-                state=report.state,
+                [DrawnTarget(t.result, t.target_id, t.label, t.state) for t in report.targets],
                 rate_hz=self.rate.hertz,
                 scale=self.settings.scale,
             )

@@ -34,10 +34,12 @@ class SelectTargetNode(Node):
 
     Args:
         patience_s: How long to wait for the service, the first image and the answer.
+        append: Whether targets that are followed already stay.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, append: bool = False) -> None:
         super().__init__("select_target")
+        self._append = append
         self._deadline = time.monotonic() + patience_s
         self._patience_s = patience_s
         self.newest: Image | None = None
@@ -77,7 +79,9 @@ class SelectTargetNode(Node):
         name = self._service.srv_name
         while not self._service.service_is_ready():
             self._spin(f"service {name} is not there: start the tracker, or give its namespace")
-        request = SelectTarget.Request(header=image.header, bbox=bounding_box_of(box), label=label)
+        request = SelectTarget.Request(
+            header=image.header, bbox=bounding_box_of(box), label=label, append=self._append
+        )
         future = self._service.call_async(request)
         while not future.done():
             self._spin(f"service {name} did not answer within {self._patience_s:g} s")
@@ -130,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--label", default="", help="what the target is")
     parser.add_argument(
+        "--append", action="store_true", help="go on following the present targets too"
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         default=60.0,
@@ -141,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     """Select once by ``--box``, or as often as wanted in the window; the exit status."""
-    node = SelectTargetNode(options.timeout)
+    node = SelectTargetNode(options.timeout, options.append)
     try:
         if options.box is None:
             from tracker_ros.nodes.select_window import run_window

@@ -65,6 +65,7 @@ class Selection:
         box: ``(x, y, w, h)``, pixels, top-left corner.
         label: What the target is; may be empty.
         mask: (H, W) bool, the target's pixels where they were given; `box` is then around them.
+        append: Follow the present targets on.
     """
 
     stamp_ns: int
@@ -72,6 +73,7 @@ class Selection:
     box: Box
     label: str
     mask: np.ndarray | None = None
+    append: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,13 +247,16 @@ def _why_no_frame(wanted: int, oldest: int, newest: int) -> str:
     )
 
 
-def selection_from(header: Header, bbox: BoundingBox2D, label: str) -> Selection:
+def selection_from(
+    header: Header, bbox: BoundingBox2D, label: str, append: bool = False
+) -> Selection:
     """Read a request.
 
     Raises:
         SelectionRefused: The box is unusable on any image.
     """
-    return Selection(stamp_nanoseconds(header), header.frame_id, check_bounding_box(bbox), label)
+    box = check_bounding_box(bbox)
+    return Selection(stamp_nanoseconds(header), header.frame_id, box, label, append=append)
 
 
 def selection_from_mask(message: Image) -> Selection:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doors to the tracker: three services, and the topics ``selection`` and ``selection_mask``.
+"""The doors to the tracker: four services, and the topics ``selection`` and ``selection_mask``.
 
 Each is answered when the worker has done it. The executor does not wait meanwhile: images keep
 coming in, because the frames after the selected one are needed to catch up.
@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
-from tracker_interfaces.srv import SelectTarget
+from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.nodes.selection import (
     Selection,
     SelectionOutcome,
@@ -53,6 +53,7 @@ class TargetServices:
         self._session = session
         self._refusal = refusal
         node.create_service(SelectTarget, "select_target", self._on_select)
+        node.create_service(RemoveTarget, "remove_target", self._on_remove)
         node.create_service(Trigger, "clear_target", self._on_clear)
         node.create_service(SetBool, "enable", self._on_enable)
 
@@ -87,7 +88,7 @@ class TargetServices:
         self, request: SelectTarget.Request, response: SelectTarget.Response
     ) -> SelectTarget.Response:
         reason, selection = self._read(
-            lambda: selection_from(request.header, request.bbox, request.label)
+            lambda: selection_from(request.header, request.bbox, request.label, request.append)
         )
         session = self._session()
         if selection is None or session is None:
@@ -119,11 +120,24 @@ class TargetServices:
             return response
         old = await self._ask(session, session.follower.clear)
         response.success = old is not None
-        response.message = (
-            _BROKEN_OFF
-            if old is None
-            else (f"target {old} cleared" if old else "there was no target to clear")
-        )
+        if old is None:
+            response.message = _BROKEN_OFF
+        elif old:
+            response.message = f"target{'s' if old[1:] else ''} {', '.join(old)} cleared"
+        else:
+            response.message = "there was no target to clear"
+        return response
+
+    async def _on_remove(
+        self, request: RemoveTarget.Request, response: RemoveTarget.Response
+    ) -> RemoveTarget.Response:
+        session = self._session()
+        response.success, response.message = False, self._refusal()
+        if response.message or session is None:
+            return response
+        follower, target_id = session.follower, request.target_id
+        answer = await self._ask(session, lambda: follower.remove(target_id))
+        response.success, response.message = answer or (False, _BROKEN_OFF)
         return response
 
     async def _on_enable(

@@ -15,11 +15,12 @@ from sensor_msgs.msg import Image
 
 from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
 from tracker_ros.nodes.diagnostics import Diagnostics, ModelStatus
-from tracker_ros.nodes.follower import Follower, FrameReport
+from tracker_ros.nodes.follower import Follower
 from tracker_ros.nodes.input_watch import InputWatch
 from tracker_ros.nodes.outputs import DebugSettings, Outputs
+from tracker_ros.nodes.reports import FrameReport
 from tracker_ros.nodes.worker import Worker
-from tracker_ros.target_state import TargetStateMachine
+from tracker_ros.several_targets import SeveralTargets
 from tracker_ros.tracker import Tracker
 
 __all__ = ["Session"]
@@ -39,7 +40,7 @@ class Session:
         make_tracker: Makes the model; called in the worker's thread.
         loaded: Called, in the worker's thread, when loading has ended, well or not.
         buffer: The last frames.
-        machine: The target's state.
+        targets: What is followed; it outlives the session, so that ids are never given again.
         watch: The camera's side.
         diagnostics: Where to report.
         debug: How debug images are made.
@@ -52,7 +53,7 @@ class Session:
         make_tracker: Callable[[], Tracker],
         loaded: Callable[[], None],
         buffer: FrameBuffer[Image],
-        machine: TargetStateMachine,
+        targets: SeveralTargets,
         watch: InputWatch,
         diagnostics: Diagnostics,
         debug: DebugSettings,
@@ -74,7 +75,7 @@ class Session:
         diagnostics.output_rate = self.outputs.rate
         self.follower = Follower(
             buffer,
-            machine,
+            targets,
             report=self._report,
             complain=watch.complain,
             wants_image=lambda: self._active and self.outputs.wants_image(),

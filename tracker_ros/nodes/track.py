@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``track`` node: follows one selected target through a camera's images.
+"""The ``track`` node: follows selected targets through a camera's images.
 
 A lifecycle node. On configure the model is loaded and warmed up in the worker's thread; on
 activate, once it is ready, images are subscribed; on deactivate that ends and the target is
@@ -34,7 +34,7 @@ from tracker_ros.nodes.services import TargetServices
 from tracker_ros.nodes.session import Session
 from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS, check_scores
 from tracker_ros.nodes.transitions import refuse_wrong_transitions
-from tracker_ros.target_state import TargetStateMachine
+from tracker_ros.several_targets import SeveralTargets
 from tracker_ros.tracker import Tracker
 
 __all__ = ["TrackNode", "main"]
@@ -85,7 +85,7 @@ class TrackNode(rclpy.lifecycle.Node):
             changed=self._apply,
         )
         table = self._parameter_table
-        self._machine = TargetStateMachine(
+        self._targets = SeveralTargets(
             table.number("score_found"), table.number("score_lost"), table.number("lost_after")
         )
         self._buffer: FrameBuffer[Image] = FrameBuffer(
@@ -113,7 +113,7 @@ class TrackNode(rclpy.lifecycle.Node):
             functools.partial(self._make_tracker, table),
             self._model_done.trigger,
             self._buffer,
-            self._machine,
+            self._targets,
             self._watch,
             self._diagnostics,
             DebugSettings.of(table.values),
@@ -262,7 +262,7 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _apply(self, values: Mapping[str, Value]) -> None:
         """Put changed parameters into effect."""
-        self._machine.set_limits(
+        self._targets.set_limits(
             float(values["score_found"]), float(values["score_lost"]), float(values["lost_after"])
         )
         self._buffer.set_limits(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -144,6 +144,30 @@ class MASTTracker(Tracker):
             RuntimeError: Neither `initialize` nor `initialize_mask` has been called.
             ValueError: The image is unusable or of another size; the target is kept.
         """
+        self._check(image)
+        return self._carry_on(self._features(image))
+
+    @torch.inference_mode()
+    def track_together(
+        self, others: Sequence[Tracker], image: np.ndarray
+    ) -> list[TrackResult | Exception]:
+        """With the image's features computed once; see `Tracker.track_together`."""
+        features: Tensor | None = None
+        outcomes: list[TrackResult | Exception] = []
+        for tracker in (self, *cast("Sequence[MASTTracker]", others)):
+            try:
+                tracker._check(image)
+                features = self._features(image) if features is None else features
+                outcomes.append(tracker._carry_on(features))
+            except Exception as error:  # one target's failure is not the others'
+                outcomes.append(error)
+        return outcomes
+
+    def _features(self, image: np.ndarray) -> Tensor:
+        return self.model.features(_resize(image, self._working_size(*image.shape[:2])))
+
+    def _check(self, image: np.ndarray) -> None:
+        """Raise what `track` raises for an image that cannot be tracked."""
         memory = self._memory
         if memory is None:
             raise RuntimeError("track() was called before initialize(); give it a box or a mask")
@@ -153,8 +177,12 @@ class MASTTracker(Tracker):
                 f"image is {image.shape[1]} x {image.shape[0]} px; expected "
                 f"{memory.image_size[1]} x {memory.image_size[0]} as before (initialise again)"
             )
+
+    def _carry_on(self, features: Tensor) -> TrackResult:
+        """Copy the labels of the memory to the next image, by its features."""
+        assert self._memory is not None
+        memory = self._memory
         frame = memory.frame + 1
-        features = self.model.features(_resize(image, memory.working_size))
         references = [
             Reference(*memory.kept[earlier], gap=frame - earlier)
             for earlier in reference_frames(frame, self.parameters)
