@@ -138,13 +138,48 @@ def test_warm_up_keeps_the_target() -> None:
         fresh.track(scene(0)[0])
 
 
-def test_an_image_of_another_size_is_refused_and_the_target_kept() -> None:
+@pytest.mark.parametrize(("down", "across"), [(2, 2), (1, 2), (0.5, 0.5)])
+def test_images_may_change_their_size_on_the_way(down: float, across: float) -> None:
     mast = tracker()
     image, labels = scene(16)
     mast.initialize_mask(image, labels == 1)
-    with pytest.raises(ValueError, match="image is 128 x 90 px; expected 128 x 96 as before"):
-        mast.track(image[:90])
-    assert mast.track(image).state is FrameFlag.NORMAL
+    mast.track(image)
+    height, width = round(HEIGHT * down), round(WIDTH * across)
+    rows = (np.arange(height) / down).astype(int)[:, None]
+    columns = (np.arange(width) / across).astype(int)
+    for left in (18, 20):
+        image, labels = scene(left)
+        result = mast.track(image[rows, columns])
+        wanted = labels[rows, columns] == 1
+        assert result.mask is not None and result.mask.shape == (height, width)
+        assert (result.mask & wanted).sum() > 0.75 * (result.mask | wanted).sum()
+        assert result.search_region == (0.0, 0.0, width, height)
+    assert set(mast.model.seen) == {(HEIGHT, WIDTH)}  # type: ignore[attr-defined]
+    # A box that is only remembered means the same place.
+    before = mast.track(image).box
+    lost = mast.track(np.full((height, width, 3), 40, np.uint8))
+    assert lost.state is FrameFlag.NOT_FOUND
+    x, y, w, h = before
+    assert lost.box == pytest.approx((x * across, y * down, w * across, h * down))
+
+
+def test_targets_of_several_working_sizes_are_tracked_together() -> None:
+    first = tracker(working_size=480)
+    image, labels = scene(16)
+    first.initialize_mask(image, labels == 1)
+    large, large_labels = (
+        np.kron(part, np.ones((2, 2, 1)[: part.ndim], np.uint8)) for part in scene(16)
+    )
+    second = MASTTracker(first.model, PropagationParameters(), working_size=480)
+    second.initialize_mask(large, large_labels == 2)
+    third = MASTTracker(first.model, PropagationParameters(), working_size=480)
+    third.initialize_mask(large, large_labels == 1)
+    first.model.seen.clear()  # type: ignore[attr-defined]
+    outcomes = first.track_together([second, third], large)
+    assert first.model.seen == [(HEIGHT, WIDTH), (2 * HEIGHT, 2 * WIDTH)]  # type: ignore[attr-defined]
+    for outcome, label in zip(outcomes, (1, 2, 1), strict=True):
+        assert not isinstance(outcome, Exception)
+        assert iou(outcome.box, tight_box(large_labels == label)) > 0.7
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ once as labels of one map.
 
 What differs on purpose: the features of a frame are computed once and kept, not again whenever it
 is referred to; images may be reduced before, while masks come out at full size; labels carry as
-many classes as there are objects (officially seven); `config.PropagationParameters` names the
-faults that are repaired.
+many classes as there are objects (officially seven); images may change their size on the way;
+`config.PropagationParameters` names the faults that are repaired.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class _Memory:
     """What is known of the objects.
 
     Attributes:
-        image_size: Height and width of the images.
-        working_size: To which they are reduced.
+        image_size: Height and width of the last image.
+        working_size: To which all are reduced, whatever their size: that of the first one.
         classes: Objects and the background.
         box: Last box of the first object.
         frame: Number of the last frame.
@@ -62,6 +62,12 @@ class _Memory:
     box: Box
     frame: int = 0
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def change_to(self, height: int, width: int) -> None:
+        """Go on with images of another size, which show the same."""
+        down, across = height / self.image_size[0], width / self.image_size[1]
+        x, y, w, h = self.box
+        self.image_size, self.box = (height, width), (x * across, y * down, w * across, h * down)
 
 
 class MASTTracker(Tracker):
@@ -138,45 +144,41 @@ class MASTTracker(Tracker):
 
     @torch.inference_mode()
     def track(self, image: np.ndarray) -> TrackResult:
-        """Carry the masks on; see `Tracker.track`.
+        """Carry the masks on; see `Tracker.track`. The image may be larger or smaller than before.
 
         Raises:
             RuntimeError: Neither `initialize` nor `initialize_mask` has been called.
-            ValueError: The image is unusable or of another size; the target is kept.
+            ValueError: The image is unusable; the target is kept.
         """
-        self._check(image)
-        return self._carry_on(self._features(image))
+        memory = self._memory_for(image)
+        return self._carry_on(self.model.features(_resize(image, memory.working_size)))
 
     @torch.inference_mode()
     def track_together(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
         """With the image's features computed once; see `Tracker.track_together`."""
-        features: Tensor | None = None
+        features: dict[tuple[int, int], Tensor] = {}
         outcomes: list[TrackResult | Exception] = []
         for tracker in (self, *cast("Sequence[MASTTracker]", others)):
             try:
-                tracker._check(image)
-                features = self._features(image) if features is None else features
-                outcomes.append(tracker._carry_on(features))
+                size = tracker._memory_for(image).working_size
+                if size not in features:
+                    features[size] = self.model.features(_resize(image, size))
+                outcomes.append(tracker._carry_on(features[size]))
             except Exception as error:  # one target's failure is not the others'
                 outcomes.append(error)
         return outcomes
 
-    def _features(self, image: np.ndarray) -> Tensor:
-        return self.model.features(_resize(image, self._working_size(*image.shape[:2])))
-
-    def _check(self, image: np.ndarray) -> None:
-        """Raise what `track` raises for an image that cannot be tracked."""
+    def _memory_for(self, image: np.ndarray) -> _Memory:
+        """What is known, ready for an image; raises what `track` raises."""
         memory = self._memory
         if memory is None:
             raise RuntimeError("track() was called before initialize(); give it a box or a mask")
         check_image(image)
         if image.shape[:2] != memory.image_size:
-            raise ValueError(
-                f"image is {image.shape[1]} x {image.shape[0]} px; expected "
-                f"{memory.image_size[1]} x {memory.image_size[0]} as before (initialise again)"
-            )
+            memory.change_to(image.shape[0], image.shape[1])
+        return memory
 
     def _carry_on(self, features: Tensor) -> TrackResult:
         """Copy the labels of the memory to the next image, by its features."""
@@ -257,12 +259,13 @@ def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) reduced to `size` (height, width), each pixel the mean of its area."""
+    """(H, W, 3) at `size` (height, width); reduced, each pixel is the mean of its area."""
     if image.shape[:2] == size:
         return image
     import cv2
 
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    method = cv2.INTER_AREA if image.shape[0] > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(image, size[::-1], interpolation=method)
 
 
 def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
