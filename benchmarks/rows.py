@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,6 @@ import torch
 from tracker_ros.evaluation.machine import processor_name
 
 Row = dict[str, Any]
-
-
-def timed(function: Callable[[], object]) -> tuple[float, float]:
-    """CPU and wall seconds of one call."""
-    cpu, wall = time.process_time(), time.perf_counter()
-    function()
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def measure_apart(module: str, arguments: Iterable[object]) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.one_stream_cpu import CONFIGS, MatrixRate
-from benchmarks.one_stream_flops import Product, counted_gflop, official_gflop, official_products
+from benchmarks.flops import Config, Product, counted_gflop, official_gflop, official_products
+from tracker_ros.cuda.local_attention import expected_offset, local_attention
+from tracker_ros.models.grm.config import GRM_CONFIGS
+from tracker_ros.models.inference_layers import InferenceConv
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 
+CONFIGS: dict[str, Config] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
 SMALL = OSTrackConfig(
     template_size=32,
     search_size=64,
@@ -39,24 +42,33 @@ def test_models_without_official_counterpart_are_refused() -> None:
         official_gflop(OSTRACK_TINY)
 
 
-def test_counted_operations_are_the_official_ones_less_what_is_saved() -> None:
-    model = OSTrackInference(OSTrackNetwork(SMALL), torch.device("cpu"), packed=False)
+@pytest.mark.parametrize("packed", [False, True])
+def test_counted_operations_are_the_official_ones_less_what_is_saved(packed: bool) -> None:
+    model = OSTrackInference(OSTrackNetwork(SMALL), torch.device("cpu"), packed=packed)
     encoded = model.encode_template(torch.randn(1, 3, 32, 32), torch.zeros(1, 4))
-    found = counted_gflop(model, encoded, torch.randn(1, 3, 64, 64))
+    found = counted_gflop(lambda: model.locate(encoded, torch.randn(1, 3, 64, 64)))
     embedding = Product(16, 3 * 64, 48).gflop
     last_block = Product(16, 48, (1 + 1 + 4 + 4) * 48).gflop + 2 * Product(16, 48, 80).gflop
     assert found == pytest.approx(official_gflop(SMALL) - embedding - last_block, rel=1e-9)
+
+
+@torch.inference_mode()
+def test_a_convolution_that_adds_counts_as_one_that_does_not() -> None:
+    image = torch.randn(2, 4, 8, 8)
+    layer = InferenceConv(torch.nn.Conv2d(4, 4, 3, padding=1), packed=True)
+    assert counted_gflop(lambda: layer(image, plus=image)) == counted_gflop(lambda: layer(image))
+    assert counted_gflop(lambda: layer(image)) == pytest.approx(2e-9 * 2 * 64 * 4 * 4 * 9)
+
+
+def test_windows_are_counted() -> None:
+    query, value = torch.randn(1, 4, 6, 5), torch.randn(1, 3, 6, 5)
+    found = counted_gflop(lambda: local_attention(query, [query] * 2, [value] * 2, [None] * 2, 1))
+    assert found == pytest.approx(2e-9 * 30 * 2 * 9 * (4 + 3))
+    found = counted_gflop(lambda: expected_offset(query, query, 1, 2))
+    assert found == pytest.approx(2e-9 * 30 * 9 * (4 + 2))
 
 
 def test_products_follow_the_eliminations() -> None:
     rows = [p.rows for p in official_products(OSTRACK_CONFIGS["ostrack_vitb_256_ce"])]
     assert rows[11:15] == [320, 320, 320, 244]
     assert rows[-1] == 153
-
-
-def test_rate_is_work_over_time() -> None:
-    rate = MatrixRate(SMALL, packed=False)
-    for product, run in rate.runs.items():
-        assert run().shape == (product.rows, product.columns)
-        rate.best[product] = 0.5 * product.gflop
-    assert rate.gflop_per_second == pytest.approx(2.0)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much arithmetic a frame takes: the official network's by formula, ours by counting.
+"""How much arithmetic a frame takes: ours by counting, the official network's by formula.
 
 A multiply-add counts as two operations; norms, activations and softmax are left out on both sides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from tracker_ros.models.grm.config import GRMConfig
-from tracker_ros.models.one_stream_tracker import OneStreamModel
 from tracker_ros.models.ostrack.config import OSTrackConfig
 
 Config = OSTrackConfig | GRMConfig
@@ -84,22 +84,42 @@ def official_head_gflop(config: Config) -> float:
     return 3 * branch + Product(cells, widths[4], 1 + 2 + 2).gflop
 
 
-def counted_gflop(model: OneStreamModel, template: Any, search: torch.Tensor) -> float:
-    """Operations of one `locate`, counted while it runs.
-
-    Args:
-        model: Made with `packed=False`: the counter does not know prepacked layers.
-        template: The encoded template.
-        search: (1, 3, S, S).
-    """
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={attention: _attention_flop}) as counter:
-        model.locate(template, search)
+def counted_gflop(function: Callable[[], object]) -> float:
+    """Operations of one call in torch, counted while it runs."""
+    ops = torch.ops
+    formulas: dict[Any, Callable[..., int]] = {
+        ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
+        ops.mkldnn._linear_pointwise: _linear_flop,
+        ops.mkldnn._convolution_pointwise: _convolution_flop,
+        ops.tracker_ros.local_attention: _local_attention_flop,
+        ops.tracker_ros.expected_offset: _expected_offset_flop,
+    }
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        function()
     return counter.get_total_flops() * 1e-9
 
 
-def _attention_flop(
-    query: torch.Size, key: torch.Size, value: torch.Size, *args: object, **kwargs: object
-) -> int:
+def _attention_flop(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
     batch, heads, rows, depth = query
     return 2 * batch * heads * rows * key[2] * (depth + value[3])
+
+
+def _linear_flop(tokens: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    return 2 * torch.Size(tokens).numel() * weight[0]
+
+
+def _convolution_flop(image: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
+    # A sum that is added on the way stands between image and weight.
+    weight = next(shape for shape in args if len(shape) == 4 and tuple(shape) != tuple(out_shape))
+    return conv_flop_count(image, weight, out_shape)
+
+
+def _local_attention_flop(query: Any, keys: Any, values: Any, *args: Any, **kwargs: Any) -> int:
+    batch, channels, height, width = query
+    pixels, window = batch * height * width, (2 * args[1] + 1) ** 2
+    return 2 * pixels * keys[1] * window * (channels + values[2])
+
+
+def _expected_offset_flop(query: Any, key: Any, radius: int, *args: Any, **kwargs: Any) -> int:
+    batch, channels, height, width = query
+    return 2 * batch * height * width * (2 * radius + 1) ** 2 * (channels + 2)
