@@ -7,9 +7,12 @@ import pytest
 from tracker_ros.overlay import (
     MEETING,
     STATE_COLOURS,
+    TARGET_COLOURS,
+    DrawnTarget,
     colour_map_score,
     draw_meeting,
     draw_target,
+    draw_targets,
 )
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
@@ -159,3 +162,32 @@ def test_a_search_region_that_reaches_beyond_the_picture_is_cut_off():
     assert (drawn[:69, :49] > 70).all()
     assert (drawn[71:] == 48).all()
     assert (drawn[:, 51:] == 48).all()
+
+
+def test_several_targets_have_a_colour_each_and_keep_it():
+    left = DrawnTarget(_result((40.0, 90.0, 60.0, 60.0)), "1")
+    right = DrawnTarget(_result((200.0, 90.0, 60.0, 60.0)), "12", "cup", TargetState.LOST)
+    both = draw_targets(_grey(), [left, right])
+    assert np.abs(both[120, 40].astype(int) - TARGET_COLOURS[0]).max() <= 12
+    edge = both[92:148, 200].astype(int)
+    drawn = np.abs(edge - TARGET_COLOURS[11 % len(TARGET_COLOURS)]).max(axis=1) <= 12
+    assert 0.2 < drawn.mean() < 0.9, "dashed while it is lost"
+    swapped = draw_targets(_grey(), [right, left])
+    assert (swapped[60:] == both[60:]).all(), "by id, not by order"
+    alone = draw_targets(_grey(), [left])
+    assert np.array_equal(alone, draw_target(_grey(), left.result, target_id="1"))
+    assert _is_colour(alone[120, 40], TargetState.TRACKING)
+
+
+def test_the_tag_of_one_among_several_names_its_state():
+    left = DrawnTarget(_result((40.0, 90.0, 60.0, 60.0)), "1")
+    right = _result((200.0, 90.0, 60.0, 60.0))
+    tags = {
+        state: draw_targets(_grey(), [left, DrawnTarget(right, "2", state=state)])[60:88]
+        for state in (TargetState.TRACKING, TargetState.UNCERTAIN)
+    }
+    filled = {
+        state: (np.abs(tag.astype(int) - TARGET_COLOURS[1]).max(axis=2) < 12).sum()
+        for state, tag in tags.items()
+    }
+    assert filled[TargetState.UNCERTAIN] > 1.5 * filled[TargetState.TRACKING]

@@ -3,6 +3,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -66,12 +67,17 @@ def test_start_and_results_file(track, tmp_path):
         (["VIDEO", "--box", "1", "2", "0", "4"], "0 x 4 px"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--model", "ostrak"], "'ostrak' is unknown"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--device", "tpu"], "device 'tpu' is unknown"),
-        (["VIDEO", "--box", "1", "2", "9", "9", "--out", "out.gif"], "ending in .mp4"),
+        (
+            ["VIDEO", "--box", "1", "2", "9", "9", "--out", "out.gif"],
+            "ending in one of .mp4, .png",
+        ),
         (["VIDEO", "--box", "1", "2", "9", "9", "--start", "8"], "has 8 frames"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--backend", "abacus"], "'abacus' is not"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--option", "seed"], "write NAME=VALUE"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--option", "seed=1"], "has no option 'seed'"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--explain"], "name with --out"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--mask", "m.png"], "leave one out"),
+        (["VIDEO", "--mask", "m.png"], "no mask can be read at 'm.png'"),
         (
             ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
             "--explain needs a model that tells which parts",
@@ -89,6 +95,38 @@ def test_errors_are_one_line_and_exit_2(
     assert error[-1].startswith("tracker-ros track: error:")
     assert "Traceback" not in "".join(error)
     assert list(tmp_path.iterdir()) == [], "nothing half-made is left behind"
+
+
+def test_a_mask_and_a_picture(square_video, untrained_weights, tmp_path):
+    mask = np.zeros((120, 160), np.uint8)
+    mask[40:72, 30:62] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    out = tmp_path / "new" / "last.png"
+    arguments = ["--mask", str(tmp_path / "mask.png"), "--weights", str(untrained_weights)]
+    assert main(["track", str(square_video), *arguments, "--out", str(out), "--count", "3"]) == 0
+    results = json.loads(out.with_suffix(".json").read_text())
+    assert results["results"][0]["box"] == [30.0, 40.0, 32.0, 32.0]
+    assert cv2.imread(str(out)).shape[0] == 120
+    for picture, words in ((np.zeros_like(mask), "black everywhere"), (mask[:60], "has shape")):
+        cv2.imwrite(str(tmp_path / "mask.png"), picture)
+        with pytest.raises(ValueError, match=words):
+            main(["--traceback", "track", str(square_video), *arguments])
+
+
+def test_a_mask_reaches_the_model(square_video, tmp_path, monkeypatch):
+    started = []
+
+    class Masks(Dividing):
+        def initialize_mask(self, image, mask):
+            started.append(mask)
+            super().initialize_mask(image, mask)
+
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda name, **options: Masks())
+    mask = np.zeros((120, 160), np.uint8)
+    mask[40:72, 30:62] = 7
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    assert main(["track", str(square_video), "--mask", str(tmp_path / "mask.png")]) == 0
+    assert np.array_equal(started[0], mask > 0)
 
 
 def test_options_reach_the_model_and_explain_draws_what_meets_the_template(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tracker_ros.video import VideoSource
 
 SUMMARY = "follow one thing through a video"
+PICTURES = (".png", ".jpg", ".webp")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the target in the first frame: top-left corner and size in pixels "
         "(may be left out for the synthetic scene, which knows it)",
     )
-    parser.add_argument("--out", type=Path, metavar="OUT.mp4", help="video to write")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="MASK.png",
+        help="the target's pixels in the first frame instead of a box: a picture of its size, "
+        "black beside the target",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="video to write (.mp4), or a picture of the last frame (.png, .jpg, .webp)",
+    )
     parser.add_argument(
         "--results",
         type=Path,
@@ -78,12 +90,18 @@ def run(args: argparse.Namespace) -> int:
     from tracker_ros.model_options import parse_options
     from tracker_ros.video import open_video
 
-    if args.out is not None and args.out.suffix.lower() != ".mp4":
-        raise ValueError(f"--out is {str(args.out)!r}; give a name ending in .mp4")
+    if args.out is not None and args.out.suffix.lower() not in (".mp4", *PICTURES):
+        endings = ", ".join((".mp4", *PICTURES))
+        raise ValueError(f"--out is {str(args.out)!r}; give a name ending in one of {endings}")
     if args.explain and args.out is None:
         raise ValueError("--explain draws into the video; give its name with --out")
+    if args.box and args.mask:
+        raise ValueError("--box and --mask are given; leave one out")
+    mask = _read_mask(args.mask) if args.mask else None
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
-        box = args.box or video.first_box
+        from tracker_ros.boxes import tight_box
+
+        box = args.box or (video.first_box if mask is None else tight_box(mask))
         if box is None:
             raise ValueError("--box is missing; give the target in the first frame: --box X Y W H")
         from tracker_ros.registry import create_tracker
@@ -96,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             precision=args.precision,
             **parse_options(args.option),
         )
-        results = _follow(tracker, video, tuple(box), args)
+        results = _follow(tracker, video, tuple(box), mask, args)
     results = {"video": args.video, "model": args.model, **tracker.runs_on, **results}
 
     target = args.results or (args.out.with_suffix(".json") if args.out else None)
@@ -109,13 +127,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _read_mask(path: Path) -> np.ndarray:
+    """(H, W) bool of a picture, True where it is not black."""
+    import cv2
+
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise ValueError(f"no mask can be read at {str(path)!r}; give a picture, such as a PNG")
+    if not grey.any():
+        raise ValueError(f"mask {str(path)!r} is black everywhere; paint the target white")
+    return grey > 0
+
+
 def _follow(
     tracker: Tracker,
     video: VideoSource,
     box: tuple[float, ...],
+    mask: np.ndarray | None,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Track every frame; draw it when a video is wanted. Ctrl-C ends an endless source."""
+    """Track every frame; draw it when a video is wanted. Ctrl-C ends an endless source.
+
+    Starts on `mask` where there is one; `box` is then around it.
+    """
     from tracker_ros.target_state import TargetState, TargetStateMachine
     from tracker_ros.tracker import TrackResult
 
@@ -139,7 +173,10 @@ def _follow(
         for index, image in enumerate(video):
             time_s = index / video.fps
             if index == 0:
-                tracker.initialize(image, box)
+                if mask is None:
+                    tracker.initialize(image, box)
+                else:
+                    tracker.initialize_mask(image, mask)
                 x, y, w, h = box
                 result = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
                 target_id = states.select(time_s, args.label)
@@ -178,12 +215,13 @@ def _follow(
 
 
 class _Drawing:
-    """The video that is written: the drawn frame, and the response map beside it."""
+    """The video or picture that is written: drawn frames, and the response map beside them."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
         self._fps = fps
         self._writer: Any = None
+        self._last: np.ndarray | None = None
 
     def add(
         self,
@@ -208,6 +246,9 @@ class _Drawing:
         if result.score_map is not None:
             score = colour_map_score(result.score_map, (256, 256))
         picture = place_beside(drawn, score, close_up(image, result.box))
+        if self._path.suffix.lower() in PICTURES:
+            self._last = picture
+            return
         if self._writer is None:
             self._writer = VideoWriter(self._path, self._fps, (picture.shape[1], picture.shape[0]))
         self._writer.write(picture)
@@ -218,6 +259,12 @@ class _Drawing:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)
+        if self._last is not None and kind is None:
+            import cv2
+
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not cv2.imwrite(str(self._path), self._last[..., ::-1]):
+                raise OSError(f"picture {str(self._path)!r} cannot be written")
 
 
 def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
