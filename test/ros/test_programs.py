@@ -54,10 +54,13 @@ def test_a_box_can_be_added(probe, run_program):
     first = probe.start_following()
     box = [str(value) for value in probe.scene.box(probe.place)]
     assert select(run_program, probe, "--box", *box, "--append").wait() == 0
-    probe.statuses.clear()
     header = probe.show().header
-    ids = [s.target_id for s in probe.statuses if s.header == header]
-    assert ids == [str(int(first) + 1), first]
+
+    def ids():
+        return [s.target_id for s in probe.statuses if s.header == header]
+
+    probe.until(lambda: len(ids()) == 2, "the status of each")
+    assert ids() == [str(int(first) + 1), first]
 
 
 def test_a_refusal_is_its_exit_status(probe, run_program):

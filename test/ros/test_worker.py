@@ -43,9 +43,9 @@ class Bench:
 
     def settle(self) -> None:
         """Wait until there is nothing to do."""
-        self.worker.run_and_wait(lambda: None, 10)
+        self.worker.run_and_wait(lambda: None, 60)
         self.idle.clear()
-        assert self.idle.wait(10)
+        assert self.idle.wait(60)
 
 
 @pytest.fixture
