@@ -218,8 +218,8 @@ def compare(rows: list[Row]) -> None:
             row["times_official"] = OFFICIAL_CPU_S[key] / row["cpu_s"]
 
 
-def _measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Rows one after the other, with a line on standard error for what cannot be had."""
+def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
+    """Rows of one run after the other; a line on standard error for what cannot be had."""
     from tqdm import tqdm
 
     kinds = [
@@ -253,12 +253,12 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
                     if isinstance(found, str):
                         tqdm.write(f"left out: {found}", file=sys.stderr)
                         break
-                    yield from found
+                    yield found
                 bar.update()
     bar.close()
 
 
-def _keep(path: Path, device: str, rows: list[Row]) -> list[Row]:
+def _keep(path: Path, device: str, rows: list[Row]) -> None:
     """Write rows to a file, beside the others that it holds already."""
     keys = ("model", "backend", "precision", "threads", "work")
     kept: dict[tuple[Any, ...], Row] = {}
@@ -271,7 +271,6 @@ def _keep(path: Path, device: str, rows: list[Row]) -> list[Row]:
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"machine": machine, "device": device, "rows": together}
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return together
 
 
 def main() -> None:
@@ -305,11 +304,12 @@ def main() -> None:
         if arguments.markdown:
             write_page(runs, arguments.markdown, arguments.plot)
         return
-    rows = list(_measure_all(arguments))
-    if arguments.json:
-        rows = _keep(arguments.json, arguments.device, rows)
-    else:
-        compare(rows)
+    rows: list[Row] = []
+    for found in _measure_all(arguments):
+        rows += found
+        if arguments.json:
+            _keep(arguments.json, arguments.device, rows)
+    compare(rows)
     print(describe_machine(arguments.device).sentence())
     print(as_table(rows, COLUMNS, 2))
 
