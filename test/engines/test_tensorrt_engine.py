@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ import torch
 from fake_tensorrt import FakeTensorRT
 from torch import Tensor, nn
 
+from tracker_ros.cli.main import main
 from tracker_ros.engines import fallback_engine, tensorrt_engine
 from tracker_ros.engines.engine_cache import EngineCache
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec, TensorSpec
@@ -360,6 +362,29 @@ def test_a_package_that_does_not_load_says_why(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(EngineUnavailable, match="libnvinfer.so.10: not found"):
         tensorrt_engine.load_tensorrt()
+
+
+@pytest.mark.parametrize(("wrong", "status"), [(0, 0), (3, 1)])
+def test_export_tells_what_is_left_to_torch(
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wrong: int,
+    status: int,
+) -> None:
+    monkeypatch.setattr("tracker_ros.registry.model_graphs", lambda *given: [workshop.graph])
+    monkeypatch.setattr(
+        tensorrt_engine,
+        "open_engine",
+        lambda graph, precision, *given, **options: workshop(*[WRONG] * wrong),
+    )
+    command = ["export", "toy", "--backend", "tensorrt", "--out", str(workshop.folder)]
+    assert main(command) == status
+    text = capsys.readouterr().out
+    assert ("left to torch: TensorRT was refused: in fp16" in text) == bool(wrong)
+    assert main([*command, "--json"]) == status
+    (entry,) = json.loads(capsys.readouterr().out)["graphs"]
+    assert entry["runs_on"]["backend"] == ("torch" if wrong else "tensorrt")
 
 
 @pytest.mark.gpu

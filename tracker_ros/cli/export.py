@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "export a model's graphs for ONNX Runtime or TensorRT"
 
+LEFT_TO_TORCH = 1
 BACKENDS = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
 SINGLE_ERROR = 1e-4
 """Largest difference to torch in float32, as a fraction of an output's largest value."""
@@ -70,15 +71,18 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(graph.spec.name)
             exported.append(_export(backend, graph))
             bar.update()
+    left = [entry for entry in exported if "fallback" in entry["runs_on"]]
     if args.json:
         print_json({"model": args.model, "folder": str(folder), "graphs": exported})
-        return 0
+        return LEFT_TO_TORCH if left else 0
     for entry in exported:
         print(f"{entry['graph']} ({entry['precision']}): {entry['check']['summary']}")
         if "file" in entry:
             print(f"  {entry['file']}")
+        if entry in left:
+            print(f"  left to torch: {entry['runs_on']['fallback']}")
     print(f"use them with engine_cache_dir={str(folder)!r}" if args.out else f"kept in {folder}")
-    return 0
+    return LEFT_TO_TORCH if left else 0
 
 
 def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
@@ -103,6 +107,7 @@ def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
     entry = {
         "graph": graph.spec.name,
         "precision": engine.precision,
+        "runs_on": engine.runs_on,
         "check": report.as_dict(),
     }
     if backend.name == "onnxruntime":
