@@ -149,19 +149,21 @@ def test_what_may_meet_the_template_is_tinted_and_the_rest_dark():
     meeting[0, 3, 0] = True
     drawn = draw_meeting(_grey(), meeting, (100.0, 40.0, 80.0, 160.0))
     tinted = np.rint(0.65 * 120 + 0.35 * np.array(MEETING))
-    dark = 0.4 * 120
+    dark, darker = 0.5 * 120, 0.3 * 120
     # Cells are 20 x 40 pixels: the first of the two begins at (140, 80), the second at (100, 160).
     assert (drawn[81:119, 141:159] == tinted).all()
     assert (drawn[161:199, 101:119] == np.rint((tinted + dark) / 2)).all()
     drawn[79:121, 139:161] = drawn[159:201, 99:121] = dark
-    assert (drawn == dark).all()
+    assert (drawn[41:199, 101:179] == dark).all()
+    drawn[39:201, 99:181] = darker
+    assert (drawn == darker).all()
 
 
 def test_a_search_region_that_reaches_beyond_the_picture_is_cut_off():
     drawn = draw_meeting(_grey(), np.ones((1, 2, 2), bool), (-50.0, -30.0, 100.0, 100.0))
     assert (drawn[:69, :49] > 70).all()
-    assert (drawn[71:] == 48).all()
-    assert (drawn[:, 51:] == 48).all()
+    assert (drawn[71:] == 36).all()
+    assert (drawn[:, 51:] == 36).all()
 
 
 def test_several_targets_have_a_colour_each_and_keep_it():

@@ -154,7 +154,9 @@ def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def draw_meeting(picture_rgb: np.ndarray, meeting: np.ndarray, region: Box) -> np.ndarray:
-    """Show which parts of a search region may meet the template: they are tinted, others dark.
+    """Show which parts of a search region may meet the template: they are tinted.
+
+    The rest of the region is dark, what is outside of it darker.
 
     Args:
         picture_rgb: (H, W, 3) uint8.
@@ -170,10 +172,13 @@ def draw_meeting(picture_rgb: np.ndarray, meeting: np.ndarray, region: Box) -> n
     cell_w, cell_h = w / meeting.shape[2], h / meeting.shape[1]
     placed = np.array([[cell_w, 0, x + cell_w / 2 - 0.5], [0, cell_h, y + cell_h / 2 - 0.5]])
     share: np.ndarray = meeting.mean(axis=0, dtype=np.float32)
-    share = cv2.warpAffine(share, placed, (width, height), flags=cv2.INTER_NEAREST)[..., None]
+    share = cv2.warpAffine(
+        share, placed, (width, height), flags=cv2.INTER_NEAREST, borderValue=-1.0
+    )[..., None]
     picture = picture_rgb.astype(np.float32)
     tinted = 0.65 * picture + 0.35 * np.asarray(MEETING, np.float32)
-    return np.rint(share * tinted + (1.0 - share) * 0.4 * picture).astype(np.uint8)
+    inside = share * tinted + (1.0 - share) * 0.5 * picture
+    return np.rint(np.where(share < 0.0, 0.3 * picture, inside)).astype(np.uint8)
 
 
 def _colour_of(target_id: str) -> RGB:
