@@ -40,7 +40,7 @@ def scenes(width: int, height: int, count: int = SCENES) -> list[tuple[Image, Bo
 
 
 def camera(width: int, height: int, rate_hz: float) -> None:
-    """Publish the scene to and fro, stamped with the time just before publication."""
+    """Publish the scene back and forth, stamped with the time just before publication."""
     end_quietly_on_interrupt()
     forth = [image for image, _ in scenes(width, height)]
     cycle = forth + forth[-2:0:-1]

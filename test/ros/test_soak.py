@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two minutes of the soak, as a user runs it; and its judges, who must find what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from soak.run_soak import growth, log_faults
+
+SOAK = Path(__file__).resolve().parents[2] / "dev" / "soak"
+
+
+@pytest.mark.slow
+def test_two_minutes_of_everything_that_goes_wrong(tmp_path):
+    done = subprocess.run(
+        [str(SOAK), "--minutes", "2", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + (tmp_path / "soak.log").read_text()[-5000:]
+    verdict = json.loads((tmp_path / "soak.json").read_text())
+    assert verdict["passed"]
+    assert len(verdict["deeds"]) == 20, "every deed was done"
+    assert min(verdict["requests"].values()) > 0
+    assert min(verdict["boxes"], verdict["statuses"], verdict["images"]["broken"]) > 0
+
+
+def test_growth_is_from_the_first_quarter_to_the_last():
+    assert growth([100.0, 100.0, 300.0, 100.0, 100.0, 100.0, 106.0, 106.0]) == pytest.approx(0.06)
+    assert growth([100.0, 90.0, 80.0, 70.0]) == pytest.approx(-0.3)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Traceback (most recent call last):",
+        "[ERROR] [17.1] [track]: fault in the worker, it goes on: KeyError('a')",
+        "[ERROR] [17.1] [track]: on_activate failed: RuntimeError('x')",
+        "[ERROR] [17.1] [track]: image on /image left out: tracking a 4x4 frame failed: Boom()",
+        "[ERROR] [17.1] [track]: model ostrack_tiny cannot be loaded: no memory",
+        "[WARN] [17.1] [track]: select_target refused: the model failed on it: Boom()",
+        "[ERROR] [17.1] [elsewhere]: anything",
+    ],
+)
+def test_faults_are_found_in_a_log(line):
+    good = "[INFO] [17.2] [track]: active: images from /image"
+    assert log_faults("\n".join([good, line, line.replace("17.1", "17.3")])) == [line]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[ERROR] [17.1] [track]: image on /image left out: step is 10 bytes, wanted at least 960",
+        "[ERROR] [17.1] [track]: image on /image left out: image encoding '' is not supported, "
+        "rosbags-image cannot convert it either (Format '' is not supported); encodings that",
+        "[ERROR] [17.1] [track]: image on /image left out: a bayer_rggb8 image of 5x5 pixels",
+        "[ERROR] [17.1] [track]: not activated: model ostrack_tiny is still loading after 4.0 s",
+        "[ERROR] [17.1] [track]: model no_such_model cannot be loaded: model 'no_such_model' is",
+        "[WARN] [17.1] [track]: select_target refused: the box is empty",
+    ],
+)
+def test_what_the_soak_provokes_is_no_fault(line):
+    assert log_faults(line) == []
