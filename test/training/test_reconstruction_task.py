@@ -138,6 +138,8 @@ def test_still_masks_stay_where_they_are():
     class Place(torch.nn.Module):
         """Features of which only those of the same cell are alike."""
 
+        config = MASTConfig()
+
         def forward(self, images):
             place = torch.arange(16.0)
             cells = torch.stack(torch.meshgrid(place, place, indexing="ij"))

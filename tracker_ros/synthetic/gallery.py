@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw a sheet of training pairs or clips, to look at what a network is taught.
+"""Draw a sheet of training pairs, clips or runs, to look at what a network is taught.
 
 python -m tracker_ros.synthetic.gallery --out docs/media/pairs.jpg [--bank pictures.npz]
 python -m tracker_ros.synthetic.gallery --clips --out docs/media/clips.jpg
+python -m tracker_ros.synthetic.gallery --runs --out docs/media/runs.jpg
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from torch import Tensor
 
 from tracker_ros.models.ostrack.config import OSTRACK_TINY
 from tracker_ros.synthetic.clips import ClipBatch, ClipGenerator
+from tracker_ros.synthetic.moving_scenes import FrameBatch, FrameConfig, MovingScenes
 from tracker_ros.synthetic.pairs import PairBatch, PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 
 CLIP_SIDE = 160
+RUN = FrameConfig(size=160, pan=2.0, speed=3.0)
+OBJECT_COLOURS = np.array([[0, 0, 0], [230, 50, 40], [40, 220, 60], [60, 90, 255]])
 PRESENT, ABSENT = (40, 220, 60), (230, 50, 40)
 
 
@@ -68,6 +72,16 @@ def clip_sheet(batch: ClipBatch, columns: int) -> np.ndarray:
     return _sheet(tiles, columns)
 
 
+def run_sheet(batch: FrameBatch, columns: int) -> np.ndarray:
+    """Runs side by side, (H, W, 3) uint8 RGB: objects are tinted by their label."""
+    assert batch.labels is not None
+    images = batch.images.permute(0, 1, 3, 4, 2).numpy() * 255
+    labels = batch.labels.numpy()
+    share = np.where(labels > 0, 0.4, 0.0)[..., None]
+    tinted = (1 - share) * images + share * OBJECT_COLOURS[labels]
+    return _sheet([np.hstack(list(run)) for run in tinted.round().astype(np.uint8)], columns)
+
+
 def main() -> None:
     """Command line."""
     import cv2
@@ -78,12 +92,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--rows", type=int, default=3)
     parser.add_argument("--columns", type=int, default=4)
-    parser.add_argument("--clips", action="store_true", help="clips instead of pairs")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--clips", action="store_true", help="clips instead of pairs")
+    kinds.add_argument("--runs", action="store_true", help="runs of frames instead of pairs")
     args = parser.parse_args()
     bank = TextureBank.load(args.bank) if args.bank else procedural_bank(args.seed)
     count = args.rows * args.columns
     if args.clips:
         sheet = clip_sheet(ClipGenerator(bank, CLIP_SIDE).batch(count, args.seed), args.columns)
+    elif args.runs:
+        sheet = run_sheet(MovingScenes(bank, config=RUN).batch(count, args.seed), args.columns)
     else:
         pairs = PairGenerator(bank, OSTRACK_TINY.template_size, OSTRACK_TINY.search_size)
         sheet = pair_sheet(pairs.batch(count, args.seed), args.columns)

@@ -120,7 +120,7 @@ def propagate(network: MASTNetwork, frames: Tensor, labels: Tensor) -> Tensor:
     Returns:
         (B, T, H, W) int64.
     """
-    parameters = PropagationParameters()
+    parameters = PropagationParameters(radius=network.config.radius)
     features = network(frames.flatten(0, 1)).float().unflatten(0, frames.shape[:2])
     size, classes = (int(labels.shape[1]), int(labels.shape[2])), int(labels.max()) + 1
     found = [labels]

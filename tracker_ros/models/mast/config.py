@@ -25,12 +25,14 @@ class MASTConfig:
             the resolution.
         blocks: Residual blocks per stage.
         feature_dim: Channels of the features that are matched.
-        radius_training: Cells around a pixel that training looks at.
+        radius: Cells around a pixel that tracking looks at in every reference frame.
+        radius_training: The same for training.
     """
 
     widths: tuple[int, int, int, int, int] = (64, 64, 128, 256, 256)
     blocks: int = 2
     feature_dim: int = 64
+    radius: int = 12
     radius_training: int = 6
 
 
@@ -78,7 +80,7 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 MAST_RESNET18 = MASTConfig()
-MAST_TINY = MASTConfig(widths=(32, 32, 64, 96, 96), feature_dim=48)
+MAST_TINY = MASTConfig(widths=(32, 32, 64, 96, 96), feature_dim=48, radius=7)
 
 # Name -> network and shorter side, in pixels, that images are reduced to by default.
 MAST_MODELS: dict[str, tuple[MASTConfig, int]] = {

@@ -47,16 +47,16 @@ def create(
         reference_mode: "all", "first_and_recent" or "last".
         behaviour: "fixed", "official_torch11" or "official_modern".
         aligned: False writes labels back half a cell beside, as officially.
-
         aspect: Width over height of the images, for which a graph is exported and an engine built
             when the model is loaded.
 
     Raises:
         ValueError: An option is unknown, or the weights do not fit.
     """
-    size = MAST_MODELS[name][1] if working_size is None else working_size
+    config, usual = MAST_MODELS[name]
+    size = usual if working_size is None else working_size
     parameters = PropagationParameters(
-        reference_mode=reference_mode, behaviour=behaviour, aligned=aligned
+        radius=config.radius, reference_mode=reference_mode, behaviour=behaviour, aligned=aligned
     )
     network = read_network(empty_network(name), weights, sha256)
     model: FeatureModel
