@@ -215,3 +215,15 @@ def test_grm_s_divisions_learn():
     assert losses[-1] < 0.8 * losses[0]
     after = task.network.state_dict()
     assert all(not torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_the_share_of_tokens_that_meet_the_template_is_held():
+    batch = next(iter(SampleStream(GRM_RECIPE, open_pairs, 0)))
+    free = open_task(GRM_RECIPE).train()(batch, 0)
+    torch.manual_seed(0)
+    held = open_task(replace(GRM_RECIPE, meeting_share=0.4)).train()(batch, 0)
+    assert "share" not in free
+    # Three divisions, each of which opens for e / (1 + e) of the tokens at first.
+    assert held["share"].item() == pytest.approx(3 * (0.731 - 0.4) ** 2, abs=0.05)
+    of_boxes = 2 * held["giou"] + 5 * held["l1"] + held["focal"]
+    assert held["total"].item() == pytest.approx((of_boxes + held["share"]).item(), abs=1e-4)

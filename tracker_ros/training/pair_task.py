@@ -96,7 +96,14 @@ class PairTask(TrainingTask):
                 template_boxes=template_boxes,
                 **self.training_arguments(template_boxes, step),
             )
-        return pair_losses(prediction, batch.boxes.to(device), batch.present.to(device))
+        losses = pair_losses(prediction, batch.boxes.to(device), batch.present.to(device))
+        further = self.further_losses(prediction)
+        losses["total"] = losses["total"] + sum(further.values())
+        return {**losses, **further}
+
+    def further_losses(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A family's own terms of the loss by name, of what its network returned."""
+        return {}
 
     def validate(self, network: nn.Module, batches: Sequence[PairBatch]) -> dict[str, float]:
         """See `TrainingTask`."""
@@ -129,6 +136,17 @@ class GRMTask(PairTask):
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
         """See `PairTask`."""
         return {}
+
+    def further_losses(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Hold the share of search tokens that meet the template, where the recipe wants it.
+
+        Begun from weights that let all tokens meet it, divisions would open for good: that is the
+        nearest way to be rid of their noise.
+        """
+        if not self.recipe.meeting_share:
+            return {}
+        shares = prediction["division"][..., 1].exp().mean(dim=(0, 2))
+        return {"share": (shares - self.recipe.meeting_share).square().sum()}
 
 
 @torch.inference_mode()

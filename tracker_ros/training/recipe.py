@@ -40,7 +40,8 @@ class Recipe:
     checkpoint written before the decay. ``steps_per_epoch`` only times candidate elimination's
     schedule (60,000 pairs in batches of 32 by default, as officially). ``start_from`` names
     safetensors of the whole model or of a pretrained classifier's backbone, or a model whose
-    weights are embedded.
+    weights are embedded. ``meeting_share`` holds the mean share of search tokens that GRM lets
+    meet the template; 0 leaves it free, as officially.
 
     ``pairs`` says how scenes vary. Models that learn online train on clips of such scenes:
     ``clips`` says of how many crops, ``filter_iterations`` how many steps of the filter's
@@ -63,6 +64,7 @@ class Recipe:
     gradient_clip: float = 1.0
     average_decay: float = 0.999
     similar_query_key: float = 0.05
+    meeting_share: float = 0.0
     precision: str = "bf16"
     steps_per_epoch: int = 1_875
     loader_workers: int = 1

@@ -296,16 +296,19 @@ class GRMNetwork(OneStreamNetwork):
             noise: (B, blocks - 1, Nx, 2) Gumbel noise of the training's decisions; None draws it.
 
         Returns:
-            See `as_prediction`.
+            See `as_prediction`; and division (B, blocks - 1, Nx, 2), the log-probabilities of the
+            categories.
         """
         mask = None
         if template_boxes is not None:
             mask = template_tokens_in_box(template_boxes, self.config.template_grid)
-        tokens, _ = self.backbone(
+        tokens, divisions = self.backbone(
             self.backbone.embed_template(template, template_boxes),
             self.backbone.embed_search(search),
             mask,
             threshold,
             noise,
         )
-        return as_prediction(self.maps(tokens[:, self.config.template_grid**2 :]))
+        prediction = as_prediction(self.maps(tokens[:, self.config.template_grid**2 :]))
+        prediction["division"] = torch.stack([each.log_prob for each in divisions], dim=1)
+        return prediction
