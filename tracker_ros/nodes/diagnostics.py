@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from diagnostic_updater import DiagnosticStatusWrapper, Updater
@@ -27,14 +27,15 @@ class ModelStatus:
         loading: Whether it is being loaded.
         ready: Whether it can track.
         error: Why loading failed; empty if it did not.
-        facts: Back end, device, precision and what else is worth reporting.
+        facts: Tells back end, device, precision and what else is worth reporting, as of now: an
+            engine may fail and leave its work to another.
     """
 
     name: str = ""
     loading: bool = False
     ready: bool = False
     error: str = ""
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: Callable[[], dict[str, str]] = dict
 
 
 class Diagnostics:
@@ -67,16 +68,18 @@ class Diagnostics:
         self._updater.force_update()
 
     def _model(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
-        model = self.model
+        model, facts = self.model, self.model.facts()
         if model.error:
             status.summary(DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}")
         elif model.loading:
             status.summary(DiagnosticStatus.WARN, f"{model.name} is being loaded")
+        elif model.ready and any(name.startswith("fallback") for name in facts):
+            status.summary(DiagnosticStatus.WARN, f"{model.name} is ready, on a second choice")
         elif model.ready:
             status.summary(DiagnosticStatus.OK, f"{model.name} is ready")
         else:
             status.summary(DiagnosticStatus.WARN, "no model is loaded: configure the node")
-        for name, value in {"model": model.name, **model.facts}.items():
+        for name, value in {"model": model.name, **facts}.items():
             status.add(name, value)
         return status
 

@@ -156,8 +156,9 @@ class Session:
             logger.error(f"model {self.model.name} cannot be loaded: {self.model.error}")
         else:
             self.model.ready = True
-            self.model.facts = {**self.follower.model_facts(), **_versions()}
-            facts = ", ".join(f"{name} {value}" for name, value in self.model.facts.items())
+            versions = _versions()
+            self.model.facts = lambda: {**self.follower.model_facts(), **versions}
+            facts = ", ".join(f"{name} {value}" for name, value in self.model.facts().items())
             logger.info(f"model {self.model.name} ready after {self.load_seconds:.1f} s ({facts})")
         finally:
             self.model.loading = False
