@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tracker whose TensorRT breaks down while it follows something."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fake_tensorrt import FakeTensorRT
+
+from tracker_ros import create_tracker
+from tracker_ros.engines.engine_cache import EngineCache
+from tracker_ros.engines.graph import Engine, Graph
+from tracker_ros.engines.onnx_export import exported_graph
+from tracker_ros.engines.tensorrt_engine import TensorRTLadder
+from tracker_ros.models.one_stream_engines import OneStreamOnEngines
+from tracker_ros.models.one_stream_tracker import OneStreamTracker
+from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.synthetic.video import synthetic_video
+
+FRAMES, GOOD_FRAMES = 6, 3
+
+
+@pytest.fixture
+def cache(ostrack_graphs: list[Graph], onnx_folder: Path, tmp_path: Path) -> EngineCache:
+    """Holds the model's graphs as ONNX."""
+    cache = EngineCache(tmp_path / "engines")
+    for graph in ostrack_graphs:
+        exported_graph(graph, "fp32", onnx_folder, build=True)
+    shutil.copytree(onnx_folder, cache.folder / "onnx" / "ostrack_tiny")
+    return cache
+
+
+def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: EngineCache) -> None:
+    broken: list[FakeTensorRT] = []
+
+    def opened(graph: Graph) -> Engine:
+        trt = FakeTensorRT(graph)
+        ladder = TensorRTLadder(trt, cache, "ostrack_tiny", True, torch.device("cpu"))
+        engine = ladder.climb_down(graph, "fp32")
+        if graph.spec.name == "track":
+            trt.executions = trt.run + GOOD_FRAMES
+            broken.append(trt)
+        return engine
+
+    config = OSTRACK_CONFIGS["ostrack_tiny"]
+    tracker = OneStreamTracker(OneStreamOnEngines(config, ostrack_graphs, opened))
+    plain = create_tracker("ostrack_tiny", device="cpu", backend="torch", precision="fp32")
+    first, *later = synthetic_video(seed=3, frames=FRAMES + 1, size=(320, 240))
+    with torch.inference_mode():
+        tracker.initialize(first.image, first.box)
+        plain.initialize(first.image, first.box)
+        backends = []
+        for frame in later:
+            found, wanted = tracker.track(frame.image), plain.track(frame.image)
+            assert found.box == pytest.approx(wanted.box, abs=0.05)
+            assert found.score == pytest.approx(wanted.score, abs=1e-3)
+            backends.append(tracker.runs_on["backend"])
+    assert backends == ["tensorrt"] * GOOD_FRAMES + ["torch"] * (FRAMES - GOOD_FRAMES)
+    facts = tracker.runs_on
+    assert "an illegal memory access was encountered" in facts["fallback"]
+    assert facts["gate template"].startswith("16 crops: cosine at least 1.0")
+    assert broken[0].run == broken[0].executions + 1
