@@ -24,14 +24,14 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 class Sleeper(Tracker):
     """Takes some time for each frame."""
 
-    usual_size = (48, 64)
+    usual_size = (64, 80)
 
     def __init__(self, backend: Backend, seconds: float) -> None:
         self.backend, self.seconds = backend, seconds
         self.target: Sequence[float] | None = None
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
-        assert image.shape == (48, 64, 3)
+        assert image.shape == (64, 80, 3)
         self.target = box
 
     def track(self, image: np.ndarray) -> TrackResult:

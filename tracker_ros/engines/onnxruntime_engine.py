@@ -64,6 +64,8 @@ class OnnxRuntimeEngine(Engine):
         self.spec, self.precision, self.device = spec, precision, str(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait by spinning take the cores from torch, which computes the rest.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; what is worse to know is raised
         try:
             self._session = onnxruntime.InferenceSession(

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tracker_ros import create_tracker
+from tracker_ros.cli.main import main
+from tracker_ros.engines import gate, onnxruntime_engine
+
+
+def test_a_model_is_exported_checked_and_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "ostrack_tiny", "--out", str(tmp_path), "--json"]) == 0
+    output = json.loads(capsys.readouterr().out)
+    assert (output["model"], output["folder"]) == ("ostrack_tiny", str(tmp_path))
+    template, track = output["graphs"]
+    assert (template["graph"], track["graph"]) == ("template", "track")
+    assert track["precision"] == "fp32"
+    assert track["check"]["crops"] == gate.CROPS
+    assert max(o["relative_error"] for o in track["check"]["outputs"].values()) < 1e-4
+    assert json.loads(Path(track["manifest"]).read_text())["model"]["file"] in track["file"]
+    tracker = create_tracker(
+        "ostrack_tiny",
+        device="cpu",
+        backend="onnxruntime",
+        engine_cache_dir=tmp_path,
+        build_engine=False,
+    )
+    assert tracker.runs_on["backend"] == "onnxruntime"
+
+
+def test_a_graph_that_does_not_equal_torch_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = onnxruntime_engine.OnnxRuntimeEngine.__call__
+
+    def wrong(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+        return {name: t + 3e-4 * t.abs().max() for name, t in right(self, **tensors).items()}
+
+    monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "__call__", wrong)
+    assert main(["export", "ostrack_tiny", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "graph 'template' in fp32 does not equal torch" in error
+    assert "relative error 3.0e-04 > 0.0001" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ostrack_tinny"], "did you mean ostrack_tiny"),
+        (["ostrack_vitb_256"], "has no embedded weights"),
+        (["ostrack_tiny", "--option", "seed=1"], "has no option 'seed'"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", *arguments, "--out", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.onnx"))

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The official sizes, with random weights: they export and equal torch in ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tracker_ros.engines import gate
+from tracker_ros.engines.graph import Graph
+from tracker_ros.engines.onnx_export import exported_graph
+from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from tracker_ros.models.grm.config import GRM_VITB_256
+from tracker_ros.models.grm.graphs import graphs as grm_graphs
+from tracker_ros.models.grm.network import GRMNetwork
+from tracker_ros.models.ostrack.config import OSTRACK_VITB_256_CE
+from tracker_ros.models.ostrack.graphs import graphs as ostrack_graphs
+from tracker_ros.models.ostrack.network import OSTrackNetwork
+
+
+def ostrack() -> Graph:
+    return ostrack_graphs(OSTrackNetwork(OSTRACK_VITB_256_CE).eval())[1]
+
+
+def grm() -> Graph:
+    return grm_graphs(GRMNetwork(GRM_VITB_256).eval(), threshold=0.4)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [ostrack, grm])
+def test_vit_b_equals_torch(make: object, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = make()  # type: ignore[operator]
+    path = exported_graph(graph, "fp32", tmp_path, build=True)
+    engine = OnnxRuntimeEngine(graph.spec, path, "fp32", torch.device("cpu"))
+    report = gate.examine(engine, graph, "fp32", crops=2)
+    assert report.passed, report.problems
+    assert max(figures.relative_error for figures in report.outputs.values()) < 1e-4
+    operators = json.loads(path.with_suffix(".json").read_text())["operators"]
+    # Which candidates stay is data, how many is not: one TopK for each elimination.
+    assert operators.get("TopK", 0) == (3 if make is ostrack else 0)
+    assert "NonZero" not in operators
