@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from tracker_ros import create_tracker
+from tracker_ros.boxes import iou
+from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision
 from tracker_ros.engines.torch_engine import TorchEngine
@@ -303,3 +305,20 @@ def test_targets_on_one_model_do_not_disturb_each_other(frames: list[SyntheticFr
         found.append(one.track(frame.image))
         other.track(frame.image)
     check_same(found, wanted, 0.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.98), ("fp16", 0.7)])
+def test_a_run_of_recordings_on_a_gpu(
+    parts: dict[str, Graph], frames: list[SyntheticFrame], precision: str, least: float
+) -> None:
+    gpu = torch.device("cuda:0")
+    model = TrDiMPOnEngines(
+        TINY, [*parts.values()], lambda graph: CudaGraphEngine(graph, precision, gpu), gpu
+    )
+    tracker = TrDiMPTracker(model, TINY_TRACKING)
+    assert tracker.runs_on["cuda_graph"] == "yes"
+    plain = create_tracker("trdimp_tiny", device="cuda:0", backend="torch", precision="fp32")
+    found, wanted = follow(tracker, frames), follow(plain, frames)
+    assert [result.state for result in found] == [result.state for result in wanted]
+    assert min(iou(a.box, b.box) for a, b in zip(found, wanted, strict=True)) >= least
