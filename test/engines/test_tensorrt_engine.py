@@ -145,6 +145,13 @@ def test_outputs_are_of_the_type_that_the_spec_says(workshop: Workshop) -> None:
     assert engine.backend == "tensorrt"
 
 
+def test_an_engine_made_in_inference_mode_runs_outside_of_it(workshop: Workshop) -> None:
+    with torch.inference_mode():
+        engine = workshop(RIGHT)
+    assert workshop.is_right(engine)
+    assert engine.backend == "tensorrt"
+
+
 def test_a_call_with_other_tensors_is_refused(workshop: Workshop) -> None:
     engine = workshop(RIGHT)
     with pytest.raises(ValueError, match="'picture' is float32"):

@@ -75,6 +75,7 @@ class TensorRTEngine(Engine):
         """Back end, device and precision in use, and the gate's figures."""
         return {**super().runs_on, "gate": self.gate}
 
+    @torch.inference_mode()
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Compute the graph; see `Engine`."""
         self.spec.check(tensors)
