@@ -23,7 +23,7 @@ from tracker_ros.boxes import visible_extent
 from tracker_ros.cli.main import main
 from tracker_ros.nodes.bounding_box import box_of
 
-LONG_S = 60.0
+LONG_S = 300.0
 OPTIONS = {"grm": "threshold=0.5", "mast": "working_size=160", "trdimp": "seed=3"}
 
 
@@ -71,6 +71,14 @@ def probe(tmp_path_factory, node_process):
     assert "Traceback" not in process.output
 
 
+@pytest.fixture(autouse=True)
+def unconfigured(probe):
+    """Leave the node as it was, whatever became of the test."""
+    yield
+    probe.change(Transition.TRANSITION_DEACTIVATE)
+    probe.change(Transition.TRANSITION_CLEANUP)
+
+
 def configure(probe, name, weights):
     """Make the node active with another model."""
     options = OPTIONS.get(model_card(name).family, "")
@@ -92,7 +100,7 @@ def shown(probe):
     for _ in range(3):
         header = probe.header()
         probe.publish(image_message(probe.scene.image(probe.place), header))
-        status = probe.until(lambda h=header: probe.status_of(h), "", LONG_S / 3, fail=False)
+        status = probe.until(lambda h=header: probe.status_of(h), "", LONG_S / 10, fail=False)
         if status:
             return status
     return pytest.fail("no status for three images")
