@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tracker_ros import create_tracker
 from tracker_ros.boxes import iou
@@ -68,8 +68,17 @@ class ForgetfulEngine(TorchEngine):
 
 
 def small_network() -> TrDiMPNetwork:
+    """Random weights; norms and biases do something."""
     torch.manual_seed(0)
-    return TrDiMPNetwork(SMALL).eval()
+    network = TrDiMPNetwork(SMALL).eval()
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.normal_(module.running_mean, 0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.normal_(module.bias, 0.0, 0.1)
+    return network
 
 
 def on_engines(
