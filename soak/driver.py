@@ -27,6 +27,7 @@ from tracker_ros.nodes.qos import keep_last
 ANSWER_S = 30.0
 """How long an answer may take at most, on a machine that does other things too."""
 ACTIVATE_TRIES = 10
+STANDSTILL_S = 5.0
 
 ACTIVE, INACTIVE = State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_INACTIVE
 UNCONFIGURED = State.PRIMARY_STATE_UNCONFIGURED
@@ -44,6 +45,7 @@ class Driver(Node):
         sums_wrong: Statuses whose counters do not add up.
         status: The newest.
         boxes: How many were heard.
+        standstills: How often this process, and with it the machine, stood still.
 
     Args:
         camera: Makes the images.
@@ -63,7 +65,7 @@ class Driver(Node):
         self.unanswered: list[str] = []
         self.silent_refusals: list[str] = []
         self.sums_wrong: list[str] = []
-        self.statuses = self.boxes = 0
+        self.statuses = self.boxes = self.standstills = 0
         self.status = TargetStatus()
         self._image = self.create_publisher(Image, "image", keep_last(1))
         self.selection = self.create_publisher(Detection2D, "selection", keep_last(1))
@@ -106,12 +108,18 @@ class Driver(Node):
             self._spinner.spin_once(timeout_sec=left)
 
     def spin_until(self, met: Callable[[], Any], patience_s: float) -> bool:
-        """Let time pass until something is the case; whether it was in time."""
-        end = time.monotonic() + patience_s
+        """Let time pass until something is the case; whether it was in time.
+
+        Time in which the whole machine stood still, asleep or stopped, does not count.
+        """
         while not met():
-            if time.monotonic() > end or not self._alive():
+            if patience_s <= 0 or not self._alive():
                 return False
+            began = time.monotonic()
             self._spinner.spin_once(timeout_sec=0.05)
+            took = time.monotonic() - began
+            self.standstills += took > STANDSTILL_S
+            patience_s -= min(took, 1.0)
         return True
 
     def wait_for_tracker(self) -> bool:
@@ -122,7 +130,7 @@ class Driver(Node):
         )  # fmt: skip
         return self.spin_until(
             lambda: all(client.service_is_ready() for client in clients), ANSWER_S
-        ) and self.spin_until(lambda: self._image.get_subscription_count() > 0, ANSWER_S)
+        ) and self.spin_until(self.watched, ANSWER_S)
 
     def watched(self) -> bool:
         """Whether somebody subscribes to the camera."""
@@ -131,19 +139,26 @@ class Driver(Node):
     def ask(self, *pairs: tuple[Any, Any]) -> list[Any]:
         """Send requests, all at once, and wait for their answers; None for one that never came.
 
+        They are sent once more if the machine stood still meanwhile: the middleware forgets who
+        is silent for 20 seconds, and what was under way to him.
+
         Args:
             pairs: Clients and their requests.
         """
-        asked = []
+        asked, stood_still = [], self.standstills
         for client, request in pairs:
             self.requests[client.srv_name] += 1
             asked.append((client, client.call_async(request)))
         if not self.spin_until(lambda: all(future.done() for _, future in asked), ANSWER_S):
-            self._explain()
-        for client, future in asked:
-            if not future.done():
+            late = [(client, future) for client, future in asked if not future.done()]
+            for client, future in late:
                 client.remove_pending_request(future)
-                self.unanswered.append(f"{client.srv_name}, no answer within {ANSWER_S:g} s")
+            if self.standstills > stood_still:
+                return self.ask(*pairs)
+            self._explain()
+            self.unanswered += [
+                f"{client.srv_name}, no answer within {ANSWER_S:g} s" for client, _ in late
+            ]
         answers = [future.result() if future.done() else None for _, future in asked]
         for (client, _), answer in zip(asked, answers, strict=True):
             if not getattr(answer, "success", True) and not getattr(answer, "message", "?"):

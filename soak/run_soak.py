@@ -201,6 +201,7 @@ def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
         "images": {"published": camera.published, "broken": camera.broken},
         "statuses": driver.statuses,
         "boxes": driver.boxes,
+        "standstills": driver.standstills,
         "rest_mib": [round(mib, 1) for mib in rests],
         "growth": round(grown, 4),
         "machine": asdict(describe_machine()),
