@@ -66,7 +66,7 @@ OFFICIAL_CPU_S = {
     ("mast_resnet18", "full memory"): 72.0,
 }  # fmt: skip
 FRAMES_COMPARED = 30
-COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "gflop", "fraction",
+COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "gflop", "rate", "fraction",
            "multiple", "times_official", "box_iou", "peak_mib", "start_s")  # fmt: skip
 
 
@@ -122,9 +122,11 @@ def measure(options: dict[str, Any]) -> list[Row]:
     if options["prepare"]:
         return []
     device = torch.device(options["device"])
-    rate = MatrixRate(device, options["precision"])
-    _times(tracker, rate, 0.0)
-    peak, taken = peak_mib(device), _times(tracker, rate, options["seconds"])
+    for work in round_of_work(tracker):
+        work.prepare()
+        work.run()
+    peak, rate = peak_mib(device), MatrixRate(device, options["precision"])
+    taken = _times(tracker, rate, options["seconds"])
     plain = (options["backend"], options["precision"]) == ("torch", "fp32")
     gflop = _gflop(tracker) if plain else {}
     overlap = _box_overlap(tracker, arguments, options["model"])

@@ -14,7 +14,8 @@ FIRST_WORK = ("1 target", "plain", "one reference")
 """What a frame takes as a rule; other work is in the tables only."""
 HEADS = {
     "model": "model", "work": "work", "backend": "back end", "precision": "precision",
-    "threads": "threads", "ms": "ms", "p95_ms": "p95", "gflop": "GFLOP", "fraction": "fraction",
+    "threads": "threads", "ms": "ms", "p95_ms": "p95", "gflop": "GFLOP", "rate": "rate",
+    "fraction": "fraction",
     "multiple": "multiple", "times_official": "× official", "box_iou": "box IoU",
     "peak_mib": "MiB", "start_s": "start, s",
 }  # fmt: skip
@@ -28,8 +29,9 @@ LEGEND = """
 - **ms**: median wall time of one image, crop to box, with all updates that it brings; **p95**:
   95 % of the images took at most that.
 - **GFLOP**: arithmetic of the image as this package computes it in torch; a multiply-add is two.
-- **fraction**: of the rate of `torch.mm` (float32; float16 for fp16 on a GPU), measured in the
-  same run, that this arithmetic amounts to. Above 1 the layers are faster than torch's matrix
+- **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU); where it
+  differs on one machine, something else ran beside. **fraction**: of that rate, what the image's
+  arithmetic amounts to. Above 1 the layers are faster than torch's matrix
   product: on a CPU they run on oneDNN's kernels and in fewer bits.
 - **multiple**: the time over "arithmetic of the official network / rate of `torch.mm`".
   **× official**: how many times faster than the official code that is, which was measured at a
@@ -64,6 +66,11 @@ def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row[key] for key in ("model", "backend", "precision", "threads"))
 
 
+def _digits(row: Row) -> str:
+    """The overlap, to three digits."""
+    return f"{row['box_iou']:.3f}" if "box_iou" in row else ""
+
+
 def _columns(rows: list[Row]) -> list[str]:
     """Those that have a value in some row."""
     return [column for column in HEADS if any(column in row for row in rows)]
@@ -83,11 +90,13 @@ def write_page(runs: list[Run], path: Path, figure: Path | None) -> None:
     for run in runs:
         parts.append(f"## On a {'GPU' if run['device'].startswith('cuda') else 'CPU'}\n")
         parts.append(f"Measured: {run['machine']}.\n")
-        columns = _columns(run["rows"])
-        table = as_table(run["rows"], columns, 2).splitlines()
+        rows = sorted(run["rows"], key=lambda row: (row["model"], row["threads"]))
+        columns = _columns(rows)
+        shown = [{**row, "box_iou": _digits(row)} for row in rows]
+        table = as_table(shown, columns, 2).splitlines()
         table[0] = f"| {' | '.join(HEADS[column] for column in columns)} |"
         parts.append("\n".join(table) + "\n")
-        several = _several_targets(run["rows"])
+        several = _several_targets(rows)
         if several:
             parts.append("Four targets on one image, beside one:\n")
             parts.append("\n".join(several) + "\n")
@@ -104,7 +113,13 @@ def plot(runs: list[Run], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [[row for row in run["rows"] if row["work"] in FIRST_WORK] for run in runs]
+    shown = [
+        sorted(
+            (row for row in run["rows"] if row["work"] in FIRST_WORK),
+            key=lambda row: (row["model"], row["threads"]),
+        )
+        for run in runs
+    ]
     kinds = sorted({(row["backend"], row["precision"]) for rows in shown for row in rows})
     figure = Figure(figsize=(7.2, 1.2 + 0.2 * sum(map(len, shown))), layout="constrained")
     FigureCanvasAgg(figure)

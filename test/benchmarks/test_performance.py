@@ -106,7 +106,7 @@ def test_rows_are_kept_until_measured_anew(tmp_path: Path) -> None:
 
 
 def test_page_and_figure(tmp_path: Path) -> None:
-    rows = [row_of("a", "1 target"), row_of("a", "4 targets", ms=300.0)]
+    rows = [row_of("a", "1 target"), row_of("a", "4 targets", ms=300.0, box_iou=0.9976)]
     run = {"machine": "a machine", "device": "cpu", "rows": rows}
     gpu = {"machine": "a GPU", "device": "cuda", "rows": rows[:1]}
     page, figure = tmp_path / "docs" / "page.md", tmp_path / "docs" / "media" / "figure.png"
@@ -115,6 +115,9 @@ def test_page_and_figure(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert figure.stat().st_size > 1000
     assert "![Time per image](media/figure.png)" in text
-    assert "| a | 4 targets | torch | fp32 | 2 | 300.0 | 110.0 | 300.0 | 1.00 |" in text
+    assert (
+        "| a | 4 targets | torch | fp32 | 2 | 300.0 | 110.0 | 200.0 | 0.998 | 300.0 | 1.00 |"
+        in text
+    )
     assert "- `a`, fp32, 2 threads: 3.00 × (100.0 → 300.0 ms)" in text
     assert text.index("## On a CPU") < text.index("## On a GPU")
