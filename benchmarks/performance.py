@@ -66,8 +66,8 @@ OFFICIAL_CPU_S = {
     ("mast_resnet18", "full memory"): 72.0,
 }  # fmt: skip
 FRAMES_COMPARED = 30
-COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "gflop", "rate", "fraction",
-           "multiple", "times_official", "box_iou", "peak_mib", "start_s")  # fmt: skip
+COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "gflop", "rate",
+           "fraction", "multiple", "times_official", "box_iou", "peak_mib", "start_s")  # fmt: skip
 
 
 class MatrixRate:
