@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from tracker_ros.cli.main import main
 from tracker_ros.engines import fallback_engine, tensorrt_engine
 from tracker_ros.engines.engine_cache import EngineCache
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec, TensorSpec
-from tracker_ros.engines.tensorrt_engine import TensorRTLadder, open_engine
+from tracker_ros.engines.tensorrt_engine import TensorRTLadder
 
 CPU = torch.device("cpu")
 RIGHT, WRONG = 0.0, 0.5
@@ -340,35 +339,6 @@ def test_a_full_disk_costs_the_cache_and_not_the_engine(
     (line,) = messages(logging.WARNING)
     assert "is built again at the next start: [Errno 28] No space left on device" in line
     assert workshop.plans == []
-
-
-def test_tensorrt_must_be_there_and_new_enough(
-    monkeypatch: pytest.MonkeyPatch, graph: Graph, tmp_path: Path
-) -> None:
-    def attempt() -> None:
-        open_engine(graph, "fp16", tmp_path / "e", model="toy", build=True, device=CPU)
-
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(EngineUnavailable, match="there is no TensorRT.*pip install tensorrt"):
-        attempt()
-    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(graph, version="10.2.9"))
-    with pytest.raises(EngineUnavailable, match="10.2.9 is too old; expected at least 10.3"):
-        attempt()
-    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(graph))
-    with pytest.raises(EngineUnavailable, match="on GPUs only, and this is cpu"):
-        attempt()
-
-
-def test_a_package_that_does_not_load_says_why(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: not found')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(EngineUnavailable, match="libnvinfer.so.10: not found"):
-        tensorrt_engine.load_tensorrt()
 
 
 @pytest.mark.parametrize(("wrong", "status"), [(0, 0), (3, 1)])
