@@ -34,7 +34,7 @@ media: setup ## Run the demo and renew the README's pictures and its demo number
 	@dev/run python dev/update_readme.py
 
 accuracy: setup ## Measure on SEQUENCES=folder; renew docs/accuracy.md and the README's table
-	@dev/run tracker-ros evaluate $(SEQUENCES) --models ostrack_tiny trdimp_tiny trsiam_tiny csrt kcf mil \
+	@dev/run tracker-ros evaluate $(SEQUENCES) --models ostrack_tiny grm_tiny trdimp_tiny trsiam_tiny mast_tiny csrt kcf mil \
 		--out out/evaluation --markdown docs/accuracy.md
 	@dev/run python dev/update_readme.py
 
