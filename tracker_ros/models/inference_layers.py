@@ -70,7 +70,7 @@ class InferenceConv(nn.Module):
         conv: With bias, batch norm already folded in.
         packed: Lay the weight out for oneDNN.
         relu: Apply a ReLU to the result.
-        dtype: What it computes in and returns; sums are float32.
+        dtype: What it computes in and returns; None for the weight's. Sums are float32 at least.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class InferenceConv(nn.Module):
         *,
         packed: bool,
         relu: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.packed = packed
         self.relu = relu
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.dtype = dtype
-        self.weight = conv.weight.detach().to(dtype)
-        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.dtype = conv.weight.dtype if dtype is None else dtype
+        self.weight = conv.weight.detach().to(self.dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(self.dtype)
         self._laid_out_for = 0
 
     def _lay_out(self, shape: torch.Size) -> None:
@@ -134,7 +134,7 @@ class InferenceConv(nn.Module):
 
 
 def for_inference(
-    module: nn.Module, *, packed: bool, dtype: torch.dtype = torch.float32
+    module: nn.Module, *, packed: bool, dtype: torch.dtype | None = None
 ) -> nn.Module:
     """Fold batch norms and fix the convolutions of a module tree, in place.
 
@@ -142,7 +142,7 @@ def for_inference(
         module: In eval mode. In a `Sequential` a convolution takes up the batch norm and the ReLU
             that directly follow it; elsewhere convolutions are replaced alone.
         packed: Lay weights out for oneDNN.
-        dtype: What convolutions compute in.
+        dtype: What convolutions compute in; None for their weights'.
 
     Returns:
         The module, or its replacement if it is a convolution itself.
@@ -156,7 +156,9 @@ def for_inference(
     return module
 
 
-def _fold_chain(layers: list[nn.Module], packed: bool, dtype: torch.dtype) -> list[nn.Module]:
+def _fold_chain(
+    layers: list[nn.Module], packed: bool, dtype: torch.dtype | None
+) -> list[nn.Module]:
     folded: list[nn.Module] = []
     while layers:
         layer = layers.pop(0)
