@@ -22,7 +22,7 @@ def test_two_minutes_of_everything_that_goes_wrong(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr + (tmp_path / "soak.log").read_text()[-5000:]
+    assert done.returncode == 0, done.stderr
     verdict = json.loads((tmp_path / "soak.json").read_text())
     assert verdict["passed"]
     assert len(verdict["deeds"]) == 20, "every deed was done"
