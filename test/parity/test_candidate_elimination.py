@@ -10,12 +10,12 @@ from golden_files import golden
 
 from tracker_ros.models.ostrack.candidate_elimination import (
     eliminate,
-    gather_tokens,
     keep_count,
     rank_search_tokens,
     ranking_rows,
     template_token_mask,
 )
+from tracker_ros.models.vit import gather_tokens
 from tracker_ros.training.keep_rate import keep_rate_at
 
 GOLDEN = golden("ostrack_units.npz")
