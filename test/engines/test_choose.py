@@ -90,10 +90,12 @@ def test_the_faster_one_is_taken_on_a_cpu(
     assert line.startswith(f"model runs on {chosen}: a frame took ")
 
 
-def test_nothing_is_measured_where_nothing_is_exported(tmp_path: Path) -> None:
+def test_nothing_is_measured_where_nothing_is_exported(tmp_path: Path, logged: list[str]) -> None:
     found = open_tracker(maker(torch=0.0, onnxruntime=0.0), wanted(tmp_path))
     assert isinstance(found, Sleeper)
     assert found.backend.name == "torch"
+    (line,) = logged
+    assert line.startswith("model runs on torch; after `tracker-ros export model`")
 
 
 def test_torch_stays_where_the_other_is_not_to_be_had(exported: Path, logged: list[str]) -> None:

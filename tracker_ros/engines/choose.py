@@ -90,7 +90,14 @@ def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Track
     precision = "fp32" if wanted.precision == "auto" else wanted.precision
     plain = make(replace(wanted, name="torch", precision=precision))
     other = replace(wanted, name="onnxruntime", precision=precision)
-    if precision != "fp32" or not any(other.onnx_folder.glob("*.onnx")):
+    if precision != "fp32":
+        return plain
+    if not any(other.onnx_folder.glob("*.onnx")):
+        _LOG.info(
+            "%s runs on torch; after `tracker-ros export %s` ONNX Runtime is tried beside it",
+            wanted.model,
+            wanted.model,
+        )
         return plain
     try:
         exported = make(other)
