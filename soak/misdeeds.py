@@ -20,6 +20,7 @@ from tracker_ros import DEFAULT_MODEL
 from tracker_ros.nodes.bounding_box import bounding_box_of
 
 OTHER_MODEL = "trdimp_tiny"
+MOST_TARGETS = 4
 RATES_HZ = (5.0, 15.0, 30.0, 30.0, 60.0)
 
 
@@ -35,7 +36,8 @@ class Misdeeds:
         self._driver = driver
         self._chance = chance
         weighted: list[tuple[Callable[[], None], float]] = [
-            (self.select, 14), (self.select_nonsense, 4), (self.select_by_topic, 3),
+            (self.select, 14), (self.select_nonsense, 4), (self.select_several, 3),
+            (self.select_by_topic, 3),
             (self.clear, 2), (self.remove, 2), (self.pause, 2), (self.burst, 3),
             (self.stall, 2), (self.jump, 3), (self.resize, 3), (self.break_images, 5),
             (self.change_rate, 2), (self.look, 2), (self.set_parameters, 3),
@@ -67,6 +69,18 @@ class Misdeeds:
     def select_nonsense(self) -> None:
         """Select what nobody can follow."""
         self._driver.ask((self._driver.selector, self._nonsense()))
+
+    def select_several(self) -> None:
+        """One target after the other, up to a few that are followed together.
+
+        Never more: for each number of targets the network's libraries keep what they have
+        prepared, some 5 MiB, so that a new number in the end would look like a leak.
+        """
+        for place in range(MOST_TARGETS):
+            request = self._selection()
+            request.append = place > 0
+            self._driver.ask((self._driver.selector, request))
+            self._driver.spin(0.4)
 
     def select_by_topic(self) -> None:
         """Select by the topic, well or badly; nobody answers there."""
@@ -173,8 +187,8 @@ class Misdeeds:
     def change_model(self) -> None:
         """Follow with another model for a while."""
         self._load(OTHER_MODEL)
-        self.select()
-        self._driver.spin(self._chance.uniform(0.5, 2.0))
+        self.select_several()
+        self._driver.spin(self._chance.uniform(0.0, 1.0))
         self._load(DEFAULT_MODEL)
 
     def fail_to_load(self) -> None:
@@ -204,17 +218,16 @@ class Misdeeds:
 
     def _selection(self) -> SelectTarget.Request:
         """The target on one of the last images; now and then a moved box on the newest."""
-        append = self._chance.random() < 0.25
         shown = self._driver.camera.shown
         if not shown:
             return SelectTarget.Request(bbox=bounding_box_of((200.0, 150.0, 80.0, 60.0)))
         if self._chance.random() < 0.2:
             x, y, w, h = shown[-1].box
             box = (x + self._chance.uniform(-50, 50), y, w * self._chance.uniform(0.3, 2.0), h)
-            return SelectTarget.Request(bbox=bounding_box_of(box), append=append)
+            return SelectTarget.Request(bbox=bounding_box_of(box))
         seen = self._chance.choice(shown)
         return SelectTarget.Request(
-            header=seen.header, bbox=bounding_box_of(seen.box), label="soaked", append=append
+            header=seen.header, bbox=bounding_box_of(seen.box), label="soaked"
         )
 
     def _nonsense(self) -> SelectTarget.Request:
