@@ -145,7 +145,7 @@ class GRMTask(PairTask):
         """
         if not self.recipe.meeting_share:
             return {}
-        shares = prediction["division"][..., 1].exp().mean(dim=(0, 2))
+        shares = prediction["log_prob"][..., 1].exp().mean(dim=(0, 2))
         return {"share": (shares - self.recipe.meeting_share).square().sum()}
 
 

@@ -296,7 +296,7 @@ class GRMNetwork(OneStreamNetwork):
             noise: (B, blocks - 1, Nx, 2) Gumbel noise of the training's decisions; None draws it.
 
         Returns:
-            See `as_prediction`; and division (B, blocks - 1, Nx, 2), the log-probabilities of the
+            See `as_prediction`; and log_prob (B, blocks - 1, Nx, 2), the log-probabilities of the
             categories.
         """
         mask = None
@@ -310,5 +310,5 @@ class GRMNetwork(OneStreamNetwork):
             noise,
         )
         prediction = as_prediction(self.maps(tokens[:, self.config.template_grid**2 :]))
-        prediction["division"] = torch.stack([each.log_prob for each in divisions], dim=1)
+        prediction["log_prob"] = torch.stack([each.log_prob for each in divisions], dim=1)
         return prediction
