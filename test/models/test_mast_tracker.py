@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tracker_ros.boxes import iou, tight_box
 from tracker_ros.models.mast.config import PropagationParameters
-from tracker_ros.models.mast.labels import cell_labels, spread_cells
+from tracker_ros.models.mast.labels import cell_labels, spread_cells, strongest
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.models.mast.tracker import MASTTracker
 from tracker_ros.tracker import FrameFlag
@@ -236,6 +236,14 @@ def test_shapes_that_stand_for_a_box() -> None:
 def test_no_box_gives_an_empty_mask(shape: str, box: tuple[float, float, float, float]) -> None:
     image = np.full((HEIGHT, WIDTH, 3), 77, dtype=np.uint8)
     assert mask_of_box(image, box, shape).any()
+
+
+def test_the_strongest_label_is_the_first_of_the_highest() -> None:
+    soft = torch.randint(0, 4, (5, 30, 40), generator=torch.manual_seed(0)).float()
+    labels = strongest(soft)
+    assert labels.dtype == torch.uint8
+    assert torch.equal(labels.long(), (soft == soft.amax(0)).int().argmax(0))
+    assert labels.unique().tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("size", [(16, 20), (17, 23)])

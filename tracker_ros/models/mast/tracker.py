@@ -24,7 +24,7 @@ from torch import Tensor
 from tracker_ros.boxes import Box, check_box, tight_box
 from tracker_ros.models.mast.colouriser import Reference, colourise
 from tracker_ros.models.mast.config import START_SHAPES, PropagationParameters, check_choice
-from tracker_ros.models.mast.labels import cell_labels, one_hot, spread_cells
+from tracker_ros.models.mast.labels import cell_labels, one_hot, spread_cells, strongest
 from tracker_ros.models.mast.memory_schedule import frames_to_keep, reference_frames
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
@@ -197,7 +197,7 @@ class MASTTracker(Tracker):
         assert self._memory is not None
         memory, working = self._memory, self._memory.working_size
         pixels = spread_cells(soft, working, working, aligned=self.parameters.aligned)
-        labels = cell_labels(pixels[0].argmax(dim=0))
+        labels = cell_labels(strongest(pixels[0]))
         memory.kept[frame] = features, one_hot(labels, memory.classes)[None]
         kept = frames_to_keep(frame, self.parameters)
         memory.kept = {f: known for f, known in memory.kept.items() if f in kept}
@@ -210,11 +210,11 @@ class MASTTracker(Tracker):
         pixels = spread_cells(
             soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
         )[0]
-        labels = pixels.argmax(dim=0)
+        labels = strongest(pixels)
         mask = labels == 1
         found = bool(mask.any())
         score = min(float(pixels[1][mask].mean()), 1.0) if found else 0.0
-        self.labels = labels.to(torch.uint8).cpu().numpy()
+        self.labels = labels.cpu().numpy()
         target = self.labels == 1
         if found:
             memory.box = tight_box(target)
