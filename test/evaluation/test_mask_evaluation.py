@@ -130,3 +130,19 @@ def test_without_true_masks_there_is_no_such_table(folder, tmp_path, monkeypatch
     assert main(["evaluate", str(folder), "--models", "kcf", "--markdown", str(page)]) == 0
     assert "Masks" not in capsys.readouterr().out
     assert "## Masks" not in page.read_text()
+
+
+def test_options_reach_the_model_and_the_note(folder, tmp_path, monkeypatch, capsys):
+    given = {}
+
+    def create(name, **options):
+        given.update(options)
+        return _Upper()
+
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", create)
+    arguments = ["evaluate", str(folder), "--models", "mast_tiny", "--json"]
+    assert main([*arguments, "--option", "start_shape=ellipse", "--option", "aligned=false"]) == 0
+    assert given["start_shape"] == "ellipse"
+    assert given["aligned"] == "false"
+    (tracker,) = json.loads(capsys.readouterr().out)["trackers"]
+    assert tracker["note"].endswith("…, start_shape=ellipse, aligned=false")

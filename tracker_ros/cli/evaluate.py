@@ -53,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="safetensors file of a model; also measures other weights of an embedded one",
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the models' family, as for track; may be given more than once",
+    )
     parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder for results")
     parser.add_argument(
         "--markdown", type=Path, default=None, metavar="FILE", help="write the full page here"
@@ -214,6 +221,7 @@ def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
 
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:
     """Load one of the package's models, and say which weights it runs with."""
+    from tracker_ros.model_options import parse_options
     from tracker_ros.registry import create_tracker, model_card
     from tracker_ros.weight_files import sha256_of
 
@@ -223,12 +231,15 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
         weights=weights,
         backend=args.backend,
         precision=args.precision,
+        **parse_options(args.option),
     )
     tracker.warm_up()
+    options = "".join(f", {option}" for option in args.option)
     if weights is not None:
-        return tracker, f"weights `{Path(weights).name}`, sha256 {sha256_of(weights)[:16]}…"
-    digest = model_card(name).sha256
-    return tracker, f"embedded weights, sha256 {digest[:16]}…" if digest else "embedded weights"
+        digest, origin = sha256_of(weights), f"weights `{Path(weights).name}`"
+    else:
+        digest, origin = model_card(name).sha256 or "", "embedded weights"
+    return tracker, origin + (f", sha256 {digest[:16]}…" if digest else "") + options
 
 
 def _write_boxes(path: Path, boxes: np.ndarray) -> None:
