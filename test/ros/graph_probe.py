@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue
@@ -103,7 +103,7 @@ class Probe:
         self.place = 0
         self.targets: list[Detection2D] = []
         self.statuses: list[TargetStatus] = []
-        self.diagnostics: list[DiagnosticArray] = []
+        self.diagnostics: list[DiagnosticStatus] = []
         self.logs: list[Log] = []
         self.camera = self.node.create_publisher(Image, "image", 5)
         self.boxes = self.node.create_publisher(Detection2D, "selection", 1)
@@ -115,13 +115,18 @@ class Probe:
         )
         self.listen(Detection2D, "target", self.targets, 200)
         self.listen(TargetStatus, "target_status", self.statuses, latched)
-        self.listen(DiagnosticArray, "/diagnostics", self.diagnostics, 20)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
         self.listen(Log, "/rosout", self.logs, latched)
         self.selector = self.node.create_client(SelectTarget, "select_target")
         self.clearer = self.node.create_client(Trigger, "clear_target")
         self.enabler = self.node.create_client(SetBool, "enable")
         self.setter = self.node.create_client(SetParameters, "track/set_parameters")
         self.changer = self.node.create_client(ChangeState, "track/change_state")
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Keep what the tracker itself tells: all nodes of a graph share the topic."""
+        tracker = f"{self.namespace}/track"
+        self.diagnostics += [s for s in message.status if s.hardware_id == tracker]
 
     def listen(self, kind: type, topic: str, into: list, qos: Any = 10) -> Any:
         """Append what comes on a topic to a list."""
@@ -281,8 +286,10 @@ class Probe:
 
     def level_of(self, task: str) -> tuple[bytes, str]:
         """Level and message of a task in the newest diagnostics."""
-        for diagnostics in reversed(self.diagnostics):
-            for status in diagnostics.status:
-                if status.name.endswith(f": {task}"):
-                    return status.level, status.message
-        return b"", ""
+        status = self.diagnosis(task)
+        return (status.level, status.message) if status is not None else (b"", "")
+
+    def diagnosis(self, task: str) -> DiagnosticStatus | None:
+        """A task in the newest diagnostics."""
+        found = (s for s in reversed(self.diagnostics) if s.name.endswith(f": {task}"))
+        return next(found, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from delegating_tracker import DelegatingTracker
 from diagnostic_msgs.msg import DiagnosticStatus
-from graph_probe import Probe
 
 from tracker_ros.nodes.track import TrackNode
 
@@ -20,11 +19,6 @@ class Breaking(DelegatingTracker):
         return self.facts
 
 
-def model_status(probe: Probe) -> DiagnosticStatus | None:
-    statuses = [s for d in probe.diagnostics for s in d.status if s.name.endswith(": model")]
-    return statuses[-1] if statuses else None
-
-
 def test_a_breakdown_of_the_back_end_is_told(make_probe, spin, tiny_tracker):
     tracker = Breaking(tiny_tracker)
     probe = make_probe()
@@ -32,7 +26,7 @@ def test_a_breakdown_of_the_back_end_is_told(make_probe, spin, tiny_tracker):
     probe.connect()
 
     def status_says(message):
-        status = model_status(probe)
+        status = probe.diagnosis("model")
         return status is not None and status.message == message and status
 
     status = probe.until(lambda: status_says("ostrack_tiny is ready"), "a status that it is ready")
