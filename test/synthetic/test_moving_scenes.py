@@ -74,7 +74,9 @@ def test_light_flickers_between_frames_as_configured(bank):
 def test_labels_are_where_objects_are_drawn(bank):
     """Painting the cut-outs in one colour shows the labels in the image."""
     scenes = MovingScenes(bank, config=replace(STILL, light=0.0, objects=1, object_fraction=1.0))
-    scenes.tiles.zero_()
+    # Not in place: the bank's arrays are every test's.
+    scenes.tiles = torch.zeros_like(scenes.tiles)
+    scenes.cutouts = scenes.cutouts.clone()
     scenes.cutouts[..., :3] = 255
     batch = scenes.batch(4, 2)
     bright = batch.images.mean(2) > 0.5
