@@ -211,7 +211,7 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         "reports its target lost keeps its last box. The mean gives every sequence the same "
         "weight.\n"
         "- **Frames/s**: calls of `track` alone, reading of images not counted; an indication: "
-        "the machine may have had other work. `docs/models.md` has speeds of a quiet one.\n"
+        "the machine may have had other work. `docs/performance.md` has speeds of a quiet one.\n"
         "- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples "
         "from a generator that cannot be seeded: its numbers change a little from run to run.",
         "## Sequences",
