@@ -12,7 +12,7 @@ the node is brought to rest, deactivated, and its memory read. It ends well, wit
 - every request was answered, and every refusal gave a reason;
 - the counters of every status add up, and in a calm stretch at the end agree with the camera;
 - the memory at rest has grown by less than 5 % from the second quarter to the last of the time
-  after everything has been done once.
+  after everything has been done.
 
 The node runs with a fixed threshold above which glibc takes memory from the kernel and gives it
 back (its default moves with use), and with two of its arenas (it would open one for each of the
