@@ -158,11 +158,12 @@ def test_still_masks_stay_where_they_are():
 def test_region_similarity_is_of_each_object_in_later_frames():
     truth = torch.zeros(1, 3, 32, 32, dtype=torch.int64)
     truth[0, :, :16, :16], truth[0, :, 20:30, 20:30], truth[0, :, 30:, :2] = 1, 2, 3
+    truth[0, 1:, :16, 20:30] = 4
     found = truth.clone()
     found[0, 1, :8, :16] = 0  # half of the first object is missed
     found[0, 2, 20:30, 20:30] = 1  # the second is taken for the first
     values = region_similarities(found, truth)
-    # The third object is too small to be judged.
+    # The third object is too small to be judged, the fourth not there to begin with.
     assert values.tolist() == pytest.approx([0.5, 256 / 356, 1.0, 0.0])
 
 
