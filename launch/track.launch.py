@@ -32,6 +32,9 @@ ARGUMENTS = (
     ("weights", "", "File with the model's weights; empty takes those that come with it."),
     ("device", "auto", "auto, cpu, cuda or cuda:N."),
     ("backend", "auto", "auto, torch, onnxruntime or tensorrt."),
+    ("precision", "auto", "auto, fp32, fp16, bf16 or int8."),
+    ("engine_cache_dir", "", "Folder of exported and built engines; empty for the user's cache."),
+    ("build_engine", "true", "Export and build engines that a named back end lacks."),
     ("model_options", "", 'Options of the model\'s family: "threshold=0.4" for GRM.'),
     ("image_transport", "raw", "raw, the only one so far."),
     ("rviz", "false", "Start RViz with the debug images."),
@@ -40,8 +43,17 @@ ARGUMENTS = (
     ("box", "", 'Follow this box from the first image on: "x y w h", corner and size, pixels.'),
 )  # fmt: skip
 
-STRINGS = ("model", "weights", "device", "backend", "model_options", "image_transport")
-FLAGS = ("autostart", "use_sim_time")
+STRINGS = (
+    "model",
+    "weights",
+    "device",
+    "backend",
+    "precision",
+    "engine_cache_dir",
+    "model_options",
+    "image_transport",
+)
+FLAGS = ("autostart", "build_engine", "use_sim_time")
 
 
 def generate_launch_description():

@@ -82,3 +82,8 @@ def test_the_family_refuses_values_that_it_does_not_know(tmp_path):
         create_tracker("grm_vitb_256", weights=tmp_path / "none", threshold="lasott")
     with pytest.raises(ValueError, match="start_shape is 'star'|reference_mode is 'star'"):
         create_tracker("mast_resnet18", weights=tmp_path / "none", reference_mode="star")
+
+
+def test_what_create_tracker_takes_by_itself_is_no_option():
+    with pytest.raises(ValueError, match="'build_engine' is no option of a model's family"):
+        parse_options(["build_engine=false"])

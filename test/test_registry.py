@@ -86,3 +86,15 @@ def test_public_names_can_be_listed_and_unknown_ones_are_errors() -> None:
         assert getattr(tracker_ros, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'create_robot'"):
         _ = tracker_ros.create_robot
+
+
+def test_a_user_without_a_home_can_track(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    assert create_tracker("ostrack_tiny", device="cpu").runs_on["backend"] == "torch"
+    with pytest.raises(ValueError, match="set HOME, XDG_CACHE_HOME or engine_cache_dir"):
+        create_tracker("ostrack_tiny", device="cpu", backend="onnxruntime")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -188,3 +190,15 @@ def test_loading_forgets_targets_and_says_so():
     assert [machine.state for machine in targets.machines] == [TargetState.LOADING]
     targets.loaded()
     assert [machine.state for machine in targets.machines] == [TargetState.IDLE]
+
+
+def test_ids_go_on_where_those_of_others_left_off():
+    ids = itertools.count(1)
+    first, second = SeveralTargets(ids=ids), SeveralTargets(ids=ids)
+    given = []
+    for targets in (first, second):
+        targets.tracker = grm()
+        given.append(targets.select(lambda tracker: None, 0.0).target_id)
+    first.unload()
+    assert len(set(given)) == 2
+    assert (second.tracker is not None, len(second)) == (True, 1)

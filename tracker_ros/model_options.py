@@ -14,6 +14,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
+_OWN_ARGUMENTS = (
+    "name",
+    "device",
+    "weights",
+    "backend",
+    "precision",
+    "engine_cache_dir",
+    "build_engine",
+)
+"""Of `create_tracker`, beside the options."""
 _TRUTH = {"true": True, "false": False}
 
 
@@ -31,6 +41,8 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
         name, _, value = text.partition("=")
         if not name.isidentifier() or not value:
             raise ValueError(f"option {text!r} is unreadable; write NAME=VALUE, as threshold=0.4")
+        if name in _OWN_ARGUMENTS:
+            raise ValueError(f"{name!r} is no option of a model's family; it is given by itself")
         if name in options:
             raise ValueError(f"option {name!r} is given twice; leave one out")
         options[name] = value

@@ -141,9 +141,22 @@ def create_tracker(
     from tracker_ros.engines.backend import Backend
     from tracker_ros.engines.choose import open_tracker
 
-    cache = cache_folder("engines") if engine_cache_dir is None else Path(engine_cache_dir)
+    cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
     return open_tracker(make, wanted)
+
+
+def _engine_folder(backend: str) -> Path:
+    """Where engines are kept; where there is no home, a folder in which nothing can be."""
+    try:
+        return cache_folder("engines")
+    except RuntimeError as error:
+        if backend in ("onnxruntime", "tensorrt"):
+            raise ValueError(
+                f"there is no folder for the engines of {backend} ({error}); set HOME, "
+                "XDG_CACHE_HOME or engine_cache_dir"
+            ) from error
+        return Path(os.devnull) / "engines"
 
 
 def model_graphs(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,8 @@ class SeveralTargets:
         score_found: As for `TargetStateMachine`.
         score_lost: Likewise.
         lost_after: Likewise.
+        ids: Numbers to name targets by; where several objects share them, no id is given twice
+            by any of them.
 
     Attributes:
         tracker: Follows the first target; further ones get copies of it. None without a model.
@@ -54,9 +56,13 @@ class SeveralTargets:
     """
 
     def __init__(
-        self, score_found: float = 0.45, score_lost: float = 0.35, lost_after: float = 1.0
+        self,
+        score_found: float = 0.45,
+        score_lost: float = 0.35,
+        lost_after: float = 1.0,
+        ids: Iterator[int] | None = None,
     ) -> None:
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(1) if ids is None else ids
         self._limits = (score_found, score_lost, lost_after)
         self._nobody = self._new_machine()
         self.tracker: Tracker | None = None

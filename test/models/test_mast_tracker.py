@@ -261,3 +261,12 @@ def test_cells_of_a_reduced_image_land_at_the_same_places() -> None:
     # Pixel X of the large image lies at (X + 1/2) / 2 - 1/2 of the reduced one.
     wanted = ((torch.arange(256.0) + 0.5) / 2 - 0.5) / 4
     torch.testing.assert_close(pixels[5], wanted.clamp(0, 31), rtol=0, atol=1e-5)
+
+
+def test_a_target_without_a_cell_is_refused_and_the_earlier_one_kept() -> None:
+    follower = tracker(working_size=48, start_shape="rectangle")
+    image = np.zeros((480, 640, 3), np.uint8)
+    follower.initialize(image, (100.0, 100.0, 200.0, 200.0))
+    with pytest.raises(ValueError, match="object 1 is too small to be followed .* working_size"):
+        follower.initialize(image, (301.0, 301.0, 6.0, 6.0))
+    assert follower.track(image).mask is not None

@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE = {spec.name: spec.default for spec in TRACK_PARAMETERS}
 PROMISED = (
     "namespace use_sim_time params_file autostart use_respawn log_level image_topic "
-    "camera_info_topic depth_topic model weights device backend model_options "
-    "image_transport rviz video box"
+    "camera_info_topic depth_topic model weights device backend precision engine_cache_dir "
+    "build_engine model_options image_transport rviz video box"
 )
 
 
@@ -55,8 +55,9 @@ def test_the_params_file_holds_the_nodes_defaults():
 def test_the_launch_files_defaults_are_the_nodes(launch_file):
     defaults = {name: default for name, default, _ in launch_file.ARGUMENTS}
     shared = set(defaults) & set(NODE)
-    strings = {"model", "weights", "device", "backend", "model_options", "image_transport"}
-    assert shared == {*strings, "autostart"}
+    strings = {"model", "weights", "device", "backend", "precision", "engine_cache_dir"}
+    strings |= {"model_options", "image_transport"}
+    assert shared == {*strings, "autostart", "build_engine"}
     for name in shared:
         value = NODE[name]
         assert defaults[name] == (str(value).lower() if isinstance(value, bool) else value)

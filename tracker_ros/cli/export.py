@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=list(BACKENDS), default="onnx", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="(default: %(default)s)"
+        "--precision",
+        choices=("fp32", "fp16"),
+        default=None,
+        help="(default: what the back end takes by itself, fp32 for onnx and fp16 for tensorrt)",
     )
     parser.add_argument(
         "--option",
@@ -63,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     name = BACKENDS[args.backend]
     device = resolve_device("cpu" if name == "onnxruntime" else "auto")
     folder = args.out or cache_folder("engines")
-    backend = Backend(name, device, args.precision, args.model, folder, build=True)
+    precision = args.precision or ("fp16" if name == "tensorrt" else "fp32")
+    backend = Backend(name, device, precision, args.model, folder, build=True)
     graphs = model_graphs(args.model, args.weights, **parse_options(args.option))
     exported = []
     with progress_bar(total=len(graphs), unit="graph", desc=args.model) as bar:

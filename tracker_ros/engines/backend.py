@@ -58,7 +58,10 @@ class Backend:
         if self.name == "cuda_graph":
             from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 
-            return CudaGraphEngine(graph, self.precision, self.device)
+            engine = CudaGraphEngine(graph, self.precision, self.device)
+            if self.precision == "fp16" and graph.spec.half:
+                self._compare(engine, graph)
+            return engine
         if self.name == "onnxruntime":
             from tracker_ros.engines import onnxruntime_engine
 
@@ -79,6 +82,17 @@ class Backend:
                 device=self.device,
             )
         raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
+
+    def _compare(self, engine: Engine, graph: Graph) -> None:
+        """Hold half precision to the gate that built engines pass."""
+        from tracker_ros.engines import gate
+
+        problems = gate.examine(engine, graph, engine.precision).problems
+        if problems:
+            raise EngineUnavailable(
+                f"graph {graph.spec.name!r} in {engine.precision} does not equal torch: "
+                f"{'; '.join(problems)}; use precision='fp32'"
+            )
 
 
 def collect_graphs(make: Callable[[Backend], object]) -> list[Graph]:

@@ -83,6 +83,8 @@ def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracke
             return make(replace(wanted, name=name, precision=precision))
         except EngineUnavailable as error:
             _LOG.info("%s does not run on %s: %s", wanted.model, name, error)
+    if wanted.precision == "fp16":
+        raise EngineUnavailable("neither TensorRT nor a CUDA graph computes it in fp16")
     return make(replace(wanted, name="torch", precision="fp32"))
 
 

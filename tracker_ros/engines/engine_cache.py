@@ -148,7 +148,8 @@ class EngineCache:
         if not entry.passed:
             raise NotCached(f"{entry.stem} failed the gate and was not kept")
         plan, trial = (self._checked(entry, suffix) for suffix in (_PLAN, _TRIAL))
-        os.utime(self._path(entry.stem, _SIDECAR))
+        with suppress(OSError):  # of a cache that may only be read nothing is pruned either
+            os.utime(self._path(entry.stem, _SIDECAR))
         return plan, trial
 
     def store(

@@ -59,8 +59,12 @@ class OnnxRuntimeEngine(Engine):
     backend = "onnxruntime"
 
     def __init__(self, spec: GraphSpec, path: Path, precision: str, device: torch.device) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineUnavailable(
+                f"ONNX Runtime cannot be imported ({error}): {INSTALL}"
+            ) from error
         self.spec, self.precision, self.device = spec, precision, str(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

@@ -132,7 +132,8 @@ class TensorRTLadder:
                 if not self._build:
                     raise EngineUnavailable(
                         f"{reason}; build it with `tracker-ros export {self._model} --backend "
-                        "tensorrt`, or allow building (build_engine)"
+                        f"tensorrt --precision {precision.removesuffix('-mixed')}`, or allow "
+                        "building (build_engine)"
                     ) from reason
             with self._cache.building(key):
                 try:

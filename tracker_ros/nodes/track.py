@@ -9,6 +9,7 @@ forgotten; on cleanup the model is let go.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 
@@ -85,9 +86,8 @@ class TrackNode(rclpy.lifecycle.Node):
             changed=self._apply,
         )
         table = self._parameter_table
-        self._targets = SeveralTargets(
-            table.number("score_found"), table.number("score_lost"), table.number("lost_after")
-        )
+        self._ids = itertools.count(1)
+        self._targets = self._new_targets()
         self._buffer: FrameBuffer[Image] = FrameBuffer(
             table.number("buffer_seconds"), _bytes(table.number("buffer_megabytes"))
         )
@@ -107,6 +107,8 @@ class TrackNode(rclpy.lifecycle.Node):
         """Make the publishers and begin to load the model; does not wait for it."""
         table = self._parameter_table
         self.get_logger().info(f"loading model {table.text('model')}")
+        # Anew: a worker of the last session that is still busy must not meddle with this one's.
+        self._targets = self._new_targets()
         self._session = Session(
             self,
             table.text("model"),
@@ -236,6 +238,15 @@ class TrackNode(rclpy.lifecycle.Node):
         if self._active and self._session is not None:
             self._session.deactivate()
         self._active = False
+
+    def _new_targets(self) -> SeveralTargets:
+        table = self._parameter_table
+        return SeveralTargets(
+            table.number("score_found"),
+            table.number("score_lost"),
+            table.number("lost_after"),
+            self._ids,
+        )
 
     def _end_session(self) -> None:
         if self._session is not None:

@@ -18,13 +18,15 @@ from tracker_ros.models.mast.network import MASTNetwork
 
 _LOG = logging.getLogger(__name__)
 
+_MOST_SIZES = 3
+
 
 class MASTOnEngines:
     """Features of one image at a time.
 
-    A graph is made for one size of image. When another size comes, its engine is opened in place
-    of the last one, which takes as long as loading a model; where it may not be built, torch
-    computes that size.
+    A graph is made for one size of image. When another size comes, its engine is opened, which
+    takes as long as loading a model; where it may not be built, torch computes that size. The
+    engines of the last few sizes are kept.
 
     Args:
         network: Loaded, in eval mode.
@@ -36,6 +38,7 @@ class MASTOnEngines:
         self._network, self._backend = network, backend
         (graph,) = graphs(network, *size)
         self._engine = backend.open(graph)
+        self._engines = {size: self._engine}
 
     def _engine_for(self, height: int, width: int) -> Engine:
         (graph,) = graphs(self._network, height, width)
@@ -57,8 +60,12 @@ class MASTOnEngines:
     def features(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 RGB -> (1, C, ceil(H / 4), ceil(W / 4)) float32."""
         pixels = torch.from_numpy(network_input(image))
-        if pixels.shape != self._engine.spec.inputs["image"].shape:
-            self._engine = self._engine_for(*image.shape[:2])
+        size = (image.shape[0], image.shape[1])
+        if size not in self._engines:
+            if len(self._engines) == _MOST_SIZES:
+                del self._engines[next(iter(self._engines))]
+            self._engines[size] = self._engine_for(*size)
+        self._engine = self._engines[size]
         # An engine may reuse its memory, and features are remembered.
         return self._engine(image=pixels)["features"].clone()
 

@@ -139,7 +139,14 @@ class MASTTracker(Tracker):
         memory = _Memory((height, width), working, int(labels.max()) + 1, box)
         features = self.model.features(_resize(image, working))
         place = torch.from_numpy(_nearest(labels, working)).to(features.device)
-        memory.kept[0] = features, one_hot(cell_labels(place), memory.classes)[None]
+        cells = cell_labels(place)
+        for label in range(1, memory.classes):
+            if not bool((cells == label).any()):
+                raise ValueError(
+                    f"object {label} is too small to be followed in images reduced to "
+                    f"{working[1]} x {working[0]} px; give a larger one or raise working_size"
+                )
+        memory.kept[0] = features, one_hot(cells, memory.classes)[None]
         self._memory, self.labels = memory, labels
 
     @torch.inference_mode()
