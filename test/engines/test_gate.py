@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.engines import cuda_graph_engine
+from tracker_ros.engines.backend import Backend
 from tracker_ros.engines.gate import CROPS, compare, examine
-from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.torch_engine import TorchEngine
 
 Outputs = dict[str, Tensor]
 
@@ -172,3 +176,23 @@ def test_nothing_equals_nothing_only() -> None:
     assert compare(nothing, NUMBERS, "fp32").passed
     assert not compare([(emptied(example(0)), example(0))], NUMBERS, "fp16").passed
     assert not compare(pairs(emptied), NUMBERS, "fp16").passed
+
+
+@pytest.mark.parametrize(("precision", "refused"), [("fp16", True), ("fp32", False)])
+def test_recordings_in_half_precision_pass_the_gate_too(
+    monkeypatch: pytest.MonkeyPatch, precision: str, refused: bool
+) -> None:
+    class Doubling(nn.Module):
+        def forward(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+            return 2 * boxes, scores
+
+    device = torch.device("cpu")
+    wrong = TorchEngine(replace(BOXES, module=Doubling()), "fp32", device)
+    wrong.precision = precision
+    monkeypatch.setattr(cuda_graph_engine, "CudaGraphEngine", lambda *given: wrong)
+    backend = Backend("cuda_graph", device, precision, "model", Path())
+    if refused:
+        with pytest.raises(EngineUnavailable, match="'numbers' in fp16 does not equal torch"):
+            backend.open(BOXES)
+    else:
+        assert backend.open(BOXES) is wrong
