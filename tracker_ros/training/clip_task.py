@@ -14,7 +14,6 @@ https://github.com/594422814/TransformerTrack (MIT, built on pytracking); writte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
@@ -28,7 +27,7 @@ from tracker_ros.models.trdimp.target_filter import apply_filter
 from tracker_ros.synthetic.clips import ClipBatch
 from tracker_ros.training import clip_losses
 from tracker_ros.training.clip_refinement import climb
-from tracker_ros.training.initialisation import begin_as_matcher
+from tracker_ros.training.initialisation import begin_as_matcher, starting_weights
 from tracker_ros.training.recipe import Recipe
 from tracker_ros.training.sources import normalise, open_clips
 from tracker_ros.training.task import TrainingTask, figures
@@ -63,7 +62,7 @@ class ClipTask(TrainingTask):
         super().__init__(recipe, TrDiMPNetwork(config))
         begin_as_matcher(self.network)
         if recipe.start_from:
-            self.network.load_state_dict(read_weights(Path(recipe.start_from).expanduser()))
+            self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
         for name, parameter in self.network.named_parameters():
             # The official file's value projections are never run.
             parameter.requires_grad_(".WV." not in name)

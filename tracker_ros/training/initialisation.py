@@ -16,6 +16,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.cards import embedded_file
 from tracker_ros.models.grm.network import DividingAttention
 from tracker_ros.models.one_stream_network import OneStreamNetwork
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
@@ -55,6 +56,12 @@ def begin_from_scratch(network: OneStreamNetwork, similarity: float) -> None:
     for name, start in (("ctr", FIRST_SCORE), ("size", 1 / config.search_factor)):
         bias = network.box_head.get_parameter(f"conv5_{name}.bias")
         nn.init.constant_(bias, math.log(start / (1 - start)))
+
+
+def starting_weights(start_from: str) -> Path:
+    """File that a recipe's `start_from` names: a path, or a model whose weights are embedded."""
+    embedded = embedded_file(f"{start_from}.safetensors")
+    return embedded if embedded.is_file() else Path(start_from).expanduser()
 
 
 def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:

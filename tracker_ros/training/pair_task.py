@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tracker_ros.boxes import cxcywh_to_xyxy, xywh_to_xyxy
-from tracker_ros.cards import embedded_file
 from tracker_ros.models.grm.config import GRM_CONFIGS
 from tracker_ros.models.grm.network import GRMNetwork
 from tracker_ros.models.one_stream_network import OneStreamNetwork
@@ -24,6 +22,7 @@ from tracker_ros.training.initialisation import (
     begin_from_scratch,
     begin_from_weights,
     begin_undivided,
+    starting_weights,
 )
 from tracker_ros.training.keep_rate import keep_rate_at
 from tracker_ros.training.losses import generalized_iou
@@ -54,9 +53,7 @@ class PairTask(TrainingTask):
             begin_from_scratch(network, recipe.similar_query_key)
             begin_undivided(network)
         if recipe.start_from:
-            embedded = embedded_file(f"{recipe.start_from}.safetensors")
-            given = Path(recipe.start_from).expanduser()
-            begin_from_weights(network, embedded if embedded.is_file() else given)
+            begin_from_weights(network, starting_weights(recipe.start_from))
 
     @abstractmethod
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ Validation does what tracking does: it carries the masks of drawn scenes through
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -30,6 +29,7 @@ from tracker_ros.models.mast.reconstruction import (
     reconstruction_loss,
 )
 from tracker_ros.synthetic.moving_scenes import FrameBatch
+from tracker_ros.training.initialisation import starting_weights
 from tracker_ros.training.recipe import Recipe
 from tracker_ros.training.sources import open_frames
 from tracker_ros.training.task import TrainingTask
@@ -51,7 +51,7 @@ class ReconstructionTask(TrainingTask):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe, MASTNetwork(MAST_MODELS[recipe.model][0]))
         if recipe.start_from:
-            self.network.load_state_dict(read_weights(Path(recipe.start_from).expanduser()))
+            self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
         # At bfloat16 a CPU convolves channels-last images twice as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
