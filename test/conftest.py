@@ -8,7 +8,6 @@ missing they fail. Tests marked ``gpu`` are skipped where there is no CUDA devic
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -51,25 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def random_weights() -> Callable[[str], Any]:
     """Makes values of a sensible size for every key of a model, the same at every call."""
+    from benchmarks.workloads import random_weights
 
-    def make(name: str) -> Any:
-        import torch
-
-        from tracker_ros.registry import empty_network
-
-        generator = torch.Generator().manual_seed(0)
-        state = {}
-        for key, meta in empty_network(name).state_dict().items():
-            if not meta.is_floating_point():
-                state[key] = torch.zeros(meta.shape, dtype=meta.dtype)
-            elif meta.dim() > 1:
-                spread = 1.0 / math.sqrt(meta[0].numel())
-                state[key] = torch.empty(meta.shape).uniform_(-spread, spread, generator=generator)
-            else:
-                state[key] = torch.full(meta.shape, 0.0 if key.endswith(("bias", "mean")) else 1.0)
-        return state
-
-    return make
+    return random_weights
 
 
 def _cuda_available() -> bool:

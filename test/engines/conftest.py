@@ -16,8 +16,6 @@ from tracker_ros.engines import choose, cuda_graph_engine
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 CPU = torch.device("cpu")
 sys.path.insert(0, str(Path(__file__).parent))  # for the stand-ins beside the tests
 

@@ -55,11 +55,8 @@ def graph_key(graph: Graph, precision: str) -> str:
 
     That is its spec and weights, the precision, and the code of models and engines.
     """
-    digest = hashlib.sha256(f"{_code_digest()} {OPSET} {precision} {graph.spec!r}".encode())
-    for name, tensor in graph.module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()
+    parts = f"{_code_digest()} {OPSET} {precision} {graph.spec!r} {_weights_digest(graph)}"
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 @lru_cache(maxsize=1)
@@ -235,7 +232,7 @@ def _operators(graph: Any) -> Counter[str]:
 def _weights_digest(graph: Graph) -> str:
     digest = hashlib.sha256()
     for name, tensor in graph.module.state_dict().items():
-        digest.update(name.encode())
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy())
     return digest.hexdigest()
 
