@@ -118,8 +118,8 @@ def create_tracker(
             on CPUs.
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
             cache.
-        build_engine: Whether a back end that was asked for by name may export and build what is
-            not there, for seconds or minutes; `auto` never does.
+        build_engine: Whether what is not there may be exported, for seconds, and built, for
+            minutes. `auto` exports for ONNX Runtime on a CPU, and builds nothing.
         **options: Options of the model's family, see `create` in its module: `threshold` for GRM,
             `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
             OSTrack has none. They may be texts, as on a command line.

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +46,20 @@ class Sleeper(Tracker):
 
 
 def maker(**available: float) -> Callable[[Backend], Sleeper]:
-    """Makes trackers on the named back ends, each with its seconds per frame."""
+    """Makes trackers on the named back ends, each with its seconds per frame.
+
+    ONNX Runtime's need a file in the backend's folder, which is written if that may be built.
+    """
 
     def make(backend: Backend) -> Sleeper:
         if backend.name not in available:
             raise EngineUnavailable(f"{backend.name} is not there")
+        graph = backend.onnx_folder / "track.onnx"
+        if backend.name == "onnxruntime" and not graph.exists():
+            if not backend.build:
+                raise EngineUnavailable("it is not exported")
+            graph.parent.mkdir(parents=True)
+            graph.touch()
         return Sleeper(backend, available[backend.name])
 
     return make
@@ -60,46 +71,62 @@ def wanted(
     return Backend(name, device, precision, "model", folder, build=True)
 
 
-@pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    """A cache in which a graph of the model seems to be."""
-    folder = wanted(tmp_path).onnx_folder
-    folder.mkdir(parents=True)
-    (folder / "track.onnx").touch()
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("torch_seconds", "onnx_seconds", "chosen"),
     [(0.02, 0.004, "onnxruntime"), (0.004, 0.02, "torch"), (0.01, 0.01, "torch")],
 )
 def test_the_faster_one_is_taken_on_a_cpu(
-    exported: Path,
+    tmp_path: Path,
     logged: list[str],
     torch_seconds: float,
     onnx_seconds: float,
     chosen: str,
 ) -> None:
     make = maker(torch=torch_seconds, onnxruntime=onnx_seconds)
-    found = open_tracker(make, wanted(exported))
-    assert isinstance(found, Sleeper)
-    assert (found.backend.name, found.backend.precision) == (chosen, "fp32")
-    assert not found.backend.build
-    assert found.target is None, "a target is left from the measurement"
-    (line,) = logged
-    assert line.startswith(f"model runs on {chosen}: a frame took ")
+    for already_exported in (False, True):
+        found = open_tracker(make, wanted(tmp_path))
+        assert isinstance(found, Sleeper)
+        assert (found.backend.name, found.backend.precision) == (chosen, "fp32")
+        assert chosen == "torch" or not found.backend.build, "it would export between images"
+        assert found.target is None, "a target is left from the measurement"
+        *before, line = logged
+        assert [text.split(",")[0] for text in before] == (
+            [] if already_exported else ["exporting model for ONNX Runtime"]
+        )
+        assert line.startswith(f"model runs on {chosen}: a frame took ")
+        logged.clear()
 
 
-def test_nothing_is_measured_where_nothing_is_exported(tmp_path: Path, logged: list[str]) -> None:
-    found = open_tracker(maker(torch=0.0, onnxruntime=0.0), wanted(tmp_path))
+def test_nothing_is_exported_without_leave(tmp_path: Path, logged: list[str]) -> None:
+    make = maker(torch=0.02, onnxruntime=0.0)
+    found = open_tracker(make, replace(wanted(tmp_path), build=False))
     assert isinstance(found, Sleeper)
     assert found.backend.name == "torch"
-    (line,) = logged
-    assert line.startswith("model runs on torch; after `tracker-ros export model`")
+    assert logged == ["model runs on torch: it is not exported"]
+    assert not list(tmp_path.rglob("*.onnx"))
 
 
-def test_torch_stays_where_the_other_is_not_to_be_had(exported: Path, logged: list[str]) -> None:
-    found = open_tracker(maker(torch=0.0), wanted(exported))
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnx", "onnxscript"])
+def test_nothing_is_exported_without_the_packages(
+    tmp_path: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    found = open_tracker(maker(torch=0.02, onnxruntime=0.0), wanted(tmp_path))
+    assert isinstance(found, Sleeper)
+    assert found.backend.name == "torch"
+    assert logged == ["model runs on torch: it is not exported"]
+
+
+def test_torch_stays_where_nothing_can_be_written(tmp_path: Path, logged: list[str]) -> None:
+    (tmp_path / "onnx").touch()
+    found = open_tracker(maker(torch=0.02, onnxruntime=0.0), wanted(tmp_path))
+    assert isinstance(found, Sleeper)
+    assert found.backend.name == "torch"
+    assert logged[-1].startswith("model runs on torch: [Errno")
+
+
+def test_torch_stays_where_the_other_is_not_to_be_had(tmp_path: Path, logged: list[str]) -> None:
+    found = open_tracker(maker(torch=0.0), replace(wanted(tmp_path), build=False))
     assert isinstance(found, Sleeper)
     assert found.backend.name == "torch"
     assert logged == ["model runs on torch: onnxruntime is not there"]

@@ -17,7 +17,6 @@ from tracker_ros.models.grm.network import Division
 from tracker_ros.models.ostrack.config import OSTRACK_TINY
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.registry import create_tracker
-from tracker_ros.training.allocator import keep_large_buffers
 from tracker_ros.training.curve import read_log
 from tracker_ros.training.families import open_task
 from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
@@ -159,10 +158,6 @@ def test_sources_are_drawn_by_weight():
     picks = [pick_source(recipe, step) for step in range(400)]
     assert 0.68 < sum(picks) / 400 < 0.82
     assert picks == [pick_source(recipe, step) for step in range(400)]
-
-
-def test_large_buffers_stay_with_glibc():
-    assert keep_large_buffers()
 
 
 GRM_RECIPE = replace(RECIPE, model="grm_tiny", batch_size=4)

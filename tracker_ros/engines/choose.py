@@ -3,8 +3,9 @@
 
 On a GPU: an engine of TensorRT, if one was built and has passed its gate; else torch in half
 precision, recorded as a CUDA graph; else torch as it is. On a CPU: torch or ONNX Runtime,
-whichever is measured to be faster when the model is loaded. What is not there already is neither
-exported nor built, so that loading stays quick: `tracker-ros export` prepares it.
+whichever is measured to be faster when the model is loaded. Exporting for that takes seconds,
+once; building for TensorRT takes minutes, and is left to `tracker-ros export` and
+`backend="tensorrt"`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from tracker_ros.engines import onnxruntime_engine
 from tracker_ros.engines.backend import Backend
 from tracker_ros.engines.graph import EngineUnavailable
 from tracker_ros.synthetic.video import EASY, synthetic_video
@@ -46,10 +48,9 @@ def open_tracker(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker
     try:
         if wanted.name != "auto":
             return make(_named(wanted))
-        wanted = replace(wanted, build=False)
         if wanted.device.type == "cpu":
             return _faster_on_cpu(make, wanted)
-        return _first_on_gpu(make, wanted)
+        return _first_on_gpu(make, replace(wanted, build=False))
     except EngineUnavailable as error:
         raise ValueError(
             f"backend {wanted.name!r} with precision {wanted.precision!r} is not available for "
@@ -91,19 +92,11 @@ def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracke
 def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
     precision = "fp32" if wanted.precision == "auto" else wanted.precision
     plain = make(replace(wanted, name="torch", precision=precision))
-    other = replace(wanted, name="onnxruntime", precision=precision)
     if precision != "fp32":
         return plain
-    if not any(other.onnx_folder.glob("*.onnx")):
-        _LOG.info(
-            "%s runs on torch; after `tracker-ros export %s` ONNX Runtime is tried beside it",
-            wanted.model,
-            wanted.model,
-        )
-        return plain
     try:
-        exported = make(other)
-    except EngineUnavailable as error:
+        exported = _exported(make, replace(wanted, name="onnxruntime", precision=precision))
+    except (EngineUnavailable, OSError) as error:
         _LOG.info("%s runs on torch: %s", wanted.model, error)
         return plain
     seconds = measure({"torch": plain, "onnxruntime": exported})
@@ -116,6 +109,26 @@ def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Track
         1e3 * seconds["onnxruntime"],
     )
     return plain if chosen == "torch" else exported
+
+
+def _exported(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    """A tracker on exported graphs; they are exported first if need be and allowed.
+
+    The tracker itself never exports: that would hold up images.
+    """
+    ready = replace(wanted, build=False)
+    try:
+        return make(ready)
+    except EngineUnavailable:
+        if not wanted.build or not onnxruntime_engine.can_export():
+            raise
+    _LOG.info(
+        "exporting %s for ONNX Runtime, once, to try it beside torch; build_engine:=false "
+        "leaves that out",
+        wanted.model,
+    )
+    make(wanted)
+    return make(ready)
 
 
 def measure(trackers: dict[str, Tracker]) -> dict[str, float]:

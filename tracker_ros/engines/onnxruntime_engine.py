@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tracker_ros.engines import gate
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
 from tracker_ros.engines.onnx_export import exported_graph, typed_precision
 
@@ -18,7 +19,16 @@ INSTALL = "pip install onnxruntime (onnxruntime-gpu for its CUDA provider)"
 
 def is_installed() -> bool:
     """Whether ONNX Runtime can be imported, without importing it."""
-    return importlib.util.find_spec("onnxruntime") is not None
+    return _are_found("onnxruntime")
+
+
+def can_export() -> bool:
+    """Whether graphs can be exported for it and run, without importing what that needs."""
+    return _are_found("onnxruntime", "onnx", "onnxscript")
+
+
+def _are_found(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
 
 
 def open_engine(
@@ -34,13 +44,29 @@ def open_engine(
         device: "cpu" or a GPU.
 
     Raises:
-        EngineUnavailable: ONNX Runtime or its provider is missing, or the graph is not exported.
+        EngineUnavailable: ONNX Runtime or its provider is missing, or the graph is not exported,
+            or it has been now and does not equal torch.
         ValueError: The precision is none of these.
     """
     if not is_installed():
         raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL}")
-    path = exported_graph(graph, precision, folder, build=build)
-    return OnnxRuntimeEngine(graph.spec, path, typed_precision(graph, precision), device)
+    typed = typed_precision(graph, precision)
+    try:
+        path = exported_graph(graph, precision, folder, build=False)
+    except EngineUnavailable:
+        if not build:
+            raise
+    else:
+        return OnnxRuntimeEngine(graph.spec, path, typed, device)
+    path = exported_graph(graph, precision, folder, build=True)
+    engine = OnnxRuntimeEngine(graph.spec, path, typed, device)
+    if problems := gate.examine(engine, graph, typed).problems:
+        path.unlink()
+        raise EngineUnavailable(
+            f"ONNX Runtime's {graph.spec.name!r} in {typed} does not equal torch: "
+            f"{'; '.join(problems)}; use backend='torch'"
+        )
+    return engine
 
 
 class OnnxRuntimeEngine(Engine):

@@ -13,6 +13,7 @@ from typing import TypeVar
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import Image
 
+from tracker_ros.allocator import give_back_free_memory
 from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
 from tracker_ros.nodes.diagnostics import Diagnostics, ModelStatus
 from tracker_ros.nodes.follower import Follower
@@ -108,13 +109,13 @@ class Session:
         """No more images: forget the target, keep the model."""
         self._active = False
         self._worker.empty_mailbox()
-        self._worker.run_and_wait(self.follower.reset, _DEACTIVATE_S)
         self._buffer.clear()
+        self._worker.run_and_wait(self._rest, _DEACTIVATE_S)
 
     def close(self) -> None:
         """End the worker, let go of the model, destroy the publishers."""
         self._active = False
-        self._worker.post(self.follower.unload)
+        self._worker.post(self._unload)
         ended = self._worker.stop(_STOP_S)
         self._closed = True
         if not ended and self._node.context.ok():
@@ -161,11 +162,20 @@ class Session:
             facts = ", ".join(f"{name} {value}" for name, value in self.model.facts().items())
             logger.info(f"model {self.model.name} ready after {self.load_seconds:.1f} s ({facts})")
         finally:
+            give_back_free_memory()
             self.model.loading = False
             self._load_ended.set()
             self.follower.loaded()
             if not self._closed:
                 self._loaded()
+
+    def _rest(self) -> None:
+        self.follower.reset()
+        give_back_free_memory()
+
+    def _unload(self) -> None:
+        self.follower.unload()
+        give_back_free_memory()
 
     def _handle(self, frame: StampedFrame[Image]) -> None:
         if self._active:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from tracker_ros.training.allocator import keep_large_buffers
+from tracker_ros.allocator import keep_large_buffers
 from tracker_ros.training.curve import LOG, plot_curve
 from tracker_ros.training.families import open_task
 from tracker_ros.training.recipe import Recipe
