@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -81,6 +82,7 @@ class Driver(Node):
         self._looking: list[Any] = []
         self._timer: Any = None
         self.newest_stamp: Any = None
+        self._stood_still = -math.inf
 
     def set_rate(self, hertz: float) -> None:
         """Show so many images per second from now on; 0 for none."""
@@ -105,7 +107,7 @@ class Driver(Node):
         """Let time pass; the camera goes on."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            self._spinner.spin_once(timeout_sec=left)
+            self._turn(left)
 
     def spin_until(self, met: Callable[[], Any], patience_s: float) -> bool:
         """Let time pass until something is the case; whether it was in time.
@@ -115,12 +117,18 @@ class Driver(Node):
         while not met():
             if patience_s <= 0 or not self._alive():
                 return False
-            began = time.monotonic()
-            self._spinner.spin_once(timeout_sec=0.05)
-            took = time.monotonic() - began
-            self.standstills += took > STANDSTILL_S
-            patience_s -= min(took, 1.0)
+            patience_s -= min(self._turn(0.05), 1.0)
         return True
+
+    def _turn(self, patience_s: float) -> float:
+        """Wait for one thing to happen; seconds that it took."""
+        began = time.monotonic()
+        self._spinner.spin_once(timeout_sec=patience_s)
+        took = time.monotonic() - began
+        if took > patience_s + STANDSTILL_S:
+            self.standstills += 1
+            self._stood_still = time.monotonic()
+        return took
 
     def wait_for_tracker(self) -> bool:
         """Wait until every service is there and the node is active."""
@@ -139,13 +147,13 @@ class Driver(Node):
     def ask(self, *pairs: tuple[Any, Any]) -> list[Any]:
         """Send requests, all at once, and wait for their answers; None for one that never came.
 
-        They are sent once more if the machine stood still meanwhile: the middleware forgets who
-        is silent for 20 seconds, and what was under way to him.
+        They are sent once more if the machine stood still meanwhile or just before: the
+        middleware forgets who is silent for 20 seconds, and what was under way to him.
 
         Args:
             pairs: Clients and their requests.
         """
-        asked, stood_still = [], self.standstills
+        asked, began = [], time.monotonic()
         for client, request in pairs:
             self.requests[client.srv_name] += 1
             asked.append((client, client.call_async(request)))
@@ -153,7 +161,7 @@ class Driver(Node):
             late = [(client, future) for client, future in asked if not future.done()]
             for client, future in late:
                 client.remove_pending_request(future)
-            if self.standstills > stood_still:
+            if self._stood_still > began - ANSWER_S:
                 return self.ask(*pairs)
             self._explain()
             self.unanswered += [

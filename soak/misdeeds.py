@@ -21,14 +21,11 @@ from tracker_ros.nodes.bounding_box import bounding_box_of
 
 OTHER_MODEL = "trdimp_tiny"
 MOST_TARGETS = 4
-SETTLING_CHANGES = 5
 RATES_HZ = (5.0, 15.0, 30.0, 30.0, 60.0)
 
 
 class Misdeeds:
     """Does one thing at a time to the tracker: first each of them, then by chance.
-
-    The model is changed several times at first, because memory needs that often to settle.
 
     Args:
         driver: Camera and operator.
@@ -48,7 +45,7 @@ class Misdeeds:
             (self.reconfigure, 0.5), (self.change_model, 0.5), (self.fail_to_load, 0.5),
         ]  # fmt: skip
         self._deeds, self._weights = zip(*weighted, strict=True)
-        self._untried = [*self._deeds, *[self.change_model] * (SETTLING_CHANGES - 1)]
+        self._untried = list(self._deeds)
 
     @property
     def all_tried(self) -> bool:

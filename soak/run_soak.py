@@ -14,10 +14,6 @@ the node is brought to rest, deactivated, and its memory read. It ends well, wit
 - the memory at rest has grown by less than 5 % from the second quarter to the last of the time
   after everything has been done.
 
-The node runs with a fixed threshold above which glibc takes memory from the kernel and gives it
-back (its default moves with use), and with two of its arenas (it would open one for each of the
-first threads, and every configuration starts a thread), so that what the node holds at rest is
-what it has not let go of.
 Writes `out/soak.json` and `out/soak.log`, the node's log.
 """
 
@@ -65,11 +61,6 @@ from tracker_ros.nodes.track import main
 faulthandler.register(signal.SIGUSR1)
 main()
 """  # the node, which writes where its threads are when it is asked to
-GIVE_BACK = {
-    "MALLOC_MMAP_THRESHOLD_": "131072",
-    "MALLOC_TRIM_THRESHOLD_": "131072",
-    "MALLOC_ARENA_MAX": "2",
-}
 EXPECTED_ERRORS = re.compile(
     r"image on \S+ left out: (image|an? |step|data)|not activated: model |"
     r"model no_such_model cannot be loaded|No transition matching|Unable to start transition"
@@ -85,7 +76,7 @@ def tracker(log: Path) -> Iterator[subprocess.Popen]:
             [sys.executable, "-c", PROGRAM],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **GIVE_BACK, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
             yield process

@@ -175,6 +175,8 @@ class Session:
 
     def _unload(self) -> None:
         self.follower.unload()
+        if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
         give_back_free_memory()
 
     def _handle(self, frame: StampedFrame[Image]) -> None:
