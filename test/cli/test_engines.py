@@ -12,6 +12,7 @@ import pytest
 
 from tracker_ros.cli.main import main
 from tracker_ros.engines.engine_cache import EngineCache, EngineKey
+from tracker_ros.weight_files import sha256_of
 
 KEY = EngineKey(
     graph="some_model track",
@@ -36,6 +37,26 @@ def cache(tmp_path: Path) -> EngineCache:
     cache.store(REFUSED, {"summary": "16 crops: wrong"}, None)
     os.utime(cache.folder / f"{KEY.stem}.json", (0, 0))
     return cache
+
+
+@pytest.fixture
+def exported(cache: EngineCache) -> list[Path]:
+    """Two exported graphs of one megabyte; the first was used longest ago."""
+    paths = [cache.folder / "onnx" / "some_model" / f"{name}.onnx" for name in ("fit", "track")]
+    for age, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(900_000))
+        path.with_suffix(".safetensors").write_bytes(bytes(100_000))
+        parts = {
+            part: {
+                "file": path.with_suffix(suffix).name,
+                "sha256": sha256_of(path.with_suffix(suffix)),
+            }
+            for part, suffix in (("model", ".onnx"), ("reference", ".safetensors"))
+        }
+        path.with_suffix(".json").write_text(json.dumps({"precision": "fp32", **parts}))
+        os.utime(path.with_suffix(".json"), (age, age))
+    return paths
 
 
 def run(cache: EngineCache, *arguments: str) -> int:
@@ -88,6 +109,36 @@ def test_prune_removes_what_is_damaged_or_too_much(
     assert run(cache, "prune", "--json") == 0
     assert json.loads(capsys.readouterr().out)["removed"] == [REFUSED.stem]
     assert cache.stems() == []
+
+
+def test_exported_graphs_are_listed_and_verified(
+    cache: EngineCache, exported: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cache, "verify") == 0
+    text = capsys.readouterr().out
+    assert "some_model/fit: exported in fp32, 1.0 MB, used 1970-01-01T00:00:00Z" in text
+    assert f"2 exported graphs, 2.0 MB in {cache.folder / 'onnx'}" in text
+    exported[0].with_suffix(".safetensors").write_bytes(b"else")
+    exported[1].with_suffix(".json").unlink()
+    assert run(cache, "verify", "--json") == 1
+    problems = [graph["problem"] for graph in json.loads(capsys.readouterr().out)["exported"]]
+    assert problems[0] == "fit.safetensors damaged; export it again"
+    assert problems[1].startswith("no manifest that can be read")
+
+
+def test_exported_graphs_are_pruned_like_engines(
+    cache: EngineCache, exported: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(cache, "prune") == 0
+    assert "0 exported graphs removed, 2 kept" in capsys.readouterr().out
+    assert run(cache, "prune", "--limit-mb", "1.5", "--json") == 0
+    found = json.loads(capsys.readouterr().out)["exported"]
+    assert found == {"removed": ["some_model/fit"], "kept": ["some_model/track"]}
+    assert not list(exported[0].parent.glob("fit*"))
+    exported[1].write_bytes(b"else")
+    assert run(cache, "prune") == 0
+    assert "removed some_model/track\n" in capsys.readouterr().out
+    assert not list(exported[1].parent.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [["prune", "--limit-mb", "-1"], ["list", "--limit-mb", "1"]])

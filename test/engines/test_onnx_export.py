@@ -139,3 +139,26 @@ def test_a_missing_exporter_is_named(
 def test_an_unknown_precision_is_refused(doubling: Graph, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="precision 'int8' .*expected fp32 or fp16"):
         exported_graph(doubling, "int8", tmp_path, build=True)
+
+
+def test_an_export_makes_room_by_what_was_used_longest_ago(
+    doubling: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = [
+        dataclasses.replace(doubling, spec=dataclasses.replace(doubling.spec, settings=settings))
+        for settings in ("a", "b", "c")
+    ]
+    paths = [
+        exported_graph(graph, "fp32", tmp_path / "onnx" / "m", build=True) for graph in graphs[:2]
+    ]
+    for path in paths:
+        os.utime(path.with_suffix(".json"), (0, 0))
+    exported_graph(graphs[0], "fp32", tmp_path / "onnx" / "m", build=False)  # used again
+    size = sum(
+        path.with_suffix(s).stat().st_size
+        for path in paths
+        for s in (".onnx", ".json", ".safetensors")
+    )
+    monkeypatch.setattr("tracker_ros.engines.onnx_export.LIMIT_BYTES", size + 100)
+    last = exported_graph(graphs[2], "fp32", tmp_path / "onnx" / "m", build=True)
+    assert [path.exists() for path in (*paths, last)] == [True, False, True]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List the built engines, check their files, or remove what is damaged or long unused."""
+"""List built engines and exported graphs, check them, remove what is damaged or long unused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tracker_ros.cli.options import add_json_option, print_json
 
 if TYPE_CHECKING:
     from tracker_ros.engines.engine_cache import EngineCache
+    from tracker_ros.engines.exported_graphs import ExportedGraph
 
 SUMMARY = "list, verify and prune the cache of engines"
 DAMAGED = 1
@@ -40,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--limit-mb",
         type=float,
         default=None,
-        help="prune: megabytes to keep, 0 for none (default: what building engines keeps to)",
+        help="prune: megabytes to keep of engines and of exported graphs, 0 for none (default: "
+        "what building and exporting keep to)",
     )
     add_json_option(parser)
 
@@ -48,32 +50,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look at the cache, and print what was found."""
     from tracker_ros.engines.engine_cache import EngineCache
+    from tracker_ros.engines.exported_graphs import exported_graphs
 
     if args.limit_mb is not None and (args.action != "prune" or not args.limit_mb >= 0):
         raise ValueError(f"--limit-mb {args.limit_mb} is for prune, and at least 0")
     cache = EngineCache(args.cache)
     if args.action == "prune":
         return _prune(cache, args)
-    engines = [_described(cache, stem, verify=args.action == "verify") for stem in cache.stems()]
+    verify = args.action == "verify"
+    engines = [_described(cache, stem, verify=verify) for stem in cache.stems()]
+    graphs = exported_graphs(_onnx_folder(cache), verify=verify)
     if args.json:
-        print_json({"folder": str(cache.folder), "engines": engines})
+        print_json(
+            {
+                "folder": str(cache.folder),
+                "engines": engines,
+                "exported": [
+                    {"name": graph.name} | asdict(graph) | {"path": str(graph.path)}
+                    for graph in graphs
+                ],
+            }
+        )
     else:
-        for engine in engines:
-            print(_line(engine))
+        for line in (*map(_line, engines), *map(_line_of_graph, graphs)):
+            print(line)
         total = sum(engine.get("bytes", 0) for engine in engines) / _MEGABYTE
         print(f"{len(engines)} engines, {total:.1f} MB in {cache.folder}")
-    return DAMAGED if any(engine["problem"] for engine in engines) else 0
+        total = sum(graph.byte_count for graph in graphs) / _MEGABYTE
+        print(f"{len(graphs)} exported graphs, {total:.1f} MB in {_onnx_folder(cache)}")
+    problems = [*(engine["problem"] for engine in engines), *(graph.problem for graph in graphs)]
+    return DAMAGED if any(problems) else 0
+
+
+def _onnx_folder(cache: EngineCache) -> Path:
+    return cache.folder / "onnx"
 
 
 def _prune(cache: EngineCache, args: argparse.Namespace) -> int:
-    limit = cache.limit_bytes if args.limit_mb is None else int(args.limit_mb * _MEGABYTE)
-    removed = cache.prune(limit)
+    from tracker_ros.engines.exported_graphs import LIMIT_BYTES, exported_graphs, prune_exported
+
+    limit = None if args.limit_mb is None else int(args.limit_mb * _MEGABYTE)
+    removed = cache.prune(cache.limit_bytes if limit is None else limit)
+    folder = _onnx_folder(cache)
+    damaged = [graph for graph in exported_graphs(folder, verify=True) if graph.problem]
+    for graph in damaged:
+        graph.remove()
+    removed_graphs = [graph.name for graph in damaged]
+    removed_graphs += prune_exported(folder, LIMIT_BYTES if limit is None else limit)
+    kept = [graph.name for graph in exported_graphs(folder)]
     if args.json:
-        print_json({"folder": str(cache.folder), "removed": removed, "kept": cache.stems()})
+        engines = {"removed": removed, "kept": cache.stems()}
+        exported = {"removed": removed_graphs, "kept": kept}
+        print_json({"folder": str(cache.folder), **engines, "exported": exported})
         return 0
-    for stem in removed:
-        print(f"removed {stem}")
+    for name in (*removed, *removed_graphs):
+        print(f"removed {name}")
     print(f"{len(removed)} engines removed, {len(cache.stems())} kept in {cache.folder}")
+    print(f"{len(removed_graphs)} exported graphs removed, {len(kept)} kept in {folder}")
     return 0
 
 
@@ -95,6 +128,14 @@ def _described(cache: EngineCache, stem: str, *, verify: bool) -> dict[str, Any]
         "bytes": entry.size,
         "key": asdict(entry.key),
     }
+
+
+def _line_of_graph(graph: ExportedGraph) -> str:
+    used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(graph.used))
+    size = graph.byte_count / _MEGABYTE
+    return f"{graph.name}: exported in {graph.precision}, {size:.1f} MB, used {used}" + (
+        f"\n  {graph.problem}" if graph.problem else ""
+    )
 
 
 def _line(engine: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 import tracker_ros
+from tracker_ros.engines.exported_graphs import LIMIT_BYTES, mark_used, prune_exported
 from tracker_ros.engines.graph import EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
 from tracker_ros.weight_files import sha256_of, write_weights
@@ -75,7 +76,8 @@ def exported_graph(graph: Graph, precision: str, folder: Path, *, build: bool) -
     Args:
         graph: What to look for.
         precision: Of the model, "fp32" or "fp16"; see `typed_precision`.
-        folder: Where it is or goes; made if need be.
+        folder: The model's, where it is or goes; made if need be. What was used longest ago of
+            all that is beside it makes room.
         build: Write it where it is missing or damaged.
 
     Raises:
@@ -85,6 +87,7 @@ def exported_graph(graph: Graph, precision: str, folder: Path, *, build: bool) -
     key = graph_key(graph, precision)
     path = folder / f"{graph.spec.name}-{precision}-{key[:16]}.onnx"
     if is_intact(path, key):
+        mark_used(path)
         return path
     if not build:
         raise EngineUnavailable(
@@ -92,6 +95,7 @@ def exported_graph(graph: Graph, precision: str, folder: Path, *, build: bool) -
             "damaged); run `tracker-ros export` or allow building (build_engine)"
         )
     export_onnx(graph, precision, path)
+    prune_exported(folder.parent, LIMIT_BYTES, keep=path)
     return path
 
 
