@@ -79,7 +79,8 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "backend",
         "auto",
-        "What runs the model: torch, onnxruntime or tensorrt; auto takes the best that is there.",
+        "What runs the model: torch, onnxruntime or tensorrt; auto takes the fastest: on a CPU by a "
+        "measurement while the model loads.",
         choices=BACKENDS,
         change=Change.UNCONFIGURED,
     ),
@@ -100,8 +101,9 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "build_engine",
         True,
-        "Whether a back end chosen by name may export and build what is missing while the model "
-        "loads, for seconds or minutes; false refuses instead. auto never builds.",
+        "Whether what is missing may be exported, for seconds, and built for TensorRT, for minutes, "
+        "while the model loads; with false a back end chosen by name refuses instead. auto exports "
+        "for ONNX Runtime on a CPU, and builds nothing.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
