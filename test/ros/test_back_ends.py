@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import pytest
 
-from tracker_ros.cli.main import main
-
 pytestmark = pytest.mark.ros
 
 
@@ -21,10 +19,11 @@ def test_an_engine_that_may_not_be_built_is_refused(make_probe, run_program, tmp
 
 
 def test_the_choice_of_a_back_end_is_told(run_program, make_probe, tmp_path):
-    assert main(["export", "ostrack_tiny", "--out", str(tmp_path)]) == 0
     process = run_program(
         "track", "--ros-args", "-r", "__ns:=/choosing", "-p", f"engine_cache_dir:={tmp_path}"
     )
     probe = make_probe("/choosing")
     probe.until(lambda: "ostrack_tiny runs on " in process.output, "the choice", timeout_s=60.0)
+    assert "exporting ostrack_tiny for ONNX Runtime, once" in process.output
     assert " ms in torch and " in process.output
+    assert list(tmp_path.rglob("track-*.onnx"))

@@ -63,6 +63,7 @@ def probe(tmp_path_factory, node_process):
     log = tmp_path_factory.mktemp("models") / "track.log"
     arguments = ["-r", "__ns:=/models", "-p", "autostart:=false", "-p", "lost_after:=3600.0"]
     arguments += ["-p", "debug_score_encoding:=32FC1", "-p", "debug_rate:=0.0"]
+    arguments += ["-p", "build_engine:=false"]  # not every model need be exported
     process = node_process("track", ["--ros-args", *arguments], log)
     found = Probe("/models")
     yield found

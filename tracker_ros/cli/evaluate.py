@@ -231,6 +231,8 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
         weights=weights,
         backend=args.backend,
         precision=args.precision,
+        # Too short a run for an export to pay, unless one was asked for.
+        build_engine=args.backend != "auto",
         **parse_options(args.option),
     )
     tracker.warm_up()

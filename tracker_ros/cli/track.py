@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
             weights=args.weights,
             backend=args.backend,
             precision=args.precision,
+            # Too short a run for an export to pay, unless one was asked for.
+            build_engine=args.backend != "auto",
             **parse_options(args.option),
         )
         results = _follow(tracker, video, tuple(box), mask, args)
