@@ -79,8 +79,8 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "backend",
         "auto",
-        "What runs the model: torch, onnxruntime or tensorrt; auto takes the fastest: on a CPU by a "
-        "measurement while the model loads.",
+        "What runs the model: torch, onnxruntime or tensorrt; auto takes the fastest, on a CPU by "
+        "a measurement while the model loads.",
         choices=BACKENDS,
         change=Change.UNCONFIGURED,
     ),
@@ -101,9 +101,9 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "build_engine",
         True,
-        "Whether what is missing may be exported, for seconds, and built for TensorRT, for minutes, "
-        "while the model loads; with false a back end chosen by name refuses instead. auto exports "
-        "for ONNX Runtime on a CPU, and builds nothing.",
+        "Whether what is missing may be exported, for seconds, and built for TensorRT, for "
+        "minutes, while the model loads; with false a back end chosen by name refuses instead. "
+        "auto exports for ONNX Runtime on a CPU, and builds nothing.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
