@@ -254,13 +254,17 @@ def test_graph_in_onnx_runtime(
             close(found[output], values, 1e-4)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", HALF)
-def test_graph_in_half_precision(parts: dict[str, Graph], name: str) -> None:
+def test_graph_in_half_precision(
+    parts: dict[str, Graph], name: str, layout: torch.memory_format
+) -> None:
     graph = parts[name]
     given = graph.example(0)
+    half = HalfPrecision(graph.module).to(memory_format=layout)
     with torch.inference_mode():
         wanted = graph.module(*given.values())
-        found = HalfPrecision(graph.module)(*given.values())
+        found = half(*given.values())
     for one, other in zip(found, wanted, strict=True):
         close(one, other, 0.01)
         difference = (one - other).square().mean().sqrt()

@@ -8,7 +8,9 @@ the next call. Where recording fails, torch launches operator by operator as bef
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from tracker_ros.engines.torch_engine import TorchEngine
 
 _LOG = logging.getLogger(__name__)
 _RUNS_BEFORE = 3
+_RECORDING = threading.Lock()
+"""Torch records one graph at a time in a process."""
 
 
 class CudaGraphEngine(TorchEngine):
@@ -72,14 +76,24 @@ def record(run: Callable[[], None], device: torch.device) -> Callable[[], object
     Raises:
         RuntimeError: Something in it cannot be recorded.
     """
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    # Libraries choose their kernels and workspaces first, which cannot be recorded.
-    with torch.cuda.device(device), torch.cuda.stream(stream):
+    with _RECORDING, torch.cuda.device(device):
+        # Libraries choose their kernels first, which cannot be recorded.
         for _ in range(_RUNS_BEFORE):
             run()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    recording = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(recording):
-        run()
-    return recording.replay
+        before = torch.cuda.current_stream()
+        stream = _recording_stream(before.device_index)
+        recording = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may go on as they like, also with what cannot be recorded.
+            with torch.cuda.graph(recording, stream=stream, capture_error_mode="thread_local"):
+                run()
+        finally:
+            # A recording that fails leaves its stream the current one.
+            torch.cuda.set_stream(before)
+        return recording.replay
+
+
+@cache
+def _recording_stream(device_index: int) -> torch.cuda.Stream:
+    """A GPU's one stream to record on: libraries keep memory for each that they are used on."""
+    return torch.cuda.Stream(device_index)

@@ -38,6 +38,8 @@ class TorchEngine(Engine):
                 )
             # Torch's kernels on a GPU add up in float32 themselves.
             module: nn.Module = HalfPrecision(graph.module, islands=False)
+            # As its convolutions want them; else their weights are laid out anew in every call.
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
             module = fold_norms(copy.deepcopy(graph.module))
         self._module = module.to(device)
