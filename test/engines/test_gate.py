@@ -196,3 +196,37 @@ def test_recordings_in_half_precision_pass_the_gate_too(
             backend.open(BOXES)
     else:
         assert backend.open(BOXES) is wrong
+
+
+@pytest.mark.parametrize(("graph", "crops"), [(BOXES, CROPS), (NUMBERS, 2)])
+def test_recordings_are_compared_to_torch_on_their_own_device(
+    monkeypatch: pytest.MonkeyPatch, graph: Graph, crops: int
+) -> None:
+    computed = []
+
+    class Watched(Identity):
+        def forward(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+            computed.append(self)
+            return boxes, scores
+
+    given = replace(graph, module=Watched())
+    right = TorchEngine(graph, "fp32", torch.device("cpu"))
+    right.precision = "fp16"
+    monkeypatch.setattr(cuda_graph_engine, "CudaGraphEngine", lambda *given: right)
+    device = torch.device("cpu")
+    assert Backend("cuda_graph", device, "fp16", "model", Path()).open(given) is right
+    assert len(computed) == crops
+    assert given.module not in computed, "the graph's own module is on the CPU"
+
+
+def test_a_reference_may_overwrite_what_it_returned() -> None:
+    memory = example(0)
+
+    def reference(**inputs: Tensor) -> Outputs:
+        for name, tensor in inputs.items():
+            memory[name].copy_(tensor)
+        return memory
+
+    assert examine(lambda **inputs: inputs, BOXES, "fp32", 3, reference).passed
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in memory.items()}
+    assert not examine(lambda **inputs: inputs, BOXES, "fp32", 3, lambda **inputs: zeros).passed

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
 
+_CROPS_OF_NUMBERS = 2
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -84,10 +86,17 @@ class Backend:
         raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
 
     def _compare(self, engine: Engine, graph: Graph) -> None:
-        """Hold half precision to the gate that built engines pass."""
-        from tracker_ros.engines import gate
+        """Hold half precision to the gate that built engines pass, beside torch on this device.
 
-        problems = gate.examine(engine, graph, engine.precision).problems
+        That takes a moment where a CPU would take seconds, and a tracker may be waiting.
+        """
+        from tracker_ros.engines import gate
+        from tracker_ros.engines.torch_engine import TorchEngine
+
+        reference = TorchEngine(graph, "fp32", self.device)
+        # An example finds one box or none, or else has thousands of numbers to compare.
+        crops = gate.CROPS if graph.boxes else _CROPS_OF_NUMBERS
+        problems = gate.examine(engine, graph, engine.precision, crops, reference).problems
         if problems:
             raise EngineUnavailable(
                 f"graph {graph.spec.name!r} in {engine.precision} does not equal torch: "
