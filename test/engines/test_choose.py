@@ -157,6 +157,25 @@ def test_the_first_that_is_there_is_taken_on_a_gpu(
     assert not found.backend.build
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_a_recording_in_single_precision_comes_before_none(tmp_path: Path, precision: str) -> None:
+    there = maker(cuda_graph=0.0, torch=0.0)
+
+    def make(backend: Backend) -> Sleeper:
+        if backend.precision == "fp16":
+            raise EngineUnavailable("it failed the gate")
+        return there(backend)
+
+    given = wanted(tmp_path, precision=precision, device=GPU)
+    if precision == "fp16":
+        with pytest.raises(ValueError, match="neither TensorRT nor a CUDA graph computes it"):
+            open_tracker(make, given)
+    else:
+        found = open_tracker(make, given)
+        assert isinstance(found, Sleeper)
+        assert (found.backend.name, found.backend.precision) == ("cuda_graph", "fp32")
+
+
 @pytest.mark.parametrize(
     ("name", "precision", "device", "chosen"),
     [

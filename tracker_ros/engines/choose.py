@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which back end a model runs on, if that is left open.
 
-On a GPU: an engine of TensorRT, if one was built and has passed its gate; else torch in half
-precision, recorded as a CUDA graph; else torch as it is. On a CPU: torch or ONNX Runtime,
-whichever is measured to be faster when the model is loaded. Exporting for that takes seconds,
-once; building for TensorRT takes minutes, and is left to `tracker-ros export` and
-`backend="tensorrt"`.
+On a GPU: an engine of TensorRT, if one was built and has passed its gate; else torch recorded as a
+CUDA graph, in half precision, or in float32 if that fails the gate; else torch as it is. On a CPU:
+torch or ONNX Runtime, whichever is measured to be faster when the model is loaded. Exporting for
+that takes seconds, once; building for TensorRT takes minutes, and is left to `tracker-ros export`
+and `backend="tensorrt"`.
 """
 
 from __future__ import annotations
@@ -79,11 +79,14 @@ def _named(wanted: Backend) -> Backend:
 
 def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
     precision = "fp16" if wanted.precision == "auto" else wanted.precision
-    for name in ("tensorrt", "cuda_graph"):
+    choices = [("tensorrt", precision), ("cuda_graph", precision)]
+    if wanted.precision == "auto":
+        choices.append(("cuda_graph", "fp32"))
+    for name, precision in choices:
         try:
             return make(replace(wanted, name=name, precision=precision))
         except EngineUnavailable as error:
-            _LOG.info("%s does not run on %s: %s", wanted.model, name, error)
+            _LOG.info("%s does not run on %s in %s: %s", wanted.model, name, precision, error)
     if wanted.precision == "fp16":
         raise EngineUnavailable("neither TensorRT nor a CUDA graph computes it in fp16")
     return make(replace(wanted, name="torch", precision="fp32"))
