@@ -75,6 +75,24 @@ def test_a_file_that_is_no_model_is_named(doubling: Graph, tmp_path: Path) -> No
         OnnxRuntimeEngine(doubling.spec, path, "fp32", CPU)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_that_its_provider_cannot_use_is_named(
+    ostrack_graphs: list[Graph],
+    open_onnx: Callable[..., OnnxRuntimeEngine],
+    onnx_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A provider may be there without the libraries that it loads: then a CPU is used."""
+    import onnxruntime
+
+    open_onnx(ostrack_graphs[0], "fp32")
+    known = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: known)
+    device = torch.device("cuda", 0)
+    with pytest.raises(EngineUnavailable, match="would run on CPUExecutionProvider: install"):
+        open_engine(ostrack_graphs[0], "fp32", onnx_folder, build=False, device=device)
+
+
 def test_a_missing_package_or_provider_is_named(
     doubling: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

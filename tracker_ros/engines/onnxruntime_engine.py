@@ -79,7 +79,8 @@ class OnnxRuntimeEngine(Engine):
         device: Where it runs. Tensors pass through the CPU's memory.
 
     Raises:
-        EngineUnavailable: The file cannot be loaded, or this ONNX Runtime lacks the CUDA provider.
+        EngineUnavailable: The file cannot be loaded, or this ONNX Runtime lacks the CUDA provider
+            or the libraries that it needs.
     """
 
     backend = "onnxruntime"
@@ -106,6 +107,13 @@ class OnnxRuntimeEngine(Engine):
                 f"ONNX Runtime cannot load {path.name}: {error}; delete it, so that it is "
                 "exported anew"
             ) from error
+        first = self._session.get_providers()[0]
+        if device.type == "cuda" and first != "CUDAExecutionProvider":
+            # It says so in its log only and goes on, on the CPU.
+            raise EngineUnavailable(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load what its CUDA provider needs "
+                f"and would run on {first}: install the CUDA and cuDNN that it was built for"
+            )
 
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Compute the graph; see `Engine`."""
