@@ -60,6 +60,7 @@ class FakeTensorRT:
     built: int = 0
     run: int = 0
     flags: list[int] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
 
     ILogger = ILogger
 
@@ -191,6 +192,7 @@ class _Context:
     def execute_async_v3(self, stream: int) -> bool:
         trt, spec = self.plan.trt, self.plan.trt.graph.spec
         trt.run += 1
+        trt.streams.append(stream)
         if trt.executions is not None and trt.run > trt.executions:
             self.plan.logger.log(Severity.ERROR, "an illegal memory access was encountered")
             return False

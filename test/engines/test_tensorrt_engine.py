@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -320,6 +321,43 @@ def test_a_breakdown_in_mid_stream_goes_over_to_torch(
     assert trt.run == 5
 
 
+def test_a_fault_on_the_gpu_is_met_within_the_call(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With stand-ins for torch.cuda: a GPU reports what failed when it is waited for."""
+    done: list[str] = []
+
+    class Stream:
+        cuda_stream = 7
+
+        def wait_stream(self, other: object) -> None:
+            done.append("inputs are there")
+
+        def synchronize(self) -> None:
+            done.append("outputs are there")
+            if done.count("outputs are there") == 2:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    @contextmanager
+    def current(given: object) -> Iterator[None]:
+        yield
+
+    stream = Stream()
+    trt = FakeTensorRT(workshop.graph)
+    engine = workshop.open(trt)
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *device: stream)
+    monkeypatch.setattr(engine._engine, "_stream", stream)
+    assert workshop.is_right(engine)
+    assert trt.streams[-1] == 7
+    assert engine.backend == "tensorrt"
+    assert workshop.is_right(engine)
+    assert engine.backend == "torch"
+    assert "an illegal memory access" in engine.runs_on["fallback"]
+    assert done == ["inputs are there", "outputs are there"] * 2
+
+
 def test_a_graph_that_may_not_be_halved_stays_in_float32(workshop: Workshop) -> None:
     whole = replace(workshop.graph, spec=replace(workshop.graph.spec, half=False))
     workshop.graph = whole
@@ -380,5 +418,6 @@ def test_on_a_gpu_the_plan_is_replayed_as_a_cuda_graph(workshop: Workshop) -> No
             wanted = workshop.graph.module(*(tensor.to(device) for tensor in inputs.values()))
             assert torch.allclose(found["box"], wanted[0], atol=1e-5)
         assert trt.run == run
+        assert 0 not in trt.streams, "TensorRT waits at every call on the default stream"
     finally:
         workshop.graph.module.cpu()

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
@@ -58,7 +58,9 @@ class TensorRTEngine(Engine):
         self.spec, self.precision, self.device = spec, precision, str(device)
         self._target = device
         self._log = logger_of(trt)
-        with self._on_device():
+        # On the default stream TensorRT waits for the GPU at every call.
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with self._on_stream():
             self._runtime = trt.Runtime(self._log)
             self._plan = self._runtime.deserialize_cuda_engine(plan)
             if self._plan is None:
@@ -79,18 +81,29 @@ class TensorRTEngine(Engine):
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
         """Compute the graph; see `Engine`."""
         self.spec.check(tensors)
-        with self._on_device():
+        with self._on_stream():
             for name, tensor in tensors.items():
                 self._buffers[name].copy_(tensor, non_blocking=True)
             self._replay()
-        return {
-            name: self._buffers[name].to(getattr(torch, spec.dtype))
-            for name, spec in self.spec.outputs.items()
-        }
+            return {
+                name: self._buffers[name].to(getattr(torch, spec.dtype))
+                for name, spec in self.spec.outputs.items()
+            }
 
-    def _on_device(self) -> AbstractContextManager[object]:
-        """Make the engine's GPU the current one."""
-        return torch.cuda.device(self._target) if self._target.type == "cuda" else nullcontext()
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Use the engine's GPU, after what was to be done before, and wait for it at the end.
+
+        Raises:
+            RuntimeError: It failed: now, not when somebody reads the outputs.
+        """
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._target))
+        with torch.cuda.device(self._target), torch.cuda.stream(self._stream):
+            yield
+            self._stream.synchronize()
 
     def _refusal(self, what: str) -> EngineUnavailable:
         return EngineUnavailable(
@@ -113,7 +126,7 @@ class TensorRTEngine(Engine):
         return buffers
 
     def _enqueue(self) -> None:
-        stream = torch.cuda.current_stream().cuda_stream if self._target.type == "cuda" else 0
+        stream = 0 if self._stream is None else torch.cuda.current_stream().cuda_stream
         if not self._context.execute_async_v3(stream):
             raise RuntimeError(
                 f"TensorRT failed on graph {self.spec.name!r}: {self._log.last()}; use "
