@@ -12,8 +12,6 @@ from torch import Tensor
 
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
 
-_CROPS_OF_NUMBERS = 2
-
 
 @dataclass(frozen=True)
 class Backend:
@@ -94,8 +92,8 @@ class Backend:
         from tracker_ros.engines.torch_engine import TorchEngine
 
         reference = TorchEngine(graph, "fp32", self.device)
-        # An example finds one box or none, or else has thousands of numbers to compare.
-        crops = gate.CROPS if graph.boxes else _CROPS_OF_NUMBERS
+        # An example has one box to compare, or else thousands of numbers.
+        crops = gate.CROPS if graph.boxes else 1
         problems = gate.examine(engine, graph, engine.precision, crops, reference).problems
         if problems:
             raise EngineUnavailable(

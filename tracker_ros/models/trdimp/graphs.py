@@ -158,7 +158,7 @@ def graphs(network: TrDiMPNetwork, parameters: TrackingParameters) -> list[Graph
     if not any(fitted):
         del modules["fit"]
 
-    @lru_cache(maxsize=2)
+    @lru_cache(maxsize=1)
     def drawn(seed: int) -> dict[str, Tensor]:
         return draw_example(seed, modules, sizes, parameters)
 
