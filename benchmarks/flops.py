@@ -87,13 +87,15 @@ def official_head_gflop(config: Config) -> float:
 def counted_gflop(function: Callable[[], object]) -> float:
     """Operations of one call in torch, counted while it runs."""
     ops = torch.ops
-    formulas: dict[Any, Callable[..., int]] = {
-        ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
-        ops.mkldnn._linear_pointwise: _linear_flop,
-        ops.mkldnn._convolution_pointwise: _convolution_flop,
-        ops.tracker_ros.local_attention: _local_attention_flop,
-        ops.tracker_ros.expected_offset: _expected_offset_flop,
-    }
+    named: list[tuple[Any, str, Callable[..., int]]] = [
+        (ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flop),
+        (ops.mkldnn, "_linear_pointwise", _linear_flop),
+        (ops.mkldnn, "_convolution_pointwise", _convolution_flop),
+        (ops.tracker_ros, "local_attention", _local_attention_flop),
+        (ops.tracker_ros, "expected_offset", _expected_offset_flop),
+    ]
+    # A build of torch without oneDNN, as for Jetson, lacks some.
+    formulas = {getattr(of, name): flop for of, name, flop in named if hasattr(of, name)}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         function()
     return counter.get_total_flops() * 1e-9

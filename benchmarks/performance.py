@@ -9,8 +9,9 @@
 Every row is measured in a process of its own. Milliseconds say little across machines, so the rate
 at which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured in turn
 with the frames, and each row says what fraction of it the tracker's arithmetic amounts to. Models
-without embedded weights get random ones: no time depends on them. Rows that a JSON file already
-holds are kept unless they are measured anew.
+without embedded weights get random ones: no time depends on them, and their engines pass the gate
+whatever boxes they find. What does not run as its row would say is left out. Rows that a JSON file
+already holds are kept unless they are measured anew.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from benchmarks.rows import Row, as_table, measure_apart
 from benchmarks.workloads import random_weights, round_of_work
 from tracker_ros import create_tracker, model_card, model_names
 from tracker_ros.boxes import iou
+from tracker_ros.engines import gate
 from tracker_ros.evaluation.machine import describe_machine
 from tracker_ros.models.grm.config import GRM_CONFIGS
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
@@ -110,15 +112,23 @@ def peak_mib(device: torch.device) -> float:
 
 
 def measure(options: dict[str, Any]) -> list[Row]:
-    """Rows of one model on one back end in one precision, in this process."""
+    """Rows of one model on one back end in one precision, in this process.
+
+    Raises:
+        ValueError: The back end is not to be had, or something else computes in its place.
+    """
     torch.set_num_threads(options["threads"])
     torch.backends.cuda.matmul.allow_tf32 = False
+    if options["weights"]:
+        # With random weights many places are as good as the best, and rounding chooses.
+        gate.MEDIAN_IOU = gate.LEAST_IOU = 0.0
     arguments = {key: options[key] for key in ("device", "weights", "backend", "precision")}
     arguments["engine_cache_dir"] = options["cache"]
     start = time.perf_counter()
     tracker = create_tracker(options["model"], **arguments)
     tracker.warm_up()
     start_s = time.perf_counter() - start
+    check_that_it_runs(tracker, options)
     if options["prepare"]:
         return []
     device = torch.device(options["device"])
@@ -127,6 +137,7 @@ def measure(options: dict[str, Any]) -> list[Row]:
         work.run()
     peak, rate = peak_mib(device), MatrixRate(device, options["precision"])
     taken = _times(tracker, rate, options["seconds"])
+    check_that_it_runs(tracker, options)  # still
     plain = (options["backend"], options["precision"]) == ("torch", "fp32")
     gflop = _gflop(tracker) if plain else {}
     overlap = _box_overlap(tracker, arguments, options["model"])
@@ -142,12 +153,28 @@ def measure(options: dict[str, Any]) -> list[Row]:
             "rate": rate.gflop_per_second,
             "peak_mib": peak,
             "start_s": start_s,
-            "runs_on": tracker.runs_on.get("device", ""),
+            "runs_on": tracker.runs_on["device"],
+            "facts": tracker.runs_on,
         }
         row |= {"gflop": gflop[name]} if name in gflop else {}
         row |= {} if overlap is None else {"box_iou": overlap}
         rows.append(row)
     return rows
+
+
+def check_that_it_runs(tracker: Tracker, options: dict[str, Any]) -> None:
+    """Refuse a tracker on another back end or precision than its rows would say.
+
+    Raises:
+        ValueError: It is, or its operators are launched one by one where they should be replayed.
+    """
+    facts = tracker.runs_on
+    same = all(facts[name] == options[name] for name in ("backend", "precision"))
+    if not same or facts.get("cuda_graph") == "no":
+        raise ValueError(
+            f"{options['model']} on {options['backend']} in {options['precision']} runs on "
+            f"{', '.join(f'{name} {value}' for name, value in facts.items())}"
+        )
 
 
 def _gflop(tracker: Tracker) -> dict[str, float]:
@@ -251,7 +278,10 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                 # What is exported and built once is not part of starting up.
                 for prepare in (True, False) if backend != "torch" else (False,):
                     row = {**options, "prepare": prepare}
-                    found = measure_apart(MODULE, ["--row", json.dumps(row)])
+                    try:
+                        found = measure_apart(MODULE, ["--row", json.dumps(row)])
+                    except RuntimeError as error:  # a breakdown is that row's
+                        found = str(error)
                     if isinstance(found, str):
                         tqdm.write(f"left out: {found}", file=sys.stderr)
                         break

@@ -23,7 +23,8 @@ INTRODUCTION = """# Performance
 
 Made by `python -m benchmarks.performance`; do not edit by hand. Rows are measured one after the
 other, each in a process of its own; models without embedded weights got random ones, on which no
-time depends. Images are 640 × 480, for MAST 854 × 480.
+time depends (the gate then compares scores, but not boxes). Images are 640 × 480, for MAST
+854 × 480.
 """
 LEGEND = """
 - **ms**: median wall time of one image, crop to box, with all updates that it brings; **p95**:

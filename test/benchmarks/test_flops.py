@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
@@ -58,6 +61,19 @@ def test_a_convolution_that_adds_counts_as_one_that_does_not() -> None:
     layer = InferenceConv(torch.nn.Conv2d(4, 4, 3, padding=1), packed=True)
     assert counted_gflop(lambda: layer(image, plus=image)) == counted_gflop(lambda: layer(image))
     assert counted_gflop(lambda: layer(image)) == pytest.approx(2e-9 * 2 * 64 * 4 * 4 * 9)
+
+
+def test_operations_are_counted_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Operators:
+        mkldnn = SimpleNamespace()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(operators, name)
+
+    operators = torch.ops
+    monkeypatch.setattr(torch, "ops", Operators())
+    left, right = torch.randn(2, 3), torch.randn(3, 4)
+    assert counted_gflop(lambda: left @ right) == pytest.approx(Product(2, 3, 4).gflop)
 
 
 def test_windows_are_counted() -> None:

@@ -2,17 +2,24 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from benchmarks import performance, performance_page
 from benchmarks.flops import official_gflop
-from benchmarks.performance import MatrixRate, compare, measure
+from benchmarks.performance import MatrixRate, check_that_it_runs, compare, measure
+from benchmarks.workloads import random_weights
+from tracker_ros import create_tracker
+from tracker_ros.engines import gate
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.tracker import Tracker
+from tracker_ros.weight_files import write_weights
 
 KINDS = {
     "ostrack_tiny": {"1 target", "4 targets"},
@@ -21,8 +28,10 @@ KINDS = {
 
 
 @pytest.fixture(autouse=True)
-def threads() -> Iterator[int]:
-    """The number of threads, which a measurement sets."""
+def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The number of threads, which a measurement sets; as are the gate's limits."""
+    for limit in ("MEDIAN_IOU", "LEAST_IOU"):
+        monkeypatch.setattr(gate, limit, getattr(gate, limit))
     before = torch.get_num_threads()
     yield before
     torch.set_num_threads(before)
@@ -60,6 +69,70 @@ def test_other_back_ends_are_compared_by_their_boxes(threads: int, tmp_path: Pat
     row, _ = measure(options("ostrack_tiny", threads, tmp_path, backend="onnxruntime"))
     assert "gflop" not in row
     assert row["box_iou"] > 0.99
+
+
+def test_random_weights_may_find_what_they_like(threads: int, tmp_path: Path) -> None:
+    measure(options("ostrack_tiny", threads, tmp_path, prepare=True))
+    assert (gate.MEDIAN_IOU, gate.LEAST_IOU) == (0.99, 0.95)
+    weights = tmp_path / "weights.safetensors"
+    write_weights(random_weights("ostrack_tiny"), weights)
+    measure(options("ostrack_tiny", threads, tmp_path, prepare=True, weights=str(weights)))
+    assert (gate.MEDIAN_IOU, gate.LEAST_IOU) == (0.0, 0.0)
+    assert gate.SCORE_DIFFERENCE == 0.02
+
+
+@pytest.mark.parametrize(
+    ("facts", "runs"),
+    [
+        ({"backend": "tensorrt", "precision": "fp16"}, True),
+        ({"backend": "torch", "precision": "fp16"}, False),
+        ({"backend": "tensorrt", "precision": "fp32"}, False),
+        ({"backend": "tensorrt", "precision": "fp16", "cuda_graph": "no"}, False),
+        ({"backend": "tensorrt", "precision": "fp16", "cuda_graph": "yes"}, True),
+    ],
+)
+def test_what_runs_on_something_else_is_refused(
+    facts: dict[str, str], runs: bool, tmp_path: Path
+) -> None:
+    tracker = cast(Tracker, SimpleNamespace(runs_on={"device": "cuda:0", **facts}))
+    given = options("model", 1, tmp_path, backend="tensorrt", precision="fp16")
+    if runs:
+        check_that_it_runs(tracker, given)
+        return
+    named = f"model on tensorrt in fp16 runs on device cuda:0, backend {facts['backend']}, "
+    with pytest.raises(ValueError, match=named):
+        check_that_it_runs(tracker, given)
+
+
+def test_rows_say_what_they_ran_on(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row, _ = measure(options("ostrack_tiny", threads, tmp_path))
+    assert row["facts"] == {"backend": "torch", "device": "cpu", "precision": "fp32"}
+    assert row["runs_on"] == "cpu"
+    monkeypatch.setattr(performance, "create_tracker", lambda *given, **options: tracker)
+    tracker = create_tracker("ostrack_tiny", device="cpu", backend="torch")
+    with pytest.raises(ValueError, match="ostrack_tiny on onnxruntime in fp32 runs on backend to"):
+        measure(options("ostrack_tiny", threads, tmp_path, backend="onnxruntime"))
+
+
+def test_a_row_that_breaks_down_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(module: str, arguments: list[str]) -> list[dict[str, Any]]:
+        given = json.loads(arguments[1])
+        if given["model"] == "trdimp_tiny":
+            raise RuntimeError("-m benchmarks.performance failed:\nno memory")
+        return [given]
+
+    monkeypatch.setattr(performance, "measure_apart", measured)
+    arguments = Namespace(
+        device="cpu", backends=["torch"], precisions=["fp32"], threads=[1], seconds=0.0,
+        models=["trdimp_tiny", "ostrack_tiny"],
+    )  # fmt: skip
+    (rows,) = performance._measure_all(arguments)
+    assert [row["model"] for row in rows] == ["ostrack_tiny"]
+    assert "left out: -m benchmarks.performance failed:\nno memory" in capsys.readouterr().err
 
 
 def test_rate_is_work_over_time() -> None:
