@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracker_ros.boxes import iou, tight_box
 from tracker_ros.models.mast.config import PropagationParameters
@@ -47,6 +50,31 @@ def scene(left: int, *, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.nd
 
 def tracker(**options: object) -> MASTTracker:
     return MASTTracker(Colours(), PropagationParameters(), **options)  # type: ignore[arg-type]
+
+
+class Waits(TorchDispatchMode):
+    """Counts the numbers that are read out of tensors: each waits for a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.count += func.overloadpacket.__name__ in (
+            "item",
+            "is_nonzero",
+            "_local_scalar_dense",
+        )
+        return func(*args, **(kwargs or {}))
+
+
+def test_one_number_is_read_in_a_frame() -> None:
+    mast = tracker()
+    image, labels = scene(16)
+    mast.initialize_mask(image, labels == 1)
+    with Waits() as waits:
+        mast.track(image)
+    assert waits.count == 1
 
 
 def test_follows_a_mask_and_answers_its_tight_box() -> None:

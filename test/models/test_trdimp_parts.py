@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracker_ros.models.trdimp.augmentation import SeededDraws, augment, drop_channels
 from tracker_ros.models.trdimp.box_choice import choose_box, remember_shape, start_boxes
+from tracker_ros.models.trdimp.box_refinement import ascend
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import localise
 from tracker_ros.models.trdimp.sample_memory import SampleMemory, SampleWeights
@@ -21,6 +26,7 @@ from tracker_ros.models.trdimp.sample_patch import (
     box_to_target,
     choose_window,
     cut,
+    normalise_patches,
     target_to_box,
 )
 from tracker_ros.tracker import FrameFlag
@@ -42,6 +48,40 @@ def test_a_span_repeats_the_edges() -> None:
         last = len(range(offset, length, step)) - 1
         steps = np.clip(np.arange(span.start, span.start + span.extent), 0, last)
         np.testing.assert_array_equal(found, steps * step + offset)
+
+
+class Operators(TorchDispatchMode):
+    """Lists the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_constants_are_not_sent_to_the_device_in_every_frame() -> None:
+    """A GPU would be waited for; `lift_fresh` makes a tensor of numbers."""
+    patches, boxes = torch.full((2, 3, 4, 4), 255.0), torch.rand(5, 4)
+    first = normalise_patches(patches)
+    np.testing.assert_allclose(first[1, :, 0, 0], [2.2489, 2.4286, 2.64], rtol=1e-4)
+    with Operators() as operators:
+        assert torch.equal(normalise_patches(patches), first)
+        ascend(lambda boxes, step: (boxes + step, boxes[:, 0]), boxes, BASE)
+    assert "div" in operators.names
+    assert "add" in operators.names
+    assert "lift_fresh" not in operators.names
+
+
+def test_lengths_of_steps_are_those_of_place_and_size() -> None:
+    options = replace(BASE, box_refinement_step_length=(2.0, 0.5), box_refinement_iter=2)
+    options = replace(options, box_refinement_step_decay=0.5)
+    boxes, _ = ascend(lambda boxes, step: (boxes + step, boxes[:, 0]), torch.zeros(3, 4), options)
+    assert boxes.tolist() == [[3.0, 3.0, 0.75, 0.75]] * 3
 
 
 @pytest.mark.parametrize("border", Border)
@@ -98,6 +138,21 @@ def test_views_of_a_dot() -> None:
     assert torch.equal(moved, dot(32, 10, 0))
     assert torch.equal(mirrored, dot(32, y + 2, x - 4))
     torch.testing.assert_close(turned, dot(32, v - 4, u + 2))
+
+
+def test_blurs_are_not_computed_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = []
+    plain = F.conv2d
+
+    def conv2d(*given: Tensor) -> Tensor:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return plain(*given)
+
+    monkeypatch.setattr(F, "conv2d", conv2d)
+    options = Augmentation(relative_shift=(), flip=False, blur=((2.0, 1.0),), rotate=())
+    augment(dot(64, 0, 0)[None], replace(SMALL, augmentation=options), SeededDraws(3))
+    assert allowed == [False, False]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_a_blurred_dot() -> None:

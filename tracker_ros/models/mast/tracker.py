@@ -218,11 +218,10 @@ class MASTTracker(Tracker):
             soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
         )[0]
         labels = strongest(pixels)
-        mask = labels == 1
-        found = bool(mask.any())
-        score = min(float(pixels[1][mask].mean()), 1.0) if found else 0.0
         self.labels = labels.cpu().numpy()
         target = self.labels == 1
+        found = bool(target.any())
+        score = min(float(pixels[1][labels == 1].mean()), 1.0) if found else 0.0
         if found:
             memory.box = tight_box(target)
         return TrackResult(

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracker_ros.models.inference_layers import in_float32
 from tracker_ros.models.trdimp.config import TrackingParameters
 
 Shift = tuple[int, int]
@@ -143,6 +144,7 @@ def _crop(wide: Tensor, shift: Shift, side: int) -> Tensor:
     return wide[:, :, top : top + side, left : left + side]
 
 
+@in_float32
 def _blurred(wide: Tensor, deviation: tuple[float, float], shift: Shift, side: int) -> Tensor:
     """Gaussian blur, first along y, of what the crop shows; 0 outside `wide`."""
     top, left = _corner(wide, shift, side)

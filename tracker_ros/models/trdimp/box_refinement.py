@@ -287,7 +287,8 @@ def ascend(
         raise ValueError(f"box_refinement_iter is {iterations}; expected 1 or more")
     length = settings.box_refinement_step_length
     position, size = length if isinstance(length, tuple) else (length, length)
-    step = boxes.new_tensor([position, position, size, size])
+    # Filled where it is: on a GPU a copy would be waited for.
+    step = torch.cat([boxes.new_full((2,), position), boxes.new_full((2,), size)])
     iou = boxes.new_empty(0)
     for _ in range(iterations):
         boxes, iou = climb_once(boxes, step)

@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 import numpy as np
 import torch
@@ -159,9 +160,15 @@ def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> T
 
 def normalise_patches(patches: Tensor) -> Tensor:
     """(N, 3, S, S) float32 in 0..255 -> the same shape with ImageNet's mean and deviation."""
-    mean = patches.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = patches.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean, std = _imagenet(patches.device)
     return patches.div(255.0).sub_(mean).div_(std)
+
+
+@cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """(1, 3, 1, 1) mean and deviation; on a GPU a copy for each patch would be waited for."""
+    mean, std = (torch.tensor(v, dtype=torch.float32) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean.view(1, 3, 1, 1).to(device), std.view(1, 3, 1, 1).to(device)
 
 
 @dataclass(frozen=True)
