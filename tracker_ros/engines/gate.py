@@ -98,7 +98,7 @@ def examine(
         run: Called as an engine.
         graph: What it should compute.
         precision: What it computes in.
-        crops: How many examples, seeds 0, 1, ...
+        crops: How many, in examples of as many samples as the graph has, seeds 0, 1, ...
         reference: Called as an engine; None for the graph's module, on the CPU.
     """
 
@@ -107,7 +107,7 @@ def examine(
 
     pairs = []
     with torch.inference_mode():
-        for seed in range(crops):
+        for seed in range(max(1, crops // graph.samples)):
             inputs = graph.example(seed)
             pairs.append((_kept((reference or module)(**inputs)), _kept(run(**inputs))))
     return compare(pairs, graph, precision)
@@ -127,6 +127,7 @@ def compare(pairs: Iterable[tuple[Outputs, Outputs]], graph: Graph, precision: s
         precision: What the candidate was computed in.
     """
     pairs = list(pairs)
+    crops = len(pairs) * graph.samples
     outputs = {
         name: _figures([(reference[name], found[name]) for reference, found in pairs])
         for name in graph.spec.outputs
@@ -145,7 +146,7 @@ def compare(pairs: Iterable[tuple[Outputs, Outputs]], graph: Graph, precision: s
                 problems.append(
                     f"output {name!r}: relative error {figures.relative_error:.1e} > {error}"
                 )
-        return GateReport(len(pairs), outputs, problems=problems)
+        return GateReport(crops, outputs, problems=problems)
     overlaps: list[float] = []
     differences: list[float] = []
     for reference, found in pairs:
@@ -159,7 +160,7 @@ def compare(pairs: Iterable[tuple[Outputs, Outputs]], graph: Graph, precision: s
         problems.append(f"least box IoU {least:.4f} < {LEAST_IOU}")
     if not difference <= SCORE_DIFFERENCE:
         problems.append(f"scores differ by {difference:.4f} > {SCORE_DIFFERENCE}")
-    return GateReport(len(pairs), outputs, median, least, difference, problems)
+    return GateReport(crops, outputs, median, least, difference, problems)
 
 
 def _figures(pairs: Iterable[tuple[Tensor, Tensor]]) -> OutputFigures:

@@ -84,12 +84,17 @@ class Graph:
         boxes: Reads (N, 4) boxes cxcywh and their (N,) scores from the outputs, so that engines
             that round differently can be compared by what they find; None where the outputs hold
             no boxes and are compared themselves.
+        samples: How many independent samples it computes at once.
+        batched: The graph of the same module, which is shared, for another number of samples; None
+            where there is none.
     """
 
     spec: GraphSpec
     module: nn.Module
     example: Callable[[int], dict[str, Tensor]]
     boxes: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]] | None = None
+    samples: int = 1
+    batched: Callable[[int], Graph] | None = None
 
 
 class Engine(ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +17,32 @@ from torch import Tensor, nn
 from tracker_ros.crop import box_in_crop, crop_square, normalise
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.models.center_head import HeadMaps, decode_box
-from tracker_ros.models.one_stream_network import OneStreamNetwork
+from tracker_ros.models.one_stream_config import OneStreamConfig
+from tracker_ros.models.one_stream_network import OneStreamNetwork, TemplateEmbedding
 
 
-class TemplateGraph(nn.Module):
-    """Template, and the box in it where the network marks the target, to placed tokens."""
+class TemplateGraph(TemplateEmbedding):
+    """Template, and the box in it where the network marks the target, to placed tokens.
+
+    Args:
+        network: Loaded, in eval mode; nothing of it is held but what is used.
+    """
 
     def __init__(self, network: OneStreamNetwork) -> None:
         super().__init__()
-        self.backbone = network.backbone
+        backbone = network.backbone
+        self.config = backbone.config
+        self.patch_embed, self.pos_embed_z = backbone.patch_embed, backbone.pos_embed_z
+        if self.config.mark_target:
+            self.target_mark = backbone.target_mark
 
     def forward(self, template: Tensor, box: Tensor | None = None) -> tuple[Tensor]:
         """(1, 3, T, T) normalised RGB, (1, 4) xywh as fractions of it -> (1, Nz, C)."""
-        return (self.backbone.embed_template(template, box),)
+        return (self.embed_template(template, box),)
 
 
 class TrackGraph(nn.Module):
-    """Template tokens and search region to maps; a family says what stands between.
+    """Template tokens and search regions to maps; a family says what stands between.
 
     Args:
         network: Loaded, in eval mode.
@@ -45,58 +54,74 @@ class TrackGraph(nn.Module):
 
     @abstractmethod
     def maps(self, template_tokens: Tensor, search_tokens: Tensor) -> HeadMaps:
-        """(1, Nz, C) and (1, Nx, C) embedded tokens -> maps."""
+        """(B, Nz, C) and (B, Nx, C) embedded tokens -> maps."""
 
     def forward(self, tokens: Tensor, search: Tensor) -> tuple[Tensor, ...]:
-        """(1, Nz, C) of "template", (1, 3, S, S) normalised RGB -> the maps of `HeadMaps`."""
+        """(B, Nz, C) of "template", (B, 3, S, S) normalised RGB -> the maps of `HeadMaps`."""
         return tuple(self.maps(tokens, self.network.backbone.embed_search(search)))
 
 
 def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
-    """Graphs "template" and "track".
+    """Graphs "template" and "track"; the latter can be had for several targets as well.
 
     Args:
         track: Holds the network.
         settings: See `GraphSpec`.
     """
-    network, config = track.network, track.network.config
-    template = TemplateGraph(network).eval()
-    n, size, region = config.search_grid, config.template_size, config.search_size
-    tokens = TensorSpec((1, config.template_grid**2, config.embed_dim))
-    crops = (size, config.template_factor, region, config.search_factor)
-    crop = {"template": TensorSpec((1, 3, size, size))}
+    config = track.network.config
+    template = TemplateGraph(track.network).eval()
+    crop = {"template": TensorSpec((1, 3, config.template_size, config.template_size))}
     if config.mark_target:
         crop["box"] = TensorSpec((1, 4))
+    tokens = {"tokens": _tokens(config, 1)}
 
     def of_template(seed: int) -> dict[str, Tensor]:
-        drawn = _example(*crops, seed)
+        drawn = _example(*_crops(config), seed)
         return {name: drawn[name] for name in crop}
 
-    def of_track(seed: int) -> dict[str, Tensor]:
-        with torch.no_grad():
-            (embedded,) = template(*of_template(seed).values())
-        return {"tokens": embedded, "search": _example(*crops, seed)["search"]}
-
-    maps = {"score": 1, "size": 2, "offset": 2}
+    # Once per target: speed is no reason to give up precision.
+    spec = GraphSpec("template", crop, tokens, half=False, settings=settings)
     return [
-        Graph(
-            # Once per target: speed is no reason to give up precision.
-            GraphSpec("template", crop, {"tokens": tokens}, half=False, settings=settings),
-            template,
-            of_template,
-        ),
-        Graph(
-            GraphSpec(
-                "track",
-                {"tokens": tokens, "search": TensorSpec((1, 3, region, region))},
-                {name: TensorSpec((1, channels, n, n)) for name, channels in maps.items()},
-                settings=settings,
-            ),
-            track.eval(),
-            of_track,
-            _read_boxes,
-        ),
+        Graph(spec, template, of_template),
+        _track_graph(track.eval(), template, settings, 1),
     ]
+
+
+def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samples: int) -> Graph:
+    """The graph "track" of one target, or "track_N" of N."""
+    config = track.network.config
+    n, region = config.search_grid, config.search_size
+
+    def of_track(seed: int) -> dict[str, Tensor]:
+        # Each sample is another one, so that it shows if they are mixed up.
+        drawn = [_example(*_crops(config), seed * samples + i) for i in range(samples)]
+        with torch.no_grad():
+            embedded = [template.embed_template(one["template"], one["box"]) for one in drawn]
+        return {
+            "tokens": torch.cat(embedded),
+            "search": torch.cat([one["search"] for one in drawn]),
+        }
+
+    spec = GraphSpec(
+        "track" if samples == 1 else f"track_{samples}",
+        {"tokens": _tokens(config, samples), "search": TensorSpec((samples, 3, region, region))},
+        {
+            name: TensorSpec((samples, channels, n, n))
+            for name, channels in {"score": 1, "size": 2, "offset": 2}.items()
+        },
+        settings=settings,
+    )
+    batched = partial(_track_graph, track, template, settings)
+    return Graph(spec, track, of_track, _read_boxes, samples, batched)
+
+
+def _tokens(config: OneStreamConfig, samples: int) -> TensorSpec:
+    return TensorSpec((samples, config.template_grid**2, config.embed_dim))
+
+
+def _crops(config: OneStreamConfig) -> tuple[int, float, int, float]:
+    template = (config.template_size, config.template_factor)
+    return (*template, config.search_size, config.search_factor)
 
 
 def _read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

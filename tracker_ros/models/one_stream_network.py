@@ -63,7 +63,49 @@ def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:
     return (rows[:, :, None] * columns[:, None, :]).flatten(1)
 
 
-class OneStreamBackbone(nn.Module):
+class TemplateEmbedding(nn.Module):
+    """Embeds templates.
+
+    Attributes:
+        config: Shapes.
+        patch_embed: The stem.
+        pos_embed_z: (1, Nz, C) positions.
+        target_mark: (2, C) added where the box is and where it is not; with `mark_target` only.
+    """
+
+    config: OneStreamConfig
+    patch_embed: nn.Module
+    pos_embed_z: nn.Parameter
+    target_mark: nn.Parameter
+
+    def template_positions(self, boxes_xywh: Tensor | None) -> Tensor:
+        """What is added to template tokens: positions and, if configured, the target's mark.
+
+        Args:
+            boxes_xywh: (B, 4) target boxes as fractions of the template crop; without
+                `mark_target` they are not read.
+
+        Returns:
+            (1 or B, Nz, C).
+
+        Raises:
+            ValueError: The configuration marks the target and there are no boxes.
+        """
+        if not self.config.mark_target:
+            return self.pos_embed_z
+        if boxes_xywh is None:
+            raise ValueError("this network marks the target: give it template_boxes")
+        coverage = target_coverage(boxes_xywh, self.config.template_grid)[..., None]
+        inside, outside = self.target_mark
+        return self.pos_embed_z + coverage * inside + (1 - coverage) * outside
+
+    def embed_template(self, template: Tensor, boxes_xywh: Tensor | None = None) -> Tensor:
+        """(B, 3, T, T) normalised template, (B, 4) boxes in it -> (B, Nz, C) placed tokens."""
+        embedded = self.patch_embed(template).flatten(2).transpose(1, 2)
+        return embedded + self.template_positions(boxes_xywh)
+
+
+class OneStreamBackbone(TemplateEmbedding):
     """Embedding, blocks and last norm; a family adds the forward pass through the blocks.
 
     Args:
@@ -87,7 +129,6 @@ class OneStreamBackbone(nn.Module):
         else:
             self.patch_embed = ConvStem(config.stem_channels, width)
         if config.mark_target:
-            # Added where the box is, and where it is not.
             self.target_mark = nn.Parameter(torch.zeros(2, width))
         self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, width))
         self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, width))
@@ -118,32 +159,6 @@ class OneStreamBackbone(nn.Module):
                 (self.pos_embed_x, self.config.search_grid),
             ):
                 positions.copy_(resample_position_embedding(self.pos_embed, grid))
-
-    def template_positions(self, boxes_xywh: Tensor | None) -> Tensor:
-        """What is added to template tokens: positions and, if configured, the target's mark.
-
-        Args:
-            boxes_xywh: (B, 4) target boxes as fractions of the template crop; without
-                `mark_target` they are not read.
-
-        Returns:
-            (1 or B, Nz, C).
-
-        Raises:
-            ValueError: The configuration marks the target and there are no boxes.
-        """
-        if not self.config.mark_target:
-            return self.pos_embed_z
-        if boxes_xywh is None:
-            raise ValueError("this network marks the target: give it template_boxes")
-        coverage = target_coverage(boxes_xywh, self.config.template_grid)[..., None]
-        inside, outside = self.target_mark
-        return self.pos_embed_z + coverage * inside + (1 - coverage) * outside
-
-    def embed_template(self, template: Tensor, boxes_xywh: Tensor | None = None) -> Tensor:
-        """(B, 3, T, T) normalised template, (B, 4) boxes in it -> (B, Nz, C) placed tokens."""
-        embedded = self.patch_embed(template).flatten(2).transpose(1, 2)
-        return embedded + self.template_positions(boxes_xywh)
 
     def embed_search(self, search: Tensor) -> Tensor:
         """(B, 3, S, S) normalised search region -> (B, Nx, C) tokens with their positions."""

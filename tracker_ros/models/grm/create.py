@@ -12,7 +12,7 @@ from tracker_ros.models.grm.config import DEFAULT_THRESHOLD, GRM_CONFIGS
 from tracker_ros.models.grm.graphs import graphs
 from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.grm.network import GRMNetwork
-from tracker_ros.models.one_stream_engines import OneStreamOnEngines
+from tracker_ros.models.one_stream_engines import on_backend
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
 from tracker_ros.models.reduced_precision import precisions
 from tracker_ros.weight_files import read_network
@@ -49,5 +49,4 @@ def create(
         return OneStreamTracker(
             GRMInference(network, backend.device, threshold=chosen, precision=backend.precision)
         )
-    parts = graphs(network, chosen)
-    return OneStreamTracker(OneStreamOnEngines(network.config, parts, backend.open))
+    return OneStreamTracker(on_backend(network.config, graphs(network, chosen), backend))

@@ -30,7 +30,7 @@ class GRMGraph(TrackGraph):
         self.threshold = threshold
 
     def maps(self, template_tokens: Tensor, search_tokens: Tensor) -> HeadMaps:
-        """(1, Nz, C) and (1, Nx, C) embedded tokens -> maps."""
+        """(B, Nz, C) and (B, Nx, C) embedded tokens -> maps."""
         tokens, _ = self.network.backbone(template_tokens, search_tokens, threshold=self.threshold)
         return self.network.maps(tokens[:, template_tokens.shape[1] :])
 

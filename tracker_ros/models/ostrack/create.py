@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tracker_ros.engines.backend import Backend
-from tracker_ros.models.one_stream_engines import OneStreamOnEngines
+from tracker_ros.models.one_stream_engines import on_backend
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
 from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
 from tracker_ros.models.ostrack.graphs import graphs
@@ -32,5 +32,4 @@ def create(name: str, *, backend: Backend, weights: Path, sha256: str | None) ->
         return OneStreamTracker(
             OSTrackInference(network, backend.device, precision=backend.precision)
         )
-    parts = graphs(network)
-    return OneStreamTracker(OneStreamOnEngines(network.config, parts, backend.open))
+    return OneStreamTracker(on_backend(network.config, graphs(network), backend))

@@ -38,8 +38,9 @@ class OSTrackGraph(TrackGraph):
         self.register_buffer("weight", rows.weight)
 
     def maps(self, template_tokens: Tensor, search_tokens: Tensor) -> HeadMaps:
-        """(1, Nz, C) and (1, Nx, C) embedded tokens -> maps."""
-        rows = RankingRows(self.position, self.weight)
+        """(B, Nz, C) and (B, Nx, C) embedded tokens -> maps."""
+        batch = len(search_tokens)
+        rows = RankingRows(self.position.expand(batch, -1), self.weight.expand(batch, -1))
         return self.network.head(self.network.backbone(template_tokens, search_tokens, rows))
 
 
