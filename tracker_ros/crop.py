@@ -104,12 +104,15 @@ def _normalised_levels() -> np.ndarray:
     return (scaled - mean) / np.asarray(IMAGENET_STD, dtype=np.float32)
 
 
-def normalise(crop: np.ndarray) -> np.ndarray:
-    """(S, S, 3) RGB uint8 -> (1, 3, S, S) float32, ImageNet mean and deviation."""
+def normalise(*crops: np.ndarray) -> np.ndarray:
+    """(S, S, 3) RGB uint8 each -> (B, 3, S, S) float32, ImageNet mean and deviation."""
     import cv2
 
-    # There are 256 levels: looking them up takes a fraction of computing every pixel.
-    return cv2.LUT(crop, _normalised_levels()).transpose(2, 0, 1)[None]
+    normalised = np.empty((len(crops), *crops[0].shape), dtype=np.float32)
+    for crop, place in zip(crops, normalised, strict=True):
+        # There are 256 levels: looking them up takes a fraction of computing every pixel.
+        cv2.LUT(crop, _normalised_levels(), dst=place)
+    return normalised.transpose(0, 3, 1, 2)
 
 
 def hann_window(grid: int) -> np.ndarray:

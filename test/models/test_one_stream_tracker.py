@@ -29,6 +29,7 @@ class BrightestCell:
     """A model that takes the brightest cell of the search crop for the target's centre."""
 
     config = Sizes()
+    device = torch.device("cpu")
 
     def __init__(self, size: float = 0.25) -> None:
         self.size = size

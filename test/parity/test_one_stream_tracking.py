@@ -79,7 +79,7 @@ class Watched:
 
     def __init__(self, model: OSTrackInference | GRMInference) -> None:
         self.model = model
-        self.config = model.config
+        self.config, self.device = model.config, model.device
         self.encode_template = model.encode_template
         self.maps: HeadMaps | None = None
 

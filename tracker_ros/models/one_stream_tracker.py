@@ -25,10 +25,10 @@ from tracker_ros.crop import (
     crop_square,
     hann_window,
     map_box_back,
-    normalise,
 )
 from tracker_ros.models.center_head import HeadMaps
 from tracker_ros.models.one_stream_config import OneStreamConfig
+from tracker_ros.models.one_stream_transfer import crops_to, maps_from
 from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
 
 
@@ -38,6 +38,10 @@ class OneStreamModel(Protocol):
     @property
     def config(self) -> OneStreamConfig:
         """Sizes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it takes crops."""
 
     @property
     def runs_on(self) -> dict[str, str]:
@@ -61,14 +65,14 @@ class _View(NamedTuple):
 
     Attributes:
         target: Where it was.
-        search: (1, 3, S, S) normalised RGB.
+        crop: (S, S, 3) RGB uint8.
         factor: Crop pixels per image pixel.
         height: Of the image, pixels.
         width: Of the image, pixels.
     """
 
     target: _Target
-    search: torch.Tensor
+    crop: np.ndarray
     factor: float
     height: int
     width: int
@@ -128,14 +132,14 @@ class OneStreamTracker(Tracker):
         size = self.model.config.template_size
         crop, factor = crop_square(image, start, self.model.config.template_factor, size)
         place = torch.tensor([box_in_crop(start, start, factor, size)], dtype=torch.float32)
-        template = self.model.encode_template(torch.from_numpy(normalise(crop)), place)
+        template = self.model.encode_template(crops_to(self.model.device, [crop]), place)
         self._target = _Target(template, start)
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
         view = self._look(image)
-        maps = self.model.locate(view.target.template, view.search)
-        return self._settle(view, self._decode(view, maps, 0))
+        maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
+        return self._settle(view, self._decode(view, maps_from(maps), 0))
 
     def _look(self, image: np.ndarray) -> _View:
         """Crop around the previous box."""
@@ -144,15 +148,14 @@ class OneStreamTracker(Tracker):
         check_image(image)
         config, box = self.model.config, self._target.box
         crop, factor = crop_square(image, box, config.search_factor, config.search_size)
-        search = torch.from_numpy(normalise(crop))
-        return _View(self._target, search, factor, image.shape[0], image.shape[1])
+        return _View(self._target, crop, factor, image.shape[0], image.shape[1])
 
-    def _decode(self, view: _View, maps: HeadMaps, sample: int) -> TrackResult:
-        """What one sample of the maps says of a view."""
+    def _decode(self, view: _View, maps: np.ndarray, sample: int) -> TrackResult:
+        """What one sample of the maps, (B, 5, n, n), says of a view."""
         self._sample = sample
         config, previous = self.model.config, view.target.box
-        score, size, offset = (m[sample].float().cpu().numpy() for m in maps)
-        peak = find_peak(score[0], size, offset, self._window)
+        score, size, offset = maps[sample, 0], maps[sample, 1:3], maps[sample, 3:]
+        peak = find_peak(score, size, offset, self._window)
         if not np.isfinite(peak.box_cxcywh).all():
             raise RuntimeError(
                 f"the network returned a box of {peak.box_cxcywh.tolist()}; expected finite "
@@ -166,7 +169,7 @@ class OneStreamTracker(Tracker):
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
         state = None if found else FrameFlag.NOT_FOUND
-        return TrackResult(box, peak.score, score[0], covered, state=state)
+        return TrackResult(box, peak.score, score, covered, state=state)
 
     def _settle(self, view: _View, result: TrackResult) -> TrackResult:
         """Search around the result from the next image on, unless nothing was found."""
@@ -244,9 +247,8 @@ def track_together(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> l
     if len(trackers) < 2 or locate_batch is None:
         return [tracker.track(image) for tracker in trackers]
     views = [tracker._look(image) for tracker in trackers]
-    maps = locate_batch(
-        [view.target.template for view in views], torch.cat([view.search for view in views])
-    )
+    searches = crops_to(trackers[0].model.device, [view.crop for view in views])
+    maps = maps_from(locate_batch([view.target.template for view in views], searches))
     each = list(zip(trackers, views, strict=True))
     results = [tracker._decode(view, maps, i) for i, (tracker, view) in enumerate(each)]
     return [
