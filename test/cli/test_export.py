@@ -10,6 +10,8 @@ import torch
 from tracker_ros import create_tracker
 from tracker_ros.cli.main import main
 from tracker_ros.engines import gate, onnxruntime_engine
+from tracker_ros.synthetic.video import synthetic_video
+from tracker_ros.tracker import TrackResult
 
 
 def test_a_model_is_exported_checked_and_found(
@@ -49,12 +51,47 @@ def test_a_graph_that_does_not_equal_torch_is_an_error(
     assert "relative error 3.0e-04 > 0.0001" in error
 
 
+def test_graphs_of_several_targets_are_exported_and_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["export", "ostrack_tiny", "--targets", "2", "--out", str(tmp_path), "--json"]
+    assert main(arguments) == 0
+    exported = json.loads(capsys.readouterr().out)["graphs"]
+    assert [entry["graph"] for entry in exported] == ["template", "track", "track_2"]
+    assert exported[2]["check"]["crops"] == gate.CROPS
+    assert Path(exported[2]["file"]).is_file()
+    first = create_tracker(
+        "ostrack_tiny",
+        device="cpu",
+        backend="onnxruntime",
+        engine_cache_dir=tmp_path,
+        build_engine=False,
+    )
+    second = first.another()
+    (frame,) = synthetic_video(seed=0, frames=1, size=(160, 120))
+    for tracker in (first, second):
+        tracker.initialize(frame.image, frame.box)
+    computed: list[str] = []
+    run = onnxruntime_engine.OnnxRuntimeEngine.__call__
+
+    def watched(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+        computed.append(self.spec.name)
+        return run(self, **tensors)
+
+    monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "__call__", watched)
+    found = first.track_together([second], frame.image)
+    assert all(isinstance(result, TrackResult) for result in found)
+    assert computed == ["track_2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["ostrack_tinny"], "did you mean ostrack_tiny"),
         (["ostrack_vitb_256"], "has no embedded weights"),
         (["ostrack_tiny", "--option", "seed=1"], "has no option 'seed'"),
+        (["ostrack_tiny", "--targets", "3"], "--targets is 3; expected 1 or 2, 4, 8"),
+        (["mast_tiny", "--targets", "2"], "mast_tiny looks at one target after another"),
     ],
 )
 def test_what_cannot_be_exported_is_named(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tracker_ros.engines import gate
 from tracker_ros.engines.backend import Backend
+from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from tracker_ros.engines.torch_engine import TorchEngine
@@ -274,3 +275,20 @@ def test_trackers_find_together_what_each_finds_alone(ostrack_graphs: list[Graph
             assert wanted.score_map is not None
             np.testing.assert_allclose(result.score_map, wanted.score_map, atol=1e-4)
     assert opened.engines["track_2"].calls == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@families
+def test_recordings_for_any_number_of_targets_equal_torch(
+    model: str, precision: str, request: pytest.FixtureRequest
+) -> None:
+    graph, device = request.getfixturevalue(model)[1], torch.device("cuda", 0)
+    alone = CudaGraphEngine(graph, precision, device)
+    for samples in (2, 4, 8):
+        together = several(graph, samples)
+        engine = CudaGraphEngine(together, precision, device)
+        assert engine.runs_on["cuda_graph"] == "yes"
+        assert engine._module is alone._module
+        report = gate.examine(engine, together, engine.precision)
+        assert report.passed, report.problems

@@ -8,6 +8,7 @@ and trackers find it by themselves.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="option of the model's family, as for track; may be given several times",
     )
     parser.add_argument(
+        "--targets",
+        type=int,
+        default=1,
+        metavar="N",
+        help="also export what looks at several targets at once, up to N (default: %(default)s)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         default=None,
@@ -69,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     precision = args.precision or ("fp16" if name == "tensorrt" else "fp32")
     backend = Backend(name, device, precision, args.model, folder, build=True)
     graphs = model_graphs(args.model, args.weights, **parse_options(args.option))
+    graphs += _of_several_targets(graphs, args.model, args.targets)
     exported = []
     with progress_bar(total=len(graphs), unit="graph", desc=args.model) as bar:
         for graph in graphs:
@@ -87,6 +96,32 @@ def run(args: argparse.Namespace) -> int:
             print(f"  left to torch: {entry['runs_on']['fallback']}")
     print(f"use them with engine_cache_dir={str(folder)!r}" if args.out else f"kept in {folder}")
     return LEFT_TO_TORCH if left else 0
+
+
+def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> list[Graph]:
+    """The graphs that are made for several targets at once, for all numbers up to `targets`.
+
+    Raises:
+        ValueError: The number is not known, or the model looks at one target after another.
+    """
+    from tracker_ros.models.one_stream_engines import TOGETHER
+
+    sizes = sorted(TOGETHER)
+    if targets not in (1, *sizes):
+        raise ValueError(
+            f"--targets is {targets}; expected 1 or {', '.join(map(str, sizes))}, among which "
+            "trackers divide any other number"
+        )
+    several = [
+        graph.batched(size)
+        for graph in graphs
+        if graph.batched is not None
+        for size in sizes
+        if size <= targets
+    ]
+    if targets > 1 and not several:
+        raise ValueError(f"{model} looks at one target after another: leave --targets away")
+    return several
 
 
 def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
