@@ -23,6 +23,8 @@ SHAPES = [
     pytest.param((1, 6, 7, 9, 2, 3, 3), id="channels no multiple of four"),
     pytest.param((2, 4, 3, 40, 1, 9, 12), id="more values than one call takes"),
     pytest.param((1, 8, 33, 5, 3, 2, 2), id="narrow"),
+    pytest.param((1, 4, 9, 20, 2, 2, 7), id="all of a narrow window's lanes"),
+    pytest.param((1, 4, 9, 20, 2, 2, 8), id="a few of a wide window's lanes"),
     pytest.param((1, 4, 6, 8, 2, 2, 16), id="wider windows than the kernels"),
 ]
 

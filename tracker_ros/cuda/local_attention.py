@@ -29,7 +29,7 @@ from tracker_ros.cuda.local_attention_reference import (
 )
 
 # As in kernels/local_attention.cuh.
-_LANES = 32
+_MARGIN = 32
 _MOST_VALUES = 8
 _CHANNELS_AT_ONCE = 4
 
@@ -105,12 +105,12 @@ def expected_offset(query: Tensor, key: Tensor, radius: int, dilation: int) -> T
 
 
 def _kernels_for(maps: Tensor, radius: int) -> Kernels | None:
-    return kernels("local_attention", maps.device) if 2 * radius + 2 <= _LANES else None
+    return kernels("local_attention", maps.device) if 2 * radius + 2 <= _MARGIN else None
 
 
 def _by_line(maps: Tensor) -> Tensor:
     """(..., C, H, W) -> (..., H, C, pitch), each line between zeros, as the kernels read maps."""
-    return F.pad(maps.transpose(-3, -2), (_LANES, _LANES)).contiguous()
+    return F.pad(maps.transpose(-3, -2), (_MARGIN, _MARGIN)).contiguous()
 
 
 def _whole_channels(maps: Tensor) -> Tensor:

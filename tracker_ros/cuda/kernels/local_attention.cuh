@@ -6,15 +6,16 @@
 // between pixels are interpolated from those at pixels, and weights are spread back onto pixels.
 //
 // Arrays, by what is read together: query (B, H, W, C); keys (B, R, H, C, pitch) and values
-// (B, R, H, V, pitch), whose lines have LANES zeros before and at least LANES zeros after the W
+// (B, R, H, V, pitch), whose lines have MARGIN zeros before and at least as many after the W
 // pixels, so that no window reaches beyond a line; offsets (B, R, H, W, 2), dx and dy.
 #include "kernel.cuh"
 #ifndef __CUDACC__
 #include <cstring>
 #endif
 
-// Columns of a window that are done together; 2 radius + 2 must not exceed it.
-constexpr int LANES = 32;
+// LANES columns of a window are done together, at least 2 radius + 2: few for small windows.
+constexpr int NARROW = 16, WIDE = 32;
+constexpr int MARGIN = WIDE;
 // Values per pixel that one call sums up at most.
 constexpr int MOST_VALUES = 8;
 
@@ -57,7 +58,7 @@ DEVICE int64 whole(T value, int64 least, int64 most) {
 }
 
 // Scores of the windows of one pixel, one row after the other.
-template <typename T>
+template <typename T, int LANES>
 struct WindowRows {
   const T* query;
   const T* map;  // the window begins here in the map's first line
@@ -69,8 +70,8 @@ struct WindowRows {
   DEVICE WindowRows(const T* query, const T* key, int64 channels, int64 height, int64 width,
                     int64 pitch, int64 x, int64 y, T dx, T dy, int64 radius)
       : query(query), channels(channels), height(height), pitch(pitch), side(2 * radius + 1) {
-    left = LANES + whole(T(x - radius) + floor(dx), -LANES, width);
-    first_row = whole(T(y - radius) + floor(dy), -2 * LANES, height);
+    left = MARGIN + whole(T(x - radius) + floor(dx), -MARGIN, width);
+    first_row = whole(T(y - radius) + floor(dy), -2 * MARGIN, height);
     map = key + left;
     share_x = dx - floor(dx);
     share_y = dy - floor(dy);
@@ -113,7 +114,7 @@ struct WindowRows {
 };
 
 // A softmax over scores that arrive row by row; lane by lane, to be added up at the end.
-template <typename T>
+template <typename T, int LANES>
 struct RunningSoftmax {
   T highest, total[LANES];
 
@@ -136,28 +137,28 @@ struct RunningSoftmax {
   }
 };
 
-template <typename T>
-DEVICE T sum_of(const T* lanes) {
+template <typename T, int LANES>
+DEVICE T sum_of(const T (&lanes)[LANES]) {
   T sum = 0;
   EVERY_LANE(j) sum += lanes[j];
   return sum;
 }
 
 // Index: a pixel. out (B, V, H, W).
-template <typename T>
-DEVICE void local_attention_at(int64 index, T* out, const T* query, const T* keys, const T* values,
-                               const T* offsets, int64 references, int64 channels, int64 classes,
-                               int64 height, int64 width, int64 pitch, int64 radius) {
+template <typename T, int LANES>
+DEVICE void attend(int64 index, T* out, const T* query, const T* keys, const T* values,
+                   const T* offsets, int64 references, int64 channels, int64 classes, int64 height,
+                   int64 width, int64 pitch, int64 radius) {
   const int64 x = index % width, y = index / width % height, image = index / (width * height);
   const int64 side = 2 * radius + 1;
-  RunningSoftmax<T> softmax;
+  RunningSoftmax<T, LANES> softmax;
   T sums[MOST_VALUES][LANES];
   for (int64 v = 0; v < classes; ++v) EVERY_LANE(j) sums[v][j] = 0;
   for (int64 r = 0; r < references; ++r) {
     const int64 map = image * references + r;
     const T* offset = offsets + 2 * ((map * height + y) * width + x);
-    WindowRows<T> rows(query + index * channels, keys + map * height * channels * pitch, channels,
-                       height, width, pitch, x, y, offset[0], offset[1], radius);
+    WindowRows<T, LANES> rows(query + index * channels, keys + map * height * channels * pitch,
+                              channels, height, width, pitch, x, y, offset[0], offset[1], radius);
     const T* labels = values + map * height * classes * pitch + rows.left;
     for (int64 i = 0; i < side; ++i) {
       T weights[LANES], spread[LANES];
@@ -180,6 +181,17 @@ DEVICE void local_attention_at(int64 index, T* out, const T* query, const T* key
   for (int64 v = 0; v < classes; ++v)
     out[((image * classes + v) * height + y) * width + x] = sum_of(sums[v]) / total;
 }
+template <typename T>
+DEVICE void local_attention_at(int64 index, T* out, const T* query, const T* keys, const T* values,
+                               const T* offsets, int64 references, int64 channels, int64 classes,
+                               int64 height, int64 width, int64 pitch, int64 radius) {
+  if (2 * radius + 2 <= NARROW)
+    attend<T, NARROW>(index, out, query, keys, values, offsets, references, channels, classes,
+                      height, width, pitch, radius);
+  else
+    attend<T, WIDE>(index, out, query, keys, values, offsets, references, channels, classes,
+                    height, width, pitch, radius);
+}
 KERNEL(local_attention,
        (T* out, const T* query, const T* keys, const T* values, const T* offsets, int64 references,
         int64 channels, int64 classes, int64 height, int64 width, int64 pitch, int64 radius),
@@ -187,14 +199,14 @@ KERNEL(local_attention,
         radius))
 
 // Index: a pixel. out (B, H, W, 2): the mean of dx and of dy under the softmax of one window.
-template <typename T>
-DEVICE void expected_offset_at(int64 index, T* out, const T* query, const T* key, int64 channels,
-                               int64 height, int64 width, int64 pitch, int64 radius) {
+template <typename T, int LANES>
+DEVICE void expect(int64 index, T* out, const T* query, const T* key, int64 channels, int64 height,
+                   int64 width, int64 pitch, int64 radius) {
   const int64 x = index % width, y = index / width % height, image = index / (width * height);
   const int64 side = 2 * radius + 1;
-  RunningSoftmax<T> softmax;
-  WindowRows<T> rows(query + index * channels, key + image * height * channels * pitch, channels,
-                     height, width, pitch, x, y, T(0), T(0), radius);
+  RunningSoftmax<T, LANES> softmax;
+  WindowRows<T, LANES> rows(query + index * channels, key + image * height * channels * pitch,
+                            channels, height, width, pitch, x, y, T(0), T(0), radius);
   T down[LANES];
   EVERY_LANE(j) down[j] = 0;
   T across[LANES];
@@ -211,6 +223,14 @@ DEVICE void expected_offset_at(int64 index, T* out, const T* query, const T* key
   const T total = sum_of(softmax.total);
   out[2 * index] = sum_of(across) / total;
   out[2 * index + 1] = sum_of(down) / total;
+}
+template <typename T>
+DEVICE void expected_offset_at(int64 index, T* out, const T* query, const T* key, int64 channels,
+                               int64 height, int64 width, int64 pitch, int64 radius) {
+  if (2 * radius + 2 <= NARROW)
+    expect<T, NARROW>(index, out, query, key, channels, height, width, pitch, radius);
+  else
+    expect<T, WIDE>(index, out, query, key, channels, height, width, pitch, radius);
 }
 KERNEL(expected_offset,
        (T* out, const T* query, const T* key, int64 channels, int64 height, int64 width,
