@@ -87,6 +87,15 @@ def image_message(pixels: np.ndarray, header: Header, encoding: str = "rgb8") ->
     )
 
 
+def latched(depth: int) -> QoSProfile:
+    """A new profile for one who also wants what was published before it came."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 class Probe:
     """A node in the graph that talks to one tracker and remembers what it hears.
 
@@ -108,15 +117,10 @@ class Probe:
         self.camera = self.node.create_publisher(Image, "image", 5)
         self.boxes = self.node.create_publisher(Detection2D, "selection", 1)
         self.masks = self.node.create_publisher(Image, "selection_mask", 1)
-        latched = QoSProfile(
-            depth=200,
-            reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )
         self.listen(Detection2D, "target", self.targets, 200)
-        self.listen(TargetStatus, "target_status", self.statuses, latched)
+        self.listen(TargetStatus, "target_status", self.statuses, latched(200))
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
-        self.listen(Log, "/rosout", self.logs, latched)
+        self.listen(Log, "/rosout", self.logs, latched(200))
         self.selector = self.node.create_client(SelectTarget, "select_target")
         self.clearer = self.node.create_client(Trigger, "clear_target")
         self.enabler = self.node.create_client(SetBool, "enable")
@@ -131,6 +135,15 @@ class Probe:
     def listen(self, kind: type, topic: str, into: list, qos: Any = 10) -> Any:
         """Append what comes on a topic to a list."""
         return self.node.create_subscription(kind, topic, into.append, qos)
+
+    def told_late(self) -> list[TargetStatus]:
+        """The statuses that somebody who listens only now is given, with room for many."""
+        heard: list[TargetStatus] = []
+        listener = self.listen(TargetStatus, "target_status", heard, latched(17))
+        self.until(lambda: heard, "a status for a late listener")
+        self.settle()
+        self.node.destroy_subscription(listener)
+        return heard
 
     def close(self) -> None:
         """Leave the graph."""

@@ -14,6 +14,7 @@ from lifecycle_msgs.srv import GetState
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.nodes import input_watch, track
+from tracker_ros.nodes.selection import passes_by_itself
 from tracker_ros.nodes.track import TrackNode
 
 BOX = (50.0, 50.0, 40.0, 40.0)
@@ -60,6 +61,10 @@ def test_one_life_from_unconfigured_to_shut_down(make_probe, spin, gate):
     assert not refused.success
     assert "inactive" in refused.message
     assert "configure" in refused.message
+    probe.until(
+        lambda: any("refused for now: the tracker is inactive" in log.msg for log in probe.logs),
+        "a log of the refusal",
+    )
     for response in (probe.clear(), probe.enable(True)):
         assert not response.success
         assert "inactive" in response.message
@@ -76,6 +81,7 @@ def test_one_life_from_unconfigured_to_shut_down(make_probe, spin, gate):
 
     gate.opened.set()
     probe.until(lambda: probe.statuses[-1].state == TargetStatus.IDLE, "the end of loading")
+    assert [status.state for status in probe.told_late()] == [TargetStatus.IDLE]
     refused = probe.select(BOX)
     assert not refused.success
     assert "inactive: activate" in refused.message
@@ -100,8 +106,15 @@ def test_one_life_from_unconfigured_to_shut_down(make_probe, spin, gate):
         lambda: probe.level_of("model") == (b"\x02", "other failed: model 'other' is unknown"),
         "diagnostics ERROR",
     )
+    assert [status.state for status in probe.told_late()] == [TargetStatus.IDLE]
     assert not probe.change(Transition.TRANSITION_ACTIVATE)
-    assert "model 'other' is unknown" in probe.select(BOX).message
+    refused = probe.select(BOX).message
+    assert "model 'other' is unknown: clean up, correct the parameters" in refused
+    assert not passes_by_itself(refused), "who waits for the start waits in vain"
+    probe.until(
+        lambda: any("refused" in log.msg and refused in log.msg for log in probe.logs),
+        "a log of the refusal",
+    )
 
     gate.error = None
     assert probe.change(Transition.TRANSITION_CLEANUP)

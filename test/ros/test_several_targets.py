@@ -156,6 +156,16 @@ def test_a_plain_selection_and_clear_end_all(two):
     assert two.show().target_id == ""
 
 
+def test_a_late_listener_is_told_of_the_first_target_now(two):
+    disc, square = start_both(two)
+    assert two.set(lost_after=60.0) == [(True, "")]
+    shown(two, disc, square)
+    assert two.told_late()[0].target_id == disc
+    assert two.clear().success
+    assert [(s.target_id, s.state) for s in two.told_late()] == [("", TargetStatus.IDLE)]
+    assert two.set(lost_after=1.0) == [(True, "")]
+
+
 def test_a_refused_addition_leaves_both_alone(two):
     ids = start_both(two)
     refused = two.select((400.0, 50.0, 40.0, 40.0), two.show().header, append=True)

@@ -22,7 +22,6 @@ from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.rates import RateMeter
 from tracker_ros.nodes.reports import FrameReport, TargetReport
 from tracker_ros.overlay import DrawnTarget, colour_map_score, draw_meeting, draw_targets
-from tracker_ros.several_targets import MOST_TARGETS
 from tracker_ros.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
@@ -99,7 +98,7 @@ class Outputs:
         self._told_undivided = False
         self.settings = settings
         self.rate = RateMeter()
-        reliable, latched = keep_last(1), keep_last(MOST_TARGETS + 1, latched=True)
+        reliable = keep_last(1)
         managed = node.create_lifecycle_publisher
         options = QoSOverridingOptions.with_default_policies
         self._target = managed(Detection2D, "target", reliable, qos_overriding_options=options())
@@ -109,8 +108,12 @@ class Outputs:
         self._mask = managed(Image, "target_mask", reliable, qos_overriding_options=options())
         self._score = managed(Image, "debug/score", reliable, qos_overriding_options=options())
         self._image = managed(Image, "debug/image", reliable, qos_overriding_options=options())
+        # One is kept: a late subscriber is told how things are, not how they were.
         self._status = node.create_publisher(
-            TargetStatus, "target_status", latched, qos_overriding_options=options()
+            TargetStatus,
+            "target_status",
+            keep_last(1, latched=True),
+            qos_overriding_options=options(),
         )
 
     def close(self) -> None:
@@ -136,7 +139,7 @@ class Outputs:
             self._latency = self._age_of(header)
             self._latency_seen(self._latency)
         gone = (TargetReport(TargetState.IDLE, target_id) for target_id in report.gone)
-        # The first target comes last: who keeps one status, or has missed some, has that one.
+        # The first target comes last: its status is the one that stays for late subscribers.
         for target in (*gone, *reversed(report.targets)):
             self._status.publish(self._status_of(report, target))
         if header is not None and report.image is not None:

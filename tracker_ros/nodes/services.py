@@ -101,7 +101,10 @@ class TargetServices:
         if outcome.success:
             logger.info(f"select_target: {outcome.message}")
         elif passes_by_itself(outcome.message):
-            logger.debug(f"select_target refused: {outcome.message}")  # asked while starting
+            # Who asks while the node starts asks again and again.
+            logger.info(
+                f"select_target refused for now: {outcome.message}", throttle_duration_sec=10.0
+            )
         else:
             logger.warning(f"select_target refused: {outcome.message}")
         response.success = outcome.success

@@ -266,8 +266,9 @@ class TrackNode(rclpy.lifecycle.Node):
                 "far): ask again when target_status leaves LOADING"
             )
         if session.model.error:
-            return (
-                f"{INACTIVE}, model {session.model.name} cannot be loaded: {session.model.error}"
+            return (  # does not pass by itself, so not as INACTIVE
+                f"model {session.model.name} cannot be loaded: {session.model.error}: clean up, "
+                "correct the parameters, configure again"
             )
         return f"{INACTIVE}: activate the node"
 
