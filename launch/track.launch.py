@@ -8,6 +8,7 @@ A ``box`` is ``x y w h``: the top-left corner and the size, pixels. The video th
 image until the target is being followed.
 """
 
+import math
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -34,9 +35,12 @@ ARGUMENTS = (
     ("backend", "auto", "auto, torch, onnxruntime or tensorrt."),
     ("precision", "auto", "auto, fp32, fp16, bf16 or int8."),
     ("engine_cache_dir", "", "Folder of exported and built engines; empty for the user's cache."),
-    ("build_engine", "true", "Export and build engines that a named back end lacks."),
+    ("build_engine", "true", "Export graphs and build engines that are missing; auto exports "
+                             "for ONNX Runtime on a CPU and builds nothing."),
     ("model_options", "", 'Options of the model\'s family: "threshold=0.4" for GRM.'),
     ("image_transport", "raw", "raw, the only one so far."),
+    ("debug_score_overlay", "none", "none, or division: tint on debug/score what GRM lets meet "
+                                    "the template; needs backend:=torch."),
     ("rviz", "false", "Start RViz with the debug images."),
     ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
                   "or synthetic."),
@@ -52,6 +56,7 @@ STRINGS = (
     "engine_cache_dir",
     "model_options",
     "image_transport",
+    "debug_score_overlay",
 )
 FLAGS = ("autostart", "build_engine", "use_sim_time")
 
@@ -93,18 +98,19 @@ def nodes(values, given):
             (topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info", "depth")
         ],
     }
+    params_file = existing(values["params_file"])
     result = [
         Node(
             package="tracker_ros",
             executable="track",
             name="track",
-            parameters=[values["params_file"], overrides],
+            parameters=[params_file, overrides],
             respawn=truth("use_respawn", values["use_respawn"]),
             respawn_delay=2.0,
             **common,
         )
     ]
-    box = values["box"].replace(",", " ").split()
+    box = numbers(values["box"])
     if values["video"]:
         source = {"source": ParameterValue(values["video"], value_type=str)}
         waiting = {"wait_for_target": True} if box else {}
@@ -113,16 +119,11 @@ def nodes(values, given):
                 package="tracker_ros",
                 executable="video",
                 name="video",
-                parameters=[values["params_file"], source, waiting, use_sim_time],
+                parameters=[params_file, source, waiting, use_sim_time],
                 **common,
             )
         )
     if box:
-        if len(box) != 4:
-            raise ValueError(
-                f"box is {values['box']!r}, wanted four numbers: x y w h, the top-left corner "
-                "and the size in pixels"
-            )
         result.append(
             Node(
                 package="tracker_ros",
@@ -146,6 +147,31 @@ def nodes(values, given):
             )
         )
     return result
+
+
+def existing(path):
+    """Return the path of the params file; one that is missing would be passed over."""
+    if not Path(path).is_file():
+        raise ValueError(
+            f"params_file is {path!r}, which is no file: correct the path, or leave params_file "
+            "out for the defaults"
+        )
+    return path
+
+
+def numbers(text):
+    """Return the words of a box, none if there is no box."""
+    words = text.replace(",", " ").split()
+    try:
+        good = len(words) in (0, 4) and all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(
+            f"box is {text!r}, wanted four numbers: x y w h, the top-left corner and the size in "
+            "pixels"
+        )
+    return words
 
 
 def truth(name, text):

@@ -20,7 +20,7 @@ NODE = {spec.name: spec.default for spec in TRACK_PARAMETERS}
 PROMISED = (
     "namespace use_sim_time params_file autostart use_respawn log_level image_topic "
     "camera_info_topic depth_topic model weights device backend precision engine_cache_dir "
-    "build_engine model_options image_transport rviz video box"
+    "build_engine model_options image_transport debug_score_overlay rviz video box"
 )
 
 
@@ -56,7 +56,7 @@ def test_the_launch_files_defaults_are_the_nodes(launch_file):
     defaults = {name: default for name, default, _ in launch_file.ARGUMENTS}
     shared = set(defaults) & set(NODE)
     strings = {"model", "weights", "device", "backend", "precision", "engine_cache_dir"}
-    strings |= {"model_options", "image_transport"}
+    strings |= {"model_options", "image_transport", "debug_score_overlay"}
     assert shared == {*strings, "autostart", "build_engine"}
     for name in shared:
         value = NODE[name]
@@ -75,8 +75,9 @@ def test_the_launch_file_has_the_promised_arguments(launch_file):
 def test_arguments_that_are_not_given_leave_the_params_file_alone(launch_file):
     (track,), context = started(launch_file)
     assert overrides_of(track, context) == {}
-    (track,), context = started(launch_file, model="12", autostart="false")
-    assert overrides_of(track, context) == {"model": "12", "autostart": False}
+    given = {"model": "12", "autostart": "false", "debug_score_overlay": "division"}
+    (track,), context = started(launch_file, **given)
+    assert overrides_of(track, context) == {**given, "autostart": False}
 
 
 def overrides_of(track, context):
@@ -115,6 +116,9 @@ def test_rviz_is_started_when_asked_for(launch_file):
     ("given", "words"),
     [
         ({"box": "1 2 3"}, "wanted four numbers"),
+        ({"box": "a b c d"}, "box is 'a b c d', wanted four numbers"),
+        ({"box": "1 2 3 nan"}, "wanted four numbers"),
+        ({"params_file": "missing.yaml"}, "params_file is 'missing.yaml', which is no file"),
         ({"use_respawn": "maybe"}, "use_respawn is 'maybe', wanted true or false"),
     ],
 )

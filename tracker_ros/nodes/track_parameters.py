@@ -102,16 +102,16 @@ TRACK_PARAMETERS = (
         "build_engine",
         True,
         "Whether what is missing may be exported, for seconds, and built for TensorRT, for "
-        "minutes, while the model loads; with false a back end chosen by name refuses instead. "
-        "auto exports for ONNX Runtime on a CPU, and builds nothing.",
+        "minutes, while the model loads. auto exports for ONNX Runtime on a CPU, and builds "
+        "nothing; with false it takes what is there, and a back end chosen by name refuses.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "model_options",
         "",
         "Options of the model's family as NAME=VALUE, several with spaces between them: threshold "
-        "for GRM; working_size, start_shape, reference_mode, behaviour, aligned for MAST; seed "
-        "for TrDiMP and TrSiam.",
+        "for GRM; working_size, start_shape, reference_mode, behaviour, aligned, aspect for MAST; "
+        "seed for TrDiMP and TrSiam.",
         change=Change.UNCONFIGURED,
         check=_check_options,
     ),
@@ -141,7 +141,7 @@ TRACK_PARAMETERS = (
         "score_found",
         0.45,
         "Score at and above which the target counts as found; for models that leave the judgement "
-        "to the score (OSTrack).",
+        "to the score (OSTrack, GRM).",
         low=0.0,
         high=1.0,
     ),
@@ -183,7 +183,8 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "debug_score_overlay",
         "none",
-        "What is drawn over debug/score as rgb8: division tints what may meet the template (GRM).",
+        "What is drawn over debug/score as rgb8: division tints what may meet the template (GRM "
+        "with backend torch).",
         choices=("none", "division"),
     ),
     ParameterSpec(
