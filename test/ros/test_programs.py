@@ -12,6 +12,8 @@ from sensor_msgs.msg import Image
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.nodes.run import NodeStartError
 from tracker_ros.nodes.select_window import BoxDrag, run_window
+from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS
+from tracker_ros.nodes.video import VIDEO_PARAMETERS
 
 
 @pytest.fixture
@@ -166,6 +168,26 @@ def test_the_first_image_is_held_until_a_target_is_tracked(make_probe, run_progr
         lambda: [level(i) for i in images][-12:] == [*range(8, 10), *range(10)],
         "the rest, and the beginning again",
     )
+
+
+@pytest.mark.parametrize(
+    ("program", "specs"), [("track", TRACK_PARAMETERS), ("video", VIDEO_PARAMETERS)]
+)
+def test_help_tells_the_parameters_and_starts_nothing(run_program, program, specs):
+    process = run_program(program, "--help", "--ros-args", "-r", "__ns:=/helped")
+    assert process.wait() == 0
+    words = " ".join(process.output.split())
+    assert words.startswith(f"usage: ros2 run tracker_ros {program} [-h] [--ros-args -p NAME:=")
+    assert all(f" {spec.name} ({spec.default!r}) {spec.description}" in words for spec in specs)
+    assert "[INFO]" not in process.output
+
+
+@pytest.mark.parametrize("program", ["track", "video"])
+def test_an_argument_that_would_be_passed_over_is_refused(run_program, program):
+    process = run_program(program, "--device", "cpu")
+    assert process.wait() == 2
+    assert "unrecognized arguments: --device cpu" in process.output
+    assert "--ros-args -p NAME:=VALUE" in process.output
 
 
 @pytest.mark.parametrize(

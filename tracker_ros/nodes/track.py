@@ -35,6 +35,7 @@ from tracker_ros.nodes.services import TargetServices
 from tracker_ros.nodes.session import Session
 from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS, check_scores
 from tracker_ros.nodes.transitions import refuse_wrong_transitions
+from tracker_ros.nodes.usage import check_command_line
 from tracker_ros.several_targets import SeveralTargets
 from tracker_ros.tracker import Tracker
 
@@ -306,6 +307,8 @@ def _create_tracker(parameters: ParameterTable) -> Tracker:
 
 def main(args: list[str] | None = None) -> None:
     """Run the node."""
+    about = "Follows selected targets through a camera's images; a lifecycle node."
+    check_command_line("track", about, TRACK_PARAMETERS, args)
     sys.exit(run_node(TrackNode, args))
 
 

@@ -27,6 +27,7 @@ from tracker_ros.nodes.images import image_from_array
 from tracker_ros.nodes.parameters import Change, ParameterSpec, ParameterTable
 from tracker_ros.nodes.qos import keep_last
 from tracker_ros.nodes.run import NodeStartError, run_node
+from tracker_ros.nodes.usage import check_command_line
 from tracker_ros.video import VideoSource, open_video
 
 __all__ = ["VIDEO_PARAMETERS", "VideoNode", "main"]
@@ -233,6 +234,8 @@ def main(args: list[str] | None = None) -> None:
     The synthetic scene is drawn by many small torch operations, which one core does faster than
     several that wait for each other; the others are left to the tracker.
     """
+    about = "Stands in for a camera: plays a source as the topics image and camera_info."
+    check_command_line("video", about, VIDEO_PARAMETERS, args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(run_node(VideoNode, args))
 
