@@ -96,5 +96,5 @@ def test_a_user_without_a_home_can_track(monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.home", no_home)
     assert create_tracker("ostrack_tiny", device="cpu").runs_on["backend"] == "torch"
-    with pytest.raises(ValueError, match="set HOME, XDG_CACHE_HOME or engine_cache_dir"):
+    with pytest.raises(ValueError, match="set HOME or XDG_CACHE_HOME, or give engine_cache"):
         create_tracker("ostrack_tiny", device="cpu", backend="onnxruntime")

@@ -12,6 +12,14 @@ def cache_folder(purpose: str) -> Path:
 
     Args:
         purpose: Name of the folder, for example "evaluation".
+
+    Raises:
+        RuntimeError: There is no home to keep it in.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"there is no cache folder ({error}); set HOME or XDG_CACHE_HOME"
+        ) from error
     return Path(root) / "tracker_ros" / purpose

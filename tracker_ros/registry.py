@@ -152,10 +152,7 @@ def _engine_folder(backend: str) -> Path:
         return cache_folder("engines")
     except RuntimeError as error:
         if backend in ("onnxruntime", "tensorrt"):
-            raise ValueError(
-                f"there is no folder for the engines of {backend} ({error}); set HOME, "
-                "XDG_CACHE_HOME or engine_cache_dir"
-            ) from error
+            raise ValueError(f"{error}, or give engine_cache_dir") from error
         return Path(os.devnull) / "engines"
 
 

@@ -141,7 +141,18 @@ def test_exported_graphs_are_pruned_like_engines(
     assert not list(exported[1].parent.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["prune", "--limit-mb", "-1"], ["list", "--limit-mb", "1"]])
+def test_a_folder_that_is_not_there_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["engines", "--cache", str(tmp_path / "typo")]) == 2
+    assert "typo is no folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["prune", "--limit-mb", "-1"], ["prune", "--limit-mb", "inf"], ["list", "--limit-mb", "1"]],
+)
 def test_a_limit_is_for_prune(
     cache: EngineCache, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:

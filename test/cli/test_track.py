@@ -58,6 +58,24 @@ def test_start_and_results_file(track, tmp_path):
     assert json.loads((tmp_path / "boxes.json").read_text())["frames"] == 3
 
 
+@pytest.mark.parametrize("how", ["video", "folder", "results"])
+def test_nothing_that_is_read_or_written_is_overwritten(how, square_video, tmp_path, capsys):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "1.png"), np.zeros((60, 80, 3), np.uint8))
+    video, *outputs = {
+        "video": (square_video, "--out", square_video),
+        "folder": (folder, "--out", folder / "drawn.mp4"),
+        "results": (folder, "--out", tmp_path / "a.png", "--results", tmp_path / "a.png"),
+    }[how]
+    before = square_video.read_bytes()
+    assert main(["track", str(video), "--box", "1", "2", "9", "9", *map(str, outputs)]) == 2
+    assert "would be overwritten or mixed up" in capsys.readouterr().err
+    assert square_video.read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["1.png"]
+    assert not (tmp_path / "a.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,11 +157,13 @@ def test_options_reach_the_model_and_explain_draws_what_meets_the_template(
         return Dividing()
 
     monkeypatch.setattr("tracker_ros.registry.create_tracker", create)
-    options = ["--option", "threshold=0.4", "--option", "seed=3", "--backend", "torch"]
+    options = ["--option", "threshold=0.4", "--option", "seed=3"]
+    options += ["--engine-cache", str(tmp_path / "engines")]
     assert track("--explain", "--model", "some", "--out", str(tmp_path / "a.mp4"), *options) == 0
     ((name, arguments),) = asked
     assert (name, arguments["threshold"], arguments["seed"]) == ("some", "0.4", "3")
-    assert arguments["backend"] == "torch"
+    assert arguments["backend"] == "torch", "no engine tells what meets the template"
+    assert arguments["engine_cache_dir"] == tmp_path / "engines"
     with open_video(tmp_path / "a.mp4") as video:
         first, second = list(video)[:2]
     assert first[100:, :150].mean() > 80, "nothing was compared yet: as it is"

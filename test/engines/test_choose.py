@@ -73,7 +73,7 @@ def wanted(
 
 @pytest.mark.parametrize(
     ("torch_seconds", "onnx_seconds", "chosen"),
-    [(0.02, 0.004, "onnxruntime"), (0.004, 0.02, "torch"), (0.01, 0.01, "torch")],
+    [(0.02, 0.004, "onnxruntime"), (0.004, 0.02, "torch"), (0.1, 0.1, "torch")],
 )
 def test_the_faster_one_is_taken_on_a_cpu(
     tmp_path: Path,
@@ -118,11 +118,15 @@ def test_nothing_is_exported_without_the_packages(
 
 
 def test_torch_stays_where_nothing_can_be_written(tmp_path: Path, logged: list[str]) -> None:
-    (tmp_path / "onnx").touch()
-    found = open_tracker(maker(torch=0.02, onnxruntime=0.0), wanted(tmp_path))
-    assert isinstance(found, Sleeper)
-    assert found.backend.name == "torch"
-    assert logged[-1].startswith("model runs on torch: [Errno")
+    folder = tmp_path / "file"
+    folder.touch()
+    found = create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=folder)
+    assert found.runs_on["backend"] == "torch"
+    assert "cannot be kept in" in logged[-1]
+    with pytest.raises(ValueError, match=r"cannot be kept in .* give another engine_cache_dir"):
+        create_tracker(
+            "ostrack_tiny", device="cpu", backend="onnxruntime", engine_cache_dir=folder
+        )
 
 
 def test_torch_stays_where_the_other_is_not_to_be_had(tmp_path: Path, logged: list[str]) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tracker_ros.cards import ModelCard
-from tracker_ros.evaluation import report
+from tracker_ros.evaluation import ope, report
 from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.metrics import score_sequence, score_tracker
 from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_ope
@@ -103,6 +103,25 @@ def test_cache_returns_what_was_put_for_the_same_frames_only(tmp_path):
         "square", tuple(255 - frame for frame in sequence.frames), sequence.boxes
     )
     assert cache.get("csrt 1", same_boxes) is None
+
+
+def test_what_was_measured_survives_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(ope._LOG, "warning", lambda text, *values: said.append(text % values))
+    sequence = moving_square()
+    answer = TrackedSequence(sequence.boxes, np.ones(12), 0.25)
+    (tmp_path / "file").touch()
+    AnswerCache(tmp_path / "file" / "cache").put("csrt 1", sequence, answer)
+    assert said[0].startswith("answers of csrt 1 are not kept: ")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    cache = AnswerCache.default()
+    cache.put("csrt 1", sequence, answer)
+    assert cache.get("csrt 1", sequence) is None
 
 
 def test_tables_show_best_in_bold_and_say_who_is_ahead():

@@ -230,7 +230,10 @@ def test_masks_are_checked(mask: np.ndarray, message: str) -> None:
     ("options", "message"),
     [
         ({"start_shape": "circle"}, "start_shape is 'circle'; expected one of ellipse"),
-        ({"working_size": 3}, "working_size is 3; expected at least 16"),
+        ({"working_size": 3}, "working_size is 3; expected 16 to 2048 pixels"),
+        ({"working_size": 100_000}, "working_size is 100000; expected 16 to 2048 pixels"),
+        ({"aspect": 1000.0}, "aspect is 1000.0; expected the width of images over their height"),
+        ({"aspect": float("nan")}, "aspect is nan"),
     ],
 )
 def test_options_are_checked(options: dict[str, object], message: str) -> None:

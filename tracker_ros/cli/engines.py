@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -52,8 +53,11 @@ def run(args: argparse.Namespace) -> int:
     from tracker_ros.engines.engine_cache import EngineCache
     from tracker_ros.engines.exported_graphs import exported_graphs
 
-    if args.limit_mb is not None and (args.action != "prune" or not args.limit_mb >= 0):
-        raise ValueError(f"--limit-mb {args.limit_mb} is for prune, and at least 0")
+    limit = args.limit_mb
+    if limit is not None and (args.action != "prune" or not 0 <= limit < math.inf):
+        raise ValueError(f"--limit-mb {limit} is for prune, and at least 0")
+    if args.cache is not None and not args.cache.is_dir():
+        raise ValueError(f"--cache {args.cache} is no folder; give one that export wrote")
     cache = EngineCache(args.cache)
     if args.action == "prune":
         return _prune(cache, args)

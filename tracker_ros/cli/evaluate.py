@@ -13,6 +13,7 @@ from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import (
     add_json_option,
     add_model_options,
+    model_arguments,
     print_json,
     progress_bar,
     write_json,
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[DEFAULT_MODEL],
         metavar="NAME",
-        help="models, and OpenCV's csrt, kcf and mil (default: %(default)s)",
+        help=f"models, and OpenCV's csrt, kcf and mil (default: {DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--weights",
@@ -53,13 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="safetensors file of a model; also measures other weights of an embedded one",
     )
     add_model_options(parser)
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the models' family, as for track; may be given more than once",
-    )
     parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder for results")
     parser.add_argument(
         "--markdown", type=Path, default=None, metavar="FILE", help="write the full page here"
@@ -87,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         for path in args.paths
         for sequence in find_sequences(path, one_based=args.one_based)
     ]
-    _check_names(sequences, args.models)
+    _check_names(sequences, args.models, args.option)
     cache = AnswerCache.default()
     scores, notes, masks = [], {}, _best_boxes(sequences)
     with progress_bar(
@@ -144,7 +138,9 @@ def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:
     return weights
 
 
-def _check_names(sequences: list[AnnotatedSequence], models: list[str]) -> None:
+def _check_names(
+    sequences: list[AnnotatedSequence], models: list[str], options: list[str]
+) -> None:
     """Refuse what would overwrite itself, and unknown models, before anything runs."""
     from tracker_ros.evaluation.baselines import BASELINES
     from tracker_ros.registry import model_names
@@ -155,6 +151,8 @@ def _check_names(sequences: list[AnnotatedSequence], models: list[str]) -> None:
             raise ValueError(f"model {name!r} is unknown; expected one of {', '.join(known)}")
         if models.count(name) > 1:
             raise ValueError(f"--models names {name!r} more than once")
+    if options and not set(models) - set(BASELINES):
+        raise ValueError(f"--option {options[0]} is for models, and {models[0]} has none")
     names = [sequence.name for sequence in sequences]
     for name in names:
         if names.count(name) > 1:
@@ -221,20 +219,10 @@ def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
 
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:
     """Load one of the package's models, and say which weights it runs with."""
-    from tracker_ros.model_options import parse_options
     from tracker_ros.registry import create_tracker, model_card
     from tracker_ros.weight_files import sha256_of
 
-    tracker = create_tracker(
-        name,
-        device=args.device,
-        weights=weights,
-        backend=args.backend,
-        precision=args.precision,
-        # Too short a run for an export to pay, unless one was asked for.
-        build_engine=args.backend != "auto",
-        **parse_options(args.option),
-    )
+    tracker = create_tracker(name, weights=weights, **model_arguments(args))
     tracker.warm_up()
     options = "".join(f", {option}" for option in args.option)
     if weights is not None:

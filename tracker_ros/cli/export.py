@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {entry['file']}")
         if entry in left:
             print(f"  left to torch: {entry['runs_on']['fallback']}")
-    print(f"use them with engine_cache_dir={str(folder)!r}" if args.out else f"kept in {folder}")
+    remedy = f"use them with --engine-cache {folder}, in ROS engine_cache_dir:={folder}"
+    print(remedy if args.out else f"kept in {folder}")
     return LEFT_TO_TORCH if left else 0
 
 

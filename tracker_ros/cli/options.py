@@ -19,6 +19,35 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         ("precision", "auto, fp32, fp16, bf16 or int8, as far as back end and device have it"),
     ):
         parser.add_argument(f"--{name}", default="auto", help=f"{known} (default: %(default)s)")
+    parser.add_argument(
+        "--engine-cache",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="what export --out wrote (default: the user's cache of engines)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the model's family, as threshold=0.4 for GRM; may be given more than once",
+    )
+
+
+def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What `create_tracker` is to be given of them, beside name and weights."""
+    from tracker_ros.model_options import parse_options
+
+    return {
+        "device": args.device,
+        "backend": args.backend,
+        "precision": args.precision,
+        "engine_cache_dir": args.engine_cache,
+        # Too short a run for an export to pay, unless one was asked for.
+        "build_engine": args.backend != "auto",
+        **parse_options(args.option),
+    }
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import (
     add_json_option,
     add_model_options,
+    model_arguments,
     print_json,
     progress_bar,
     write_json,
@@ -67,13 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default=None, help="safetensors file, for models without own")
     add_model_options(parser)
     parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the model's family, as threshold=0.4 for GRM; may be given more than once",
-    )
-    parser.add_argument(
         "--explain",
         action="store_true",
         help="draw which parts of the search region may meet the template: tinted, the rest dark "
@@ -85,9 +79,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, default=None, help="frame rate, if not the source's")
 
 
+def _check_nothing_is_overwritten(args: argparse.Namespace, results: Path | None) -> None:
+    """Refuse to write what is read, or two things into one file."""
+    read = [Path(path).resolve() for path in (args.video, args.mask) if path is not None]
+    written = [path.resolve() for path in (args.out, results) if path is not None]
+    for place, path in enumerate(written):
+        if path in read or path.parent in read or path in written[:place]:
+            raise ValueError(
+                f"{path} would be overwritten or mixed up with the input; give --out and "
+                "--results names of their own, elsewhere"
+            )
+
+
 def run(args: argparse.Namespace) -> int:
     """Track, draw, write and report."""
-    from tracker_ros.model_options import parse_options
     from tracker_ros.video import open_video
 
     if args.out is not None and args.out.suffix.lower() not in (".mp4", *PICTURES):
@@ -97,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--explain draws into the video; give its name with --out")
     if args.box and args.mask:
         raise ValueError("--box and --mask are given; leave one out")
+    target = args.results or (args.out.with_suffix(".json") if args.out else None)
+    _check_nothing_is_overwritten(args, target)
     mask = _read_mask(args.mask) if args.mask else None
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
         from tracker_ros.boxes import tight_box
@@ -106,20 +113,13 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("--box is missing; give the target in the first frame: --box X Y W H")
         from tracker_ros.registry import create_tracker
 
-        tracker = create_tracker(
-            args.model,
-            device=args.device,
-            weights=args.weights,
-            backend=args.backend,
-            precision=args.precision,
-            # Too short a run for an export to pay, unless one was asked for.
-            build_engine=args.backend != "auto",
-            **parse_options(args.option),
-        )
+        options = model_arguments(args)
+        if args.explain and args.backend == "auto":
+            options["backend"] = "torch"  # engines do not tell what meets the template
+        tracker = create_tracker(args.model, weights=args.weights, **options)
         results = _follow(tracker, video, tuple(box), mask, args)
     results = {"video": args.video, "model": args.model, **tracker.runs_on, **results}
 
-    target = args.results or (args.out.with_suffix(".json") if args.out else None)
     if target is not None:
         write_json(target, results)
     if args.json:

@@ -65,11 +65,18 @@ class Backend:
         if self.name == "onnxruntime":
             from tracker_ros.engines import onnxruntime_engine
 
-            # Built engines beside it are refused in a folder that others may enter.
-            self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return onnxruntime_engine.open_engine(
-                graph, self.precision, self.onnx_folder, build=self.build, device=self.device
-            )
+            try:
+                if self.build:
+                    # Built engines beside it are refused in a folder that others may enter.
+                    self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                return onnxruntime_engine.open_engine(
+                    graph, self.precision, self.onnx_folder, build=self.build, device=self.device
+                )
+            except OSError as error:
+                raise EngineUnavailable(
+                    f"exported graphs cannot be kept in {self.cache_dir} ({error}); make it "
+                    "writable, or give another engine_cache_dir"
+                ) from error
         if self.name == "tensorrt":
             from tracker_ros.engines import tensorrt_engine
 

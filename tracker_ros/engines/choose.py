@@ -99,7 +99,7 @@ def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Track
         return plain
     try:
         exported = _exported(make, replace(wanted, name="onnxruntime", precision=precision))
-    except (EngineUnavailable, OSError) as error:
+    except EngineUnavailable as error:
         _LOG.info("%s runs on torch: %s", wanted.model, error)
         return plain
     seconds = measure({"torch": plain, "onnxruntime": exported})

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import numpy as np
 from tracker_ros.cache_folder import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.tracker import Tracker
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,25 @@ class AnswerCache:
     sequence's contents: its boxes and its frames' names and sizes.
 
     Args:
-        folder: Where entries are kept; made when first needed.
+        folder: Where entries are kept, made when first needed; None keeps nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     @staticmethod
     def default() -> AnswerCache:
-        """The cache in the user's cache folder."""
-        return AnswerCache(cache_folder("evaluation"))
+        """The cache in the user's cache folder, if there is one."""
+        try:
+            return AnswerCache(cache_folder("evaluation"))
+        except RuntimeError:  # no home
+            return AnswerCache(None)
 
     def get(self, key: str, sequence: AnnotatedSequence) -> TrackedSequence | None:
         """The kept answer, or None."""
-        file = self._file(key, sequence)
+        if self.folder is None:
+            return None
+        file = self.folder / self._name(key, sequence)
         if not file.is_file():
             return None
         kept = json.loads(file.read_text())
@@ -111,24 +119,26 @@ class AnswerCache:
         )
 
     def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:
-        """Keep an answer."""
-        file = self._file(key, sequence)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        """Keep an answer, if there is where."""
+        if self.folder is None:
+            return
+        file = self.folder / self._name(key, sequence)
         part = file.with_suffix(".part")
-        part.write_text(
-            json.dumps(
-                {
-                    "key": key,
-                    "sequence": sequence.name,
-                    "seconds": answer.seconds,
-                    "boxes": answer.boxes.tolist(),
-                    "scores": answer.scores.tolist(),
-                }
-            )
-        )
-        os.replace(part, file)
+        content = {
+            "key": key,
+            "sequence": sequence.name,
+            "seconds": answer.seconds,
+            "boxes": answer.boxes.tolist(),
+            "scores": answer.scores.tolist(),
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(content))
+            os.replace(part, file)
+        except OSError as error:  # what was measured is worth more than what is spared next time
+            _LOG.warning("answers of %s are not kept: %s", key, error)
 
-    def _file(self, key: str, sequence: AnnotatedSequence) -> Path:
+    def _name(self, key: str, sequence: AnnotatedSequence) -> str:
         digest = hashlib.sha256(f"{key}\n{sequence.name}\n".encode())
         digest.update(np.ascontiguousarray(sequence.boxes).tobytes())
         for frame in sequence.frames:
@@ -136,4 +146,4 @@ class AnswerCache:
                 digest.update(np.ascontiguousarray(frame[::8, ::8]).tobytes())
             else:
                 digest.update(f"{frame.name} {frame.stat().st_size}\n".encode())
-        return self.folder / f"{digest.hexdigest()[:32]}.json"
+        return f"{digest.hexdigest()[:32]}.json"

@@ -128,9 +128,9 @@ class OneStreamOnEngines:
             except RuntimeError as error:  # EngineUnavailable, or the memory does not suffice
                 if None not in self._together.values():
                     _LOG.info(
-                        "%d targets cannot be looked at together, and take several passes: %s; "
-                        "graphs for several targets are exported and built by `tracker-ros "
-                        "export --targets N`",
+                        "%d targets cannot be looked at together, and take several passes; "
+                        "`tracker-ros export --targets %d` prepares for that beforehand (%s)",
+                        samples,
                         samples,
                         error,
                     )

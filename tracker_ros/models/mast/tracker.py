@@ -12,7 +12,6 @@ many classes as there are objects (officially seven); images may change their si
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -29,7 +28,7 @@ from tracker_ros.models.mast.memory_schedule import frames_to_keep, reference_fr
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
 
-_SMALLEST_SIDE = 16
+_SMALLEST_SIDE, _LARGEST_SIDE, _MOST_ASPECT = 16, 2048, 16
 
 
 class FeatureModel(Protocol):
@@ -99,10 +98,6 @@ class MASTTracker(Tracker):
         aspect: float = 4 / 3,
     ) -> None:
         check_choice("start_shape", start_shape, START_SHAPES)
-        if working_size < _SMALLEST_SIDE:
-            raise ValueError(
-                f"working_size is {working_size}; expected at least {_SMALLEST_SIDE} pixels"
-            )
         self.model = model
         self.parameters = parameters
         self.working_size = working_size
@@ -257,10 +252,17 @@ def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
     """Height and width, in pixels, of images of an aspect, reduced to a shorter side.
 
     Raises:
-        ValueError: The aspect is not a positive number.
+        ValueError: The size or the aspect is none that images have.
     """
-    if not 0.0 < aspect < math.inf:
-        raise ValueError(f"aspect is {aspect}; expected the width of images over their height")
+    if not _SMALLEST_SIDE <= working_size <= _LARGEST_SIDE:
+        raise ValueError(
+            f"working_size is {working_size}; expected {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels"
+        )
+    if not 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT:
+        raise ValueError(
+            f"aspect is {aspect}; expected the width of images over their height, at most "
+            f"{_MOST_ASPECT} to 1 either way"
+        )
     return round(working_size * max(1.0, 1 / aspect)), round(working_size * max(1.0, aspect))
 
 

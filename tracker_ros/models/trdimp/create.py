@@ -36,6 +36,8 @@ def create(
         seed: Of the random draws (augmentation of the first image, starts of the refinement);
             every `initialize` begins anew from it, so that a run repeats exactly.
     """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected an integer of at least 0")
     _, parameters = TRDIMP_MODELS[name]
     network = read_network(empty_network(name), weights, sha256)
     model: TrDiMPInference | TrDiMPOnEngines
