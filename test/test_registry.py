@@ -88,6 +88,12 @@ def test_public_names_can_be_listed_and_unknown_ones_are_errors() -> None:
         _ = tracker_ros.create_robot
 
 
+def test_large_networks_are_exported_only_on_demand(monkeypatch, tmp_path):
+    monkeypatch.setattr("tracker_ros.registry._EXPORTED_UNASKED_BYTES", 1_000_000)
+    create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_user_without_a_home_can_track(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tracker_ros.engines.graph import Graph
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
+_EXPORTED_UNASKED_BYTES = 32_000_000
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 
 
@@ -119,7 +120,7 @@ def create_tracker(
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
             cache.
         build_engine: Whether what is not there may be exported, for seconds, and built, for
-            minutes. `auto` exports for ONNX Runtime on a CPU, and builds nothing.
+            minutes. `auto` exports small networks for ONNX Runtime on a CPU, and builds nothing.
         **options: Options of the model's family, see `create` in its module: `threshold` for GRM,
             `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
             OSTrack has none. They may be texts, as on a command line.
@@ -138,12 +139,19 @@ def create_tracker(
                 f"{what} {value!r} is not available for {name}; expected {' or '.join(known)}"
             )
     make = _maker(name, weights, options)
+    if backend == "auto" and _is_large(_weights_path(name, weights)):
+        build_engine = False
     from tracker_ros.engines.backend import Backend
     from tracker_ros.engines.choose import open_tracker
 
     cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
     return open_tracker(make, wanted)
+
+
+def _is_large(weights: Path) -> bool:
+    """Whether exporting a network takes minutes and gigabytes, to be spent on demand only."""
+    return weights.is_file() and weights.stat().st_size > _EXPORTED_UNASKED_BYTES
 
 
 def _engine_folder(backend: str) -> Path:
@@ -171,19 +179,26 @@ def model_graphs(
     return collect_graphs(_maker(name, weights, options))
 
 
-def _maker(
-    name: str, weights: str | os.PathLike[str] | None, options: dict[str, Any]
-) -> Callable[[Backend], Tracker]:
-    """What makes a model's tracker on a back end; everything else is checked here."""
+def _weights_path(name: str, weights: str | os.PathLike[str] | None) -> Path:
+    """The file that a model's weights are read from."""
     card = model_card(name)
-    if weights is None and card.weights is None:
+    if weights is not None:
+        return Path(weights)
+    if card.weights is None:
         raise ValueError(
             f"model {name!r} has no embedded weights; download the authors' checkpoint from "
             f"{card.code} (its model zoo), convert it once with `tracker-ros convert-checkpoint "
             f"{card.checkpoint} weights.safetensors`, and pass weights='weights.safetensors'"
         )
+    return embedded_file(card.weights)
+
+
+def _maker(
+    name: str, weights: str | os.PathLike[str] | None, options: dict[str, Any]
+) -> Callable[[Backend], Tracker]:
+    """What makes a model's tracker on a back end; everything else is checked here."""
+    card, path = model_card(name), _weights_path(name, weights)
     sha256 = card.sha256 if weights is None else None
-    path = Path(weights) if weights is not None else embedded_file(str(card.weights))
     factory = _code_of(card).create
     checked = checked_options(factory, name, ("backend", "weights", "sha256"), options)
     return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)

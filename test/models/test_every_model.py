@@ -40,7 +40,7 @@ def test_weights_round_trip_and_results_are_finite(
     assert set(found) == set(state)
     assert all(torch.equal(found[key], value) for key, value in state.items())
 
-    tracker = create_tracker(name, device="cpu", weights=path)
+    tracker = create_tracker(name, device="cpu", weights=path, build_engine=False)
     tracker.warm_up()
     tracker.initialize(noise(), (40, 30, 50, 40))
     for _ in range(2):
@@ -74,6 +74,6 @@ def test_embedded_weights(name: str) -> None:
     assert path.stat().st_size <= EMBEDDED_MAX_BYTES
     assert card.parameters is not None
     assert card.parameters <= EMBEDDED_MAX_PARAMETERS
-    tracker = create_tracker(name, device="cpu")
+    tracker = create_tracker(name, device="cpu", build_engine=False)
     tracker.initialize(noise(), (40, 30, 50, 40))
     assert np.isfinite(tracker.track(noise()).box).all()
