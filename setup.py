@@ -56,7 +56,7 @@ setup(
             "track = tracker_ros.nodes.track:main",
             "video = tracker_ros.nodes.video:main",
             "select_target = tracker_ros.nodes.select_target:main",
-            "tracker-ros = tracker_ros.cli.main:main",
+            "tracker-ros = tracker_ros.cli.main:program",
         ],
     },
 )

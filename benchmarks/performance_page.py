@@ -28,7 +28,8 @@ time depends (the gate then compares scores, but not boxes). Images are 640 × 4
 """
 LEGEND = """
 - **ms**: median wall time of one image, crop to box, with all updates that it brings; **p95**:
-  95 % of the images took at most that.
+  95 % of the images took at most that. Threads wait for each other as those of `tracker-ros`,
+  which spin for some microseconds; in the node they sleep at once ([node.md](node.md)).
 - **GFLOP**: arithmetic of the image as this package computes it in torch; a multiply-add is two.
 - **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU); where it
   differs on one machine, something else ran beside. **fraction**: of that rate, what the image's

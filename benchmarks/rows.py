@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ Row = dict[str, Any]
 def measure_apart(module: str, arguments: Iterable[object]) -> Any:
     """What a benchmark prints as JSON, run anew so that memory and threads are its own.
 
+    Its threads wait as those of the program `tracker-ros` do.
+
     Args:
         module: Of the benchmark.
         arguments: Of its command line.
@@ -29,7 +32,8 @@ def measure_apart(module: str, arguments: Iterable[object]) -> Any:
         RuntimeError: It failed; the message holds what it said.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {"GOMP_SPINCOUNT": "1000", **os.environ}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode != 0:
         raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr}")
     return json.loads(result.stdout)

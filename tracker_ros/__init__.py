@@ -24,11 +24,10 @@ DEFAULT_MODEL = "ostrack_tiny"
 
 # OpenMP's threads wait for each other by spinning. Where another program wants the same cores, as
 # on every robot, a spinning thread keeps off the one it waits for, and a frame takes up to thirty
-# times as long. Threads that sleep at once must be woken for each of the hundreds of short loops
-# in a frame, which takes up to twice as long. So they spin for some microseconds and then sleep.
-# OpenMP reads this when torch is imported, so a caller who imports torch first decides himself.
+# times as long; so they sleep. A program that has the machine to itself gains by threads that spin
+# for a moment first, as `tracker-ros` lets them (GOMP_SPINCOUNT). OpenMP reads this when torch is
+# imported, so a caller who imports torch first decides for himself.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _EXPORTS = {
     "FrameFlag": "tracker_ros.tracker",

@@ -2,6 +2,7 @@
 """The command line as a whole, and its smaller commands."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ros.cli.main import COMMANDS, main
+from tracker_ros.cli.main import COMMANDS, main, program
 from tracker_ros.registry import model_names
 
 
@@ -150,3 +151,16 @@ def test_evaluate_errors_are_one_line_and_exit_2(arguments, message, sequences, 
     arguments = [str(sequences) if part == "DATA" else part for part in arguments]
     assert main(["evaluate", *arguments]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("command", "spins"), [("track", "1000"), ("train", None)])
+def test_threads_spin_where_nobody_else_wants_the_cores(monkeypatch, command, spins):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that it is put back as it was
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setattr("sys.argv", ["tracker-ros", command])
+    seen = []
+    monkeypatch.setattr(
+        "tracker_ros.cli.main.main", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")) or 0
+    )
+    assert program() == 0
+    assert seen == [spins]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -72,5 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
 
 
+def program() -> int:
+    """Run as a program of its own."""
+    # Threads that spin for some microseconds before they sleep save up to 40 % of a frame where
+    # nobody else wants the cores. A camera does, beside a node, and what draws for training.
+    if sys.argv[1:2] != ["train"]:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())
