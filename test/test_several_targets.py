@@ -8,8 +8,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL_GRM
 
-from tracker_ros.models.grm.config import GRMConfig
 from tracker_ros.models.grm.inference import GRMInference
 from tracker_ros.models.grm.network import GRMNetwork
 from tracker_ros.models.one_stream_tracker import OneStreamTracker
@@ -37,17 +37,7 @@ def image(step: int) -> np.ndarray:
 
 def grm(threshold: float = 0.0) -> OneStreamTracker:
     torch.manual_seed(0)
-    config = GRMConfig(
-        template_size=32,
-        search_size=64,
-        stride=8,
-        embed_dim=48,
-        depth=3,
-        num_heads=3,
-        head_channels=16,
-        division_widths=(24, 12),
-    )
-    network = GRMNetwork(config).eval()
+    network = GRMNetwork(SMALL_GRM).eval()
     return OneStreamTracker(
         GRMInference(network, torch.device("cpu"), threshold=threshold, packed=False)
     )

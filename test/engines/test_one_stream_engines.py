@@ -6,11 +6,13 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL_OSTRACK
 from torch import Tensor
 
 from tracker_ros.engines import gate
@@ -22,7 +24,7 @@ from tracker_ros.engines.torch_engine import TorchEngine
 from tracker_ros.models import one_stream_engines
 from tracker_ros.models.one_stream_engines import OneStreamOnEngines, on_backend
 from tracker_ros.models.one_stream_tracker import OneStreamTracker, track_together
-from tracker_ros.models.ostrack.config import OSTRACK_TINY, OSTrackConfig
+from tracker_ros.models.ostrack.config import OSTRACK_TINY
 from tracker_ros.models.ostrack.graphs import graphs as make_ostrack_graphs
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.synthetic.video import synthetic_video
@@ -35,17 +37,7 @@ TOLERANCE = 2e-5
 def eliminating_graphs() -> list[Graph]:
     """Random weights; candidates are ranked by the template's middle."""
     torch.manual_seed(0)
-    config = OSTrackConfig(
-        template_size=32,
-        search_size=64,
-        stride=8,
-        embed_dim=48,
-        depth=4,
-        num_heads=3,
-        ce_layers=(1, 2),
-        ce_template_range="CTR_REC",
-        head_channels=16,
-    )
+    config = replace(SMALL_OSTRACK, ce_template_range="CTR_REC")
     return make_ostrack_graphs(OSTrackNetwork(config).eval())
 
 

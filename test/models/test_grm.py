@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_networks import SMALL_GRM
 
 from tracker_ros.engines.backend import Backend
 from tracker_ros.models.grm.config import GRM_TINY, GRM_VITB_256, GRMConfig
@@ -31,19 +32,9 @@ from tracker_ros.models.ostrack.config import OSTRACK_TINY
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 from tracker_ros.weight_files import write_weights
 
-SMALL = GRMConfig(
-    template_size=32,
-    search_size=64,
-    stride=8,
-    embed_dim=48,
-    depth=4,
-    num_heads=3,
-    head_channels=16,
-    division_widths=(24, 12),
-)
 CONFIGS = {
-    "small": SMALL,
-    "average in box": dataclasses.replace(SMALL, target_type="roiavg"),
+    "small": SMALL_GRM,
+    "average in box": dataclasses.replace(SMALL_GRM, target_type="roiavg"),
     "tiny": GRM_TINY,
 }
 CPU = torch.device("cpu")
@@ -223,8 +214,8 @@ def test_training_under_bfloat16_autocast_is_finite(config: GRMConfig) -> None:
 
 
 def test_training_draws_anew_and_can_be_told_what() -> None:
-    network, noise = make_network(SMALL).train(), torch.randn(1, 3, 64, 2)
-    inputs = make_inputs(SMALL)
+    network, noise = make_network(SMALL_GRM).train(), torch.randn(1, 3, 64, 2)
+    inputs = make_inputs(SMALL_GRM)
     with torch.no_grad():
         drawn = [network(*inputs)["score_map"] for _ in range(2)]
         told = [network(*inputs, noise=noise)["score_map"] for _ in range(2)]
@@ -243,7 +234,7 @@ def test_the_compact_member_starts_from_ostracks() -> None:
 
 def test_explaining_needs_a_search_region() -> None:
     with pytest.raises(RuntimeError, match="before locate"):
-        GRMInference(make_network(SMALL), CPU).meeting_template()
+        GRMInference(make_network(SMALL_GRM), CPU).meeting_template()
 
 
 def test_threshold_by_name_or_number() -> None:
@@ -258,7 +249,7 @@ def test_threshold_by_name_or_number() -> None:
 
 def test_unknown_target_types_are_refused() -> None:
     with pytest.raises(ValueError, match="target_type 'some' is unknown"):
-        dataclasses.replace(SMALL, target_type="some")
+        dataclasses.replace(SMALL_GRM, target_type="some")
 
 
 def test_a_tracker_is_made_with_the_threshold_that_was_asked_for(tmp_path: Path) -> None:

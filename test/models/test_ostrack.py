@@ -6,26 +6,21 @@ import dataclasses
 
 import pytest
 import torch
+from small_networks import SMALL_OSTRACK
 
 from tracker_ros.models.one_stream_network import target_coverage
 from tracker_ros.models.ostrack.config import OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.ostrack.inference import OSTrackInference
 from tracker_ros.models.ostrack.network import OSTrackNetwork
 
-SMALL = OSTrackConfig(
-    template_size=32,
-    search_size=64,
-    stride=8,
-    embed_dim=48,
-    depth=4,
-    num_heads=3,
-    ce_layers=(1, 2),
-    ce_template_range="CTR_POINT",
-    head_channels=16,
-)
-WITHOUT_CE = dataclasses.replace(SMALL, ce_layers=(), ce_template_range="ALL")
-CE_IN_LAST = dataclasses.replace(SMALL, ce_layers=(0, 3), ce_template_range="CTR_REC")
-CONFIGS = {"ce": SMALL, "plain": WITHOUT_CE, "ce in last block": CE_IN_LAST, "tiny": OSTRACK_TINY}
+WITHOUT_CE = dataclasses.replace(SMALL_OSTRACK, ce_layers=(), ce_template_range="ALL")
+CE_IN_LAST = dataclasses.replace(SMALL_OSTRACK, ce_layers=(0, 3), ce_template_range="CTR_REC")
+CONFIGS = {
+    "ce": SMALL_OSTRACK,
+    "plain": WITHOUT_CE,
+    "ce in last block": CE_IN_LAST,
+    "tiny": OSTRACK_TINY,
+}
 
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
@@ -129,8 +124,8 @@ def test_training_under_bfloat16_autocast_is_finite(config: OSTrackConfig) -> No
 
 
 def test_samples_do_not_influence_each_other() -> None:
-    network = make_network(SMALL)
-    template, search = make_inputs(SMALL, batch=3)
+    network = make_network(SMALL_OSTRACK)
+    template, search = make_inputs(SMALL_OSTRACK, batch=3)
     together = network(template, search)
     alone = network(template[1:2], search[1:2])
     for key, value in alone.items():
@@ -138,8 +133,8 @@ def test_samples_do_not_influence_each_other() -> None:
 
 
 def test_keep_rate_of_one_removes_nothing() -> None:
-    network = make_network(SMALL)
-    template, search = make_inputs(SMALL)
+    network = make_network(SMALL_OSTRACK)
+    template, search = make_inputs(SMALL_OSTRACK)
     every = OSTrackNetwork(WITHOUT_CE).eval()
     every.load_state_dict(network.state_dict())
     for key, value in every(template, search).items():
@@ -170,7 +165,7 @@ def test_the_mark_changes_with_the_box() -> None:
 
 
 def test_fine_tuning_starts_from_the_classifiers_positions() -> None:
-    network = make_network(SMALL)
+    network = make_network(SMALL_OSTRACK)
     network.backbone.start_positions_from_classifier()
     middle = network.backbone.pos_embed[:, 1:].mean(dim=1)
     found = network.backbone.pos_embed_x.mean(dim=1)
@@ -192,10 +187,10 @@ def test_fine_tuning_starts_from_the_classifiers_positions() -> None:
 )
 def test_impossible_configurations_are_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SMALL, **change)
+        dataclasses.replace(SMALL_OSTRACK, **change)
 
 
 def test_kept_tokens_are_counted() -> None:
-    assert SMALL.kept_tokens() == [64, 45, 32]
-    assert SMALL.kept_tokens(keep_rate=0.5) == [64, 32, 16]
+    assert SMALL_OSTRACK.kept_tokens() == [64, 45, 32]
+    assert SMALL_OSTRACK.kept_tokens(keep_rate=0.5) == [64, 32, 16]
     assert WITHOUT_CE.kept_tokens() == [64]
