@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tracker_ros.engines import choose, cuda_graph_engine
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
+from tracker_ros.models import one_stream_engines
 
 CPU = torch.device("cpu")
 sys.path.insert(0, str(Path(__file__).parent))  # for the stand-ins beside the tests
@@ -82,11 +83,11 @@ def open_onnx(onnx_folder: Path) -> Callable[[Graph, str], OnnxRuntimeEngine]:
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    """What the engines log, whatever classes of loggers a plug-in of pytest has put in."""
+    """What engines and their users log, whatever loggers a plug-in of pytest has put in."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    loggers = [choose._LOG, cuda_graph_engine._LOG]
+    loggers = [choose._LOG, cuda_graph_engine._LOG, one_stream_engines._LOG]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)

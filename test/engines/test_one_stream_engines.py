@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import gc
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from tracker_ros.engines.torch_engine import TorchEngine
-from tracker_ros.models import one_stream_engines
 from tracker_ros.models.one_stream_engines import OneStreamOnEngines, on_backend
 from tracker_ros.models.one_stream_tracker import OneStreamTracker, track_together
 from tracker_ros.models.ostrack.config import OSTRACK_TINY
@@ -162,21 +160,6 @@ class Opened:
         """Of the graphs per frame."""
         counted = {name: engine.calls for name, engine in self.engines.items()}
         return {name: calls for name, calls in counted.items() if name != "template" and calls}
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What the models log."""
-    messages: list[str] = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = one_stream_engines._LOG
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield messages
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 def of_targets(graph: Graph, count: int) -> dict[str, Tensor]:

@@ -44,8 +44,7 @@ class ExportedGraph:
 
     def remove(self) -> None:
         """Remove its files, the manifest first."""
-        for suffix in _SUFFIXES:
-            self.path.with_suffix(suffix).unlink(missing_ok=True)
+        remove_exported(self.path)
 
 
 def exported_graphs(folder: Path, *, verify: bool = False) -> list[ExportedGraph]:
@@ -79,6 +78,12 @@ def prune_exported(folder: Path, limit_bytes: int, keep: Path | None = None) -> 
             total -= graph.byte_count
             removed.append(graph.name)
     return removed
+
+
+def remove_exported(path: Path) -> None:
+    """Remove an ONNX file and what stands beside it, the manifest first."""
+    for suffix in _SUFFIXES:
+        path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def mark_used(path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.engines import gate
+from tracker_ros.engines.exported_graphs import remove_exported
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
 from tracker_ros.engines.onnx_export import exported_graph, typed_precision
 
@@ -61,7 +62,7 @@ def open_engine(
     path = exported_graph(graph, precision, folder, build=True)
     engine = OnnxRuntimeEngine(graph.spec, path, typed, device)
     if problems := gate.examine(engine, graph, typed).problems:
-        path.unlink()
+        remove_exported(path)
         raise EngineUnavailable(
             f"ONNX Runtime's {graph.spec.name!r} in {typed} does not equal torch: "
             f"{'; '.join(problems)}; use backend='torch'"
