@@ -11,7 +11,7 @@ setup: ## Build the development environment in .dev/ (two minutes; nothing to do
 	@dev/setup
 
 demo: setup ## Follow a pedestrian through the ROS graph: out/demo.mp4, out/demo.png, out/demo.json
-	@dev/run python -m demo.run_demo $(ARGS)
+	@dev/run python -m tools.demo.run_demo $(ARGS)
 
 test: setup ## Run the tests; ARGS="..." goes to pytest
 	@dev/run python -m pytest $(ARGS)
@@ -30,7 +30,7 @@ shell: setup ## Open a shell in which ros2 and the package's programs work
 	@dev/run bash --rcfile dev/shellrc || true
 
 media: setup ## Run the demo and renew the README's pictures and its demo numbers
-	@dev/run python -m demo.run_demo --media docs/media $(ARGS)
+	@dev/run python -m tools.demo.run_demo --media docs/media $(ARGS)
 	@dev/run python dev/update_readme.py
 
 accuracy: setup ## Measure on SEQUENCES=folder; renew docs/accuracy.md and the README's table

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tracker_ros.io.sources import open_video
 from tracker_ros.synthetic.footage import Footage
 from tracker_ros.synthetic.pictures import build_bank
-from tracker_ros.video import open_video
 
 DEBIAN = (
     "tuxpaint-stamps-default",

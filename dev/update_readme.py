@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tracker_ros import DEFAULT_MODEL
-from tracker_ros.cards import embedded_file
-from tracker_ros.registry import model_card, model_names
+from tracker_ros.model_cards import embedded_file
+from tracker_ros.registry import list_models, model_card
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,7 +95,7 @@ def update_cards(data: dict[str, Any]) -> None:
     """Write the figures of embedded models into the cards beside their weights."""
     for entry in data["trackers"]:
         name = entry["tracker"]
-        if name not in model_names() or model_card(name).weights is None:
+        if name not in list_models() or model_card(name).weights is None:
             continue
         card = embedded_file(str(model_card(name).weights)).with_suffix(".json")
         facts = json.loads(card.read_text())

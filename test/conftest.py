@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from demo.domain import private_domain
+from tools.demo.domain import private_domain
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def random_weights() -> Callable[[str], Any]:
     """Makes values of a sensible size for every key of a model, the same at every call."""
-    from benchmarks.workloads import random_weights
+    from tools.benchmarks.workloads import random_weights
 
     return random_weights
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from tracker_ros.models.grm.config import GRMConfig
-from tracker_ros.models.ostrack.config import OSTrackConfig
+from tracker_ros.models.one_stream.config import GRMConfig, OSTrackConfig
 
 SMALL_OSTRACK = OSTrackConfig(
     template_size=32,

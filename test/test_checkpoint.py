@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ros.checkpoint import convert_checkpoint, matching_models, read_checkpoint
-from tracker_ros.models.ostrack.config import OSTRACK_TINY
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.weight_files import read_weights
+from tracker_ros.checkpoints import (
+    convert_checkpoint,
+    matching_models,
+    read_checkpoint,
+    read_weights,
+)
+from tracker_ros.models.one_stream.config import OSTRACK_TINY
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
 MAKER = Path(__file__).parent / "parity" / "goldens" / "make_tiny_checkpoint.py"
 

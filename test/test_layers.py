@@ -101,13 +101,13 @@ def test_sources_are_found():
     ("source", "module"),
     [
         ("import rclpy", "tracker_ros.tracker"),
-        ("def f():\n    from sensor_msgs.msg import Image", "tracker_ros.video"),
-        ("from tracker_ros.nodes import track", "tracker_ros.video"),
-        ("from tracker_ros import nodes", "tracker_ros.models.vit"),
+        ("def f():\n    from sensor_msgs.msg import Image", "tracker_ros.io.sources"),
+        ("from tracker_ros.nodes import track", "tracker_ros.io.sources"),
+        ("from tracker_ros import nodes", "tracker_ros.models.layers.vit"),
         ("from .nodes.track import main", "tracker_ros.registry"),
-        ("from ..nodes import track", "tracker_ros.models.vit"),
+        ("from ..nodes import track", "tracker_ros.models.layers.vit"),
         ("importlib.import_module('tracker_ros.nodes.track')", "tracker_ros.registry"),
-        ("from tracker_ros.boxes import clip", "tracker_ros.cuda.correlation"),
+        ("from tracker_ros.geometry import clip", "tracker_ros.cuda.correlation"),
         ("from ..boxes import clip", "tracker_ros.cuda.correlation"),
     ],
 )
@@ -119,10 +119,10 @@ def test_an_upward_import_is_noticed(source, module):
     ("source", "module"),
     [
         ("import rclpy", "tracker_ros.nodes.track"),
-        ("from tracker_ros.cuda import correlation", "tracker_ros.models.vit"),
+        ("from tracker_ros.cuda import correlation", "tracker_ros.models.layers.vit"),
         ("from ..boxes import clip", "tracker_ros.nodes.track"),
         ("import torch\nfrom . import kernels", "tracker_ros.cuda.correlation"),
-        ("import numpy\nfrom tracker_ros import boxes", "tracker_ros.video"),
+        ("import numpy\nfrom tracker_ros import boxes", "tracker_ros.io.sources"),
     ],
 )
 def test_a_downward_import_is_allowed(source, module):

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 import tracker_ros
-from tracker_ros.devices import resolve_device
-from tracker_ros.registry import create_tracker, model_card, model_names
+from tracker_ros.registry import create_tracker, list_models, model_card, resolve_device
 
 
 def test_names_are_sorted_and_each_has_a_card() -> None:
-    names = model_names()
+    names = list_models()
     assert names == sorted(names)
     assert {"ostrack_tiny", "ostrack_vitb_256_ce", "ostrack_vitb_384_ce"} <= set(names)
     for name in names:
@@ -70,8 +69,8 @@ def test_devices() -> None:
 
 def test_listing_models_loads_no_network() -> None:
     script = (
-        "import sys; from tracker_ros import model_names, model_card; "
-        "[model_card(n) for n in model_names()]; "
+        "import sys; from tracker_ros import list_models, model_card; "
+        "[model_card(n) for n in list_models()]; "
         "print([m for m in ('torch', 'cv2', 'rclpy') if m in sys.modules])"
     )
     result = subprocess.run(
@@ -101,6 +100,6 @@ def test_a_user_without_a_home_can_track(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr("pathlib.Path.home", no_home)
-    assert create_tracker("ostrack_tiny", device="cpu").runs_on["backend"] == "torch"
+    assert create_tracker("ostrack_tiny", device="cpu").runtime_info["backend"] == "torch"
     with pytest.raises(ValueError, match="set HOME or XDG_CACHE_HOME, or give engine_cache"):
         create_tracker("ostrack_tiny", device="cpu", backend="onnxruntime")

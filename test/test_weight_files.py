@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ros.weight_files import load_strictly, read_weights, sha256_of, write_weights
+from tracker_ros.checkpoints import load_strictly, read_weights, sha256_of, write_weights
 
 STATE = {
     "weight": torch.arange(6.0).view(2, 3),

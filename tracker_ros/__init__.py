@@ -30,29 +30,29 @@ DEFAULT_MODEL = "ostrack_tiny"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _EXPORTS = {
-    "FrameFlag": "tracker_ros.tracker",
-    "ModelCard": "tracker_ros.cards",
+    "Verdict": "tracker_ros.tracker",
+    "ModelCard": "tracker_ros.model_cards",
     "TrackResult": "tracker_ros.tracker",
     "Tracker": "tracker_ros.tracker",
     "create_tracker": "tracker_ros.registry",
     "model_card": "tracker_ros.registry",
-    "model_names": "tracker_ros.registry",
+    "list_models": "tracker_ros.registry",
 }
 
 __all__ = [
-    "FrameFlag",
+    "Verdict",
     "ModelCard",
     "TrackResult",
     "Tracker",
     "create_tracker",
     "model_card",
-    "model_names",
+    "list_models",
 ]
 
 if TYPE_CHECKING:
-    from tracker_ros.cards import ModelCard
-    from tracker_ros.registry import create_tracker, model_card, model_names
-    from tracker_ros.tracker import FrameFlag, Tracker, TrackResult
+    from tracker_ros.model_cards import ModelCard
+    from tracker_ros.registry import create_tracker, list_models, model_card
+    from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
 
 def __getattr__(name: str) -> Any:

@@ -3,34 +3,45 @@
 
 Listing models imports no network: a family's code is named by its import path and imported when
 one of its models is created.
+
+Options of a model's family: written as NAME=VALUE, checked against what its factory takes.
+
+A factory's own signature says which options there are, of which type and with which default, so
+there is no second list to keep.
+
+Which processor a model runs on.
 """
 
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import importlib
+import inspect
+import math
 import os
-from collections.abc import Callable
+import re
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cache_folder import cache_folder
-from tracker_ros.cards import ModelCard, embedded_file
-from tracker_ros.devices import resolve_device
-from tracker_ros.model_options import checked_options
-from tracker_ros.models.grm import cards as grm_cards
+from tracker_ros.model_cards import ModelCard, embedded_file
 from tracker_ros.models.mast import cards as mast_cards
-from tracker_ros.models.ostrack import cards as ostrack_cards
+from tracker_ros.models.one_stream import grm_cards as grm_cards
+from tracker_ros.models.one_stream import ostrack_cards as ostrack_cards
 from tracker_ros.models.trdimp import cards as trdimp_cards
 from tracker_ros.tracker import Tracker
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-    from tracker_ros.engines.backend import Backend
     from tracker_ros.engines.graph import Graph
+    from tracker_ros.engines.select_backend import Backend
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
 _EXPORTED_UNASKED_BYTES = 32_000_000
@@ -53,10 +64,12 @@ class Family:
 @lru_cache(maxsize=1)
 def _families() -> dict[str, Family]:
     return {
-        "grm": Family(tuple(grm_cards.cards()), "tracker_ros.models.grm.create"),
-        "mast": Family(tuple(mast_cards.cards()), "tracker_ros.models.mast.create"),
-        "ostrack": Family(tuple(ostrack_cards.cards()), "tracker_ros.models.ostrack.create"),
-        "trdimp": Family(tuple(trdimp_cards.cards()), "tracker_ros.models.trdimp.create"),
+        "grm": Family(tuple(grm_cards.cards()), "tracker_ros.models.one_stream.grm_factory"),
+        "mast": Family(tuple(mast_cards.cards()), "tracker_ros.models.mast.factory"),
+        "ostrack": Family(
+            tuple(ostrack_cards.cards()), "tracker_ros.models.one_stream.ostrack_factory"
+        ),
+        "trdimp": Family(tuple(trdimp_cards.cards()), "tracker_ros.models.trdimp.factory"),
     }
 
 
@@ -70,9 +83,16 @@ def _code_of(card: ModelCard) -> Any:
     return importlib.import_module(_families()[card.family].module)
 
 
-def model_names() -> list[str]:
-    """Every model that `create_tracker` knows, sorted."""
-    return list(_cards())
+def list_models(pattern: str = "*") -> list[str]:
+    """List the models that `create_tracker` knows.
+
+    Args:
+        pattern: Which names, with the wildcards of the shell, as "grm*".
+
+    Returns:
+        The names that match, sorted; empty if none does.
+    """
+    return fnmatch.filter(_cards(), pattern)
 
 
 def model_card(name: str) -> ModelCard:
@@ -111,10 +131,11 @@ def create_tracker(
     """Make a tracker, ready to be initialised.
 
     Args:
-        name: One of `model_names()`.
+        name: One of `list_models()`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         weights: A safetensors file; None takes the embedded one.
-        backend: `auto`, `torch`, `onnxruntime` or `tensorrt`; see `tracker_ros.engines.choose`.
+        backend: `auto`, `torch`, `onnxruntime` or `tensorrt`; see
+            `tracker_ros.engines.select_backend`.
         precision: `auto`; `fp32`; `fp16` on GPUs and in ONNX Runtime; `bf16` and `int8` in torch
             on CPUs.
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
@@ -141,8 +162,7 @@ def create_tracker(
     make = _maker(name, weights, options)
     if backend == "auto" and _is_large(_weights_path(name, weights)):
         build_engine = False
-    from tracker_ros.engines.backend import Backend
-    from tracker_ros.engines.choose import open_tracker
+    from tracker_ros.engines.select_backend import Backend, open_tracker
 
     cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
@@ -174,7 +194,7 @@ def model_graphs(
         weights: A safetensors file; None takes the embedded one.
         **options: Of the model's family.
     """
-    from tracker_ros.engines.backend import collect_graphs
+    from tracker_ros.engines.select_backend import collect_graphs
 
     return collect_graphs(_maker(name, weights, options))
 
@@ -202,3 +222,134 @@ def _maker(
     factory = _code_of(card).create
     checked = checked_options(factory, name, ("backend", "weights", "sha256"), options)
     return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)
+
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
+_OWN_ARGUMENTS = (
+    "name",
+    "device",
+    "weights",
+    "backend",
+    "precision",
+    "engine_cache_dir",
+    "build_engine",
+)
+"""Of `create_tracker`, beside the options."""
+_TRUTH = {"true": True, "false": False}
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Read options as they are written on a command line.
+
+    Args:
+        texts: Each NAME=VALUE.
+
+    Raises:
+        ValueError: One is written otherwise, or a name comes twice.
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name.isidentifier() or not value:
+            raise ValueError(f"option {text!r} is unreadable; write NAME=VALUE, as threshold=0.4")
+        if name in _OWN_ARGUMENTS:
+            raise ValueError(f"{name!r} is no option of a model's family; it is given by itself")
+        if name in options:
+            raise ValueError(f"option {name!r} is given twice; leave one out")
+        options[name] = value
+    return options
+
+
+def checked_options(
+    factory: Callable[..., Any], model: str, given: Collection[str], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options in the types that a model's factory wants.
+
+    Args:
+        factory: Its parameters, but the first and those in `given`, are the options.
+        model: Name of the model, for messages.
+        given: Names of parameters that come from elsewhere.
+        options: Values by name; texts become numbers or truth values where those are wanted.
+
+    Raises:
+        ValueError: There is no such option, or the value is of another type.
+    """
+    hints = typing.get_type_hints(factory)
+    first, *others = inspect.signature(factory).parameters.values()
+    known = {p.name: p for p in others if p.name not in given}
+    kinds = {name: typing.get_args(hints[name]) or (hints[name],) for name in known}
+    result = {}
+    for name, value in options.items():
+        if name not in known:
+            remedy = ", ".join(
+                f"{n} ({_wanted(kinds[n])}; without it {p.default})" for n, p in known.items()
+            )
+            raise ValueError(
+                f"model {model} has no option {name!r}; "
+                + (f"it takes {remedy}" if remedy else "it takes none")
+            )
+        result[name] = _converted(value, kinds[name])
+        if result[name] is None and not (value is None and type(None) in kinds[name]):
+            raise ValueError(
+                f"option {name} of model {model} is {value!r}; expected {_wanted(kinds[name])}"
+            )
+    return result
+
+
+def _wanted(kinds: Collection[type]) -> str:
+    return " or ".join(words for kind, words in _WORDS.items() if kind in kinds)
+
+
+def _converted(value: Any, kinds: Collection[type]) -> Any:
+    """The value as the first of bool, int, float and str that is wanted and fits, else None."""
+    if isinstance(value, str):
+        if bool in kinds and value.lower() in _TRUTH:
+            return _TRUTH[value.lower()]
+        for kind in (int, float):
+            if kind in kinds:
+                try:
+                    return kind(value)
+                except ValueError:
+                    continue
+        return value if str in kinds else None
+    if isinstance(value, bool):
+        return value if bool in kinds else None
+    if isinstance(value, int):
+        return value if int in kinds else float(value) if float in kinds else None
+    return value if isinstance(value, float) and float in kinds and math.isfinite(value) else None
+
+
+_NAME = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+
+
+def is_device_name(text: str) -> bool:
+    """Whether a text has the form of a device: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    return _NAME.fullmatch(text) is not None
+
+
+def resolve_device(device: str) -> torch.device:
+    """The torch device that `device` names.
+
+    Args:
+        device: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ValueError: Another word, or a GPU that this machine or this build of torch lacks.
+    """
+    import torch
+
+    match = _NAME.fullmatch(device)
+    if match is None:
+        raise ValueError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    index = int(match.group(1) or 0)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        raise ValueError(
+            f"device {device!r} is not there: torch {torch.__version__} sees {count} CUDA "
+            "device(s); use device='auto' or 'cpu', or install a CUDA build of torch"
+        )
+    return torch.device("cuda", index)

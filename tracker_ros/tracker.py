@@ -15,10 +15,10 @@ from enum import Enum
 
 import numpy as np
 
-from tracker_ros.boxes import Box, tight_box
+from tracker_ros.geometry import Box, tight_box
 
 
-class FrameFlag(str, Enum):
+class Verdict(str, Enum):
     """What the tracker itself thinks of one frame (the vocabulary of DiMP and TrDiMP)."""
 
     NORMAL = "normal"
@@ -38,7 +38,7 @@ class TrackResult:
         search_region: `(x, y, w, h)` in image pixels that `score_map` covers; it may reach beyond
             the image.
         mask: (H, W) bool, for trackers that segment; else None.
-        state: The tracker's own judgement of this frame; None where it leaves that to the score.
+        verdict: The tracker's own judgement of this frame; None where it leaves that to the score.
     """
 
     box: Box
@@ -46,7 +46,7 @@ class TrackResult:
     score_map: np.ndarray | None
     search_region: Box
     mask: np.ndarray | None = None
-    state: FrameFlag | None = None
+    verdict: Verdict | None = None
 
 
 class Tracker(ABC):
@@ -101,14 +101,14 @@ class Tracker(ABC):
             ValueError: The image is unusable; the target is kept.
         """
 
-    def another(self) -> Tracker:
+    def fork(self) -> Tracker:
         """A tracker for a further target, with the same network; initialise it before its use.
 
         Nothing else is shared: what is known of a target is replaced by `initialize`, not changed.
         """
         return copy.copy(self)
 
-    def track_together(
+    def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
         """Find several targets in the next image.
@@ -116,7 +116,7 @@ class Tracker(ABC):
         A family overrides this where work that is common to all of them can be done once.
 
         Args:
-            others: The other targets' trackers, made by `another`.
+            others: The other targets' trackers, made by `fork`.
             image: RGB uint8 (H, W, 3).
 
         Returns:
@@ -124,7 +124,7 @@ class Tracker(ABC):
         """
         return [_outcome(tracker, image) for tracker in (self, *others)]
 
-    def learn(self) -> None:  # noqa: B027 - most trackers learn nothing on the way
+    def update_model(self) -> None:  # noqa: B027 - most trackers learn nothing on the way
         """Do what the last frame left to do, as a rule updates of what is known of the target.
 
         Call it when the last result has been passed on, so that it need not wait for the updates.
@@ -152,7 +152,7 @@ class Tracker(ABC):
         """
 
     @property
-    def runs_on(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         """What computes: `backend`, `device` and `precision` in use, as far as they are known."""
         return {}
 

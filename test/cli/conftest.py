@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from tracker_ros.video_writer import VideoWriter
+from tracker_ros.io.writer import VideoWriter
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def untrained_weights(tmp_path_factory):
     """Random weights of the small model: enough to see that the plumbing holds."""
     import torch
 
-    from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
-    from tracker_ros.models.ostrack.network import OSTrackNetwork
-    from tracker_ros.weight_files import write_weights
+    from tracker_ros.checkpoints import write_weights
+    from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
+    from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"

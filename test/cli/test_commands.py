@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tracker_ros.cli.main import COMMANDS, main, program
-from tracker_ros.registry import model_names
+from tracker_ros.registry import list_models
 
 
 def _run(code):
@@ -48,7 +48,7 @@ def test_models_lists_every_model_with_its_licence(capsys):
     table = capsys.readouterr().out
     assert main(["models", "--json"]) == 0
     cards = json.loads(capsys.readouterr().out)
-    assert list(cards) == model_names()
+    assert list(cards) == list_models()
     for name, card in cards.items():
         assert name in table
         assert card["licence"] in table

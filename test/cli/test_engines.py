@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tracker_ros.checkpoints import sha256_of
 from tracker_ros.cli.main import main
-from tracker_ros.engines.engine_cache import EngineCache, EngineKey
-from tracker_ros.weight_files import sha256_of
+from tracker_ros.engines.cache import EngineCache, EngineKey
 
 KEY = EngineKey(
     graph="some_model track",

@@ -9,8 +9,9 @@ import torch
 
 from tracker_ros import create_tracker
 from tracker_ros.cli.main import main
-from tracker_ros.engines import gate, onnxruntime_engine
-from tracker_ros.synthetic.video import synthetic_video
+from tracker_ros.engines import onnxruntime_engine
+from tracker_ros.engines import parity_check as gate
+from tracker_ros.synthetic.scene_video import synthetic_video
 from tracker_ros.tracker import TrackResult
 
 
@@ -33,7 +34,7 @@ def test_a_model_is_exported_checked_and_found(
         engine_cache_dir=tmp_path,
         build_engine=False,
     )
-    assert tracker.runs_on["backend"] == "onnxruntime"
+    assert tracker.runtime_info["backend"] == "onnxruntime"
 
 
 def test_a_graph_that_does_not_equal_torch_is_an_error(
@@ -67,7 +68,7 @@ def test_graphs_of_several_targets_are_exported_and_used(
         engine_cache_dir=tmp_path,
         build_engine=False,
     )
-    second = first.another()
+    second = first.fork()
     (frame,) = synthetic_video(seed=0, frames=1, size=(160, 120))
     for tracker in (first, second):
         tracker.initialize(frame.image, frame.box)
@@ -79,7 +80,7 @@ def test_graphs_of_several_targets_are_exported_and_used(
         return run(self, **tensors)
 
     monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "__call__", watched)
-    found = first.track_together([second], frame.image)
+    found = first.track_batch([second], frame.image)
     assert all(isinstance(result, TrackResult) for result in found)
     assert computed == ["track_2"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tracker_ros.cli.main import main
+from tracker_ros.io.sources import open_video
 from tracker_ros.tracker import Tracker, TrackResult
-from tracker_ros.video import open_video
 
 
 @pytest.fixture

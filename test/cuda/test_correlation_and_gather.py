@@ -9,10 +9,7 @@ from torch import Tensor
 
 from tracker_ros.cuda import library
 from tracker_ros.cuda.deformable_gather import deformable_gather, deformable_gather_reference
-from tracker_ros.cuda.spatial_correlation import (
-    spatial_correlation,
-    spatial_correlation_reference,
-)
+from tracker_ros.cuda.spatial_correlation import spatial_correlation, spatial_correlation_reference
 
 OPERATORS = torch.ops.tracker_ros
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracker_ros.cuda.build_cache import BuildError
-from tracker_ros.cuda.cpp_build import CppLibrary
+from tracker_ros.cuda.build import BuildError
+from tracker_ros.cuda.compilers import CppLibrary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ POOL_ONE_PIXEL = """
 import ctypes, sys
 from pathlib import Path
 from types import SimpleNamespace
-from tracker_ros.cuda.cpp_build import CppLibrary
+from tracker_ros.cuda.compilers import CppLibrary
 
 library = CppLibrary("prroi_pool", Path(sys.argv[1]))
 out, features = ctypes.c_double(), ctypes.c_double(7.0)
@@ -123,7 +123,7 @@ def test_another_compiler_or_source_builds_anew(
     compiler.write(version="g++ 2")
     CppLibrary("prroi_pool", folder)
     assert compiler.runs == 2
-    monkeypatch.setattr("tracker_ros.cuda.cpp_build.sources", lambda: [b"other", b"text"])
+    monkeypatch.setattr("tracker_ros.cuda.compilers.sources", lambda: [b"other", b"text"])
     CppLibrary("prroi_pool", folder)
     assert compiler.runs == 3
     assert len(list(folder.glob("*.so"))) == 3
@@ -160,7 +160,7 @@ def test_the_compiler_s_complaint_is_passed_on(
     kernels = tmp_path / "source"
     kernels.mkdir()
     (kernels / "broken.cuh").write_text("int f() { return undeclared_name; }\n")
-    monkeypatch.setattr("tracker_ros.cuda.cpp_build.KERNELS", kernels)
+    monkeypatch.setattr("tracker_ros.cuda.compilers.KERNELS", kernels)
     with pytest.raises(BuildError, match="undeclared_name"):
         CppLibrary("broken", tmp_path / "kernels")
 
@@ -180,7 +180,7 @@ def test_another_processor_builds_anew(
     other = tmp_path / "cpuinfo"
     other.write_text("processor : 0\nflags : none\nbogomips : 1\n")
     CppLibrary("prroi_pool", folder)
-    monkeypatch.setattr("tracker_ros.cuda.cpp_build._CPU_INFO", other)
+    monkeypatch.setattr("tracker_ros.cuda.compilers._CPU_INFO", other)
     CppLibrary("prroi_pool", folder)
     assert compiler.runs == 2
     other.write_text("processor : 1\nflags : none\nbogomips : 2\n")
@@ -190,7 +190,7 @@ def test_another_processor_builds_anew(
 
 def test_a_compiler_that_does_not_know_the_processor_builds_for_any(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tracker_ros.cuda.cpp_build.NATIVE", "-march=unheard-of")
+        patch.setattr("tracker_ros.cuda.compilers.NATIVE", "-march=unheard-of")
         CppLibrary("prroi_pool", tmp_path / "kernels")
     assert library_file(tmp_path / "kernels").is_file()
 

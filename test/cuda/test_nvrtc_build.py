@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from tracker_ros.cuda.build_cache import KERNELS, BuildError
-from tracker_ros.cuda.cpp_build import CppLibrary
+from tracker_ros.cuda.build import KERNELS, BuildError
+from tracker_ros.cuda.compilers import CppLibrary, CudaLibrary, cubin
 from tracker_ros.cuda.library import Kernels
-from tracker_ros.cuda.nvrtc_build import CudaLibrary, cubin
 from tracker_ros.cuda.prroi_pool import prroi_pool
 
 # Jetson Orin, RTX 40, H100, Jetson Thor, RTX 50.

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.engines import choose, cuda_graph_engine
+from tracker_ros.engines import cuda_graph_engine
+from tracker_ros.engines import select_backend as choose
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
-from tracker_ros.models import one_stream_engines
+from tracker_ros.models.one_stream import on_engines as one_stream_engines
 
 CPU = torch.device("cpu")
 sys.path.insert(0, str(Path(__file__).parent))  # for the stand-ins beside the tests
@@ -32,9 +33,9 @@ def ostrack_graphs() -> list[Graph]:
 @pytest.fixture(scope="session")
 def grm_graphs() -> list[Graph]:
     """Random weights; either category has search tokens, and the score map has a clear peak."""
-    from tracker_ros.models.grm.config import GRM_TINY
-    from tracker_ros.models.grm.graphs import graphs
-    from tracker_ros.models.grm.network import DividingBlock, GRMNetwork
+    from tracker_ros.models.one_stream.config import GRM_TINY
+    from tracker_ros.models.one_stream.export import grm_graphs
+    from tracker_ros.models.one_stream.grm import DividingBlock, GRMNetwork
 
     torch.manual_seed(0)
     network = GRMNetwork(GRM_TINY).eval()
@@ -44,14 +45,14 @@ def grm_graphs() -> list[Graph]:
                 for layer in (0, 2, 4):
                     nn.init.normal_(module.attn.divide_predict[layer].weight, std=0.5)
         network.box_head.conv5_ctr.weight *= 40
-    return graphs(network, threshold=0.45)
+    return grm_graphs(network, threshold=0.45)
 
 
 @pytest.fixture(scope="session")
 def mast_graphs() -> list[Graph]:
     """Random weights, an odd size of image, norms that do something."""
     from tracker_ros.models.mast.config import MAST_TINY
-    from tracker_ros.models.mast.graphs import graphs
+    from tracker_ros.models.mast.export import grm_graphs
     from tracker_ros.models.mast.network import MASTNetwork
 
     torch.manual_seed(0)
@@ -60,12 +61,12 @@ def mast_graphs() -> list[Graph]:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return graphs(network, 61, 82)
+    return grm_graphs(network, 61, 82)
 
 
 @pytest.fixture(scope="session")
 def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where every test's graphs are exported to."""
+    """Where every test's grm_graphs are exported to."""
     return tmp_path_factory.mktemp("engines")
 
 

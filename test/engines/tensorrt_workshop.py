@@ -10,7 +10,7 @@ import torch
 from fake_tensorrt import FakeTensorRT
 from torch import Tensor, nn
 
-from tracker_ros.engines.engine_cache import EngineCache
+from tracker_ros.engines.cache import EngineCache
 from tracker_ros.engines.graph import Engine, Graph
 from tracker_ros.engines.tensorrt_engine import TensorRTLadder
 

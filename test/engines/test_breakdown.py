@@ -11,14 +11,14 @@ import torch
 from fake_tensorrt import FakeTensorRT
 
 from tracker_ros import create_tracker
-from tracker_ros.engines.engine_cache import EngineCache
+from tracker_ros.engines.cache import EngineCache
 from tracker_ros.engines.graph import Engine, Graph
 from tracker_ros.engines.onnx_export import exported_graph
 from tracker_ros.engines.tensorrt_engine import TensorRTLadder
-from tracker_ros.models.one_stream_engines import OneStreamOnEngines
-from tracker_ros.models.one_stream_tracker import OneStreamTracker
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
-from tracker_ros.synthetic.video import synthetic_video
+from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
+from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines
+from tracker_ros.models.one_stream.tracker import OneStreamTracker
+from tracker_ros.synthetic.scene_video import synthetic_video
 
 FRAMES, GOOD_FRAMES = 6, 3
 
@@ -57,9 +57,9 @@ def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: EngineCache) -> 
             found, wanted = tracker.track(frame.image), plain.track(frame.image)
             assert found.box == pytest.approx(wanted.box, abs=0.05)
             assert found.score == pytest.approx(wanted.score, abs=1e-3)
-            backends.append(tracker.runs_on["backend"])
+            backends.append(tracker.runtime_info["backend"])
     assert backends == ["tensorrt"] * GOOD_FRAMES + ["torch"] * (FRAMES - GOOD_FRAMES)
-    facts = tracker.runs_on
+    facts = tracker.runtime_info
     assert "an illegal memory access was encountered" in facts["fallback"]
     assert facts["gate template"].startswith("16 crops: cosine at least 1.0")
     assert broken[0].run == broken[0].executions + 1

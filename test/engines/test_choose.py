@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.engines.backend import Backend
-from tracker_ros.engines.choose import measure, open_tracker
 from tracker_ros.engines.graph import EngineUnavailable
+from tracker_ros.engines.select_backend import Backend, measure, open_tracker
 from tracker_ros.registry import create_tracker
-from tracker_ros.synthetic.video import EASY, synthetic_video
+from tracker_ros.synthetic.scene_video import EASY, synthetic_video
 from tracker_ros.tracker import Tracker, TrackResult
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -121,7 +120,7 @@ def test_torch_stays_where_nothing_can_be_written(tmp_path: Path, logged: list[s
     folder = tmp_path / "file"
     folder.touch()
     found = create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=folder)
-    assert found.runs_on["backend"] == "torch"
+    assert found.runtime_info["backend"] == "torch"
     assert "cannot be kept in" in logged[-1]
     with pytest.raises(ValueError, match=r"cannot be kept in .* give another engine_cache_dir"):
         create_tracker(
@@ -225,14 +224,14 @@ def test_a_whole_run_in_onnx_runtime_finds_what_torch_finds(onnx_folder: Path) -
         tracker = create_tracker(
             "ostrack_tiny", device="cpu", backend=backend, engine_cache_dir=onnx_folder
         )
-        assert tracker.runs_on == {"backend": backend, "device": "cpu", "precision": "fp32"}
+        assert tracker.runtime_info == {"backend": backend, "device": "cpu", "precision": "fp32"}
         tracker.initialize(frames[0].image, frames[0].box)
         boxes[backend] = np.array([tracker.track(frame.image).box for frame in frames[1:]])
     assert np.abs(boxes["torch"] - boxes["onnxruntime"]).max() < 0.1
     assert np.abs(boxes["torch"] - [frame.box for frame in frames[1:]]).mean() < 12
 
     chosen = create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=onnx_folder)
-    assert chosen.runs_on["backend"] in ("torch", "onnxruntime")
+    assert chosen.runtime_info["backend"] in ("torch", "onnxruntime")
     with pytest.raises(RuntimeError, match="before initialize"):
         chosen.track(frames[0].image)
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.engines import cuda_graph_engine, gate
+from tracker_ros.engines import cuda_graph_engine
+from tracker_ros.engines import parity_check as gate
 from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine, record
 from tracker_ros.engines.graph import EngineUnavailable, Graph
 from tracker_ros.engines.torch_engine import TorchEngine
@@ -105,7 +106,7 @@ def test_a_recording_reads_new_inputs_and_reuses_its_outputs(
     shared = doubling.example(0)
     graph = dataclasses.replace(doubling, example=lambda seed: shared)
     engine = CudaGraphEngine(graph, "fp32", CPU)
-    assert engine.runs_on["cuda_graph"] == "yes"
+    assert engine.runtime_info["cuda_graph"] == "yes"
     first = engine(values=torch.tensor([1.0, 0.0, 0.0]))["sums"]
     assert first.tolist() == [3.0, 2.0, 3.0]
     second = engine(values=torch.tensor([0.0, 0.0, 5.0]))["sums"]
@@ -130,7 +131,7 @@ def test_what_cannot_be_recorded_runs_operator_by_operator(
 
     monkeypatch.setattr(cuda_graph_engine, "record", refuse)
     engine = CudaGraphEngine(doubling, "fp32", CPU)
-    assert engine.runs_on["cuda_graph"] == "no"
+    assert engine.runtime_info["cuda_graph"] == "no"
     assert engine(values=torch.zeros(3))["sums"].tolist() == [1.0, 2.0, 3.0]
     (line,) = logged
     assert "graph 'double' cannot be recorded on cpu (operation not permitted" in line
@@ -195,7 +196,7 @@ def test_a_gpus_recording_equals_torch(
 ) -> None:
     for graph in request.getfixturevalue(model):
         engine = CudaGraphEngine(graph, precision, torch.device("cuda", 0))
-        assert engine.runs_on["cuda_graph"] == "yes"
+        assert engine.runtime_info["cuda_graph"] == "yes"
         report = gate.examine(engine, graph, engine.precision)
         assert report.passed, report.problems
 
@@ -216,5 +217,5 @@ def test_on_a_gpu_a_recording_that_fails_leaves_all_as_it_was(index: int, doubli
         record(read, device)
     assert torch.cuda.current_stream(device) == before
     engine = CudaGraphEngine(doubling, "fp32", device)
-    assert engine.runs_on["cuda_graph"] == "yes"
+    assert engine.runtime_info["cuda_graph"] == "yes"
     assert engine(values=torch.ones(3))["sums"].tolist() == [3.0, 4.0, 5.0]

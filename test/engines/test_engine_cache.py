@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker_ros.engines.engine_cache import EngineCache, EngineKey, NotCached
+from tracker_ros.engines.cache import EngineCache, EngineKey, NotCached
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = EngineKey(
@@ -35,7 +35,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, "test/engines")
 from test_engine_cache import CONTENTS, GATE, KEY
-from tracker_ros.engines.engine_cache import EngineCache, NotCached
+from tracker_ros.engines.cache import EngineCache, NotCached
 
 cache = EngineCache(Path(sys.argv[1]))
 with cache.building(KEY):
@@ -56,7 +56,7 @@ import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, "test/engines")
 from test_engine_cache import CONTENTS, GATE, KEY
-from tracker_ros.engines.engine_cache import EngineCache
+from tracker_ros.engines.cache import EngineCache
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros.engines import cuda_graph_engine
-from tracker_ros.engines.backend import Backend
-from tracker_ros.engines.gate import CROPS, compare, examine
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.parity_check import CROPS, compare, examine
+from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
 
 Outputs = dict[str, Tensor]

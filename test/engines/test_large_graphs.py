@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ros.engines import gate
+from tracker_ros.engines import parity_check as gate
 from tracker_ros.engines.graph import Graph
 from tracker_ros.engines.onnx_export import exported_graph
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
-from tracker_ros.models.grm.config import GRM_VITB_256
-from tracker_ros.models.grm.graphs import graphs as grm_graphs
-from tracker_ros.models.grm.network import GRMNetwork
-from tracker_ros.models.ostrack.config import OSTRACK_VITB_256_CE
-from tracker_ros.models.ostrack.graphs import graphs as ostrack_graphs
-from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.one_stream.config import GRM_VITB_256, OSTRACK_VITB_256_CE
+from tracker_ros.models.one_stream.export import grm_graphs as grm_graphs
+from tracker_ros.models.one_stream.export import ostrack_graphs as ostrack_graphs
+from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
 
 def ostrack() -> Graph:

@@ -14,18 +14,18 @@ import torch
 from small_networks import SMALL_OSTRACK
 from torch import Tensor
 
-from tracker_ros.engines import gate
-from tracker_ros.engines.backend import Backend
+from tracker_ros.engines import parity_check as gate
 from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
-from tracker_ros.models.one_stream_engines import OneStreamOnEngines, on_backend
-from tracker_ros.models.one_stream_tracker import OneStreamTracker, track_together
-from tracker_ros.models.ostrack.config import OSTRACK_TINY
-from tracker_ros.models.ostrack.graphs import graphs as make_ostrack_graphs
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.synthetic.video import synthetic_video
+from tracker_ros.models.one_stream.config import OSTRACK_TINY
+from tracker_ros.models.one_stream.export import ostrack_graphs as make_ostrack_graphs
+from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines, on_backend
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.models.one_stream.tracker import OneStreamTracker, track_batch
+from tracker_ros.synthetic.scene_video import synthetic_video
 
 CPU = torch.device("cpu")
 TOLERANCE = 2e-5
@@ -221,7 +221,7 @@ def test_nothing_is_exported_between_images(
     (line,) = logged
     assert "graph 'track_2' is not exported" in line
     assert not list(tmp_path.rglob("track_*"))
-    assert "gate track_2" not in model.runs_on
+    assert "gate track_2" not in model.runtime_info
 
     exported = on_backend(OSTRACK_TINY, ostrack_graphs, backend)
     backend.open(several(ostrack_graphs[1], 2))
@@ -242,7 +242,7 @@ def test_trackers_find_together_what_each_finds_alone(ostrack_graphs: list[Graph
         for tracker, box in zip(trackers, boxes, strict=True):
             tracker.initialize(first.image, box)
     for frame in later:
-        found = track_together(together, frame.image)
+        found = track_batch(together, frame.image)
         for result, tracker in zip(found, alone, strict=True):
             wanted = tracker.track(frame.image)
             assert result.box == pytest.approx(wanted.box, abs=0.02)
@@ -263,7 +263,7 @@ def test_recordings_for_any_number_of_targets_equal_torch(
     for samples in (2, 4, 8):
         together = several(graph, samples)
         engine = CudaGraphEngine(together, precision, device)
-        assert engine.runs_on["cuda_graph"] == "yes"
+        assert engine.runtime_info["cuda_graph"] == "yes"
         assert engine._module is alone._module
         report = gate.examine(engine, together, engine.precision)
         assert report.passed, report.problems

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tracker_ros.checkpoints import sha256_of
 from tracker_ros.engines.graph import EngineUnavailable, Graph, TensorSpec
 from tracker_ros.engines.onnx_export import (
     ALLOWED_OPERATORS,
@@ -21,7 +22,6 @@ from tracker_ros.engines.onnx_export import (
     exported_graph,
     graph_key,
 )
-from tracker_ros.weight_files import sha256_of
 
 
 def test_the_manifest_says_what_was_written(doubling: Graph, tmp_path: Path) -> None:

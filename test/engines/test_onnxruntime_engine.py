@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ros.engines import gate, onnxruntime_engine
+from tracker_ros.engines import onnxruntime_engine
+from tracker_ros.engines import parity_check as gate
 from tracker_ros.engines.graph import EngineUnavailable, Graph
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
 

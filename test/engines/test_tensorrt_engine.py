@@ -18,7 +18,8 @@ from fake_tensorrt import FakeTensorRT
 from tensorrt_workshop import ToyNetwork, Workshop, toy_example
 
 from tracker_ros.cli.main import main
-from tracker_ros.engines import fallback_engine, tensorrt_engine
+from tracker_ros.engines import tensorrt_engine
+from tracker_ros.engines import torch_engine as fallback_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
 
 CPU = torch.device("cpu")
@@ -75,8 +76,8 @@ def test_an_engine_is_built_once_and_then_found(workshop: Workshop) -> None:
     second = workshop.open(trt, build=False)
     assert trt.built == 1
     assert workshop.is_right(second)
-    assert first.runs_on == second.runs_on
-    assert second.runs_on == {
+    assert first.runtime_info == second.runtime_info
+    assert second.runtime_info == {
         "backend": "tensorrt",
         "device": "cpu",
         "precision": "fp16",
@@ -135,7 +136,7 @@ def test_what_tensorrt_refuses_is_computed_by_torch(
     engine = workshop.open(FakeTensorRT(workshop.graph, faults={fault}))
     assert (engine.backend, engine.precision) == ("torch", "fp32")
     assert workshop.is_right(engine)
-    assert reason in engine.runs_on["fallback"]
+    assert reason in engine.runtime_info["fallback"]
     (line,) = messages(logging.ERROR)
     assert line.startswith("toy track is computed by torch fp32: ")
     assert reason in line
@@ -174,10 +175,10 @@ def test_torch_is_the_end_of_the_ladder(
     assert engine.backend == "torch"
     assert workshop.is_right(engine)
     assert len(messages(logging.WARNING)) == steps + 1
-    assert "failed the gate" in engine.runs_on["fallback"]
+    assert "failed the gate" in engine.runtime_info["fallback"]
     again = workshop(build=False, precision=precision)
     assert again.backend == "torch"
-    assert "median box IoU" in again.runs_on["fallback"]
+    assert "median box IoU" in again.runtime_info["fallback"]
 
 
 def test_without_building_what_is_missing_is_refused(workshop: Workshop) -> None:
@@ -245,7 +246,7 @@ def test_a_cached_plan_is_tried_at_start(workshop: Workshop) -> None:
 def test_an_engine_that_does_not_run_is_not_used(workshop: Workshop) -> None:
     engine = workshop.open(FakeTensorRT(workshop.graph, executions=5))
     assert engine.backend == "torch"
-    assert "an illegal memory access" in engine.runs_on["fallback"]
+    assert "an illegal memory access" in engine.runtime_info["fallback"]
     assert workshop.plans == []
 
 
@@ -263,7 +264,7 @@ def test_a_breakdown_in_mid_stream_goes_over_to_torch(
     (line,) = messages(logging.ERROR)
     assert line.startswith("graph 'track' is computed by torch fp32 from now on: tensorrt fp16")
     assert "an illegal memory access was encountered" in line
-    assert "an illegal memory access" in engine.runs_on["fallback"]
+    assert "an illegal memory access" in engine.runtime_info["fallback"]
     assert trt.run == 5
 
 
@@ -300,7 +301,7 @@ def test_a_fault_on_the_gpu_is_met_within_the_call(
     assert engine.backend == "tensorrt"
     assert workshop.is_right(engine)
     assert engine.backend == "torch"
-    assert "an illegal memory access" in engine.runs_on["fallback"]
+    assert "an illegal memory access" in engine.runtime_info["fallback"]
     assert done == ["inputs are there", "outputs are there"] * 2
 
 
@@ -345,7 +346,7 @@ def test_export_tells_what_is_left_to_torch(
     assert ("left to torch: TensorRT was refused: in fp16" in text) == bool(wrong)
     assert main([*command, "--json"]) == status
     (entry,) = json.loads(capsys.readouterr().out)["graphs"]
-    assert entry["runs_on"]["backend"] == ("torch" if wrong else "tensorrt")
+    assert entry["runtime_info"]["backend"] == ("torch" if wrong else "tensorrt")
 
 
 @pytest.mark.gpu

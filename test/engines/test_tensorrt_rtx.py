@@ -16,11 +16,10 @@ import pytest
 import torch
 
 from tracker_ros.engines import tensorrt_build
-from tracker_ros.engines.engine_cache import EngineCache
+from tracker_ros.engines.cache import EngineCache
 from tracker_ros.engines.graph import EngineUnavailable, Graph
 from tracker_ros.engines.onnx_export import exported_graph
-from tracker_ros.engines.tensorrt_engine import LADDERS, TensorRTLadder
-from tracker_ros.engines.tensorrt_runtime import TensorRTEngine
+from tracker_ros.engines.tensorrt_engine import LADDERS, TensorRTEngine, TensorRTLadder
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -103,7 +102,7 @@ def test_a_plan_that_is_not_loaded_leaves_the_work_to_torch(
     cache = EngineCache(tmp_path / "engines")
     engine = TensorRTLadder(trt, cache, "toy", True, CPU).climb_down(doubling, "fp32")
     assert engine.backend == "torch"
-    assert "cannot load the plan" in engine.runs_on["fallback"]
+    assert "cannot load the plan" in engine.runtime_info["fallback"]
     inputs = doubling.example(3)
     assert torch.equal(engine(**inputs)["sums"], doubling.module(*inputs.values())[0])
 

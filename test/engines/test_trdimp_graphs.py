@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros import create_tracker
-from tracker_ros.boxes import iou
 from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision
 from tracker_ros.engines.torch_engine import TorchEngine
+from tracker_ros.geometry import iou
 from tracker_ros.models.trdimp.config import (
     BASE,
     LASOT,
@@ -29,13 +29,13 @@ from tracker_ros.models.trdimp.config import (
     TrackingParameters,
     siamese,
 )
-from tracker_ros.models.trdimp.engines import TrDiMPOnEngines
-from tracker_ros.models.trdimp.graphs import HALF, WIRES, graphs
-from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
-from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.export import HALF, WIRES, graphs
+from tracker_ros.models.trdimp.fast_cpu import PatchFeatures, TrDiMPInference
+from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.on_engines import TrDiMPOnEngines
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 from tracker_ros.registry import model_graphs
-from tracker_ros.synthetic.video import SyntheticFrame, synthetic_video
+from tracker_ros.synthetic.scene_video import SyntheticFrame, synthetic_video
 from tracker_ros.tracker import Tracker, TrackResult
 
 CPU = torch.device("cpu")
@@ -282,7 +282,7 @@ def follow(tracker: Tracker, frames: list[SyntheticFrame]) -> list[TrackResult]:
 
 
 def check_same(found: list[TrackResult], wanted: list[TrackResult], pixels: float) -> None:
-    assert [result.state for result in found] == [result.state for result in wanted]
+    assert [result.verdict for result in found] == [result.verdict for result in wanted]
     off = np.subtract([result.box for result in found], [result.box for result in wanted])
     assert np.abs(off).max() <= pixels
     scores = np.subtract([r.score for r in found], [r.score for r in wanted])
@@ -297,7 +297,7 @@ def test_a_run_in_onnx_runtime(
     """Long enough for updates of memory and filter."""
     model = TrDiMPOnEngines(TINY, [*parts.values()], lambda graph: open_onnx(graph, "fp32"), CPU)
     tracker = TrDiMPTracker(model, TINY_TRACKING)
-    assert tracker.runs_on == {"backend": "onnxruntime", "device": "cpu", "precision": "fp32"}
+    assert tracker.runtime_info == {"backend": "onnxruntime", "device": "cpu", "precision": "fp32"}
     plain = create_tracker("trdimp_tiny", device="cpu", backend="torch")
     check_same(follow(tracker, frames), follow(plain, frames), 0.5)
 
@@ -309,7 +309,7 @@ def test_targets_on_one_model_do_not_disturb_each_other(frames: list[SyntheticFr
     one = TrDiMPTracker(model, parameters)
     wanted = follow(one, frames[:8])
     one.initialize(frames[0].image, frames[0].box)
-    other = one.another()
+    other = one.fork()
     with pytest.raises(RuntimeError, match="before initialize"):
         other.track(frames[1].image)
     other.initialize(frames[0].image, (20.0, 30.0, 60.0, 50.0))
@@ -330,8 +330,8 @@ def test_a_run_of_recordings_on_a_gpu(
         TINY, [*parts.values()], lambda graph: CudaGraphEngine(graph, precision, gpu), gpu
     )
     tracker = TrDiMPTracker(model, TINY_TRACKING)
-    assert tracker.runs_on["cuda_graph"] == "yes"
+    assert tracker.runtime_info["cuda_graph"] == "yes"
     plain = create_tracker("trdimp_tiny", device="cuda:0", backend="torch", precision="fp32")
     found, wanted = follow(tracker, frames), follow(plain, frames)
-    assert [result.state for result in found] == [result.state for result in wanted]
+    assert [result.verdict for result in found] == [result.verdict for result in wanted]
     assert min(iou(a.box, b.box) for a, b in zip(found, wanted, strict=True)) >= least

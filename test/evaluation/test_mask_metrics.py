@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from tracker_ros.evaluation.mask_metrics import (
+from tracker_ros.evaluation.metrics import (
     MaskRow,
     MaskScore,
     contour_accuracy,

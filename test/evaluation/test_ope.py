@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-from tracker_ros.cards import ModelCard
 from tracker_ros.evaluation import ope, report
 from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.metrics import score_sequence, score_tracker
@@ -16,6 +15,7 @@ from tracker_ros.evaluation.report import (
     summary_table,
 )
 from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.model_cards import ModelCard
 from tracker_ros.tracker import Tracker, TrackResult
 
 
@@ -75,7 +75,7 @@ def test_a_yardstick_that_is_lost_says_so_and_repeats_its_last_box():
     assert tracker.track(sequence.frames[0]).score == 1.0
     result = tracker.track(np.zeros((120, 160, 3), np.uint8))
     assert result.score == 0.0
-    assert result.state == "not_found"
+    assert result.verdict == "not_found"
     assert result.box == tuple(sequence.boxes[0])
 
 
@@ -143,7 +143,7 @@ def test_the_default_model_is_justified_by_numbers_or_not_at_all(monkeypatch):
     def card(name):
         return ModelCard(name, "f", "", 1, 1, "", "", "", 1, weights=f"{name}.safetensors")
 
-    monkeypatch.setattr(report, "model_names", lambda: ["good", "fair"])
+    monkeypatch.setattr(report, "list_models", lambda: ["good", "fair"])
     monkeypatch.setattr(report, "model_card", card)
     sequence = moving_square()
     still = np.tile(sequence.boxes[0], (12, 1))

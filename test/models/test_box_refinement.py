@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.models.trdimp.box_refinement import (
+from tracker_ros.models.layers.resnet import Features
+from tracker_ros.models.trdimp.boxes import (
     BoxRefinement,
     PartialMap,
     climb_default,
@@ -18,8 +19,7 @@ from tracker_ros.models.trdimp.box_refinement import (
     part_of_axis,
 )
 from tracker_ros.models.trdimp.config import BASE, TINY
-from tracker_ros.models.trdimp.iou_net import IoUNet, Modulation
-from tracker_ros.models.trdimp.resnet import Features
+from tracker_ros.models.trdimp.network.iou_net import IoUNet, Modulation
 
 SIDE = 352
 SMALL = [[150.0, 160, 61, 52], [149, 158, 70, 44], [153, 163, 58, 60]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tracker_ros.models.ostrack.candidate_elimination import (
+from tracker_ros.models.one_stream.candidate_elimination import (
     eliminate,
     keep_count,
     rank_search_tokens,
@@ -13,7 +13,7 @@ from tracker_ros.models.ostrack.candidate_elimination import (
     row_attention,
     template_token_mask,
 )
-from tracker_ros.models.ostrack.network import EliminatingBlock
+from tracker_ros.models.one_stream.ostrack import EliminatingBlock
 
 CPU = torch.device("cpu")
 

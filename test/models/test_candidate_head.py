@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.models.center_head import CenterHead
-from tracker_ros.models.ostrack.candidate_elimination import restore_raster
-from tracker_ros.models.ostrack.candidate_head import CandidateHead
-from tracker_ros.models.reduced_precision import Layers
+from tracker_ros.models.layers.center_head import CenterHead
+from tracker_ros.models.layers.packed import Layers
+from tracker_ros.models.one_stream.candidate_elimination import restore_raster
+from tracker_ros.models.one_stream.ostrack_fast_cpu import CandidateHead
 
 GRID = 6
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from tracker_ros.models.center_head import CenterHead, HeadMaps, decode_box
+from tracker_ros.models.layers.center_head import CenterHead, HeadMaps, decode_box
 
 
 def test_maps_have_the_right_shapes_and_ranges() -> None:

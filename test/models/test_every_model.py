@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.registry import create_tracker, empty_network, model_card, model_names
-from tracker_ros.weight_files import read_weights, sha256_of, write_weights
+from tracker_ros.checkpoints import read_weights, sha256_of, write_weights
+from tracker_ros.registry import create_tracker, empty_network, list_models, model_card
 
 EMBEDDED_MAX_PARAMETERS = 6_000_000
 EMBEDDED_MAX_BYTES = 12_000_000
@@ -20,7 +20,7 @@ models = pytest.mark.parametrize(
     "name",
     [
         pytest.param(name, marks=[] if model_card(name).weights else [pytest.mark.slow])
-        for name in model_names()
+        for name in list_models()
     ],
 )
 
@@ -64,7 +64,7 @@ def test_card_states_the_number_of_parameters(name: str) -> None:
     assert model_card(name).parameters == counted
 
 
-@pytest.mark.parametrize("name", [n for n in model_names() if model_card(n).weights])
+@pytest.mark.parametrize("name", [n for n in list_models() if model_card(n).weights])
 def test_embedded_weights(name: str) -> None:
     import tracker_ros
 

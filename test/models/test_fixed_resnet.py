@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from tracker_ros.models.layers.folded_resnet import FixedResNet
+from tracker_ros.models.layers.resnet import ResNet
 from tracker_ros.models.trdimp.config import RESNET50, TINY, TrDiMPConfig
-from tracker_ros.models.trdimp.fixed_resnet import FixedResNet
-from tracker_ros.models.trdimp.resnet import ResNet
 
 BASIC = replace(TINY, width=8, layers=(1, 2, 2))
 BOTTLENECK = replace(RESNET50, width=8, layers=(2, 1, 2), whole_classifier=False)

@@ -10,16 +10,10 @@ import pytest
 import torch
 from small_networks import SMALL_GRM
 
-from tracker_ros.engines.backend import Backend
-from tracker_ros.models.grm.config import GRM_TINY, GRM_VITB_256, GRMConfig
-from tracker_ros.models.grm.create import create
-from tracker_ros.models.grm.inference import (
-    GRMInference,
-    can_group,
-    dense_attention,
-    grouped_attention,
-)
-from tracker_ros.models.grm.network import (
+from tracker_ros.checkpoints import write_weights
+from tracker_ros.engines.select_backend import Backend
+from tracker_ros.models.one_stream.config import GRM_TINY, GRM_VITB_256, OSTRACK_TINY, GRMConfig
+from tracker_ros.models.one_stream.grm import (
     DividingBlock,
     GRMNetwork,
     attention_mask,
@@ -28,9 +22,14 @@ from tracker_ros.models.grm.network import (
     summarise_template,
     template_tokens_in_box,
 )
-from tracker_ros.models.ostrack.config import OSTRACK_TINY
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.weight_files import write_weights
+from tracker_ros.models.one_stream.grm_factory import create
+from tracker_ros.models.one_stream.grm_fast_cpu import (
+    GRMInference,
+    can_group,
+    dense_attention,
+    grouped_attention,
+)
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
 CONFIGS = {
     "small": SMALL_GRM,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.models.inference_layers import (
+from tracker_ros.models.layers.packed import (
     InferenceConv,
     InferenceLinear,
     can_pack,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tracker_ros.boxes import iou, tight_box
+from tracker_ros.geometry import iou, tight_box
 from tracker_ros.models.mast.config import PropagationParameters
-from tracker_ros.models.mast.labels import cell_labels, spread_cells, strongest
+from tracker_ros.models.mast.lab import cell_labels, spread_cells, strongest
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.models.mast.tracker import MASTTracker
-from tracker_ros.tracker import FrameFlag
+from tracker_ros.tracker import Verdict
 
 HEIGHT, WIDTH = 96, 128
 COLOURS = {0: (40, 40, 40), 1: (220, 40, 40), 2: (40, 220, 40)}
@@ -25,7 +25,7 @@ COLOURS = {0: (40, 40, 40), 1: (220, 40, 40), 2: (40, 220, 40)}
 class Colours:
     """Stands in for a network: alike are cells of the same colour and place."""
 
-    runs_on = {"backend": "test"}
+    runtime_info = {"backend": "test"}
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
@@ -87,7 +87,7 @@ def test_follows_a_mask_and_answers_its_tight_box() -> None:
         assert result.mask is not None
         assert result.box == tight_box(result.mask)
         assert iou(result.box, tight_box(labels == 1)) > 0.7
-        assert result.state is FrameFlag.NORMAL
+        assert result.verdict is Verdict.NORMAL
         assert 0.5 < result.score <= 1.0
         assert result.score_map is not None and result.score_map.shape == (24, 32)
         assert result.search_region == (0.0, 0.0, WIDTH, HEIGHT)
@@ -113,7 +113,7 @@ def test_an_object_that_leaves_is_not_found_and_its_box_stays() -> None:
     mast.initialize_mask(image, labels == 1)
     last = mast.track(scene(0)[0]).box
     result = mast.track(scene(-40)[0])
-    assert result.state is FrameFlag.NOT_FOUND
+    assert result.verdict is Verdict.NOT_FOUND
     assert result.box == last
     assert result.score == 0.0
     assert result.mask is not None and not result.mask.any()
@@ -186,7 +186,7 @@ def test_images_may_change_their_size_on_the_way(down: float, across: float) -> 
     # A box that is only remembered means the same place.
     before = mast.track(image).box
     lost = mast.track(np.full((height, width, 3), 40, np.uint8))
-    assert lost.state is FrameFlag.NOT_FOUND
+    assert lost.state is Verdict.NOT_FOUND
     x, y, w, h = before
     assert lost.box == pytest.approx((x * across, y * down, w * across, h * down))
 
@@ -203,7 +203,7 @@ def test_targets_of_several_working_sizes_are_tracked_together() -> None:
     third = MASTTracker(first.model, PropagationParameters(), working_size=480)
     third.initialize_mask(large, large_labels == 1)
     first.model.seen.clear()  # type: ignore[attr-defined]
-    outcomes = first.track_together([second, third], large)
+    outcomes = first.track_batch([second, third], large)
     assert first.model.seen == [(HEIGHT, WIDTH), (2 * HEIGHT, 2 * WIDTH)]  # type: ignore[attr-defined]
     for outcome, label in zip(outcomes, (1, 2, 1), strict=True):
         assert not isinstance(outcome, Exception)

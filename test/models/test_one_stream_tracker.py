@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.crop import hann_window
-from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak, track_together
-from tracker_ros.tracker import FrameFlag
+from tracker_ros.crops import hann_window
+from tracker_ros.models.layers.center_head import HeadMaps
+from tracker_ros.models.one_stream.tracker import OneStreamTracker, find_peak, track_batch
+from tracker_ros.tracker import Verdict
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def test_search_stays_where_it_is_while_the_score_is_low() -> None:
     model.confidence = 1.0
     again = tracker.track(frame(66, 50))
     assert seen.state is again.state is None
-    assert all(result.state == FrameFlag.NOT_FOUND for result in hidden)
+    assert all(result.verdict == Verdict.NOT_FOUND for result in hidden)
     assert hidden[0].box == hidden[1].box != seen.box
     assert again.search_region == hidden[0].search_region
 
@@ -204,7 +204,7 @@ def test_several_targets_share_a_pass() -> None:
     together, alone = followers(model), followers(BrightestCell())
     for step in range(3):
         image = frame(60 + 4 * step, 50)
-        found = track_together(together, image)
+        found = track_batch(together, image)
         wanted = [tracker.track(image) for tracker in alone]
         assert [r.box for r in found] == [r.box for r in wanted]
         assert [r.search_region for r in found] == [r.search_region for r in wanted]
@@ -212,21 +212,21 @@ def test_several_targets_share_a_pass() -> None:
 
 
 def test_a_model_without_batches_looks_at_one_target_after_another() -> None:
-    found = track_together(followers(BrightestCell()), frame(64, 50))
+    found = track_batch(followers(BrightestCell()), frame(64, 50))
     wanted = [tracker.track(frame(64, 50)) for tracker in followers(BrightestCell())]
     assert [r.box for r in found] == [r.box for r in wanted]
-    assert track_together([], frame(64, 50)) == []
+    assert track_batch([], frame(64, 50)) == []
 
 
 def test_targets_together_are_kept_when_one_fails() -> None:
     model = Together()
     trackers = followers(model)
     with pytest.raises(ValueError, match="3 trackers have 2 models"):
-        track_together([*trackers[:2], *followers(Together())[:1]], frame(64, 50))
+        track_batch([*trackers[:2], *followers(Together())[:1]], frame(64, 50))
     with pytest.raises(RuntimeError, match="before initialize"):
-        track_together([*trackers, OneStreamTracker(model)], frame(64, 50))
+        track_batch([*trackers, OneStreamTracker(model)], frame(64, 50))
     model.size = float("nan")
     with pytest.raises(RuntimeError, match="expected finite numbers"):
-        track_together(trackers, frame(64, 50))
+        track_batch(trackers, frame(64, 50))
     model.size = 0.25
-    assert track_together(trackers, frame(60, 50))[1].search_region == (70.0, 50.0, 80.0, 80.0)
+    assert track_batch(trackers, frame(60, 50))[1].search_region == (70.0, 50.0, 80.0, 80.0)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from tracker_ros.crop import normalise
-from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.one_stream_transfer import crops_to, maps_from, normalise_there
+from tracker_ros.crops import normalise
+from tracker_ros.models.layers.center_head import HeadMaps
+from tracker_ros.models.one_stream.network import crops_to, maps_from, normalise_there
 
 # Every level of every channel, and no two crops alike.
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)

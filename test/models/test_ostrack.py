@@ -8,10 +8,10 @@ import pytest
 import torch
 from small_networks import SMALL_OSTRACK
 
-from tracker_ros.models.one_stream_network import target_coverage
-from tracker_ros.models.ostrack.config import OSTRACK_TINY, OSTrackConfig
-from tracker_ros.models.ostrack.inference import OSTrackInference
-from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.models.one_stream.config import OSTRACK_TINY, OSTrackConfig
+from tracker_ros.models.one_stream.network import target_coverage
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
 
 WITHOUT_CE = dataclasses.replace(SMALL_OSTRACK, ce_layers=(), ce_template_range="ALL")
 CE_IN_LAST = dataclasses.replace(SMALL_OSTRACK, ce_layers=(0, 3), ce_template_range="CTR_REC")

@@ -10,17 +10,16 @@ import torch
 from torch import nn
 
 from tracker_ros import create_tracker
-from tracker_ros.boxes import iou
-from tracker_ros.models import reduced_precision
-from tracker_ros.models.grm.config import GRM_TINY
-from tracker_ros.models.grm.inference import GRMInference
-from tracker_ros.models.grm.network import GRMNetwork
-from tracker_ros.models.one_stream_tracker import OneStreamTracker
-from tracker_ros.models.ostrack.config import OSTRACK_TINY
-from tracker_ros.models.ostrack.inference import OSTrackInference
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.models.reduced_precision import Layers, precisions
-from tracker_ros.synthetic.video import synthetic_video
+from tracker_ros.geometry import iou
+from tracker_ros.models.layers import packed as reduced_precision
+from tracker_ros.models.layers.packed import Layers, precisions
+from tracker_ros.models.one_stream.config import GRM_TINY, OSTRACK_TINY
+from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
+from tracker_ros.models.one_stream.tracker import OneStreamTracker
+from tracker_ros.synthetic.scene_video import synthetic_video
 
 CPU = torch.device("cpu")
 BOX = torch.tensor([[0.25, 0.25, 0.5, 0.5]])
@@ -70,8 +69,8 @@ def test_models_compute_in_it(kind: str, precision: str) -> None:
     network = network_class(config).eval()
     exact = inference(copy.deepcopy(network), CPU)
     model = inference(network, CPU, precision=precision)
-    assert model.runs_on["precision"] == precision
-    assert exact.runs_on["precision"] == "fp32"
+    assert model.runtime_info["precision"] == precision
+    assert exact.runtime_info["precision"] == "fp32"
     template = torch.randn(1, 3, config.template_size, config.template_size)
     search = torch.randn(2, 3, config.search_size, config.search_size)
     maps = [
@@ -87,7 +86,7 @@ def test_models_compute_in_it(kind: str, precision: str) -> None:
 def test_boxes_of_the_embedded_model_stay_where_they_are(precision: str) -> None:
     exact = create_tracker("ostrack_tiny", "cpu", backend="torch", precision="fp32")
     tracker = create_tracker("ostrack_tiny", "cpu", backend="torch", precision=precision)
-    assert tracker.runs_on["precision"] == precision
+    assert tracker.runtime_info["precision"] == precision
     first, *frames = synthetic_video(0, frames=8)
     assert isinstance(tracker, OneStreamTracker)
     for each in (exact, tracker):

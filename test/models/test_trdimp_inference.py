@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tracker_ros.models.trdimp.config import BASE, TINY
-from tracker_ros.models.trdimp.inference import TrDiMPInference
-from tracker_ros.models.trdimp.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.target_filter import apply_filter
+from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
+from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.network.target_filter import apply_filter
 
 CONFIG = replace(TINY, width=8, layers=(1, 1, 1), feature_dim=16, key_dim=8, iou_dim=16)
 SIDE, TOLERANCE = 96, 1e-5
@@ -103,4 +103,4 @@ def test_it_lets_go_of_the_weights_as_they_were(packed: bool) -> None:
 
 def test_what_it_runs_on() -> None:
     model = TrDiMPInference(make_network(), torch.device("cpu"))
-    assert model.runs_on == {"backend": "torch", "device": "cpu", "precision": "fp32"}
+    assert model.runtime_info == {"backend": "torch", "device": "cpu", "precision": "fp32"}

@@ -13,23 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tracker_ros.models.trdimp.augmentation import SeededDraws, augment, drop_channels
-from tracker_ros.models.trdimp.box_choice import choose_box, remember_shape, start_boxes
-from tracker_ros.models.trdimp.box_refinement import ascend
+from tracker_ros.models.trdimp.boxes import ascend, choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import localise
-from tracker_ros.models.trdimp.sample_memory import SampleMemory, SampleWeights
-from tracker_ros.models.trdimp.sample_patch import (
+from tracker_ros.models.trdimp.memory import SampleMemory, SampleWeights
+from tracker_ros.models.trdimp.patches import (
     Border,
     Placement,
+    SeededDraws,
     Span,
+    augment,
     box_to_target,
     choose_window,
     cut,
+    drop_channels,
     normalise_patches,
     target_to_box,
 )
-from tracker_ros.tracker import FrameFlag
+from tracker_ros.tracker import Verdict
 
 CPU = torch.device("cpu")
 SMALL = replace(BASE, image_sample_size=32)
@@ -312,5 +313,5 @@ def test_what_counts_as_the_target_s_surroundings(size: float, row: int, masked:
         score = np.zeros((23, 23), dtype=np.float32)
         score[row, 11], score[other, 11] = 1.0, 0.6
         flag = localise(score, patch, position, np.full(2, size, np.float32), parameters).flag
-        expected = FrameFlag.NORMAL if other in masked else FrameFlag.HARD_NEGATIVE
+        expected = Verdict.NORMAL if other in masked else Verdict.HARD_NEGATIVE
         assert flag is expected, other

@@ -19,10 +19,10 @@ from tracker_ros.models.trdimp.config import (
     TrDiMPConfig,
     siamese,
 )
-from tracker_ros.models.trdimp.inference import TrDiMPInference
-from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
+from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
-from tracker_ros.tracker import FrameFlag, TrackResult
+from tracker_ros.tracker import TrackResult, Verdict
 
 CONFIG = TrDiMPConfig(
     block="basic",
@@ -107,7 +107,7 @@ def test_follows_a_moving_target(model: TrDiMPInference) -> None:
     for step, result in enumerate(results, start=1):
         off = np.subtract(result.box[:2], (START[0] + 2 * step, START[1] + step))
         assert np.abs(off).max() < 13.0, step
-        assert result.state is FrameFlag.NORMAL
+        assert result.verdict is Verdict.NORMAL
 
 
 def test_result_covers_the_search_region(model: TrDiMPInference) -> None:
@@ -137,10 +137,10 @@ def test_learning_early_or_late_gives_the_same_numbers(model: TrDiMPInference) -
     late, early = started(model), started(model)
     for step in range(1, 8):
         results = late.track(scene(step)), early.track(scene(step))
-        early.learn()
-        early.learn()
+        early.update_model()
+        early.update_model()
         assert_same([results[0]], [results[1]])
-    late.learn()
+    late.update_model()
     assert torch.equal(state(late).filter, state(early).filter)
     np.testing.assert_array_equal(
         state(late).samples.weights.values, state(early).samples.weights.values
@@ -150,7 +150,7 @@ def test_learning_early_or_late_gives_the_same_numbers(model: TrDiMPInference) -
 
 def test_learn_before_a_start_does_nothing(model: TrDiMPInference) -> None:
     tracker = TrDiMPTracker(model, ALWAYS_NORMAL)
-    tracker.learn()
+    tracker.update_model()
     with pytest.raises(RuntimeError, match="before initialize"):
         tracker.track(scene(1))
 
@@ -168,7 +168,7 @@ def test_what_each_frame_teaches(model: TrDiMPInference, monkeypatch: pytest.Mon
     images, samples = [], []
     for step in range(1, 7):
         tracker.track(scene(step))
-        tracker.learn()
+        tracker.update_model()
         images.append(len(state(tracker).memory))
         samples.append(len(state(tracker).samples.features))
     # Every third frame the filter, every second one the memory, until it is full.
@@ -179,8 +179,8 @@ def test_what_each_frame_teaches(model: TrDiMPInference, monkeypatch: pytest.Mon
     tracker = started(model, ALWAYS_HARD)
     iterations.clear()
     results = follow(tracker, last=3)
-    tracker.learn()
-    assert [result.state for result in results] == [FrameFlag.HARD_NEGATIVE] * 3
+    tracker.update_model()
+    assert [result.verdict for result in results] == [Verdict.HARD_NEGATIVE] * 3
     assert iterations == [BASE.net_opt_hn_iter] * 3
 
 
@@ -188,8 +188,8 @@ def test_uncertain_is_refined_and_teaches_nothing(model: TrDiMPInference) -> Non
     tracker = started(model, ALWAYS_UNCERTAIN)
     before = state(tracker).filter.clone()
     results = follow(tracker)
-    tracker.learn()
-    assert {result.state for result in results} == {FrameFlag.UNCERTAIN}
+    tracker.update_model()
+    assert {result.verdict for result in results} == {Verdict.UNCERTAIN}
     assert len({result.box for result in results}) == len(results)
     assert len(state(tracker).samples.features) == len(state(tracker).memory) == 6
     assert torch.equal(state(tracker).filter, before)
@@ -198,12 +198,12 @@ def test_uncertain_is_refined_and_teaches_nothing(model: TrDiMPInference) -> Non
 def test_not_found_changes_nothing(model: TrDiMPInference) -> None:
     tracker = started(model)
     last = follow(tracker, last=2)[-1]
-    tracker.learn()
+    tracker.update_model()
     tracker.parameters = NEVER_FOUND
     samples = len(state(tracker).samples.features)
     results = follow(tracker, 3, 5)
-    tracker.learn()
-    assert {result.state for result in results} == {FrameFlag.NOT_FOUND}
+    tracker.update_model()
+    assert {result.verdict for result in results} == {Verdict.NOT_FOUND}
     assert {result.box for result in results} == {last.box}
     assert len(state(tracker).samples.features) == samples
 
@@ -212,7 +212,7 @@ def test_siamese_keeps_its_pooled_filter(model: TrDiMPInference) -> None:
     tracker = started(model, siamese(ALWAYS_NORMAL))
     pooled = state(tracker).filter.clone()
     follow(tracker)
-    tracker.learn()
+    tracker.update_model()
     assert torch.equal(state(tracker).filter, pooled)
     assert not torch.equal(state(started(model)).filter, pooled)
     # Its samples are kept all the same, as officially.
@@ -300,7 +300,7 @@ def test_a_filter_that_is_not_finite_is_not_taken(
     with monkeypatch.context() as patch:
         patch.setattr(model, "fit", lambda *args: args[0] * np.nan)
         with pytest.raises(RuntimeError, match="filter that is not finite"):
-            tracker.learn()
+            tracker.update_model()
     assert state(tracker).filter is before
     follow(tracker, first=4)
 

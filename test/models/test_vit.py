@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 
-from tracker_ros.models.vit import Attention, Block, DropPath, PatchEmbed
+from tracker_ros.models.layers.vit import Attention, Block, DropPath, PatchEmbed
 
 
 def make_block() -> Block:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from golden_files import mast_weights
 
+from tracker_ros.checkpoints import load_strictly
 from tracker_ros.models.mast.config import MAST_RESNET18
 from tracker_ros.models.mast.network import MASTNetwork
-from tracker_ros.weight_files import load_strictly
 
 
 def golden_network() -> MASTNetwork:

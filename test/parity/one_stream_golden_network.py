@@ -21,16 +21,20 @@ from golden_files import (
 )
 from torch import Tensor
 
-from tracker_ros.models.grm.config import GRM_CONFIGS, GRMConfig
-from tracker_ros.models.grm.inference import GRMInference
-from tracker_ros.models.grm.network import GRMNetwork
-from tracker_ros.models.ostrack.candidate_elimination import template_token_mask
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS, OSTrackConfig
-from tracker_ros.models.ostrack.inference import OSTrackInference
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.models.vit import Block
+from tracker_ros.checkpoints import load_strictly
+from tracker_ros.models.layers.vit import Block
+from tracker_ros.models.one_stream.candidate_elimination import template_token_mask
+from tracker_ros.models.one_stream.config import (
+    GRM_CONFIGS,
+    OSTRACK_CONFIGS,
+    GRMConfig,
+    OSTrackConfig,
+)
+from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
 from tracker_ros.registry import empty_network
-from tracker_ros.weight_files import load_strictly
 
 MAPS = ("score_map", "size_map", "offset_map")
 MAP_TOLERANCE = 1e-5

@@ -8,15 +8,15 @@ import pytest
 import torch
 from golden_files import golden
 
-from tracker_ros.models.ostrack.candidate_elimination import (
+from tracker_ros.models.layers.vit import gather_tokens
+from tracker_ros.models.one_stream.candidate_elimination import (
     eliminate,
     keep_count,
     rank_search_tokens,
     ranking_rows,
     template_token_mask,
 )
-from tracker_ros.models.vit import gather_tokens
-from tracker_ros.training.keep_rate import keep_rate_at
+from tracker_ros.training.tasks.pair import keep_rate_at
 
 GOLDEN = golden("ostrack_units.npz")
 MASKS = [name for name in GOLDEN.arrays if name.startswith("mask/")]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from golden_files import golden
 
-from tracker_ros.boxes import clip_box
-from tracker_ros.crop import (
+from tracker_ros.crops import (
     box_in_crop,
     crop_region,
     crop_square,
@@ -18,6 +17,7 @@ from tracker_ros.crop import (
     map_box_back,
     normalise,
 )
+from tracker_ros.geometry import clip_box
 
 GOLDEN = golden("prepost.npz")
 CASES: list[dict[str, Any]] = GOLDEN.meta["cases"]

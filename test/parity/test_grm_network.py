@@ -26,9 +26,8 @@ from one_stream_golden_network import (
 )
 from torch import Tensor
 
-from tracker_ros.models.grm.config import DEFAULT_THRESHOLD, GRM_CONFIGS, TARGET_TYPES
-from tracker_ros.models.grm.inference import dense_attention, grouped_attention
-from tracker_ros.models.grm.network import (
+from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRM_CONFIGS, TARGET_TYPES
+from tracker_ros.models.one_stream.grm import (
     DividingAttention,
     Division,
     GRMNetwork,
@@ -38,6 +37,7 @@ from tracker_ros.models.grm.network import (
     summarise_template,
     template_tokens_in_box,
 )
+from tracker_ros.models.one_stream.grm_fast_cpu import dense_attention, grouped_attention
 
 LOG_PROB_TOLERANCE = 2e-5
 DECIDED_LOG_RATIO = 2e-5

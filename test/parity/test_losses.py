@@ -9,8 +9,7 @@ import torch
 from golden_files import golden
 from torch import Tensor
 
-from tracker_ros.training.heatmap import center_heatmap, gaussian_radius
-from tracker_ros.training.losses import focal_loss, giou_loss
+from tracker_ros.training.losses import center_heatmap, focal_loss, gaussian_radius, giou_loss
 
 GOLDEN = golden("loss_ostrack_grm.npz")
 LOSS_TOLERANCE = 1e-5

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from tracker_ros.cuda import library
 from tracker_ros.cuda.local_attention import expected_offset
-from tracker_ros.models.mast.colouriser import Reference, colourise, search_dilation
 from tracker_ros.models.mast.config import BEHAVIOURS, PropagationParameters
-from tracker_ros.models.mast.labels import cell_labels, one_hot
-from tracker_ros.models.mast.reconstruction import (
+from tracker_ros.models.mast.lab import cell_labels, one_hot
+from tracker_ros.models.mast.matching import Reference, colourise, search_dilation
+from tracker_ros.training.tasks.reconstruction import (
     copy_colours,
     drop_channel,
     reconstruct,

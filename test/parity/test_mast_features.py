@@ -9,8 +9,7 @@ from golden_files import document, fingerprint, golden, helper, mast_weights, se
 from mast_golden_network import golden_network
 
 from tracker_ros.models.mast.config import MAST_RESNET18
-from tracker_ros.models.mast.lab import network_input, rgb_to_lab
-from tracker_ros.models.mast.labels import cell_labels, one_hot
+from tracker_ros.models.mast.lab import cell_labels, network_input, one_hot, rgb_to_lab
 from tracker_ros.models.mast.network import MASTNetwork
 
 GOLDEN = golden("mast_features.npz")

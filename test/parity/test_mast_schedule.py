@@ -6,8 +6,12 @@ from __future__ import annotations
 import pytest
 from golden_files import document
 
-from tracker_ros.models.mast.config import REFERENCE_MODES, PropagationParameters
-from tracker_ros.models.mast.memory_schedule import frames_to_keep, reference_frames
+from tracker_ros.models.mast.config import (
+    REFERENCE_MODES,
+    PropagationParameters,
+    frames_to_keep,
+    reference_frames,
+)
 
 
 @pytest.mark.parametrize(("number", "mode"), enumerate(REFERENCE_MODES))

@@ -12,7 +12,7 @@ from golden_files import document, golden
 from mast_golden_network import golden_network
 
 from tracker_ros.models.mast.config import REFERENCE_MODES, PropagationParameters
-from tracker_ros.models.mast.inference import MASTInference
+from tracker_ros.models.mast.network import MASTInference
 from tracker_ros.models.mast.tracker import MASTTracker
 
 GOLDEN = golden("mast_e2e.npz")

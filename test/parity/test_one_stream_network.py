@@ -30,9 +30,9 @@ from one_stream_golden_network import (
     template_boxes,
 )
 
-from tracker_ros.crop import hann_window
-from tracker_ros.models.center_head import HeadMaps, decode_box
-from tracker_ros.models.one_stream_network import resample_position_embedding
+from tracker_ros.crops import hann_window
+from tracker_ros.models.layers.center_head import HeadMaps, decode_box
+from tracker_ros.models.one_stream.network import resample_position_embedding
 
 pytestmark = pytest.mark.slow
 configurations = pytest.mark.parametrize("name", list(ONE_STREAM_GOLDENS))

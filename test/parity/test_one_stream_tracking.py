@@ -12,12 +12,12 @@ import torch
 from golden_files import ONE_STREAM_TRAINED, Golden, document, golden
 from one_stream_golden_network import config_of, golden_inference
 
-from tracker_ros.crop import crop_square, hann_window, normalise
-from tracker_ros.models.center_head import HeadMaps
-from tracker_ros.models.grm.config import DEFAULT_THRESHOLD, GRMConfig
-from tracker_ros.models.grm.inference import GRMInference
-from tracker_ros.models.one_stream_tracker import OneStreamTracker, find_peak
-from tracker_ros.models.ostrack.inference import OSTrackInference
+from tracker_ros.crops import crop_square, hann_window, normalise
+from tracker_ros.models.layers.center_head import HeadMaps
+from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRMConfig
+from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
+from tracker_ros.models.one_stream.tracker import OneStreamTracker, find_peak
 
 FRAME_TOLERANCE_PX = 0.01
 RUN_TOLERANCE_PX = 0.05

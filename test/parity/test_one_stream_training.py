@@ -13,16 +13,16 @@ from golden_files import ONE_STREAM_TRAINED, Golden, golden, network_inputs
 from one_stream_golden_network import difference, golden_network
 from torch import Tensor
 
-from tracker_ros.models.grm.network import GRMNetwork
-from tracker_ros.models.ostrack.network import OSTrackNetwork
-from tracker_ros.training.keep_rate import keep_rate_at
+from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.training.losses import LossTerms, TrackingLoss
+from tracker_ros.training.tasks.pair import keep_rate_at
 
 MAP_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 NORM_TOLERANCE = 1e-3
-LEAST_NORM = 1e-4
+MIN_NORM = 1e-4
 
 LOG_PROB_TOLERANCE = 2e-5
 
@@ -103,7 +103,7 @@ def test_gradient_norms(step: Step) -> None:
     }
     assert set(found) == set(wanted)
     for name, norm in wanted.items():
-        if norm > LEAST_NORM:
+        if norm > MIN_NORM:
             assert found[name] == pytest.approx(norm, rel=NORM_TOLERANCE), name
 
 

@@ -25,12 +25,12 @@ from one_stream_golden_network import (
 )
 from torch import Tensor
 
-from tracker_ros.models.ostrack.candidate_elimination import Elimination, ranking_rows
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
-from tracker_ros.models.ostrack.network import BackboneOutput, OSTrackNetwork
+from tracker_ros.models.one_stream.candidate_elimination import Elimination, ranking_rows
+from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
+from tracker_ros.models.one_stream.ostrack import BackboneOutput, OSTrackNetwork
 
 DECIDED_GAP = 1e-5
-MOST_LAYERS = 64
+MAX_LAYERS = 64
 
 pytestmark = pytest.mark.slow
 configurations = pytest.mark.parametrize("name", list(OSTRACK_GOLDENS))
@@ -70,7 +70,7 @@ def run_backbone(
 
 def check_eliminations(found: dict[int, Elimination], g: Golden, prefix: str = "") -> None:
     """The layers that eliminate, and their kept and removed sets wherever the cut is decided."""
-    recorded = [i for i in range(MOST_LAYERS) if f"{prefix}ce{i}_kept" in g]
+    recorded = [i for i in range(MAX_LAYERS) if f"{prefix}ce{i}_kept" in g]
     assert list(found) == recorded
     for layer, elimination in found.items():
         kept, removed = g[f"{prefix}ce{layer}_kept"], g.arrays.get(f"{prefix}ce{layer}_removed")

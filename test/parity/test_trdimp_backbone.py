@@ -12,10 +12,10 @@ from golden_files import document, fingerprint, golden, helper, seed_of, stats, 
 from torch import Tensor
 from trdimp_golden_network import golden_network, new_golden_network, relative_difference
 
-from tracker_ros.crop import normalise
+from tracker_ros.crops import normalise
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
-from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.fast_cpu import PatchFeatures, TrDiMPInference
+from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
 
 TOLERANCE = 1e-5
 

@@ -14,9 +14,9 @@ from golden_files import golden, helper, seed_of, stats
 from torch import Tensor
 from trdimp_golden_network import golden_network, relative_difference
 
-from tracker_ros.models.trdimp.box_refinement import BoxRefinement
+from tracker_ros.models.layers.resnet import Features
+from tracker_ros.models.trdimp.boxes import BoxRefinement
 from tracker_ros.models.trdimp.config import BASE, TrackingParameters
-from tracker_ros.models.trdimp.resnet import Features
 
 FEATURE_TOLERANCE = 1e-5
 TOLERANCE = 2e-5  # a fifth of what is demanded

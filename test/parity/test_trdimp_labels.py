@@ -8,9 +8,9 @@ import pytest
 import torch
 from golden_files import golden
 
-from tracker_ros.crop import hann_window
+from tracker_ros.crops import hann_window
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.gaussian_label import gaussian_label
+from tracker_ros.models.trdimp.network.target_filter import gaussian_label
 
 
 @pytest.mark.parametrize("end_pad", [False, True])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from golden_files import golden
 
-from tracker_ros.crop import hann_window
+from tracker_ros.crops import hann_window
 from tracker_ros.models.trdimp.config import BASE, VOT
 from tracker_ros.models.trdimp.localisation import localise
-from tracker_ros.models.trdimp.sample_patch import Placement
+from tracker_ros.models.trdimp.patches import Placement
 
 UNITS = golden("trdimp_tracker_units.npz")
 CASES = UNITS.json("localize_json")

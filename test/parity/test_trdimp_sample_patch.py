@@ -11,14 +11,7 @@ import torch
 from golden_files import golden, stats
 
 from tracker_ros.models.trdimp.localisation import keep_inside
-from tracker_ros.models.trdimp.sample_patch import (
-    Border,
-    Placement,
-    Span,
-    Window,
-    choose_window,
-    cut,
-)
+from tracker_ros.models.trdimp.patches import Border, Placement, Span, Window, choose_window, cut
 
 PATCHES = golden("trdimp_sample_patch.npz")
 UNITS = golden("trdimp_tracker_units.npz")
@@ -26,7 +19,7 @@ CASES = PATCHES.json("cases_json")
 GREY_LEVELS = 0.01
 
 # The official tracker limits the shrinking in its own mode only.
-MOST_SHRUNK = {Border.INSIDE_MAJOR: 1.5}
+MAX_SHRUNK = {Border.INSIDE_MAJOR: 1.5}
 
 
 @pytest.mark.parametrize("border", Border, ids=lambda b: b.value)
@@ -35,7 +28,7 @@ def test_patch(case: dict[str, Any], border: Border) -> None:
     frame = PATCHES["frame_u8"]
     position = np.asarray(case["pos_yx"], dtype=np.float32)
     size = np.asarray(case["size_hw"], dtype=np.float32)
-    limit = MOST_SHRUNK.get(border, np.inf)
+    limit = MAX_SHRUNK.get(border, np.inf)
     window = choose_window(position, size, case["out"], frame.shape, border, limit)
     prefix = f"{case['name']}_{border.value}"
     np.testing.assert_array_equal([window.coordinates], PATCHES[f"{prefix}_coord"])

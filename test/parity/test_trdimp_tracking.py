@@ -13,11 +13,11 @@ import torch
 from golden_files import TRDIMP_RUNS, Golden, golden, stats
 from trdimp_golden_network import new_golden_network
 
-from tracker_ros.crop import hann_window
+from tracker_ros.crops import hann_window
 from tracker_ros.models.trdimp import tracker as loop
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
-from tracker_ros.models.trdimp.inference import TrDiMPInference
-from tracker_ros.models.trdimp.sample_patch import normalise_patches
+from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
+from tracker_ros.models.trdimp.patches import normalise_patches
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
 BOX_PX = 0.01
@@ -162,14 +162,14 @@ class Run:
             box = lesson.box
             rate = self.tracker.parameters.hard_negative_learning_rate
             rate = rate if lesson.hard_negative else -1.0
-        self.tracker.learn()
+        self.tracker.update_model()
         assert target.lesson is None
         return {
             "box": result.box,
             "pos_yx": place.position,
             "target_sz_hw": place.size,
             "target_scale": place.scale,
-            "flag": result.state.value if result.state else None,
+            "flag": result.verdict.value if result.verdict else None,
             "max_score": score.max(),
             "shown_score": result.score,
             "score_map": score,

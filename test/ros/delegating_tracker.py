@@ -23,17 +23,17 @@ class DelegatingTracker(Tracker):
     def track(self, image: np.ndarray) -> TrackResult:
         return self.inner.track(image)
 
-    def another(self) -> DelegatingTracker:
+    def fork(self) -> DelegatingTracker:
         further = copy.copy(self)
-        further.inner = self.inner.another()
+        further.inner = self.inner.fork()
         return further
 
-    def learn(self) -> None:
-        self.inner.learn()
+    def update_model(self) -> None:
+        self.inner.update_model()
 
     def warm_up(self) -> None:
         self.inner.warm_up()
 
     @property
-    def runs_on(self) -> dict[str, str]:
-        return self.inner.runs_on
+    def runtime_info(self) -> dict[str, str]:
+        return self.inner.runtime_info

@@ -8,10 +8,10 @@ from dataclasses import asdict
 import numpy as np
 from std_msgs.msg import Header
 
-from tracker_ros.frame_buffer import FrameBuffer
-from tracker_ros.nodes.follower import Follower
-from tracker_ros.nodes.selection import Selection
-from tracker_ros.several_targets import SeveralTargets
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.frames import FrameBuffer
+from tracker_ros.following.selection import Selection
+from tracker_ros.following.target_set import TargetSet
 from tracker_ros.tracker import Tracker, TrackResult
 
 BOX = (10.0, 10.0, 20.0, 20.0)
@@ -52,7 +52,7 @@ class Bench:
         self.buffer = FrameBuffer(60.0, 10_000_000)
         self.tracker = Fixed()
         self.reports = []
-        self.targets = SeveralTargets()
+        self.targets = TargetSet()
         self.follower = Follower(
             self.buffer,
             self.targets,

@@ -31,7 +31,7 @@ from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import SelectTarget
-from tracker_ros.boxes import iou
+from tracker_ros.geometry import iou
 
 PATIENCE_S = 60.0
 

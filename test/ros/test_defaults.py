@@ -13,7 +13,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import TextSubstitution
 from launch_ros.actions import Node
 
-from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS
+from tracker_ros.nodes.parameters import TRACK_PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = {spec.name: spec.default for spec in TRACK_PARAMETERS}

@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes import replay
+from tracker_ros.following import follower as replay
 from tracker_ros.nodes.track import TrackNode
 
 
@@ -137,7 +137,7 @@ def test_what_a_frame_teaches_is_learned_after_its_box_is_out(make_probe, spin, 
             self.waited = []
             self.fails = False
 
-        def learn(self):
+        def update_model(self):
             if self.fails:
                 raise RuntimeError("nothing to learn")
             self.waited.append(self.box_seen.wait(PATIENCE_S))

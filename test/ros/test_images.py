@@ -13,8 +13,8 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from tracker_ros.image_encodings import UnsupportedEncodingError
-from tracker_ros.nodes.images import image_from_array, rgb_from_image, stamp_nanoseconds
+from tracker_ros.io.image_encodings import UnsupportedEncodingError
+from tracker_ros.nodes.messages import image_from_array, rgb_from_image, stamp_nanoseconds
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_arrays_that_are_no_images_are_named(pixels):
 def test_the_data_is_handed_over_as_the_array_that_messages_take(rgb, monkeypatch):
     given = []
     monkeypatch.setattr(
-        "tracker_ros.nodes.images.Image", lambda **fields: given.append(fields["data"])
+        "tracker_ros.nodes.messages.Image", lambda **fields: given.append(fields["data"])
     )
     image_from_array(rgb, Header())
     assert isinstance(given[0], array.array)

@@ -13,8 +13,9 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes import input_watch, track
-from tracker_ros.nodes.selection import passes_by_itself
+from tracker_ros.following.selection import passes_by_itself
+from tracker_ros.nodes import monitoring as input_watch
+from tracker_ros.nodes import track
 from tracker_ros.nodes.track import TrackNode
 
 BOX = (50.0, 50.0, 40.0, 40.0)
@@ -321,7 +322,7 @@ def test_two_trackers_in_two_namespaces(make_probe, run_program):
 
 
 def test_parameters_tell_what_they_are():
-    from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS
+    from tracker_ros.nodes.parameters import TRACK_PARAMETERS
 
     for spec in TRACK_PARAMETERS:
         descriptor = spec.descriptor()

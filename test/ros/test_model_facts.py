@@ -15,7 +15,7 @@ class Breaking(DelegatingTracker):
     facts = {"backend": "tensorrt", "device": "cuda:0", "precision": "fp16"}
 
     @property
-    def runs_on(self):
+    def runtime_info(self):
         return self.facts
 
 

@@ -18,10 +18,10 @@ from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros import model_card, model_names
-from tracker_ros.boxes import visible_extent
+from tracker_ros import list_models, model_card
 from tracker_ros.cli.main import main
-from tracker_ros.nodes.bounding_box import box_of
+from tracker_ros.geometry import visible_extent
+from tracker_ros.nodes.messages import box_of
 
 LONG_S = 300.0
 OPTIONS = {"grm": "threshold=0.5", "mast": "working_size=160", "trdimp": "seed=3"}
@@ -34,7 +34,7 @@ def weights_of(tmp_path_factory, random_weights):
     Only the newest is kept: the largest takes two thirds of a gigabyte, and models of one shape
     follow each other.
     """
-    from tracker_ros.weight_files import write_weights
+    from tracker_ros.checkpoints import write_weights
 
     made = {}
 
@@ -153,7 +153,7 @@ def lose_and_find_again(probe, target_id):
     "name",
     [
         pytest.param(name, marks=[] if model_card(name).weights else [pytest.mark.slow])
-        for name in model_names()
+        for name in list_models()
     ],
 )
 def test_model_in_the_node_and_on_the_command_line(name, probe, weights_of, tmp_path, capsys):

@@ -19,7 +19,14 @@ def rows_of(tmp_path):
 
     def run(*arguments):
         path = tmp_path / "rows.json"
-        command = [sys.executable, "-m", "benchmarks.node_latency", *SHORT, "--json", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "tools.benchmarks.node_latency",
+            *SHORT,
+            "--json",
+            str(path),
+        ]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(path.read_text())["rows"]

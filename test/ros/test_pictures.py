@@ -9,9 +9,9 @@ import numpy as np
 from delegating_tracker import DelegatingTracker
 from sensor_msgs.msg import Image
 
-from tracker_ros.nodes import outputs
+from tracker_ros.drawing.overlay import colour_map_score, draw_meeting
+from tracker_ros.nodes import publishers as outputs
 from tracker_ros.nodes.track import TrackNode
-from tracker_ros.overlay import colour_map_score, draw_meeting
 
 
 def pixels_of(message: Image) -> np.ndarray:

@@ -10,9 +10,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes.run import NodeStartError
-from tracker_ros.nodes.select_window import BoxDrag, run_window
-from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS
+from tracker_ros.nodes.node_main import NodeStartError
+from tracker_ros.nodes.parameters import TRACK_PARAMETERS
+from tracker_ros.nodes.select_target import BoxDrag, run_window
 from tracker_ros.nodes.video import VIDEO_PARAMETERS
 
 

@@ -8,9 +8,9 @@ import time
 import pytest
 from follower_bench import Bench
 
-from tracker_ros.nodes import replay
-from tracker_ros.nodes.selection import Selection
-from tracker_ros.target_state import TargetState
+from tracker_ros.following import follower as replay
+from tracker_ros.following.selection import Selection
+from tracker_ros.following.target_state import TargetState
 
 
 @pytest.fixture

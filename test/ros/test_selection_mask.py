@@ -9,7 +9,7 @@ from delegating_tracker import DelegatingTracker
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes.images import image_from_array
+from tracker_ros.nodes.messages import image_from_array
 from tracker_ros.nodes.track import TrackNode
 
 

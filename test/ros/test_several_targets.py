@@ -12,9 +12,9 @@ from vision_msgs.msg import Detection2DArray
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import RemoveTarget
-from tracker_ros.boxes import iou
-from tracker_ros.nodes.bounding_box import box_of
-from tracker_ros.overlay import TARGET_COLOURS
+from tracker_ros.drawing.overlay import TARGET_COLOURS
+from tracker_ros.geometry import iou
+from tracker_ros.nodes.messages import box_of
 
 
 class TwoThings(Scene):

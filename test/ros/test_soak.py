@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from soak.run_soak import growth, log_faults
+from tools.soak.run_soak import growth, log_faults
 
 SOAK = Path(__file__).resolve().parents[2] / "dev" / "soak"
 

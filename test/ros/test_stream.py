@@ -13,7 +13,7 @@ from delegating_tracker import DelegatingTracker
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.image_encodings import supported_encodings
+from tracker_ros.io.image_encodings import supported_encodings
 from tracker_ros.nodes.track import TrackNode
 
 SLOW_S = 0.1
@@ -274,6 +274,6 @@ def test_latency_stays_bounded_when_the_camera_is_too_fast(make_probe, spin, tin
 
 def probe_message(image, header):
     """An rgb8 message of an image."""
-    from tracker_ros.nodes.images import image_from_array
+    from tracker_ros.nodes.messages import image_from_array
 
     return image_from_array(image, header)

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from tracker_ros.nodes.rates import RateMeter, Window
-from tracker_ros.nodes.worker import Worker
+from tracker_ros.following.worker import Worker
+from tracker_ros.nodes.monitoring import RateMeter, Window
 
 
 class Bench:
@@ -134,7 +134,7 @@ def test_waiting_for_a_job_has_an_end(bench):
 
 def test_rates_and_quantiles(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("tracker_ros.nodes.rates.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tracker_ros.nodes.monitoring.time.monotonic", lambda: now[0])
     meter = RateMeter(window_s=2.0)
     assert meter.hertz == 0.0
     for _ in range(11):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tracker_ros import create_tracker
-from tracker_ros.boxes import iou
-from tracker_ros.synthetic.video import EASY, SceneConfig, SyntheticScene, synthetic_video
+from tracker_ros.geometry import iou
+from tracker_ros.synthetic.scene_video import EASY, SceneConfig, SyntheticScene, synthetic_video
 
 SIZE = (320, 240)
 FRAMES = 60

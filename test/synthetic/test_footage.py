@@ -7,7 +7,7 @@ import torch
 
 from tracker_ros.synthetic.footage import HEIGHT, Footage, FootageRuns
 from tracker_ros.synthetic.moving_scenes import FrameConfig
-from tracker_ros.synthetic.video import synthetic_video
+from tracker_ros.synthetic.scene_video import synthetic_video
 
 SIDE = 64
 

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from tracker_ros.synthetic.video import EASY, SceneConfig, SyntheticScene, synthetic_video
+from tracker_ros.synthetic.scene_video import EASY, SceneConfig, SyntheticScene, synthetic_video
 
 SIZE = (160, 120)
 

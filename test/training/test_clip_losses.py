@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tracker_ros.training.clip_losses import (
-    LEAST_OVERLAP,
+    MIN_OVERLAP,
     draw_proposals,
     filter_loss,
     hinge_loss,
@@ -51,7 +51,7 @@ def test_proposals_reach_from_near_copies_to_poor_guesses():
     torch.manual_seed(0)
     proposals, iou = draw_proposals(BOXES, 400)
     assert proposals.shape == (2, 400, 4)
-    assert iou.min() >= LEAST_OVERLAP
+    assert iou.min() >= MIN_OVERLAP
     assert iou.max() > 0.97
     assert (iou < 0.5).float().mean() > 0.03
     assert (iou > 0.8).float().mean() > 0.2

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tracker_ros.checkpoints import read_weights
 from tracker_ros.models.trdimp.config import TINY, TINY_TRACKING, TRDIMP_MODELS
-from tracker_ros.training.card import write_card
-from tracker_ros.training.clip_task import ClipTask
-from tracker_ros.training.curve import read_log
+from tracker_ros.training.card import read_log, write_card
 from tracker_ros.training.recipe import Recipe, Source
 from tracker_ros.training.sources import open_clips
-from tracker_ros.training.trainer import Trainer, settle_statistics
-from tracker_ros.weight_files import read_weights
+from tracker_ros.training.tasks.clip import ClipTask
+from tracker_ros.training.trainer import Trainer, refresh_batch_norm
 
 CPU = torch.device("cpu")
 MICRO = replace(TINY, width=8, feature_dim=16, key_dim=8, iou_reference_dim=8, iou_dim=16)
@@ -112,7 +111,7 @@ def test_validation_finds_a_target_that_the_scores_show(monkeypatch):
         assert labels.shape == shape
         return labels
 
-    monkeypatch.setattr("tracker_ros.training.clip_task.apply_filter", perfect)
+    monkeypatch.setattr("tracker_ros.training.tasks.clip.apply_filter", perfect)
     result = trained.validate(trained.network, [batch])
     assert result["centred"] == 1.0
     assert result["false_alarms"] == 0.0
@@ -146,14 +145,14 @@ def test_other_sources_than_scenes_are_refused():
 
 def test_settled_statistics_make_weaker_weights_answer_alike():
     strong, batch = task(), clips(8)
-    settle_statistics(strong, [batch], 0)
+    refresh_batch_norm(strong, [batch], 0)
     weak = copy.deepcopy(strong)
     with torch.no_grad():
         weak.network.feature_extractor.conv1.weight.mul_(0.2)
     images = batch.images.flatten(0, 1)
     wanted = strong.network.feature_extractor(images).layer3
     assert not torch.allclose(weak.network.feature_extractor(images).layer3, wanted, atol=0.1)
-    settle_statistics(weak, [batch], 0)
+    refresh_batch_norm(weak, [batch], 0)
     assert not weak.training
     assert torch.allclose(weak.network.feature_extractor(images).layer3, wanted, atol=1e-2)
     assert weak.network.feature_extractor.bn1.momentum == 0.1

@@ -10,8 +10,7 @@ import torch
 
 from tracker_ros.synthetic.crops import PairConfig
 from tracker_ros.synthetic.photometric import PhotometricConfig
-from tracker_ros.training.datasets import open_dataset
-from tracker_ros.training.sequence_pairs import SequencePairs
+from tracker_ros.training.datasets import SequencePairs, open_dataset
 
 FRAMES = 4
 BOX = (40, 30, 24, 18)

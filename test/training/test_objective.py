@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from tracker_ros.training.objective import boxes_at, pair_losses
+from tracker_ros.training.tasks.pair import boxes_at, pair_losses
 
 GRID = 8
 

@@ -8,23 +8,22 @@ import numpy as np
 import pytest
 import torch
 
+from tracker_ros.checkpoints import read_weights
 from tracker_ros.models.mast.config import MAST_MODELS, MASTConfig
 from tracker_ros.models.mast.lab import network_input, normalised_lab
 from tracker_ros.models.mast.network import MASTNetwork
 from tracker_ros.synthetic.footage import Footage
 from tracker_ros.synthetic.moving_scenes import FrameConfig
-from tracker_ros.training.card import write_card
-from tracker_ros.training.curve import read_log
-from tracker_ros.training.families import open_task
+from tracker_ros.training.card import read_log, write_card
 from tracker_ros.training.recipe import Recipe, Source
-from tracker_ros.training.reconstruction_task import (
+from tracker_ros.training.sources import VALIDATION_FRAMES, open_frames
+from tracker_ros.training.tasks.families import open_task
+from tracker_ros.training.tasks.reconstruction import (
     ReconstructionTask,
     propagate,
     region_similarities,
 )
-from tracker_ros.training.sources import VALIDATION_FRAMES, open_frames
 from tracker_ros.training.trainer import Trainer
-from tracker_ros.weight_files import read_weights
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(

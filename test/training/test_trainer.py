@@ -12,20 +12,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracker_ros.cards import embedded_file
-from tracker_ros.models.grm.network import Division
-from tracker_ros.models.ostrack.config import OSTRACK_TINY
-from tracker_ros.models.ostrack.network import OSTrackNetwork
+from tracker_ros.model_cards import embedded_file
+from tracker_ros.models.one_stream.config import OSTRACK_TINY
+from tracker_ros.models.one_stream.grm import Division
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.registry import create_tracker
-from tracker_ros.training.curve import read_log
-from tracker_ros.training.families import open_task
+from tracker_ros.training.card import read_log
 from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
-from tracker_ros.training.objective import pair_losses
 from tracker_ros.training.recipe import Recipe, Source, load_recipe
-from tracker_ros.training.run import train_command
-from tracker_ros.training.sample_stream import SampleStream, pick_source
-from tracker_ros.training.sources import normalise, open_pairs
-from tracker_ros.training.trainer import Trainer
+from tracker_ros.training.sources import SampleStream, normalise, open_pairs, pick_source
+from tracker_ros.training.tasks.families import open_task
+from tracker_ros.training.tasks.pair import pair_losses
+from tracker_ros.training.trainer import Trainer, train_command
 
 RECIPE = Recipe(
     steps=4,

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"output is {str(out)!r}; give a name ending in .safetensors")
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {str(args.checkpoint)!r}; check the path")
-    from tracker_ros.checkpoint import convert_checkpoint
+    from tracker_ros.checkpoints import convert_checkpoint
 
     done = convert_checkpoint(args.checkpoint, out, half=args.half)
     if args.json:

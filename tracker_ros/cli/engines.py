@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tracker_ros.cli.options import add_json_option, print_json
 
 if TYPE_CHECKING:
-    from tracker_ros.engines.engine_cache import EngineCache
-    from tracker_ros.engines.exported_graphs import ExportedGraph
+    from tracker_ros.engines.cache import EngineCache, ExportedGraph
 
 SUMMARY = "list, verify and prune the cache of engines"
 DAMAGED = 1
@@ -50,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at the cache, and print what was found."""
-    from tracker_ros.engines.engine_cache import EngineCache
-    from tracker_ros.engines.exported_graphs import exported_graphs
+    from tracker_ros.engines.cache import EngineCache, exported_graphs
 
     limit = args.limit_mb
     if limit is not None and (args.action != "prune" or not 0 <= limit < math.inf):
@@ -91,7 +89,7 @@ def _onnx_folder(cache: EngineCache) -> Path:
 
 
 def _prune(cache: EngineCache, args: argparse.Namespace) -> int:
-    from tracker_ros.engines.exported_graphs import LIMIT_BYTES, exported_graphs, prune_exported
+    from tracker_ros.engines.cache import LIMIT_BYTES, exported_graphs, prune_exported
 
     limit = None if args.limit_mb is None else int(args.limit_mb * _MEGABYTE)
     removed = cache.prune(cache.limit_bytes if limit is None else limit)
@@ -116,7 +114,7 @@ def _prune(cache: EngineCache, args: argparse.Namespace) -> int:
 
 def _described(cache: EngineCache, stem: str, *, verify: bool) -> dict[str, Any]:
     """What is known of an entry, and what is wrong with it; its sidecar is always read."""
-    from tracker_ros.engines.engine_cache import NotCached
+    from tracker_ros.engines.cache import NotCached
 
     try:
         entry = cache.read(stem)

@@ -22,8 +22,7 @@ from tracker_ros.cli.options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from tracker_ros.evaluation.mask_metrics import MaskRow
-    from tracker_ros.evaluation.metrics import TrackerScore
+    from tracker_ros.evaluation.metrics import MaskRow, TrackerScore
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
@@ -70,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Track everything, score it, report."""
     from tracker_ros.evaluation.machine import describe_machine
-    from tracker_ros.evaluation.mask_metrics import mask_table
+    from tracker_ros.evaluation.metrics import mask_table
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.report import Report, SequenceNote, summary_table
     from tracker_ros.evaluation.sequences import find_sequences
@@ -143,9 +142,9 @@ def _check_names(
 ) -> None:
     """Refuse what would overwrite itself, and unknown models, before anything runs."""
     from tracker_ros.evaluation.baselines import BASELINES
-    from tracker_ros.registry import model_names
+    from tracker_ros.registry import list_models
 
-    known = [*model_names(), *BASELINES]
+    known = [*list_models(), *BASELINES]
     for name in models:
         if name not in known:
             raise ValueError(f"model {name!r} is unknown; expected one of {', '.join(known)}")
@@ -169,8 +168,13 @@ def _evaluate(
 ) -> tuple[TrackerScore, list[MaskRow], str]:
     """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
     from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
-    from tracker_ros.evaluation.mask_metrics import MaskRow, filled_boxes, score_masks
-    from tracker_ros.evaluation.metrics import score_sequence, score_tracker
+    from tracker_ros.evaluation.metrics import (
+        MaskRow,
+        filled_boxes,
+        score_masks,
+        score_sequence,
+        score_tracker,
+    )
     from tracker_ros.evaluation.ope import run_ope
 
     is_baseline = name in BASELINES
@@ -210,7 +214,7 @@ def _evaluate(
 
 def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
     """What boxes can reach at most, where there are true masks."""
-    from tracker_ros.evaluation.mask_metrics import MaskRow, filled_true_boxes, score_masks
+    from tracker_ros.evaluation.metrics import MaskRow, filled_true_boxes, score_masks
 
     with_masks = [sequence for sequence in sequences if sequence.masks]
     scores = [score_masks(sequence, filled_true_boxes(sequence)) for sequence in with_masks]
@@ -219,8 +223,8 @@ def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
 
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:
     """Load one of the package's models, and say which weights it runs with."""
+    from tracker_ros.checkpoints import sha256_of
     from tracker_ros.registry import create_tracker, model_card
-    from tracker_ros.weight_files import sha256_of
 
     tracker = create_tracker(name, weights=weights, **model_arguments(args))
     tracker.warm_up()
@@ -275,7 +279,7 @@ def _resolved(args: argparse.Namespace) -> str:
 
     if all(name in BASELINES for name in args.models):
         return "cpu"
-    from tracker_ros.devices import resolve_device
+    from tracker_ros.registry import resolve_device
 
     return str(resolve_device(args.device))
 

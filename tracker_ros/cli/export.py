@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from tracker_ros.cli.options import add_json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from tracker_ros.engines.backend import Backend
     from tracker_ros.engines.graph import Graph
+    from tracker_ros.engines.select_backend import Backend
 
 SUMMARY = "export a model's graphs for ONNX Runtime or TensorRT"
 
@@ -66,10 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export every graph of a model."""
     from tracker_ros.cache_folder import cache_folder
-    from tracker_ros.devices import resolve_device
-    from tracker_ros.engines.backend import Backend
-    from tracker_ros.model_options import parse_options
-    from tracker_ros.registry import model_graphs
+    from tracker_ros.engines.select_backend import Backend
+    from tracker_ros.registry import model_graphs, parse_options, resolve_device
 
     name = BACKENDS[args.backend]
     device = resolve_device("cpu" if name == "onnxruntime" else "auto")
@@ -84,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             bar.set_postfix_str(graph.spec.name)
             exported.append(_export(backend, graph))
             bar.update()
-    left = [entry for entry in exported if "fallback" in entry["runs_on"]]
+    left = [entry for entry in exported if "fallback" in entry["runtime_info"]]
     if args.json:
         print_json({"model": args.model, "folder": str(folder), "graphs": exported})
         return LEFT_TO_TORCH if left else 0
@@ -93,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         if "file" in entry:
             print(f"  {entry['file']}")
         if entry in left:
-            print(f"  left to torch: {entry['runs_on']['fallback']}")
+            print(f"  left to torch: {entry['runtime_info']['fallback']}")
     remedy = f"use them with --engine-cache {folder}, in ROS engine_cache_dir:={folder}"
     print(remedy if args.out else f"kept in {folder}")
     return LEFT_TO_TORCH if left else 0
@@ -105,7 +103,7 @@ def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> li
     Raises:
         ValueError: The number is not known, or the model looks at one target after another.
     """
-    from tracker_ros.models.one_stream_engines import TOGETHER
+    from tracker_ros.models.one_stream.on_engines import TOGETHER
 
     sizes = sorted(TOGETHER)
     if targets not in (1, *sizes):
@@ -127,7 +125,7 @@ def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> li
 
 def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
     """Write one graph, open it, and compare it to torch."""
-    from tracker_ros.engines import gate
+    from tracker_ros.engines import parity_check as gate
     from tracker_ros.engines.onnx_export import exported_graph
 
     engine = backend.open(graph)
@@ -147,7 +145,7 @@ def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
     entry = {
         "graph": graph.spec.name,
         "precision": engine.precision,
-        "runs_on": engine.runs_on,
+        "runtime_info": engine.runtime_info,
         "check": report.as_dict(),
     }
     if backend.name == "onnxruntime":

@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every model card, as a table or as JSON."""
-    from tracker_ros.registry import model_card, model_names
+    from tracker_ros.registry import list_models, model_card
 
-    cards = {name: asdict(model_card(name)) for name in model_names()}
+    cards = {name: asdict(model_card(name)) for name in list_models()}
     if args.json:
         print_json(cards)
         return 0

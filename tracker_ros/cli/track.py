@@ -23,9 +23,9 @@ from tracker_ros.cli.options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from tracker_ros.target_state import TargetState
+    from tracker_ros.following.target_state import TargetState
+    from tracker_ros.io.sources import VideoSource
     from tracker_ros.tracker import Tracker, TrackResult
-    from tracker_ros.video import VideoSource
 
 SUMMARY = "follow one thing through a video"
 PICTURES = (".png", ".jpg", ".webp")
@@ -93,7 +93,7 @@ def _check_nothing_is_overwritten(args: argparse.Namespace, results: Path | None
 
 def run(args: argparse.Namespace) -> int:
     """Track, draw, write and report."""
-    from tracker_ros.video import open_video
+    from tracker_ros.io.sources import open_video
 
     if args.out is not None and args.out.suffix.lower() not in (".mp4", *PICTURES):
         endings = ", ".join((".mp4", *PICTURES))
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     _check_nothing_is_overwritten(args, target)
     mask = _read_mask(args.mask) if args.mask else None
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
-        from tracker_ros.boxes import tight_box
+        from tracker_ros.geometry import tight_box
 
         box = args.box or (video.first_box if mask is None else tight_box(mask))
         if box is None:
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             options["backend"] = "torch"  # engines do not tell what meets the template
         tracker = create_tracker(args.model, weights=args.weights, **options)
         results = _follow(tracker, video, tuple(box), mask, args)
-    results = {"video": args.video, "model": args.model, **tracker.runs_on, **results}
+    results = {"video": args.video, "model": args.model, **tracker.runtime_info, **results}
 
     if target is not None:
         write_json(target, results)
@@ -152,7 +152,7 @@ def _follow(
 
     Starts on `mask` where there is one; `box` is then around it.
     """
-    from tracker_ros.target_state import TargetState, TargetStateMachine
+    from tracker_ros.following.target_state import TargetState, TargetStateMachine
     from tracker_ros.tracker import TrackResult
 
     states = TargetStateMachine()
@@ -189,7 +189,7 @@ def _follow(
                 elapsed = time.perf_counter() - started
                 seconds += elapsed
                 rate = 1 / elapsed if rate is None else 1 / (0.9 / rate + 0.1 * elapsed)
-                state = states.update(result.score, time_s, result.state)
+                state = states.update(result.score, time_s, result.verdict)
             if not changes or changes[-1]["state"] != state.name:
                 changes.append({"frame": index, "time_s": time_s, "state": state.name})
             frames.append(
@@ -236,9 +236,9 @@ class _Drawing:
         meeting: np.ndarray | None,
     ) -> None:
         """Draw and append one frame; the first decides the video's size."""
-        from tracker_ros.overlay import colour_map_score, draw_meeting, draw_target
-        from tracker_ros.panel import close_up, place_beside
-        from tracker_ros.video_writer import VideoWriter
+        from tracker_ros.drawing.overlay import colour_map_score, draw_meeting, draw_target
+        from tracker_ros.drawing.side_panel import close_up, place_beside
+        from tracker_ros.io.writer import VideoWriter
 
         ground = image if meeting is None else draw_meeting(image, meeting, result.search_region)
         drawn = draw_target(

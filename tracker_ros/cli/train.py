@@ -22,6 +22,6 @@ def run(args: argparse.Namespace) -> int:
     """Hand over to the trainer."""
     if not args.recipe.is_file():
         raise FileNotFoundError(f"no recipe at {str(args.recipe)!r}; see the folder recipes/")
-    from tracker_ros.training.run import train_command
+    from tracker_ros.training.trainer import train_command
 
     return int(train_command(args) or 0)

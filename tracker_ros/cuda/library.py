@@ -12,9 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tracker_ros.cuda.build_cache import BuildError, default_folder
-from tracker_ros.cuda.cpp_build import CppLibrary
-from tracker_ros.cuda.nvrtc_build import CudaLibrary
+from tracker_ros.cuda.build import BuildError, default_folder
+from tracker_ros.cuda.compilers import CppLibrary, CudaLibrary
 
 _LOG = logging.getLogger(__name__)
 _TYPES = {torch.float32: "float", torch.float64: "double"}

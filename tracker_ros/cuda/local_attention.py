@@ -30,7 +30,7 @@ from tracker_ros.cuda.local_attention_reference import (
 
 # As in kernels/local_attention.cuh.
 _MARGIN = 32
-_MOST_VALUES = 8
+_MAX_VALUES = 8
 _CHANNELS_AT_ONCE = 4
 
 
@@ -134,7 +134,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius
     query, keys = _whole_channels(query), _by_line(_whole_channels(keys))
     query, offsets = query.permute(0, 2, 3, 1).contiguous(), offsets.contiguous()
     parts = []
-    for some in values.split(_MOST_VALUES, dim=2):
+    for some in values.split(_MAX_VALUES, dim=2):
         out = query.new_empty(batch, some.shape[2], height, width)
         sizes = references, query.shape[3], some.shape[2], height, width, keys.shape[-1], radius
         run(

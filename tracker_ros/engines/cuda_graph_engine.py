@@ -43,10 +43,10 @@ class CudaGraphEngine(TorchEngine):
             )
 
     @property
-    def runs_on(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use, and whether a recording is replayed."""
         replayed = "no" if self._replay is None else "yes"
-        return {**super().runs_on, "cuda_graph": replayed}
+        return {**super().runtime_info, "cuda_graph": replayed}
 
     def _run(self) -> None:
         self._outputs = super().__call__(**self._inputs)

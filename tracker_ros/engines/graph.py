@@ -129,12 +129,12 @@ class Engine(ABC):
         """
 
     @property
-    def runs_on(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use, and what else is worth a line of diagnostics."""
         return {"backend": self.backend, "device": self.device, "precision": self.precision}
 
 
-def facts_of(main: Engine, engines: Iterable[Engine]) -> dict[str, str]:
+def collect_runtime_info(main: Engine, engines: Iterable[Engine]) -> dict[str, str]:
     """What a model of several engines runs on.
 
     Args:
@@ -144,9 +144,9 @@ def facts_of(main: Engine, engines: Iterable[Engine]) -> dict[str, str]:
     Returns:
         Facts of `main`; those of the others' gates and fallbacks under the names of their graphs.
     """
-    facts = dict(main.runs_on)
+    facts = dict(main.runtime_info)
     for engine in engines:
-        found = engine.runs_on if engine is not main else {}
+        found = engine.runtime_info if engine is not main else {}
         for name in ("gate", "fallback"):
             if name in found:
                 facts[f"{name} {engine.spec.name}"] = found[name]

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 
 import tracker_ros
-from tracker_ros.engines.exported_graphs import LIMIT_BYTES, mark_used, prune_exported
+from tracker_ros.checkpoints import sha256_of, write_weights
+from tracker_ros.engines.cache import LIMIT_BYTES, mark_used, prune_exported
 from tracker_ros.engines.graph import EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
-from tracker_ros.weight_files import sha256_of, write_weights
 
 OPSET = 18
 PRECISIONS = ("fp32", "fp16")

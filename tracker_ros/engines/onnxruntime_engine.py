@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tracker_ros.engines import gate
-from tracker_ros.engines.exported_graphs import remove_exported
+from tracker_ros.engines import parity_check as gate
+from tracker_ros.engines.cache import remove_exported
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
 from tracker_ros.engines.onnx_export import exported_graph, typed_precision
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tracker_ros.engines.engine_cache import EngineKey
+from tracker_ros.engines.cache import EngineKey
 from tracker_ros.engines.graph import EngineUnavailable
 
 _LOG = logging.getLogger(__name__)

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs computed by torch, operator by operator."""
+"""Graphs computed by torch, operator by operator.
+
+An engine that may break down, and the one that takes over.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Callable
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -63,3 +68,55 @@ def _copied(module: nn.Module, precision: str, device: torch.device) -> nn.Modul
     # As its convolutions want them; else their weights are laid out anew in every call.
     half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return half.to(device)
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class FallbackEngine(Engine):
+    """Runs one engine until it fails, then another for good, from the very call that failed.
+
+    What a tracker remembers lies in the tensors that it passes, so the target is kept.
+
+    Args:
+        engine: Runs first.
+        instead: Makes the one that takes over, of the same graph; None if there is no other.
+        reason: Why `engine` is itself a second choice; empty if it is not.
+    """
+
+    def __init__(
+        self, engine: Engine, instead: Callable[[], Engine] | None, reason: str = ""
+    ) -> None:
+        self._instead = instead
+        self._take(engine, reason)
+
+    def _take(self, engine: Engine, reason: str) -> None:
+        self._engine, self._reason = engine, reason
+        self.spec, self.backend = engine.spec, engine.backend
+        self.device, self.precision = engine.device, engine.precision
+
+    @property
+    def runtime_info(self) -> dict[str, str]:
+        """Those of the engine in use, and why it is not the first choice."""
+        facts = self._engine.runtime_info
+        return {**facts, "fallback": self._reason} if self._reason else facts
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Compute the graph; see `Engine`."""
+        try:
+            return self._engine(**tensors)
+        except RuntimeError as error:
+            if self._instead is None:
+                raise
+            failed, make = self._engine, self._instead
+            reason = f"{failed.backend} {failed.precision} failed: {error}"
+            self._instead = None
+            self._take(make(), reason)
+            _LOG.error(
+                "graph %r is computed by %s %s from now on: %s",
+                self.spec.name,
+                self.backend,
+                self.precision,
+                reason,
+            )
+            return self._engine(**tensors)

@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracker_ros.boxes import Box, check_box
-from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
+from tracker_ros.geometry import Box, check_box
+from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
 _CLASSES = {"csrt": "TrackerCSRT", "kcf": "TrackerKCF", "mil": "TrackerMIL"}
 
@@ -67,7 +67,7 @@ class OpenCvTracker(Tracker):
             score=1.0 if found else 0.0,
             score_map=None,
             search_region=self._box,
-            state=FrameFlag.NORMAL if found else FrameFlag.NOT_FOUND,
+            verdict=Verdict.NORMAL if found else Verdict.NOT_FOUND,
         )
 
     def warm_up(self) -> None:

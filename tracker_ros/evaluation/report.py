@@ -11,13 +11,15 @@ from typing import Any
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.evaluation.baselines import BASELINES
 from tracker_ros.evaluation.machine import Machine
-from tracker_ros.evaluation.mask_metrics import CONTOUR_TOLERANCE, MaskRow, mask_table
 from tracker_ros.evaluation.metrics import (
+    CONTOUR_TOLERANCE,
     PRECISION_RADIUS,
     SUCCESS_THRESHOLDS,
+    MaskRow,
     TrackerScore,
+    mask_table,
 )
-from tracker_ros.registry import model_card, model_names
+from tracker_ros.registry import list_models, model_card
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def default_model_reason(scores: Sequence[TrackerScore]) -> str:
     embedded = {
         score.tracker: score
         for score in scores
-        if score.tracker in model_names() and model_card(score.tracker).weights
+        if score.tracker in list_models() and model_card(score.tracker).weights
     }
     if len(embedded) < 2 or DEFAULT_MODEL not in embedded:
         return ""

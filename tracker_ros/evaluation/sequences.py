@@ -26,9 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tracker_ros.boxes import xyxy_to_xywh
-from tracker_ros.evaluation.metrics import visible
-from tracker_ros.video import IMAGE_SUFFIXES, natural_key, read_image, synthetic_seed
+from tracker_ros.geometry import visible, xyxy_to_xywh
+from tracker_ros.io.sources import IMAGE_SUFFIXES, natural_key, read_image, synthetic_seed
 
 GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt", "groundtruth_rect.1.txt")
 _FRAME_FOLDERS = ("img", "color", "imgs", "frames", ".")
@@ -156,7 +155,7 @@ def read_boxes(path: Path) -> np.ndarray:
 
 def _synthetic_sequence(name: str) -> AnnotatedSequence:
     """The built-in scene of a seed; the target counts where a tenth of it or more is visible."""
-    from tracker_ros.synthetic.video import synthetic_video
+    from tracker_ros.synthetic.scene_video import synthetic_video
 
     scenes = list(synthetic_video(synthetic_seed(name), _SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
     boxes = np.array([scene.box for scene in scenes], dtype=np.float64)

@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
-from tracker_ros.nodes.selection import (
+from tracker_ros.following.selection import (
     Selection,
     SelectionOutcome,
     SelectionRefused,

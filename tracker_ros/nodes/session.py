@@ -13,15 +13,14 @@ from typing import TypeVar
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import Image
 
-from tracker_ros.allocator import give_back_free_memory
-from tracker_ros.frame_buffer import FrameBuffer, StampedFrame
-from tracker_ros.nodes.diagnostics import Diagnostics, ModelStatus
-from tracker_ros.nodes.follower import Follower
-from tracker_ros.nodes.input_watch import InputWatch
-from tracker_ros.nodes.outputs import DebugSettings, Outputs
-from tracker_ros.nodes.reports import FrameReport
-from tracker_ros.nodes.worker import Worker
-from tracker_ros.several_targets import SeveralTargets
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.frame_report import FrameReport
+from tracker_ros.following.frames import FrameBuffer, StampedFrame
+from tracker_ros.following.target_set import TargetSet
+from tracker_ros.following.worker import Worker
+from tracker_ros.glibc_memory import give_back_free_memory
+from tracker_ros.nodes.monitoring import Diagnostics, InputWatch, ModelStatus
+from tracker_ros.nodes.publishers import DebugSettings, Outputs
 from tracker_ros.tracker import Tracker
 
 __all__ = ["Session"]
@@ -54,7 +53,7 @@ class Session:
         make_tracker: Callable[[], Tracker],
         loaded: Callable[[], None],
         buffer: FrameBuffer[Image],
-        targets: SeveralTargets,
+        targets: TargetSet,
         watch: InputWatch,
         diagnostics: Diagnostics,
         debug: DebugSettings,

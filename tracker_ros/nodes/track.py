@@ -21,22 +21,23 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2D
 
-from tracker_ros.frame_buffer import FrameBuffer
-from tracker_ros.model_options import parse_options
-from tracker_ros.nodes.diagnostics import Diagnostics
-from tracker_ros.nodes.images import stamp_nanoseconds
-from tracker_ros.nodes.input_watch import InputWatch
-from tracker_ros.nodes.outputs import DebugSettings
-from tracker_ros.nodes.parameters import ParameterTable, Value
-from tracker_ros.nodes.qos import keep_last
-from tracker_ros.nodes.run import run_node
-from tracker_ros.nodes.selection import INACTIVE, LOADING
+from tracker_ros.following.frames import FrameBuffer
+from tracker_ros.following.selection import INACTIVE, LOADING
+from tracker_ros.following.target_set import TargetSet
+from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
+from tracker_ros.nodes.monitoring import Diagnostics, InputWatch
+from tracker_ros.nodes.node_main import refuse_wrong_transitions, run_node
+from tracker_ros.nodes.parameters import (
+    TRACK_PARAMETERS,
+    ParameterTable,
+    Value,
+    check_command_line,
+    check_scores,
+)
+from tracker_ros.nodes.publishers import DebugSettings
 from tracker_ros.nodes.services import TargetServices
 from tracker_ros.nodes.session import Session
-from tracker_ros.nodes.track_parameters import TRACK_PARAMETERS, check_scores
-from tracker_ros.nodes.transitions import refuse_wrong_transitions
-from tracker_ros.nodes.usage import check_command_line
-from tracker_ros.several_targets import SeveralTargets
+from tracker_ros.registry import parse_options
 from tracker_ros.tracker import Tracker
 
 __all__ = ["TrackNode", "main"]
@@ -240,9 +241,9 @@ class TrackNode(rclpy.lifecycle.Node):
             self._session.deactivate()
         self._active = False
 
-    def _new_targets(self) -> SeveralTargets:
+    def _new_targets(self) -> TargetSet:
         table = self._parameter_table
-        return SeveralTargets(
+        return TargetSet(
             table.number("score_found"),
             table.number("score_lost"),
             table.number("lost_after"),

@@ -23,12 +23,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.nodes.images import image_from_array
-from tracker_ros.nodes.parameters import Change, ParameterSpec, ParameterTable
-from tracker_ros.nodes.qos import keep_last
-from tracker_ros.nodes.run import NodeStartError, run_node
-from tracker_ros.nodes.usage import check_command_line
-from tracker_ros.video import VideoSource, open_video
+from tracker_ros.io.sources import VideoSource, open_video
+from tracker_ros.nodes.messages import image_from_array, keep_last
+from tracker_ros.nodes.node_main import NodeStartError, run_node
+from tracker_ros.nodes.parameters import Change, ParameterSpec, ParameterTable, check_command_line
 
 __all__ = ["VIDEO_PARAMETERS", "VideoNode", "main"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from tracker_ros.models.ostrack.config import OSTRACK_TINY
+from tracker_ros.models.one_stream.config import OSTRACK_TINY
 from tracker_ros.synthetic.clips import ClipBatch, ClipGenerator
 from tracker_ros.synthetic.moving_scenes import FrameBatch, FrameConfig, MovingScenes
 from tracker_ros.synthetic.pairs import PairBatch, PairGenerator

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tracker_ros.boxes import xywh_to_cxcywh
+from tracker_ros.geometry import xywh_to_cxcywh
 from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.render import extents, linear_pose
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.boxes import cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
-from tracker_ros.models.trdimp.target_filter import distances, target_centres
+from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
+from tracker_ros.models.trdimp.network.target_filter import distances, target_centres
 from tracker_ros.training.losses import generalized_iou
 
 HINGE_THRESHOLD = 0.05
@@ -27,7 +27,7 @@ FIRST_WEIGHT, STEPS_WEIGHT, LAST_WEIGHT = 100.0, 400.0, 100.0
 IOU_WEIGHT = 10.0
 """Weight of the overlap loss; 1 as published, where the backbone is pretrained."""
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
-LEAST_OVERLAP = 0.1
+MIN_OVERLAP = 0.1
 _TRIES = 6
 
 
@@ -94,7 +94,7 @@ def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
         count: P.
 
     Returns:
-        (N, P, 4) xywh and their IoU with the truth (N, P), at least `LEAST_OVERLAP`.
+        (N, P, 4) xywh and their IoU with the truth (N, P), at least `MIN_OVERLAP`.
     """
     n = len(boxes)
     truth = xywh_to_cxcywh(boxes)[:, None, None]
@@ -108,7 +108,7 @@ def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     tries = torch.cat([tries[..., :2], tries[..., 2:].clamp(min=1)], -1)
     tries = cxcywh_to_xywh(tries).flatten(1, 2)
     iou = overlaps(tries, boxes).view(n, count, _TRIES)
-    chosen = (iou >= LEAST_OVERLAP).float().argmax(2, keepdim=True)
+    chosen = (iou >= MIN_OVERLAP).float().argmax(2, keepdim=True)
     picked = tries.view(n, count, _TRIES, 4).gather(2, chosen[..., None].expand(-1, -1, -1, 4))
     return picked.squeeze(2), iou.gather(2, chosen).squeeze(2)
 

@@ -10,17 +10,29 @@
 
 Annotations are read at the start, frames when they are drawn. COCO's pictures become sequences of
 one frame per object: both crops of a pair then come from the same picture.
+
+Training pairs from annotated sequences.
+
+Sampling and jitter follow OSTrack's training (`lib/train/data/sampler.py`, `processing.py`, MIT):
+template and search frame up to a fixed gap apart, the search crop around a jittered box.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from tracker_ros.crops import box_in_crop, crop_region, crop_square
 from tracker_ros.evaluation.sequences import AnnotatedSequence, find_sequences
+from tracker_ros.geometry import Box, xywh_to_cxcywh
+from tracker_ros.synthetic.crops import PairConfig
+from tracker_ros.synthetic.pairs import PairBatch
+from tracker_ros.synthetic.photometric import GREY_WEIGHTS
 
 SMALLEST_COCO_SIDE = 16.0
 HELD_OUT_EVERY = 50
@@ -104,3 +116,113 @@ _READERS: dict[str, Callable[[Path, str], list[AnnotatedSequence]]] = {
     "trackingnet": _trackingnet,
     "coco": _coco,
 }
+
+
+LARGEST_GAP = 200
+"""Frames between template and search frame at most."""
+CENTRE_JITTER, SCALE_JITTER = 3.0, 0.25
+BRIGHTNESS = 0.2
+
+
+class SequencePairs:
+    """Draws pairs from sequences; the same seed gives the same pairs.
+
+    Args:
+        sequences: From :func:`~tracker_ros.training.datasets.open_dataset`.
+        template_size: Side of the template crop, pixels.
+        search_size: Side of the search crop, pixels.
+        template_factor: Crop side over target side.
+        search_factor: The same for the search crop.
+        config: Its grey and absent fractions are used.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[AnnotatedSequence],
+        template_size: int,
+        search_size: int,
+        template_factor: float,
+        search_factor: float,
+        config: PairConfig,
+    ) -> None:
+        self.sequences, self.config = sequences, config
+        self.template = (template_factor, template_size)
+        self.search = (search_factor, search_size)
+
+    def batch(self, size: int, seed: int) -> PairBatch:
+        """Draw ``size`` pairs."""
+        rng = np.random.default_rng(seed)
+        pairs = [self._pair(rng) for _ in range(size)]
+        template, template_boxes, search, boxes, present = zip(*pairs, strict=True)
+        return PairBatch(
+            _to_tensor(np.stack(template)),
+            torch.tensor(np.array(template_boxes), dtype=torch.float32),
+            _to_tensor(np.stack(search)),
+            torch.tensor(np.array(boxes), dtype=torch.float32),
+            torch.tensor(present),
+        )
+
+    def _pair(
+        self, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Box, np.ndarray, list[float], bool]:
+        """Template, the target's box in it, search crop, the box there, whether it is there."""
+        sequence = self.sequences[int(rng.integers(len(self.sequences)))]
+        shown = np.isfinite(sequence.boxes).all(1)
+        first = int(rng.choice(np.where(shown)[0]))
+        near = np.abs(np.arange(len(sequence)) - first) <= LARGEST_GAP
+        hidden = np.where(near & ~shown)[0]
+        present = not (len(hidden) and rng.random() < self.config.absent_fraction)
+        second = int(rng.choice(np.where(near & shown)[0] if present else hidden))
+        box = sequence.boxes[first]
+        template, zoom = crop_square(sequence.image(first), tuple(box), *self.template)
+        template_box = box_in_crop(box, box, zoom, self.template[1])
+        # An absent target is searched for where it was last seen.
+        truth = sequence.boxes[second] if present else box
+        around = self._jittered(truth, rng)
+        factor, size = self.search
+        search, scale = crop_square(sequence.image(second), around, factor, size)
+        region = crop_region(around, factor)
+        place = [
+            (truth[0] - region.left) * scale / size,
+            (truth[1] - region.top) * scale / size,
+            truth[2] * scale / size,
+            truth[3] * scale / size,
+        ]
+        centre = xywh_to_cxcywh(np.array(place))[:2]
+        inside = bool(((centre > 0) & (centre < 1)).all())
+        template, search, place = self._vary(template, search, place, rng)
+        return template, template_box, search, place, present and inside
+
+    def _jittered(self, box: np.ndarray, rng: np.random.Generator) -> Box:
+        """A box as a tracker might remember it: of another size, beside the truth."""
+        width, height = box[2:] * np.exp(rng.normal(0, SCALE_JITTER, 2))
+        reach = math.sqrt(width * height) * CENTRE_JITTER / 2
+        x, y = xywh_to_cxcywh(box)[:2] + rng.uniform(-reach, reach, 2)
+        return (float(x - width / 2), float(y - height / 2), float(width), float(height))
+
+    def _vary(
+        self,
+        template: np.ndarray,
+        search: np.ndarray,
+        box: list[float],
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        """Grey, mirror and brightness: the first two shared by both crops."""
+        if rng.random() < self.config.photometric.grey_fraction:
+            weights = np.array(GREY_WEIGHTS)
+            template, search = (
+                np.repeat((crop @ weights)[..., None], 3, 2) for crop in (template, search)
+            )
+        if rng.random() < 0.5:
+            template, search = template[:, ::-1], search[:, ::-1]
+            box = [1 - box[0] - box[2], *box[1:]]
+        crops = [
+            np.clip(crop * rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS), 0, 255)
+            for crop in (template, search)
+        ]
+        return crops[0], crops[1], box
+
+
+def _to_tensor(crops: np.ndarray) -> torch.Tensor:
+    """(B, S, S, 3) in [0, 255] to (B, 3, S, S) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).float() / 255

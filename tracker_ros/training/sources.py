@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where training samples come from: the scene generator, and annotated sequences."""
+"""Where training samples come from: the scene generator, and annotated sequences.
+
+Batches of training samples, each a function of the recipe's seed and the step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from tracker_ros.crop import IMAGENET_MEAN, IMAGENET_STD
-from tracker_ros.models.grm.config import GRM_CONFIGS
-from tracker_ros.models.one_stream_config import OneStreamConfig
-from tracker_ros.models.ostrack.config import OSTRACK_CONFIGS
+from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
+from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS, OneStreamConfig
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.synthetic.clips import ClipGenerator
 from tracker_ros.synthetic.footage import Footage, FootageRuns
@@ -90,8 +92,7 @@ def open_pairs(
     if source.kind == "synthetic":
         bank = open_bank(source, recipe, validation)
         return PairGenerator(bank, *sizes, device=device, config=recipe.pairs)
-    from tracker_ros.training.datasets import open_dataset
-    from tracker_ros.training.sequence_pairs import SequencePairs
+    from tracker_ros.training.datasets import SequencePairs, open_dataset
 
     split = "val" if validation else source.split
     return SequencePairs(open_dataset(source.kind, source.path, split), *sizes, recipe.pairs)
@@ -142,3 +143,63 @@ def open_frames(
     frames = VALIDATION_FRAMES if validation else recipe.frames.frames
     config = replace(recipe.frames, frames=frames)
     return MovingScenes(open_bank(source, recipe, validation), device, config)
+
+
+def pick_source(recipe: Recipe, step: int) -> int:
+    """Which source feeds a step: a seeded draw by weight."""
+    weights = torch.tensor([source.weight for source in recipe.sources])
+    generator = torch.Generator().manual_seed(recipe.seed * 7_919 + step)
+    return int(torch.multinomial(weights, 1, generator=generator))
+
+
+class SampleStream(IterableDataset):
+    """Batches of one process from a step on; workers take turns so that order is kept."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        open_source: SourceOpener,
+        first_step: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.recipe, self.open_source, self.first_step = recipe, open_source, first_step
+        self.rank, self.world_size, self.device = rank, world_size, device
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        device = torch.device(self.device)
+        opened: dict[int, SampleSource] = {}
+        for step in range(self.first_step + offset, self.recipe.steps, stride):
+            index = pick_source(self.recipe, step)
+            if index not in opened:
+                source = self.recipe.sources[index]
+                opened[index] = self.open_source(source, self.recipe, device, False)
+            seed = (self.recipe.seed * 1_000_003 + step) * self.world_size + self.rank
+            yield opened[index].batch(self.recipe.batch_size, seed)
+
+
+def batches(
+    recipe: Recipe,
+    open_source: SourceOpener,
+    first_step: int,
+    device: torch.device,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Any]:
+    """Batches from ``first_step`` to the recipe's end.
+
+    Samples for a GPU are drawn there if they can be; all others come from worker processes.
+    """
+    on_gpu = device.type == "cuda" and all(s.kind in DRAWN for s in recipe.sources)
+    place = str(device) if on_gpu else "cpu"
+    stream = SampleStream(recipe, open_source, first_step, rank, world_size, place)
+    if on_gpu or recipe.loader_workers == 0:
+        return iter(stream)
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=recipe.loader_workers, prefetch_factor=4
+    )
+    return iter(loader)

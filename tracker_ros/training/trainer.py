@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: seeded, resumable, one process or several under ``torchrun``."""
+"""The training loop: seeded, resumable, one process or several under ``torchrun``.
+
+What ``tracker-ros train`` does: read the recipe, train or resume, write weights and card.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
@@ -17,12 +21,13 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from tracker_ros.allocator import keep_large_buffers
-from tracker_ros.training.curve import LOG, plot_curve
-from tracker_ros.training.families import open_task
-from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sample_stream import SampleStream, batches
-from tracker_ros.training.task import TrainingTask
+from tracker_ros.glibc_memory import keep_large_buffers
+from tracker_ros.registry import resolve_device
+from tracker_ros.training.card import LOG, plot_curve, write_card
+from tracker_ros.training.recipe import Recipe, load_recipe
+from tracker_ros.training.sources import SampleStream, batches
+from tracker_ros.training.tasks.families import open_task
+from tracker_ros.training.tasks.task import TrainingTask
 
 VALIDATION_SEED = 10**9
 CHECKPOINT = "checkpoint.pt"
@@ -30,7 +35,7 @@ STATISTICS_BATCHES = 8
 
 
 @torch.no_grad()
-def settle_statistics(task: TrainingTask, batches: Sequence[Any], step: int) -> None:
+def refresh_batch_norm(task: TrainingTask, batches: Sequence[Any], step: int) -> None:
     """Measure afresh what batch normalisation subtracts and divides by.
 
     Averaged weights answer more weakly than the weights they are the average of: statistics that
@@ -136,7 +141,7 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 if self.rank == 0:
-                    settle_statistics(self.averaged_task, lessons, self.step)
+                    refresh_batch_norm(self.averaged_task, lessons, self.step)
                     self._log(terms, self.task.validate(self.average, checks))
                 self.save()
         bar.close()
@@ -170,7 +175,7 @@ class Trainer:
                 mean.copy_(value)
 
     def _fixed_batches(self) -> tuple[list[Any], list[Any]]:
-        """Held-out batches to validate with, and training batches for `settle_statistics`."""
+        """Held-out batches to validate with, and training batches for `refresh_batch_norm`."""
         first, cpu = self.recipe.sources[0], torch.device("cpu")
         size = self.task.validation_batch
         count = max(1, self.recipe.validation_samples // size)
@@ -196,3 +201,32 @@ class Trainer:
         plot_curve(self.folder / LOG, self.folder / "curve.png", self.task.unit, names)
         shown = ", ".join(f"{label} {result[name]:.3f}" for name, label in names.items())
         tqdm.write(f"step {self.step}: {shown}")
+
+
+def pick_device(name: str) -> torch.device:
+    """As `resolve_device`, but for "auto" each process of ``torchrun`` takes its own GPU."""
+    if name == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    return resolve_device(name)
+
+
+def train_command(args: argparse.Namespace) -> int:
+    """Run a recipe to its end.
+
+    The folder (``--out``, default ``runs/<recipe's name>``) holds `checkpoint.pt`, `log.jsonl`,
+    `curve.png` and, at the end, `<model>.safetensors` in fp16 with its card.
+    """
+    recipe_path = Path(args.recipe)
+    recipe = load_recipe(recipe_path)
+    folder = args.out or Path("runs") / recipe_path.stem
+    trainer = Trainer(recipe, folder, pick_device(args.device))
+    network = trainer.run()
+    if trainer.rank == 0:
+        weights = write_card(network, recipe, recipe_path, folder, trainer)
+        print(
+            f"{weights}: trained on {trainer.samples_seen} {trainer.task.unit} "
+            f"in {trainer.seconds / 3600:.2f} h"
+        )
+    if trainer.world_size > 1:
+        dist.destroy_process_group()
+    return 0

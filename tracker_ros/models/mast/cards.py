@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tracker_ros.cards import ModelCard, embedded_facts
+from tracker_ros.model_cards import ModelCard, embedded_facts
 from tracker_ros.models.mast.config import MAST_MODELS
 
 PAPER = "https://arxiv.org/abs/2002.07793"

@@ -7,14 +7,24 @@ licence; nothing of it is used. Written anew from the paper and the layout of it
 whose 116 keys and shapes are kept.
 
 Images enter in CIE Lab (`lab.py`), of any size; features leave unnormalised.
+
+MAST's features as a tracker computes them: norms folded, weights laid out for oneDNN.
+
+Paper and official code: see `network.py`; the numbers are the same up to rounding.
 """
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ros.models.layers.packed import can_pack, for_inference, in_float32
 from tracker_ros.models.mast.config import MASTConfig
+from tracker_ros.models.mast.lab import network_input
 
 
 def _conv_norm(inputs: int, outputs: int, side: int, stride: int) -> list[nn.Module]:
@@ -83,3 +93,28 @@ class MASTNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised Lab -> (N, feature_dim, ceil(H / 4), ceil(W / 4))."""
         return self.post_convolution(self.feature_extraction(images))
+
+
+class MASTInference:
+    """Features of one image at a time.
+
+    Args:
+        network: Loaded, in eval mode; it is copied.
+        device: Where to compute.
+    """
+
+    def __init__(self, network: MASTNetwork, device: torch.device) -> None:
+        self.device = device
+        self._packed = can_pack(device)
+        self._network = for_inference(copy.deepcopy(network).to(device), packed=self._packed)
+
+    @torch.inference_mode()
+    @in_float32
+    def features(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 RGB -> (1, C, ceil(H / 4), ceil(W / 4)) float32."""
+        return self._network(torch.from_numpy(network_input(image)).to(self.device))
+
+    @property
+    def runtime_info(self) -> dict[str, str]:
+        """Back end, device and precision in use."""
+        return {"backend": "torch", "device": str(self.device), "precision": "fp32"}

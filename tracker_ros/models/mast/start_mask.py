@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from tracker_ros.boxes import Box
+from tracker_ros.geometry import Box
 
 MAX_OBJECTS = 255
 _GRABCUT_ROUNDS = 3

@@ -20,22 +20,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.boxes import Box, check_box, tight_box
-from tracker_ros.models.mast.colouriser import Reference, colourise
-from tracker_ros.models.mast.config import START_SHAPES, PropagationParameters, check_choice
-from tracker_ros.models.mast.labels import cell_labels, one_hot, spread_cells, strongest
-from tracker_ros.models.mast.memory_schedule import frames_to_keep, reference_frames
+from tracker_ros.geometry import Box, check_box, tight_box
+from tracker_ros.models.mast.config import (
+    START_SHAPES,
+    PropagationParameters,
+    check_choice,
+    frames_to_keep,
+    reference_frames,
+)
+from tracker_ros.models.mast.lab import cell_labels, one_hot, spread_cells, strongest
+from tracker_ros.models.mast.matching import Reference, colourise
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
-from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
+from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
-_SMALLEST_SIDE, _LARGEST_SIDE, _MOST_ASPECT = 16, 2048, 16
+_SMALLEST_SIDE, _LARGEST_SIDE, _MAX_ASPECT = 16, 2048, 16
 
 
 class FeatureModel(Protocol):
     """A network that turns images into features."""
 
     @property
-    def runs_on(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use."""
 
     def features(self, image: np.ndarray) -> Tensor:
@@ -156,10 +161,10 @@ class MASTTracker(Tracker):
         return self._carry_on(self.model.features(_resize(image, memory.working_size)))
 
     @torch.inference_mode()
-    def track_together(
+    def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
-        """With the image's features computed once; see `Tracker.track_together`."""
+        """With the image's features computed once; see `Tracker.track_batch`."""
         features: dict[tuple[int, int], Tensor] = {}
         outcomes: list[TrackResult | Exception] = []
         for tracker in (self, *cast("Sequence[MASTTracker]", others)):
@@ -225,13 +230,13 @@ class MASTTracker(Tracker):
             score_map=soft[0, 1].clamp(0.0, 1.0).cpu().numpy(),
             search_region=(0.0, 0.0, float(width), float(height)),
             mask=target,
-            state=FrameFlag.NORMAL if found else FrameFlag.NOT_FOUND,
+            verdict=Verdict.NORMAL if found else Verdict.NOT_FOUND,
         )
 
     @property
-    def runs_on(self) -> dict[str, str]:
-        """What computes; see `Tracker.runs_on`."""
-        return dict(self.model.runs_on)
+    def runtime_info(self) -> dict[str, str]:
+        """What computes; see `Tracker.runtime_info`."""
+        return dict(self.model.runtime_info)
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
@@ -258,10 +263,10 @@ def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
         raise ValueError(
             f"working_size is {working_size}; expected {_SMALLEST_SIDE} to {_LARGEST_SIDE} pixels"
         )
-    if not 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT:
+    if not 1 / _MAX_ASPECT <= aspect <= _MAX_ASPECT:
         raise ValueError(
             f"aspect is {aspect}; expected the width of images over their height, at most "
-            f"{_MOST_ASPECT} to 1 either way"
+            f"{_MAX_ASPECT} to 1 either way"
         )
     return round(working_size * max(1.0, 1 / aspect)), round(working_size * max(1.0, aspect))
 

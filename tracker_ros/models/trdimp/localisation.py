@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tracker_ros.models.trdimp.config import TrackingParameters
-from tracker_ros.models.trdimp.sample_patch import Placement
-from tracker_ros.tracker import FrameFlag
+from tracker_ros.models.trdimp.patches import Placement
+from tracker_ros.tracker import Verdict
 
 
 class Sighting(NamedTuple):
@@ -29,7 +29,7 @@ class Sighting(NamedTuple):
     """
 
     translation: np.ndarray
-    flag: FrameFlag
+    flag: Verdict
 
 
 class _Peak(NamedTuple):
@@ -82,7 +82,7 @@ def localise(
     offset = first.cell - middle
     here = offset * pixels_per_cell
     if float(first.value) < parameters.target_not_found_threshold:
-        return Sighting(here, FrameFlag.NOT_FOUND)
+        return Sighting(here, Verdict.NOT_FOUND)
 
     extent = np.float32(parameters.target_neighborhood_scale) * (size / pixels_per_cell)
     second = _highest(_without_surroundings(score, first.cell, extent))
@@ -94,15 +94,15 @@ def localise(
         distance = float(np.linalg.norm(offset - before))
         other_distance = float(np.linalg.norm(other_offset - before))
         if distance < far < other_distance:
-            return Sighting(here, FrameFlag.HARD_NEGATIVE)
+            return Sighting(here, Verdict.HARD_NEGATIVE)
         if other_distance < far < distance:
-            return Sighting(other_offset * pixels_per_cell, FrameFlag.HARD_NEGATIVE)
-        return Sighting(here, FrameFlag.UNCERTAIN)
+            return Sighting(other_offset * pixels_per_cell, Verdict.HARD_NEGATIVE)
+        return Sighting(here, Verdict.UNCERTAIN)
 
     rival = second.value > np.float32(parameters.hard_negative_threshold) * first.value
     if rival and float(second.value) > parameters.target_not_found_threshold:
-        return Sighting(here, FrameFlag.HARD_NEGATIVE)
-    return Sighting(here, FrameFlag.NORMAL)
+        return Sighting(here, Verdict.HARD_NEGATIVE)
+    return Sighting(here, Verdict.NORMAL)
 
 
 def keep_inside(

@@ -8,7 +8,7 @@ https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
 LaSOT and VOT differ by `TrackingParameters` alone.
 
 What differs on purpose: random numbers come from a generator that every start begins anew; what a
-frame teaches is learned by `learn`, after its result is out and before the next frame; images,
+frame teaches is learned by `update_model`, after its result is out and before the next frame; images,
 boxes and the network's answers are checked; the score is cut to [0, 1]. Inside this file positions
 and sizes are `(y, x)`, boxes are `(x, y, w, h)` in pixels of a patch.
 """
@@ -23,35 +23,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.boxes import check_box
-from tracker_ros.crop import hann_window
-from tracker_ros.models.trdimp.augmentation import Draws, SeededDraws, augment, drop_channels
-from tracker_ros.models.trdimp.box_choice import choose_box, remember_shape, start_boxes
+from tracker_ros.crops import hann_window
+from tracker_ros.geometry import check_box
+from tracker_ros.models.trdimp.boxes import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import TrackingParameters
-from tracker_ros.models.trdimp.engines import GraphMemory, TrDiMPOnEngines
-from tracker_ros.models.trdimp.gaussian_label import gaussian_label
-from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
-from tracker_ros.models.trdimp.iou_net import Modulation
+from tracker_ros.models.trdimp.fast_cpu import PatchFeatures, TrDiMPInference
 from tracker_ros.models.trdimp.localisation import Sighting, keep_inside, localise
-from tracker_ros.models.trdimp.sample_memory import SampleMemory
-from tracker_ros.models.trdimp.sample_patch import (
+from tracker_ros.models.trdimp.memory import SampleMemory
+from tracker_ros.models.trdimp.network.iou_net import Modulation
+from tracker_ros.models.trdimp.network.target_filter import gaussian_label
+from tracker_ros.models.trdimp.network.transformer_memory import TransformerMemory
+from tracker_ros.models.trdimp.on_engines import GraphMemory, TrDiMPOnEngines
+from tracker_ros.models.trdimp.patches import (
     Border,
+    Draws,
     Placement,
+    SeededDraws,
+    augment,
     box_to_target,
     choose_window,
     cut,
+    drop_channels,
     normalise_patches,
     target_to_box,
 )
-from tracker_ros.models.trdimp.transformer_memory import TransformerMemory
-from tracker_ros.tracker import FrameFlag, Tracker, TrackResult, check_image
+from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
 VIEWS_AT_ONCE = 4
 """Patches of the first image that go through the backbone together: more take more memory."""
 
 
 @dataclass(frozen=True)
-class _Place:
+class _SearchArea:
     """Where the target is.
 
     Attributes:
@@ -68,7 +71,7 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _TrainingSample:
     """What a frame has to teach.
 
     Attributes:
@@ -100,7 +103,7 @@ class _Target:
         lesson: What the last frame has to teach and was not learned yet.
     """
 
-    place: _Place
+    place: _SearchArea
     base_size: np.ndarray
     modulation: Modulation
     memory: TransformerMemory | GraphMemory
@@ -108,7 +111,7 @@ class _Target:
     filter: Tensor
     draws: Draws
     frame: int = 0
-    lesson: _Lesson | None = None
+    lesson: _TrainingSample | None = None
 
 
 class TrDiMPTracker(Tracker):
@@ -134,7 +137,7 @@ class TrDiMPTracker(Tracker):
         self._draws = draws or (lambda: SeededDraws(seed))
         self._target: _Target | None = None
 
-    def another(self) -> TrDiMPTracker:
+    def fork(self) -> TrDiMPTracker:
         """Without a target, with the same network; see `Tracker.another`."""
         tracker = copy.copy(self)
         tracker._target = None
@@ -191,7 +194,7 @@ class TrDiMPTracker(Tracker):
         )
         _finite(target_filter.cpu().numpy(), "filter")
         self._target = _Target(
-            _Place(position, size, scale),
+            _SearchArea(position, size, scale),
             size / scale,
             modulation,
             memory,
@@ -206,7 +209,7 @@ class TrDiMPTracker(Tracker):
         if self._target is None:
             raise RuntimeError("track() was called before initialize(); give it a box first")
         check_image(image)
-        self.learn()
+        self.update_model()
         target, options, model = self._target, self.parameters, self.model
         place, side = target.place, options.image_sample_size
 
@@ -229,14 +232,14 @@ class TrDiMPTracker(Tracker):
         weights = hann_window(len(score)) if options.window_output else None
         sighting = localise(score, placement, place.position, place.size, options, weights)
         lesson = None
-        if sighting.flag is not FrameFlag.NOT_FOUND:
+        if sighting.flag is not Verdict.NOT_FOUND:
             learned, place = self._refine(target, features, placement, sighting, image.shape)
-            if sighting.flag is not FrameFlag.UNCERTAIN:
-                lesson = _Lesson(
+            if sighting.flag is not Verdict.UNCERTAIN:
+                lesson = _TrainingSample(
                     features.classification,
                     decoded,
                     placement.box_in_patch(learned, place.size),
-                    sighting.flag is FrameFlag.HARD_NEGATIVE,
+                    sighting.flag is Verdict.HARD_NEGATIVE,
                 )
         target.place, target.lesson = place, lesson
         target.frame += 1
@@ -245,7 +248,7 @@ class TrDiMPTracker(Tracker):
             float(np.clip(score.max(), 0.0, 1.0)),
             np.clip(score, 0.0, 1.0),
             placement.region(len(score), side // (len(score) - 1)),
-            state=sighting.flag,
+            verdict=sighting.flag,
         )
 
     def _refine(
@@ -255,7 +258,7 @@ class TrDiMPTracker(Tracker):
         placement: Placement,
         sighting: Sighting,
         image_shape: tuple[int, ...],
-    ) -> tuple[np.ndarray, _Place]:
+    ) -> tuple[np.ndarray, _SearchArea]:
         """Fit the box to the target at its new position.
 
         Returns:
@@ -291,13 +294,13 @@ class TrDiMPTracker(Tracker):
             scale = np.sqrt(size.prod() / target.base_size.prod())
         _finite(position, "target position")
         _finite(scale, "target size")
-        if sighting.flag is FrameFlag.UNCERTAIN and not options.update_scale_when_uncertain:
+        if sighting.flag is Verdict.UNCERTAIN and not options.update_scale_when_uncertain:
             scale = before.scale
-        return position, _Place(position, size, scale, refined=position)
+        return position, _SearchArea(position, size, scale, refined=position)
 
     @torch.inference_mode()
-    def learn(self) -> None:
-        """Update filter and memory with the last frame; see `Tracker.learn`."""
+    def update_model(self) -> None:
+        """Update filter and memory with the last frame; see `Tracker.update_model`."""
         target = self._target
         if target is None or target.lesson is None:
             return
@@ -322,19 +325,19 @@ class TrDiMPTracker(Tracker):
             target.memory.prepend(lesson.classification, label)
 
     @property
-    def runs_on(self) -> dict[str, str]:
-        """What computes; see `Tracker.runs_on`."""
-        return dict(self.model.runs_on)
+    def runtime_info(self) -> dict[str, str]:
+        """What computes; see `Tracker.runtime_info`."""
+        return dict(self.model.runtime_info)
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
-        self.learn()
+        self.update_model()
         target, side = self._target, self.parameters.image_sample_size
         image = np.full((side, side, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
             self.track(image)
-            self.learn()
+            self.update_model()
         finally:
             self._target = target
 

@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measurements that the documents quote; run as `python -m tools.benchmarks.<name>`."""
+
+# Before torch: it sets how OpenMP's threads wait, as for every user of the package.
+import tracker_ros  # noqa: F401

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time and memory of every model, back end and precision that this machine can run.
+
+    python -m tools.benchmarks.performance --json out/cpu.json [--models …] [--threads 2 1]
+    python -m tools.benchmarks.performance --device cuda --json out/gpu.json
+    python -m tools.benchmarks.performance --show out/cpu.json out/gpu.json \
+        --markdown docs/performance.md --plot docs/media/performance.png
+
+Every row is measured in a process of its own. Milliseconds say little across machines, so the rate
+at which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured in turn
+with the frames, and each row says what fraction of it the tracker's arithmetic amounts to. Models
+without embedded weights get random ones: no time depends on them, and their engines pass the gate
+whatever boxes they find. What does not run as its row would say is left out. Rows that a JSON file
+already holds are kept unless they are measured anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tools.benchmarks.flops import counted_gflop, official_gflop
+from tools.benchmarks.performance_page import plot, write_page
+from tools.benchmarks.rows import Row, as_table, measure_apart
+from tools.benchmarks.workloads import BOXES, random_weights, round_of_work
+from tracker_ros import create_tracker, list_models, model_card
+from tracker_ros.checkpoints import write_weights
+from tracker_ros.engines import parity_check as gate
+from tracker_ros.engines.select_backend import Backend
+from tracker_ros.evaluation.machine import describe_machine
+from tracker_ros.geometry import iou
+from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
+from tracker_ros.models.one_stream.tracker import OneStreamTracker
+from tracker_ros.registry import model_graphs, resolve_device
+from tracker_ros.synthetic.scene_video import synthetic_video
+from tracker_ros.tracker import Tracker
+
+MODULE = "benchmarks.performance"
+SAME_SHAPES = ("_got10k", "_lasot", "_vot")
+"""Ends of names of models that differ from others in weights or thresholds alone."""
+CHOICES = {
+    "cpu": [("torch", "fp32"), ("torch", "bf16"), ("torch", "int8"), ("onnxruntime", "fp32")],
+    "cuda": [("torch", "fp32"), ("torch", "fp16"), ("tensorrt", "fp16")],
+}
+# Of the official code on two threads of a CPU: time of a frame over "its operations / rate of
+# torch.mm", and CPU seconds where work differs from frame to frame.
+OFFICIAL_MULTIPLE = {
+    "ostrack_vitb_256_ce": 1.30,
+    "ostrack_vitb_384_ce": 1.27,
+    "ostrack_vitb_256": 1.23,
+    "grm_vitb_256": 1.32,
+}
+OFFICIAL_CPU_S = {
+    **{("trdimp_resnet50", work): seconds for work, seconds in
+       {"initialise": 10.5, "plain": 0.65, "memory": 2.4, "memory and filter": 2.9}.items()},
+    ("mast_resnet18", "one reference"): 12.0,
+    ("mast_resnet18", "full memory"): 72.0,
+}  # fmt: skip
+FRAMES_COMPARED = 30
+COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "gflop", "rate",
+           "fraction", "multiple", "times_official", "box_iou", "peak_mib", "start_s")  # fmt: skip
+
+
+class MatrixRate:
+    """How fast this machine multiplies square matrices, by the fastest repetition."""
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self.device, self.best = device, float("inf")
+        half = device.type == "cuda" and precision != "fp32"
+        side = 8192 if device.type == "cuda" else 1024
+        self.left, self.right = torch.randn(
+            2, side, side, device=device, dtype=torch.float16 if half else torch.float32
+        )
+
+    def sample(self) -> None:
+        """Multiply twice."""
+        for _ in range(2):
+            settle(self.device)
+            start = time.perf_counter()
+            torch.mm(self.left, self.right)
+            settle(self.device)
+            self.best = min(self.best, time.perf_counter() - start)
+
+    @property
+    def gflop_per_second(self) -> float:
+        """Operations over time."""
+        return 2e-9 * len(self.left) ** 3 / self.best
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_mib(device: torch.device) -> float:
+    """The most memory that this process has held: on a GPU of torch's, else of the system's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(options: dict[str, Any]) -> list[Row]:
+    """Rows of one model on one back end in one precision, in this process.
+
+    Raises:
+        ValueError: The back end is not to be had, or something else computes in its place.
+    """
+    torch.set_num_threads(options["threads"])
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if options["weights"]:
+        # With random weights many places are as good as the best, and rounding chooses.
+        gate.MEDIAN_IOU = gate.MIN_IOU = 0.0
+    arguments = {key: options[key] for key in ("device", "weights", "backend", "precision")}
+    arguments["engine_cache_dir"] = options["cache"]
+    start = time.perf_counter()
+    tracker = create_tracker(options["model"], **arguments)
+    tracker.warm_up()
+    start_s = time.perf_counter() - start
+    check_that_it_runs(tracker, options)
+    if options["prepare"]:
+        prepare_for_several(options)
+        return []
+    device = torch.device(options["device"])
+    for work in round_of_work(tracker):
+        work.prepare()
+        work.run()
+    peak, rate = peak_mib(device), MatrixRate(device, options["precision"])
+    taken = _times(tracker, rate, options["seconds"])
+    check_that_it_runs(tracker, options)  # still
+    plain = (options["backend"], options["precision"]) == ("torch", "fp32")
+    gflop = _gflop(tracker) if plain else {}
+    overlap = _box_overlap(tracker, arguments, options["model"])
+    rows = []
+    for name, times in taken.items():
+        wall, cpu = zip(*times, strict=True)
+        row: Row = {key: options[key] for key in ("model", "backend", "precision", "threads")}
+        row |= {
+            "work": name,
+            "ms": 1e3 * statistics.median(wall),
+            "p95_ms": 1e3 * float(np.percentile(wall, 95)),
+            "cpu_s": statistics.median(cpu),
+            "rate": rate.gflop_per_second,
+            "peak_mib": peak,
+            "start_s": start_s,
+            "runtime_info": tracker.runtime_info["device"],
+            "facts": tracker.runtime_info,
+        }
+        row |= {"gflop": gflop[name]} if name in gflop else {}
+        row |= {} if overlap is None else {"box_iou": overlap}
+        rows.append(row)
+    return rows
+
+
+def prepare_for_several(options: dict[str, Any]) -> None:
+    """Export or build what looks at several targets at once, which a tracker never does itself."""
+    if options["backend"] not in ("onnxruntime", "tensorrt"):
+        return
+    backend = Backend(
+        options["backend"],
+        resolve_device(options["device"]),
+        options["precision"],
+        options["model"],
+        Path(options["cache"]),
+        build=True,
+    )
+    for graph in model_graphs(options["model"], options["weights"]):
+        if graph.batched is not None:
+            backend.open(graph.batched(len(BOXES)))
+
+
+def check_that_it_runs(tracker: Tracker, options: dict[str, Any]) -> None:
+    """Refuse a tracker on another back end or precision than its rows would say.
+
+    Raises:
+        ValueError: It is, or its operators are launched one by one where they should be replayed.
+    """
+    facts = tracker.runtime_info
+    same = all(facts[name] == options[name] for name in ("backend", "precision"))
+    if not same or facts.get("cuda_graph") == "no":
+        raise ValueError(
+            f"{options['model']} on {options['backend']} in {options['precision']} runs on "
+            f"{', '.join(f'{name} {value}' for name, value in facts.items())}"
+        )
+
+
+def _gflop(tracker: Tracker) -> dict[str, float]:
+    """Arithmetic of every kind of work."""
+    counted: dict[str, float] = {}
+    for work in round_of_work(tracker):
+        work.prepare()
+        if work.name not in counted:
+            counted[work.name] = counted_gflop(work.run)
+        else:
+            work.run()
+    return counted
+
+
+def _times(
+    tracker: Tracker, rate: MatrixRate, seconds: float
+) -> dict[str, list[tuple[float, float]]]:
+    """Wall and CPU seconds of every kind of work: of one round, or as many as fit in a time."""
+    taken: dict[str, list[tuple[float, float]]] = {}
+    end = time.perf_counter() + seconds
+    while not taken or time.perf_counter() < end:
+        rate.sample()
+        for work in round_of_work(tracker):
+            work.prepare()
+            settle(rate.device)
+            cpu, wall = time.process_time(), time.perf_counter()
+            work.run()
+            settle(rate.device)
+            took = time.perf_counter() - wall, time.process_time() - cpu
+            taken.setdefault(work.name, []).append(took)
+    return taken
+
+
+def _box_overlap(tracker: Tracker, arguments: dict[str, Any], name: str) -> float | None:
+    """Median IoU with the boxes of torch in float32, each frame searched from the same box.
+
+    None where there is nothing to compare: no weights, or a tracker with a memory of its own.
+    """
+    plain = (arguments["backend"], arguments["precision"]) == ("torch", "fp32")
+    if plain or model_card(name).weights is None or not isinstance(tracker, OneStreamTracker):
+        return None
+    exact = create_tracker(name, **{**arguments, "backend": "torch", "precision": "fp32"})
+    first, *frames = synthetic_video(0, frames=FRAMES_COMPARED)
+    overlaps = []
+    for each in (exact, tracker):
+        each.initialize(first.image, first.box)
+    for frame in frames:
+        wanted = exact.track(frame.image).box
+        overlaps.append(iou(tracker.track(frame.image).box, wanted))
+        tracker.move_to(wanted)
+    return statistics.median(overlaps)
+
+
+def compare(rows: list[Row]) -> None:
+    """Fill in what follows from several rows: fractions of the rate, and the official code."""
+    counted = {(row["model"], row["work"]): row["gflop"] for row in rows if "gflop" in row}
+    for row in rows:
+        key = (row["model"], row["work"])
+        seconds, on_cpu = 1e-3 * row["ms"], row["runtime_info"].startswith("cpu")
+        if key in counted:
+            row["gflop"] = counted[key]
+            row["fraction"] = row["gflop"] / (seconds * row["rate"])
+        if not on_cpu:
+            continue
+        if row["model"] in OFFICIAL_MULTIPLE and row["work"] == "1 target":
+            config = {**OSTRACK_CONFIGS, **GRM_CONFIGS}[row["model"]]
+            row["multiple"] = seconds * row["rate"] / official_gflop(config)
+            row["times_official"] = OFFICIAL_MULTIPLE[row["model"]] / row["multiple"]
+        if key in OFFICIAL_CPU_S:
+            row["times_official"] = OFFICIAL_CPU_S[key] / row["cpu_s"]
+
+
+def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
+    """Rows of one run after the other; a line on standard error for what cannot be had."""
+    from tqdm import tqdm
+
+    kinds = [
+        (backend, precision)
+        for backend, precision in CHOICES[arguments.device.split(":")[0]]
+        if backend in (arguments.backends or [backend])
+        and precision in (arguments.precisions or [precision])
+    ]
+    bar = tqdm(total=len(arguments.models) * len(kinds) * len(arguments.threads), unit="run")
+    for model in arguments.models:
+        with tempfile.TemporaryDirectory() as folder:
+            weights = None
+            if model_card(model).weights is None:
+                weights = Path(folder) / "weights.safetensors"
+                write_weights(random_weights(model), weights)
+            for (backend, precision), threads in itertools.product(kinds, arguments.threads):
+                options = {
+                    "model": model,
+                    "device": arguments.device,
+                    "backend": backend,
+                    "precision": precision,
+                    "threads": threads,
+                    "seconds": arguments.seconds,
+                    "weights": None if weights is None else str(weights),
+                    "cache": f"{folder}/engines",
+                }
+                # What is exported and built once is not part of starting up.
+                for prepare in (True, False) if backend != "torch" else (False,):
+                    row = {**options, "prepare": prepare}
+                    try:
+                        found = measure_apart(MODULE, ["--row", json.dumps(row)])
+                    except RuntimeError as error:  # a breakdown is that row's
+                        found = str(error)
+                    if isinstance(found, str):
+                        tqdm.write(f"left out: {found}", file=sys.stderr)
+                        break
+                    yield found
+                bar.update()
+    bar.close()
+
+
+def _keep(path: Path, device: str, rows: list[Row]) -> None:
+    """Write rows to a file, beside the others that it holds already."""
+    keys = ("model", "backend", "precision", "threads", "work")
+    kept: dict[tuple[Any, ...], Row] = {}
+    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    for row in [*before, *rows]:
+        kept[tuple(row[key] for key in keys)] = row
+    together = list(kept.values())
+    compare(together)
+    machine = describe_machine(device).sentence()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"machine": machine, "device": device, "rows": together}
+    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, print the table, write JSON; or make page and plot from JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    distinct = [name for name in list_models() if not name.endswith(SAME_SHAPES)]
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--models", nargs="+", default=distinct, choices=list_models())
+    parser.add_argument("--backends", nargs="+", help="default: all")
+    parser.add_argument("--precisions", nargs="+", help="default: all")
+    parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a row (%(default)s)")
+    parser.add_argument("--json", type=Path, help="keep the rows here")
+    parser.add_argument("--show", nargs="+", type=Path, help="measure nothing; read these files")
+    parser.add_argument("--markdown", type=Path, help="with --show: write the page here")
+    parser.add_argument("--plot", type=Path, help="with --show: draw the figure here")
+    parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        try:
+            print(json.dumps(measure(arguments.row)))
+        except ValueError as error:
+            print(json.dumps(str(error)))
+        return
+    if arguments.show:
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.show]
+        for run in runs:
+            print(run["machine"], as_table(run["rows"], COLUMNS, 2), sep="\n")
+        if arguments.plot:
+            plot(runs, arguments.plot)
+        if arguments.markdown:
+            write_page(runs, arguments.markdown, arguments.plot)
+        return
+    rows: list[Row] = []
+    for found in _measure_all(arguments):
+        rows += found
+        if arguments.json:
+            _keep(arguments.json, arguments.device, rows)
+    compare(rows)
+    print(describe_machine(arguments.device).sentence())
+    print(as_table(rows, COLUMNS, 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was recorded from the topics, and the verdict on it; no ROS in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracker_ros.following.target_state import TargetState
+from tracker_ros.geometry import Box, iou
+
+MIN_MEAN_IOU = 0.4
+MIN_TRACKED_SHARE = 0.9
+OLDEST = 5
+"""How many frames back an answer still counts for one that the tracker left out."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The frame counters of one status message."""
+
+    received: int = 0
+    tracked: int = 0
+    dropped: int = 0
+    rejected: int = 0
+
+
+@dataclass
+class FrameRecord:
+    """What the topics said of one image.
+
+    Attributes:
+        index: Number of the frame in the stretch shown, counted from 0.
+        stamp_ns: The image's stamp.
+        state: From `target_status`, None if the tracker never spoke of this image.
+        score: From `target_status`.
+        latency_s: From `target_status`: image stamp to publication.
+        target_id: From `target_status`.
+        box: From `target`: x, y, w, h in pixels; None where it was silent.
+        score_image: From `debug/score`: (h, w, 3) uint8 RGB, None where there was none.
+        heard_s: When the status arrived here, seconds on a steady clock.
+    """
+
+    index: int
+    stamp_ns: int
+    state: TargetState | None = None
+    score: float = 0.0
+    latency_s: float = 0.0
+    target_id: str = ""
+    box: Box | None = None
+    score_image: np.ndarray | None = None
+    heard_s: float = 0.0
+
+
+@dataclass
+class Recording:
+    """Everything heard from the selection to the end of the stretch.
+
+    Attributes:
+        frames: Images in the order of their stamps; the first frame, which the camera stand-in
+            holds until a target is selected, occurs several times.
+        changes: State changes as (stamp in ns, state).
+        at_start: Counters of the last status before the target was selected.
+        at_end: Counters of the last status.
+    """
+
+    frames: list[FrameRecord] = field(default_factory=list)
+    changes: list[tuple[int, TargetState]] = field(default_factory=list)
+    at_start: Counters = Counters()
+    at_end: Counters = Counters()
+
+    def answered(self) -> list[FrameRecord]:
+        """Frames that the tracker was given, from the selection on."""
+        return [
+            frame
+            for frame in self.frames
+            if frame.state not in (None, TargetState.IDLE, TargetState.LOADING)
+        ]
+
+
+def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> dict[str, Any]:
+    """Work out what `out/demo.json` says.
+
+    Args:
+        recording: What was heard.
+        check_boxes: True boxes by frame number.
+        title: What was shown.
+
+    Returns:
+        Plain data for JSON; `passed` and, where it is False, `reason` are the verdict.
+    """
+    answered = recording.answered()
+    tracked = sum(frame.state is TargetState.TRACKING for frame in answered)
+    checks = []
+    for index, box in sorted(check_boxes.items()):
+        newest = newest_answer(answered, index)
+        found = None if newest is None else newest.box
+        checks.append(
+            {
+                "frame": index,
+                "box": [float(value) for value in box],
+                "tracked": None if found is None else [round(value, 1) for value in found],
+                "iou": 0.0 if found is None else round(iou(found, box), 3),
+            }
+        )
+    mean_iou = float(np.mean([check["iou"] for check in checks])) if checks else 0.0
+    share = tracked / len(answered) if answered else 0.0
+    start, end = recording.at_start, recording.at_end
+    reason = _reason(len(answered), share, mean_iou)
+    first_ns = recording.frames[0].stamp_ns if recording.frames else 0
+    return {
+        "footage": title,
+        "passed": not reason,
+        "reason": reason,
+        "frames": {
+            "in": end.received - start.received,
+            "given_to_tracker": len(answered),
+            "tracked": tracked,
+            "dropped": end.dropped - start.dropped,
+            "rejected": end.rejected - start.rejected,
+        },
+        "tracked_share": round(share, 4),
+        "latency": latency_milliseconds([frame.latency_s for frame in answered]),
+        "rate_hz": _rate(answered),
+        "state_changes": [
+            {"time_s": round((stamp - first_ns) / 1e9, 2), "state": state.name}
+            for stamp, state in recording.changes
+        ],
+        "mean_iou": round(mean_iou, 3),
+        "check_boxes": checks,
+    }
+
+
+def newest_answer(answered: Sequence[FrameRecord], index: int) -> FrameRecord | None:
+    """What a listener knew at a frame: the answer to it, or to one at most `OLDEST` before it.
+
+    A frame that the tracker left out because it was busy has no answer of its own.
+    """
+    known = [frame for frame in answered if index - OLDEST <= frame.index <= index]
+    return max(known, key=lambda frame: (frame.index, frame.stamp_ns), default=None)
+
+
+def latency_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """Percentiles p50, p95 and p99 in milliseconds; empty without values."""
+    if len(seconds) == 0:
+        return {}
+    values = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
+    return {
+        name: round(float(v), 1) for name, v in zip(("p50", "p95", "p99"), values, strict=True)
+    }
+
+
+def _rate(answered: Sequence[FrameRecord]) -> float | None:
+    """Answers per second over the whole recording."""
+    if len(answered) < 2 or answered[-1].heard_s <= answered[0].heard_s:
+        return None
+    return round((len(answered) - 1) / (answered[-1].heard_s - answered[0].heard_s), 2)
+
+
+def _reason(answered: int, share: float, mean_iou: float) -> str:
+    """Why the target counts as not followed; empty if it was."""
+    if answered == 0:
+        return "the tracker answered no frame"
+    if share < MIN_TRACKED_SHARE:
+        return (
+            f"only {share:.0%} of the frames given to the tracker were tracked, expected at "
+            f"least {MIN_TRACKED_SHARE:.0%}"
+        )
+    if mean_iou < MIN_MEAN_IOU:
+        return (
+            f"mean overlap with the check boxes is {mean_iou:.2f}, expected at least "
+            f"{MIN_MEAN_IOU}: the target was not followed"
+        )
+    return ""

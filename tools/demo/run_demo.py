@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow a pedestrian in real footage through the ROS graph, and show how it went.
+
+    make demo                         # or: dev/run python -m demo.run_demo
+    make demo ARGS="--synthetic"      # the built-in scene instead of real footage
+    make demo ARGS="--model trdimp_tiny"
+
+Launches `track.launch.py` with the camera stand-in, selects the target through `/select_target`
+with the program that a user would take, records the topics, and writes `out/demo.mp4`,
+`out/demo.png` and `out/demo.json`. Ends with 1 and the reason if the target was not followed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools.demo.domain import private_domain
+from tools.demo.footage import Footage, FootageError, street_scene, synthetic_scene
+from tools.demo.pictures import write_contact_sheet, write_moving_picture, write_video
+from tools.demo.recording import Recording, judge
+from tracker_ros import DEFAULT_MODEL
+from tracker_ros.cache_folder import cache_folder
+from tracker_ros.cli.options import progress_bar
+from tracker_ros.evaluation.machine import describe_machine
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tools.demo.recorder import Recorder
+
+START_PATIENCE_S = 60.0
+SILENCE_S = 5.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; 0 if the target was followed, 1 with a reason if not."""
+    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
+    parser.add_argument("--synthetic", action="store_true", help="use the built-in scene")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="see `tracker-ros models`")
+    parser.add_argument("--weights", type=Path, default=None, help="other weights for the model")
+    parser.add_argument(
+        "--media", type=Path, default=None, help="also write the README's pictures to this folder"
+    )
+    options = parser.parse_args(argv)
+    began = time.monotonic()
+    try:
+        footage, frames = _footage(options.synthetic)
+        with private_domain():
+            recording = _record(footage, frames, options.out, _model_arguments(options))
+    except (DemoError, FootageError, RuntimeError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    verdict = judge(recording, footage.check_boxes, footage.title)
+    verdict["machine"] = asdict(describe_machine())
+    _write(verdict, recording, footage, frames, options)
+    _print_summary(verdict, options.out, time.monotonic() - began)
+    return 0 if verdict["passed"] else 1
+
+
+def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
+    """The footage and its frames; the built-in scene where the real one cannot be had."""
+    from tracker_ros.io.sources import open_video
+
+    footage = None
+    if not synthetic:
+        print("demo: real footage from the Debian package opencv-doc (96 MB the first time) …")
+        try:
+            footage = street_scene(cache_folder("demo"))
+        except FootageError as error:
+            print(f"demo: no real footage: {error}\ndemo: using the built-in synthetic scene")
+    if footage is None:
+        footage = synthetic_scene(
+            cache_folder("demo"),
+            progress=lambda scenes: progress_bar(scenes, desc="rendering", unit="frame"),
+        )
+    with open_video(footage.source) as video:
+        frames = list(video)
+    if len(frames) != footage.frames:
+        raise DemoError(f"{footage.source} has {len(frames)} frames, expected {footage.frames}")
+    return footage, frames
+
+
+def _model_arguments(options: argparse.Namespace) -> list[str]:
+    """The launch arguments that choose the model."""
+    chosen = [f"model:={options.model}"]
+    if options.weights is not None:
+        chosen.append(f"weights:={options.weights.resolve()}")
+    return chosen
+
+
+def _record(footage: Footage, frames: list[np.ndarray], out: Path, model: list[str]) -> Recording:
+    """Run the graph from launch to the last frame."""
+    import rclpy
+
+    from tools.demo.recorder import Recorder
+
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "demo.log"
+    rclpy.init()
+    recorder = Recorder(frames)
+    try:
+        with _launched(footage, log, model) as alive:
+            _wait_until(
+                recorder,
+                lambda: recorder.state.name == "IDLE" and recorder.newest_index == 0,
+                alive,
+                "the tracker and the first image",
+                log,
+            )
+            _select(recorder, footage, alive, log)
+            _play(recorder, footage, alive, log)
+        return recorder.recording()
+    finally:
+        recorder.destroy_node()
+        rclpy.shutdown()
+
+
+@contextmanager
+def _launched(footage: Footage, log: Path, model: list[str]) -> Iterator[Callable[[], bool]]:
+    """`track.launch.py` in a process group of its own, ended by Ctrl-C as a user would.
+
+    Yields:
+        What tells whether it still runs.
+    """
+    parameters = {
+        "/**/track": {"ros__parameters": {"debug_rate": 0.0}},
+        "/**/video": {"ros__parameters": {"rate": footage.rate_hz, "wait_for_target": True}},
+    }
+    with tempfile.TemporaryDirectory() as folder, log.open("w") as output:
+        params_file = Path(folder) / "demo.yaml"
+        params_file.write_text(json.dumps(parameters))  # JSON is YAML
+        command = [
+            "ros2", "launch", "tracker_ros", "track.launch.py",
+            f"params_file:={params_file}", f"video:={footage.source}", *model,
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield lambda: process.poll() is None
+        finally:
+            for sign, patience_s in (
+                (signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)
+            ):  # fmt: skip
+                if process.poll() is None:
+                    os.killpg(process.pid, sign)
+                try:
+                    process.wait(patience_s)
+                    break
+                except subprocess.TimeoutExpired:
+                    continue
+
+
+def _wait_until(
+    recorder: Recorder,
+    done: Callable[[], bool],
+    alive: Callable[[], bool],
+    what: str,
+    log: Path,
+) -> None:
+    """Listen until something is the case.
+
+    Raises:
+        DemoError: It was not within `START_PATIENCE_S`, or the launched programs ended.
+    """
+    import rclpy
+
+    end = time.monotonic() + START_PATIENCE_S
+    while not done():
+        rclpy.spin_once(recorder, timeout_sec=0.1)
+        errors = [
+            line for line in log.read_text(errors="replace").splitlines() if "[ERROR]" in line
+        ]
+        if errors:
+            raise DemoError(f"while waiting for {what}: {errors[0]} (all of it in {log})")
+        if not alive():
+            raise DemoError(f"the launched programs ended while waiting for {what}: {_tail(log)}")
+        if time.monotonic() > end:
+            raise DemoError(f"waited {START_PATIENCE_S:g} s for {what} in vain: {_tail(log)}")
+
+
+def _select(recorder: Recorder, footage: Footage, alive: Callable[[], bool], log: Path) -> None:
+    """Select the target with the program that a user takes, which calls /select_target."""
+    command = ["ros2", "run", "tracker_ros", "select_target", "--label", footage.label, "--box"]
+    command += [f"{value:g}" for value in footage.first_box]
+    program = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        _wait_until(
+            recorder, lambda: program.poll() is not None, alive, "the answer of select_target", log
+        )
+    finally:
+        if program.poll() is None:
+            program.terminate()
+        said = (program.communicate()[0] or "").strip()
+    if program.returncode:
+        raise DemoError(f"/select_target refused: {said}")
+    print(f"demo: /select_target: {said}")
+
+
+def _play(recorder: Recorder, footage: Footage, alive: Callable[[], bool], log: Path) -> None:
+    """Listen until the tracker has answered the last frame, or images stop coming."""
+    import rclpy
+
+    last = footage.frames - 1
+    newest, since = recorder.newest_index, time.monotonic()
+    with progress_bar(total=footage.frames, unit="frame", desc="following") as bar:
+        while recorder.last_answered < last and time.monotonic() - since < SILENCE_S:
+            rclpy.spin_once(recorder, timeout_sec=0.1)
+            if not alive():
+                raise DemoError(f"the launched programs ended too early: {_tail(log)}")
+            if recorder.newest_index != newest:
+                newest, since = recorder.newest_index, time.monotonic()
+                bar.set_postfix_str(recorder.state.name.lower(), refresh=False)
+                bar.update(newest + 1 - bar.n)
+
+
+def _write(
+    verdict: dict[str, Any],
+    recording: Recording,
+    footage: Footage,
+    frames: list[np.ndarray],
+    options: argparse.Namespace,
+) -> None:
+    """Write the JSON file and the pictures."""
+    (options.out / "demo.json").write_text(json.dumps(verdict, indent=2) + "\n")
+    write_video(recording, frames, footage.label, options.out / "demo.mp4", footage.rate_hz)
+    sheets = [options.out / "demo.png"]
+    if options.media is not None:
+        sheets.append(options.media / "sheet.webp")
+        write_moving_picture(
+            recording, frames, footage.label, options.media / "demo.webp", footage.rate_hz
+        )
+    for sheet in sheets:
+        write_contact_sheet(recording, frames, footage.check_boxes, footage.label, sheet)
+
+
+def _print_summary(verdict: dict[str, Any], out: Path, seconds: float) -> None:
+    """One screen of what happened."""
+    frames, latency = verdict["frames"], verdict["latency"]
+    verdict_line = "followed" if verdict["passed"] else f"NOT followed: {verdict['reason']}"
+    print(f"\n{verdict['footage']}\n  target    {verdict_line}")
+    print(
+        f"  frames    {frames['in']} in, {frames['given_to_tracker']} given to the tracker, "
+        f"{frames['tracked']} tracked ({verdict['tracked_share']:.0%}), "
+        f"{frames['dropped']} dropped"
+    )
+    if latency:
+        print(
+            f"  latency   p50 {latency['p50']} ms, p95 {latency['p95']} ms, "
+            f"p99 {latency['p99']} ms (image stamp to result)"
+        )
+    checks = " ".join(f"{check['iou']:.2f}" for check in verdict["check_boxes"])
+    print(f"  overlap   {verdict['mean_iou']:.2f} mean with hand-placed boxes ({checks})")
+    changes = ", ".join(f"{c['time_s']:.1f} s {c['state']}" for c in verdict["state_changes"])
+    print(f"  states    {changes}")
+    print(f"  written   {out / 'demo.mp4'}, {out / 'demo.png'}, {out / 'demo.json'}")
+    print(f"  took      {seconds:.0f} s")
+
+
+def _tail(log: Path) -> str:
+    """The last words of the launched programs."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1] if lines else 'they said nothing'} (all of it in {log})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Soak the real node: many minutes of everything that goes wrong on a robot, then judge it.
+
+    dev/soak                       # ten minutes
+    dev/soak --minutes 2 --seed 7
+
+A synthetic camera stalls, jumps in time, changes its resolution and sends broken images; an
+operator selects, clears, pauses and reconfigures, well and badly, by a seeded chance. In between
+the node is brought to rest, deactivated, and its memory read. It ends well, with status 0, if
+
+- nothing in the node's log is an exception, a fault or an unexpected error, and it ends with 0;
+- every request was answered, and every refusal gave a reason;
+- the counters of every status add up, and in a calm stretch at the end agree with the camera;
+- the memory at rest has grown by less than 5 % from the second quarter to the last of the time
+  after everything has been done.
+
+Writes `out/soak.json` and `out/soak.log`, the node's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rclpy
+
+from tools.benchmarks.node_latency import resident_mib
+from tools.demo.domain import private_domain
+from tools.soak.camera import Camera
+from tools.soak.driver import ACTIVE, INACTIVE, Driver
+from tools.soak.misdeeds import Misdeeds
+from tracker_interfaces.msg import TargetStatus
+from tracker_interfaces.srv import SelectTarget
+from tracker_ros.cli.options import progress_bar
+from tracker_ros.evaluation.machine import describe_machine
+from tracker_ros.nodes.messages import bounding_box_of
+
+SCENE_FRAMES = 40
+REST_EVERY_S = 10.0
+CALM_S, CALM_HZ = 5.0, 10.0
+MAX_GROWTH = 0.05
+MIN_RECEIVED = 0.5
+"""Of the images shown in calm; a busy machine loses some on the way (best effort, depth 1)."""
+PROGRAM = """
+import faulthandler, signal
+from tracker_ros.nodes.track import main
+faulthandler.register(signal.SIGUSR1)
+main()
+"""  # the node, which writes where its threads are when it is asked to
+EXPECTED_ERRORS = re.compile(
+    r"image on \S+ left out: (image|an? |step|data)|not activated: model |"
+    r"model no_such_model cannot be loaded|No transition matching|Unable to start transition"
+)
+FAULTS = re.compile(r"Traceback|Exception|fault in the worker|failed( on it)?:|\bFATAL\b")
+
+
+@contextmanager
+def tracker(log: Path) -> Iterator[subprocess.Popen]:
+    """The node, its log in a file; ended as by Ctrl-C."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def rest(driver: Driver, node: subprocess.Popen) -> float:
+    """Bring the node to rest and back; MiB that it holds meanwhile."""
+    driver.camera.heal()
+    driver.look(False)
+    driver.bring(INACTIVE)
+    driver.spin(0.5)
+    held = resident_mib(node.pid)
+    driver.bring(ACTIVE)
+    return held
+
+
+def calm(driver: Driver) -> list[str]:
+    """Follow a healthy camera from a fresh start; what is wrong with the counters afterwards."""
+    driver.camera.heal()
+    driver.set_rate(0.0)
+    driver.bring(INACTIVE)
+    driver.set(score_found=0.45, score_lost=0.35, lost_after=1.0, buffer_seconds=5.0)
+    if not driver.bring(ACTIVE) or not driver.spin_until(driver.watched, 10.0):
+        return ["the node does not become active at the end"]
+    driver.spin(1.0)
+    before = driver.camera.published
+    driver.set_rate(CALM_HZ)
+    driver.spin_until(lambda: driver.camera.shown, 5.0)
+    seen = driver.camera.shown[-1]
+    request = SelectTarget.Request(header=seen.header, bbox=bounding_box_of(seen.box))
+    (answer,) = driver.ask((driver.selector, request))
+    if answer is None or not answer.success:
+        return [f"the last selection was not granted: {answer and answer.message}"]
+    driver.spin(CALM_S)
+    driver.set_rate(0.0)
+    driver.spin_until(lambda: driver.status.header.stamp == driver.newest_stamp, 10.0)
+    status, shown = driver.status, driver.camera.published - before
+    wrong = []
+    if not MIN_RECEIVED * shown <= status.frames_received <= shown:
+        wrong.append(f"{shown} images shown in calm, {status.frames_received} received")
+    if status.state != TargetStatus.TRACKING or status.frames_tracked < 1:
+        wrong.append(f"in calm the state is {status.state}, {status.frames_tracked} tracked")
+    if status.frames_rejected:
+        wrong.append(f"{status.frames_rejected} healthy images rejected")
+    return wrong
+
+
+def growth(rests: list[float]) -> float:
+    """How much the memory at rest has grown from the second quarter to the last, of 1."""
+    quarter = max(1, len(rests) // 4)
+    early, late = rests[quarter : 2 * quarter], rests[-quarter:]
+    return statistics.median(late) / statistics.median(early) - 1
+
+
+def log_faults(text: str) -> list[str]:
+    """Lines of the node's log that should not be there, each kind once."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        expected = EXPECTED_ERRORS.search(line)
+        if FAULTS.search(line) or ("[ERROR]" in line and not expected):
+            found.setdefault(re.sub(r"[\d.]+", "#", line), line)
+    return list(found.values())
+
+
+def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
+    """Drive the node for so long; everything that is known afterwards."""
+    chance = random.Random(seed)
+    camera = Camera(seed, SCENE_FRAMES, chance)
+    deeds: Counter[str] = Counter()
+    rests: list[float] = []
+    wrong: list[str] = []
+    with tracker(log) as node:
+        driver = Driver(
+            camera,
+            alive=lambda: node.poll() is None,
+            explain=lambda: node.send_signal(signal.SIGUSR1),
+        )
+        misdeeds = Misdeeds(driver, chance)
+        try:
+            driver.set_rate(30.0)
+            if not driver.wait_for_tracker():
+                wrong.append("the node did not become active")
+            begin = rested = time.monotonic()
+            with progress_bar(total=round(minutes * 60), unit="s", desc="soaking") as bar:
+                while not wrong and node.poll() is None and bar.n < bar.total:
+                    deeds[misdeeds.do_one()] += 1
+                    driver.spin(chance.uniform(0.0, 0.4))
+                    if misdeeds.all_tried and time.monotonic() - rested > REST_EVERY_S:
+                        rests.append(rest(driver, node))
+                        rested = time.monotonic()
+                    bar.update(min(round(time.monotonic() - begin), bar.total) - bar.n)
+            if node.poll() is None and not wrong:
+                wrong += calm(driver)
+        finally:
+            driver.close()
+    if node.returncode != 0:
+        wrong.append(f"the node ended with status {node.returncode}")
+    wrong += driver.unanswered + driver.silent_refusals
+    if driver.sums_wrong:
+        wrong.append(f"{len(driver.sums_wrong)} statuses do not add up: {driver.sums_wrong[0]}")
+    wrong += log_faults(log.read_text(errors="replace"))
+    grown = growth(rests) if len(rests) >= 4 else 0.0
+    if grown >= MAX_GROWTH:
+        wrong.append(
+            f"memory at rest has grown by {grown:.1%}: {[round(mib) for mib in rests]} MiB"
+        )
+    return {
+        "passed": not wrong,
+        "wrong": wrong,
+        "seed": seed,
+        "minutes": minutes,
+        "deeds": dict(deeds),
+        "requests": dict(driver.requests),
+        "images": {"published": camera.published, "broken": camera.broken},
+        "statuses": driver.statuses,
+        "boxes": driver.boxes,
+        "standstills": driver.standstills,
+        "rest_mib": [round(mib, 1) for mib in rests],
+        "growth": round(grown, 4),
+        "machine": asdict(describe_machine()),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Soak and judge; 0 if all was well, 1 with what was wrong."""
+    parser = argparse.ArgumentParser(prog="dev/soak", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)g")
+    parser.add_argument("--seed", type=int, default=1, help="of chance (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with private_domain():
+        rclpy.init()
+        verdict = soak(options.minutes, options.seed, options.out / "soak.log")
+        rclpy.shutdown()
+    (options.out / "soak.json").write_text(json.dumps(verdict, indent=2) + "\n")
+    asked = sum(verdict["requests"].values())
+    print(
+        f"{options.minutes:g} minutes, seed {options.seed}: {asked} requests, "
+        f"{verdict['images']['published']} images ({verdict['images']['broken']} broken), "
+        f"{verdict['statuses']} statuses, memory at rest {verdict['growth']:+.1%}"
+    )
+    for line in verdict["wrong"]:
+        print(f"WRONG: {line}", file=sys.stderr)
+    return 0 if verdict["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

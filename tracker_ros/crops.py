@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Square crops around a box, and the way back from the crop to the image.
+
+The template and the search region are square crops whose side is a multiple of the target's mean
+extent, black outside the image, resized to the network's input. Source: OSTrack (MIT),
+`lib/train/data/processing_utils.py` and `lib/test/tracker/ostrack.py`; the same in GRM.
+
+What differs on purpose: a crop that misses the image is black (officially it may show pixels of
+the far side). What is kept although it looks wrong: a crop that reaches the right or bottom border
+loses the image's last column or row to black, since networks were trained that way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from tracker_ros.geometry import Box
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class CropRegion:
+    """A square of image pixels.
+
+    Attributes:
+        left: First column, may be negative.
+        top: First row, may be negative.
+        side: Columns and rows.
+    """
+
+    left: int
+    top: int
+    side: int
+
+    def visible(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of the image that the crop shows; empty where it misses the image."""
+        rows = (max(self.top, 0), min(self.top + self.side, height - 1))
+        columns = (max(self.left, 0), min(self.left + self.side, width - 1))
+        return slice(rows[0], max(rows)), slice(columns[0], max(columns))
+
+
+def crop_region(box: Sequence[float], factor: float) -> CropRegion:
+    """The square around `box` whose side is `factor` times the square root of its area.
+
+    Args:
+        box: `(x, y, w, h)` in pixels.
+        factor: Side over square root of the area.
+
+    Raises:
+        ValueError: The box has no area.
+    """
+    x, y, w, h = box
+    if not w * h > 0.0:
+        raise ValueError(f"box {tuple(box)} has no area; expected a positive width and height")
+    side = math.ceil(math.sqrt(w * h) * factor)
+    return CropRegion(round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side), side)
+
+
+def crop_square(
+    image: np.ndarray, box: Sequence[float], factor: float, size: int
+) -> tuple[np.ndarray, float]:
+    """Crop around `box` and resize to `size` x `size`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: `(x, y, w, h)` in pixels.
+        factor: Side of the crop over the square root of the box area.
+        size: Side of the result, pixels.
+
+    Returns:
+        (size, size, 3) uint8, bilinear without antialiasing; and the resize factor, output pixels
+        per image pixel.
+
+    Raises:
+        ValueError: The box has no area.
+    """
+    import cv2
+
+    region = crop_region(box, factor)
+    rows, columns = region.visible(image.shape[0], image.shape[1])
+    shown = image[rows, columns]
+    if shown.shape[:2] != (region.side, region.side):
+        padded = np.zeros((region.side, region.side, image.shape[2]), dtype=image.dtype)
+        top, left = rows.start - region.top, columns.start - region.left
+        if shown.size:
+            padded[top : top + shown.shape[0], left : left + shown.shape[1]] = shown
+        shown = padded
+    resized = cv2.resize(shown, (size, size), interpolation=cv2.INTER_LINEAR)
+    return resized, size / region.side
+
+
+@lru_cache(maxsize=1)
+def _normalised_levels() -> np.ndarray:
+    """(1, 256, 3) float32: what each level of each channel becomes."""
+    scaled = np.arange(256, dtype=np.float32).reshape(1, 256, 1) / np.float32(255.0)
+    mean = np.asarray(IMAGENET_MEAN, dtype=np.float32)
+    return (scaled - mean) / np.asarray(IMAGENET_STD, dtype=np.float32)
+
+
+def normalise(*crops: np.ndarray) -> np.ndarray:
+    """(S, S, 3) RGB uint8 each -> (B, 3, S, S) float32, ImageNet mean and deviation."""
+    import cv2
+
+    normalised = np.empty((len(crops), *crops[0].shape), dtype=np.float32)
+    for crop, place in zip(crops, normalised, strict=True):
+        # There are 256 levels: looking them up takes a fraction of computing every pixel.
+        cv2.LUT(crop, _normalised_levels(), dst=place)
+    return normalised.transpose(0, 3, 1, 2)
+
+
+def hann_window(grid: int) -> np.ndarray:
+    """(grid, grid) float32 window, the product of two raised cosines, nowhere 0."""
+    steps = np.arange(1, grid + 1) * (2.0 * math.pi / (grid + 1))
+    profile = 0.5 * (1.0 - np.cos(steps))
+    return np.outer(profile, profile).astype(np.float32)
+
+
+def map_box_back(
+    pred_cxcywh: Sequence[float], previous: Sequence[float], resize_factor: float, size: int
+) -> Box:
+    """Place a box found in the search crop in the image.
+
+    The crop was cut at whole pixels, but the result is placed relative to the unrounded centre of
+    the previous box, as officially.
+
+    Args:
+        pred_cxcywh: Centre and size in image pixels, measured from the crop's corner.
+        previous: `(x, y, w, h)` that the crop was made around.
+        resize_factor: Crop pixels per image pixel.
+        size: Side of the crop after resizing.
+
+    Returns:
+        `(x, y, w, h)` in pixels of the image.
+    """
+    cx, cy, w, h = pred_cxcywh
+    half = 0.5 * size / resize_factor
+    cx += previous[0] + 0.5 * previous[2] - half
+    cy += previous[1] + 0.5 * previous[3] - half
+    return (cx - 0.5 * w, cy - 0.5 * h, w, h)
+
+
+def box_in_crop(
+    box: Sequence[float], cropped_around: Sequence[float], resize_factor: float, size: int
+) -> Box:
+    """Where `box` lies in a crop made around another box, as fractions of the crop.
+
+    Args:
+        box: `(x, y, w, h)` in pixels of the image.
+        cropped_around: `(x, y, w, h)` that the crop was made around.
+        resize_factor: Crop pixels per image pixel.
+        size: Side of the crop after resizing.
+
+    Returns:
+        `(x, y, w, h)` as fractions of `size`. The crop's centre is taken at `(size - 1) / 2`.
+    """
+    centre = (size - 1) / 2.0
+    dx = box[0] + 0.5 * box[2] - cropped_around[0] - 0.5 * cropped_around[2]
+    dy = box[1] + 0.5 * box[3] - cropped_around[1] - 0.5 * cropped_around[3]
+    w, h = box[2] * resize_factor, box[3] * resize_factor
+    x = centre + dx * resize_factor - 0.5 * w
+    y = centre + dy * resize_factor - 0.5 * h
+    return (x / size, y / size, w / size, h / size)

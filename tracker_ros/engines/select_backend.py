@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model is asked to run on, and how its graphs become engines there.
+
+Which back end a model runs on, if that is left open.
+
+On a GPU: an engine of TensorRT, if one was built and has passed its gate; else torch recorded as a
+CUDA graph, in half precision, or in float32 if that fails the gate; else torch as it is. On a CPU:
+torch or ONNX Runtime, whichever is measured to be faster when the model is loaded. Exporting for
+that takes seconds, once; building for TensorRT takes minutes, and is left to `tracker-ros export`
+and `backend="tensorrt"`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tracker_ros.engines import onnxruntime_engine
+from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.synthetic.scene_video import EASY, synthetic_video
+from tracker_ros.tracker import Tracker
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute a model.
+
+    Attributes:
+        name: "torch" (the family's own inference class), "cuda_graph" (torch, replayed from a
+            recording on a GPU), "onnxruntime" or "tensorrt".
+        device: Where.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        model: Name of the model.
+        cache_dir: Where exported graphs and built engines are kept.
+        build: Export and build what is not there.
+    """
+
+    name: str
+    device: torch.device
+    precision: str
+    model: str
+    cache_dir: Path
+    build: bool = False
+
+    @property
+    def onnx_folder(self) -> Path:
+        """Where the model's exported graphs are kept."""
+        return self.cache_dir / "onnx" / self.model
+
+    def check_precision(self, *known: str) -> None:
+        """Refuse a precision that a family's own inference class does not have.
+
+        Raises:
+            EngineUnavailable: It is none of the known.
+        """
+        if self.precision not in known:
+            raise EngineUnavailable(f"torch computes it in {' or '.join(known)} on this device")
+
+    def open(self, graph: Graph) -> Engine:
+        """Make the engine of a graph.
+
+        Raises:
+            EngineUnavailable: It cannot be had here.
+            ValueError: This back end does not know the precision.
+        """
+        if self.name == "cuda_graph":
+            from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
+
+            engine = CudaGraphEngine(graph, self.precision, self.device)
+            if self.precision == "fp16" and graph.spec.half:
+                self._compare(engine, graph)
+            return engine
+        if self.name == "onnxruntime":
+            from tracker_ros.engines import onnxruntime_engine
+
+            try:
+                if self.build:
+                    # Built engines beside it are refused in a folder that others may enter.
+                    self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                return onnxruntime_engine.open_engine(
+                    graph, self.precision, self.onnx_folder, build=self.build, device=self.device
+                )
+            except OSError as error:
+                raise EngineUnavailable(
+                    f"exported graphs cannot be kept in {self.cache_dir} ({error}); make it "
+                    "writable, or give another engine_cache_dir"
+                ) from error
+        if self.name == "tensorrt":
+            from tracker_ros.engines import tensorrt_engine
+
+            return tensorrt_engine.open_engine(
+                graph,
+                self.precision,
+                self.cache_dir,
+                model=self.model,
+                build=self.build,
+                device=self.device,
+            )
+        raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
+
+    def _compare(self, engine: Engine, graph: Graph) -> None:
+        """Hold half precision to the gate that built engines pass, beside torch on this device.
+
+        That takes a moment where a CPU would take seconds, and a tracker may be waiting.
+        """
+        from tracker_ros.engines import parity_check as gate
+        from tracker_ros.engines.torch_engine import TorchEngine
+
+        reference = TorchEngine(graph, "fp32", self.device)
+        # An example has one box to compare, or else thousands of numbers.
+        crops = gate.CROPS if graph.boxes else 1
+        problems = gate.examine(engine, graph, engine.precision, crops, reference).problems
+        if problems:
+            raise EngineUnavailable(
+                f"graph {graph.spec.name!r} in {engine.precision} does not equal torch: "
+                f"{'; '.join(problems)}; use precision='fp32'"
+            )
+
+
+def collect_graphs(make: Callable[[Backend], object]) -> list[Graph]:
+    """The graphs that a model opens when it is made."""
+    collector = _Collector("", torch.device("cpu"), "fp32", "", Path())
+    make(collector)
+    return collector.graphs
+
+
+@dataclass(frozen=True)
+class _Collector(Backend):
+    """Keeps graphs and opens nothing."""
+
+    graphs: list[Graph] = field(default_factory=list)
+
+    def open(self, graph: Graph) -> Engine:
+        self.graphs.append(graph)
+        return _Closed(graph.spec)
+
+
+class _Closed(Engine):
+    backend, device, precision = "none", "cpu", "fp32"
+
+    def __init__(self, spec: GraphSpec) -> None:
+        self.spec = spec
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        raise RuntimeError(f"graph {self.spec.name!r} was not opened")
+
+
+_LOG = logging.getLogger(__name__)
+_SECONDS = 0.2
+_FRAMES_A_TURN = 3
+_MIN_FRAMES = 4
+# What a change of back end must win at least: one measurement varies, and torch looks at several
+# targets in one pass, for which an engine needs further graphs.
+_GAIN = 1.2
+
+CPU_PRECISIONS = ("fp32", "bf16", "int8")
+GPU_PRECISIONS = ("fp32", "fp16")
+
+
+def open_tracker(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    """Make a tracker on what was asked for, or on the best there is.
+
+    Args:
+        make: Makes it; raises EngineUnavailable where a back end is not to be had.
+        wanted: Its name and its precision may be "auto".
+
+    Raises:
+        ValueError: What was asked for cannot be had here; the message says what could help.
+    """
+    _check_precision(wanted)
+    try:
+        if wanted.name != "auto":
+            return make(_named(wanted))
+        if wanted.device.type == "cpu":
+            return _faster_on_cpu(make, wanted)
+        return _first_on_gpu(make, replace(wanted, build=False))
+    except EngineUnavailable as error:
+        raise ValueError(
+            f"backend {wanted.name!r} with precision {wanted.precision!r} is not available for "
+            f"{wanted.model} on {wanted.device}: {error}"
+        ) from error
+
+
+def _check_precision(wanted: Backend) -> None:
+    known = CPU_PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
+    if wanted.name == "onnxruntime":
+        known = ("fp32", "fp16")
+    if wanted.precision not in ("auto", *known):
+        raise ValueError(
+            f"precision {wanted.precision!r} is not available for {wanted.model} with backend "
+            f"{wanted.name!r} on {wanted.device}; expected auto, {' or '.join(known)}"
+        )
+
+
+def _named(wanted: Backend) -> Backend:
+    """A back end that was asked for by name, with its precision filled in."""
+    if wanted.name == "torch" and wanted.precision == "fp16":
+        return replace(wanted, name="cuda_graph")
+    default = "fp16" if wanted.name == "tensorrt" else "fp32"
+    return replace(wanted, precision=default if wanted.precision == "auto" else wanted.precision)
+
+
+def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    precision = "fp16" if wanted.precision == "auto" else wanted.precision
+    choices = [("tensorrt", precision), ("cuda_graph", precision)]
+    if wanted.precision == "auto":
+        choices.append(("cuda_graph", "fp32"))
+    for name, precision in choices:
+        try:
+            return make(replace(wanted, name=name, precision=precision))
+        except EngineUnavailable as error:
+            _LOG.info("%s does not run on %s in %s: %s", wanted.model, name, precision, error)
+    if wanted.precision == "fp16":
+        raise EngineUnavailable("neither TensorRT nor a CUDA graph computes it in fp16")
+    return make(replace(wanted, name="torch", precision="fp32"))
+
+
+def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    precision = "fp32" if wanted.precision == "auto" else wanted.precision
+    plain = make(replace(wanted, name="torch", precision=precision))
+    if precision != "fp32":
+        return plain
+    try:
+        exported = _exported(make, replace(wanted, name="onnxruntime", precision=precision))
+    except EngineUnavailable as error:
+        _LOG.info("%s runs on torch: %s", wanted.model, error)
+        return plain
+    seconds = measure({"torch": plain, "onnxruntime": exported})
+    chosen = "torch" if seconds["torch"] <= _GAIN * seconds["onnxruntime"] else "onnxruntime"
+    _LOG.info(
+        "%s runs on %s: a frame took %.1f ms in torch and %.1f ms in ONNX Runtime",
+        wanted.model,
+        chosen,
+        1e3 * seconds["torch"],
+        1e3 * seconds["onnxruntime"],
+    )
+    return plain if chosen == "torch" else exported
+
+
+def _exported(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+    """A tracker on exported graphs; they are exported first if need be and allowed.
+
+    The tracker itself never exports: that would hold up images.
+    """
+    ready = replace(wanted, build=False)
+    try:
+        return make(ready)
+    except EngineUnavailable:
+        if not wanted.build or not onnxruntime_engine.can_export():
+            raise
+    _LOG.info(
+        "exporting %s for ONNX Runtime, once, to try it beside torch; build_engine:=false "
+        "leaves that out",
+        wanted.model,
+    )
+    make(wanted)
+    return make(ready)
+
+
+def measure(trackers: dict[str, Tracker]) -> dict[str, float]:
+    """Seconds that each tracker takes for a frame: the median of a moment, taken in turns."""
+    # Copies share the network but not the target: nothing is followed afterwards.
+    probes = {name: copy.copy(tracker) for name, tracker in trackers.items()}
+    taken: dict[str, list[float]] = {name: [] for name in trackers}
+    height, width = next(iter(trackers.values())).usual_size
+    # Something that can be followed: a target that is not found may take less work.
+    size = (max(width, 64), max(height, 64))
+    (frame,) = synthetic_video(seed=0, frames=1, size=size, config=EASY)
+    for probe in probes.values():
+        probe.initialize(frame.image, frame.box)
+        probe.track(frame.image)
+    end = time.perf_counter() + _SECONDS * len(probes)
+    while time.perf_counter() < end or len(min(taken.values(), key=len)) < _MIN_FRAMES:
+        for name, probe in probes.items():
+            for turn in range(_FRAMES_A_TURN):
+                start = time.perf_counter()
+                probe.track(frame.image)
+                probe.update_model()
+                # While the first frame is computed, threads of the other one may still spin.
+                if turn:
+                    taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in taken.items()}

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Box formats and their conversions; the only place where they are converted.
+
+A box is `(x, y, w, h)`: left, top, width, height, floats in pixels of the full image. Other
+layouts appear only at the edges of a network and carry their name: `cxcywh` (centre and size) and
+`xyxy` (two corners). Functions named `<from>_to_<to>` work on arrays whose last axis has length 4;
+they use only indexing and arithmetic, so NumPy arrays and torch tensors both do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Box = tuple[float, float, float, float]
+
+
+def _join(like: Any, parts: list[Any]) -> Any:
+    """Stack `parts` on a new last axis with the library that `like` belongs to."""
+    if isinstance(like, np.ndarray):
+        return np.stack(parts, axis=-1)
+    import torch
+
+    return torch.stack(parts, dim=-1)
+
+
+def xywh_to_cxcywh(boxes: Any) -> Any:
+    """(..., 4) left, top, width, height -> centre x, centre y, width, height."""
+    x, y, w, h = (boxes[..., i] for i in range(4))
+    return _join(boxes, [x + 0.5 * w, y + 0.5 * h, w, h])
+
+
+def cxcywh_to_xywh(boxes: Any) -> Any:
+    """(..., 4) centre x, centre y, width, height -> left, top, width, height."""
+    cx, cy, w, h = (boxes[..., i] for i in range(4))
+    return _join(boxes, [cx - 0.5 * w, cy - 0.5 * h, w, h])
+
+
+def xywh_to_xyxy(boxes: Any) -> Any:
+    """(..., 4) left, top, width, height -> left, top, right, bottom."""
+    x, y, w, h = (boxes[..., i] for i in range(4))
+    return _join(boxes, [x, y, x + w, y + h])
+
+
+def xyxy_to_xywh(boxes: Any) -> Any:
+    """(..., 4) left, top, right, bottom -> left, top, width, height."""
+    x0, y0, x1, y1 = (boxes[..., i] for i in range(4))
+    return _join(boxes, [x0, y0, x1 - x0, y1 - y0])
+
+
+def cxcywh_to_xyxy(boxes: Any) -> Any:
+    """(..., 4) centre x, centre y, width, height -> left, top, right, bottom."""
+    cx, cy, w, h = (boxes[..., i] for i in range(4))
+    return _join(boxes, [cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h])
+
+
+def tight_box(mask: np.ndarray) -> Box:
+    """`(x, y, w, h)` of the smallest box around a mask (H, W) that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = float(columns[0]), float(rows[0])
+    return x, y, float(columns[-1]) + 1.0 - x, float(rows[-1]) + 1.0 - y
+
+
+def clip_box(box: Sequence[float], height: int, width: int, margin: float = 0.0) -> Box:
+    """Clip one xywh box so that at least `margin` pixels of it stay inside the image.
+
+    Width and height come out at least `margin`, so a target thinner than that is widened.
+    Source: OSTrack `lib/utils/box_ops.py`, `clip_box`.
+
+    Args:
+        box: `(x, y, w, h)` in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        margin: Smallest visible extent, pixels.
+    """
+    x, y, w, h = box
+    left = min(max(0.0, x), width - margin)
+    top = min(max(0.0, y), height - margin)
+    right = min(max(margin, x + w), float(width))
+    bottom = min(max(margin, y + h), float(height))
+    return (left, top, max(margin, right - left), max(margin, bottom - top))
+
+
+def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of xywh boxes, row by row.
+
+    Args:
+        a: (..., 4) float64; a box that is not finite or is empty overlaps with nothing.
+        b: (..., 4) float64, broadcast against `a`.
+
+    Returns:
+        (...) float64 in [0, 1].
+    """
+    corners_a, corners_b = xywh_to_xyxy(a), xywh_to_xyxy(b)
+    near = np.maximum(corners_a[..., :2], corners_b[..., :2])
+    far = np.minimum(corners_a[..., 2:], corners_b[..., 2:])
+    shared = np.clip(far - near, 0.0, None).prod(-1)
+    areas = np.clip(a[..., 2:], 0.0, None).prod(-1) + np.clip(b[..., 2:], 0.0, None).prod(-1)
+    union = areas - shared
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = shared / union
+    return np.where(np.isfinite(ratio) & (union > 0.0), ratio, 0.0)
+
+
+def iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two xywh boxes; see `ious`."""
+    return float(ious(np.asarray(a, np.float64), np.asarray(b, np.float64)))
+
+
+def visible_extent(box: Sequence[float], height: int, width: int) -> tuple[float, float]:
+    """Width and height of what an image shows of an xywh box, pixels; not positive for nothing.
+
+    Args:
+        box: `(x, y, w, h)` in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+    """
+    x, y, w, h = box
+    return min(x + w, float(width)) - max(x, 0.0), min(y + h, float(height)) - max(y, 0.0)
+
+
+def check_box(box: Sequence[float], height: int, width: int, smallest: float = 1.0) -> Box:
+    """Return `box` as four floats if a tracker can start on it.
+
+    Args:
+        box: `(x, y, w, h)` in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        smallest: Least width and height in pixels.
+
+    Raises:
+        ValueError: Not four finite numbers, smaller than `smallest`, so large that it cannot be
+            meant, or not overlapping the image. The message names the box and what was expected.
+    """
+    values = [float(v) for v in box]
+    if len(values) != 4:
+        raise ValueError(f"box {values} has {len(values)} numbers; expected four: x, y, w, h")
+    if not all(math.isfinite(v) for v in values):
+        raise ValueError(f"box {values} is not finite; expected x, y, w, h in pixels")
+    x, y, w, h = values
+    if w < smallest or h < smallest:
+        raise ValueError(
+            f"box {values} is {w:g} x {h:g} px; expected a width and height of at least "
+            f"{smallest:g} px (draw a larger box)"
+        )
+    if w > 4 * width or h > 4 * height:
+        raise ValueError(
+            f"box {values} is far larger than the image of {width} x {height} px; "
+            "expected a box around one object"
+        )
+    if min(visible_extent(values, height, width)) <= 0.0:
+        raise ValueError(
+            f"box {values} does not overlap the image of {width} x {height} px; "
+            "expected pixel coordinates of that very image"
+        )
+    return (x, y, w, h)
+
+
+def visible(annotated: np.ndarray) -> np.ndarray:
+    """Which frames have a target: finite boxes with positive width and height, (N,) bool."""
+    annotated = np.asarray(annotated, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(annotated).all(1) & (annotated[:, 2] > 0) & (annotated[:, 3] > 0)

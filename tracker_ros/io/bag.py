@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames of an image topic in a rosbag2 folder, read without ROS (package ``rosbags``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tracker_ros.io.image_encodings import decode_image
+from tracker_ros.io.sources import DEFAULT_FPS, VideoSource
+
+_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+
+
+class BagImages(VideoSource):
+    """Images of one topic, raw or compressed, in the order in which they were recorded.
+
+    Args:
+        source: ``bag:PATH:TOPIC``; the topic may be left out where the bag has one image topic.
+        fps: Overrides the rate, which else is the mean over the recording.
+
+    Raises:
+        FileNotFoundError: If the bag is not there.
+        ValueError: If the topic is missing, not an image topic or empty.
+        ImportError: If the package ``rosbags`` is missing.
+    """
+
+    def __init__(self, source: str, fps: float | None) -> None:
+        path, _, topic = source.removeprefix("bag:").partition(":")
+        self.name = source
+        self._path = Path(path)
+        if not self._path.exists():
+            raise FileNotFoundError(f"no bag at {path!r}; write bag:PATH:TOPIC")
+        try:
+            from rosbags.highlevel import AnyReader
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError as error:
+            raise ImportError(
+                f"reading bags needs the package rosbags ({error}): pip install rosbags"
+            ) from error
+        self._reader_class: Any = AnyReader
+        self._typestore = get_typestore(Stores.ROS2_JAZZY)
+        with self._open() as reader:
+            topics = sorted(
+                {link.topic for link in reader.connections if link.msgtype in _IMAGE_TYPES}
+            )
+            if not topic and len(topics) == 1:
+                topic = topics[0]
+            if topic not in topics:
+                raise ValueError(
+                    f"topic {topic!r} is no image topic of {path}; it has: "
+                    f"{', '.join(topics) or 'none'}; write bag:PATH:TOPIC"
+                )
+            self._topic = topic
+            links = [link for link in reader.connections if link.topic == topic]
+            self.frame_count = sum(link.msgcount for link in links)
+            stamps = [stamp for _, stamp, _ in reader.messages(links)]
+        if not stamps:
+            raise ValueError(f"topic {topic!r} of {path} has no messages")
+        seconds = (stamps[-1] - stamps[0]) / 1e9
+        self.fps = fps or ((len(stamps) - 1) / seconds if seconds > 0 else DEFAULT_FPS)
+        height, width = next(iter(self)).shape[:2]
+        self.size = (width, height)
+
+    def _open(self) -> Any:
+        return self._reader_class([self._path], default_typestore=self._typestore)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with self._open() as reader:
+            links = [link for link in reader.connections if link.topic == self._topic]
+            for link, _, data in reader.messages(links):
+                yield _decode(reader.deserialize(data, link.msgtype), link.msgtype)
+
+
+def _decode(message: Any, kind: str) -> np.ndarray:
+    """An image message as (H, W, 3) uint8 RGB."""
+    if kind == "sensor_msgs/msg/CompressedImage":
+        picture = cv2.imdecode(np.asarray(message.data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise ValueError(f"a compressed image of format {message.format!r} does not decode")
+        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return decode_image(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        np.asarray(message.data, dtype=np.uint8),
+        bool(message.is_bigendian),
+    )

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shape of a one-stream tracker, without torch, so that listing models stays cheap.
+
+Shapes of the OSTrack family, without torch, so that listing models stays cheap.
+
+Paper: Ye et al., ECCV 2022 (https://arxiv.org/abs/2203.11991). The values of the ViT-B members are
+those of `experiments/ostrack/*.yaml` in the official code (https://github.com/botaoye/OSTrack,
+MIT); `ostrack_tiny` is this package's own.
+
+Shapes of the GRM family, without torch, so that listing models stays cheap.
+
+Paper: Gao et al., CVPR 2023 (https://arxiv.org/abs/2303.16580). The values of the ViT members are
+those of `experiments/grm/*.yaml` in the official code (https://github.com/Little-Podi/GRM, MIT);
+`grm_tiny` is this package's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OneStreamConfig:
+    """What OSTrack and GRM have in common; the defaults are ViT-B/16 at 256 px.
+
+    Attributes:
+        template_size: Side of the square template crop, pixels.
+        search_size: Side of the square search crop, pixels.
+        template_factor: Side of the template crop over the square root of the box area.
+        search_factor: The same for the search crop.
+        stride: Pixels per token.
+        embed_dim: Channels of a token.
+        depth: Number of transformer blocks.
+        num_heads: Attention heads per block.
+        mlp_ratio: Hidden channels of the MLP over `embed_dim`.
+        layer_norm_eps: Epsilon of every layer norm.
+        head_channels: Channels of the head's first convolution.
+        stem: "patch" (one linear projection per patch, official) or "conv" (convolutions).
+        stem_channels: Channels of the convolutional stem's stages before `embed_dim`.
+        mark_target: Tell the network which part of the template is the target (not official).
+        clip_margin: Pixels of the box that are kept inside the image.
+        hold_below: Score under which the target counts as not found and the search stays where it
+            is; 0 follows the best cell whatever its score, as officially.
+    """
+
+    template_size: int = 128
+    search_size: int = 256
+    template_factor: float = 2.0
+    search_factor: float = 4.0
+    stride: int = 16
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    layer_norm_eps: float = 1e-6
+    head_channels: int = 256
+    stem: str = "patch"
+    stem_channels: tuple[int, ...] = ()
+    mark_target: bool = False
+    clip_margin: float = 10.0
+    hold_below: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("template_size", "search_size"):
+            if getattr(self, name) % self.stride:
+                raise ValueError(
+                    f"{name} {getattr(self, name)} is not a multiple of stride {self.stride}"
+                )
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+            )
+        if self.stem not in ("patch", "conv"):
+            raise ValueError(f"stem {self.stem!r} is unknown; expected 'patch' or 'conv'")
+
+    @property
+    def template_grid(self) -> int:
+        """Template tokens along one side."""
+        return self.template_size // self.stride
+
+    @property
+    def search_grid(self) -> int:
+        """Search tokens along one side; also the side of the score map."""
+        return self.search_size // self.stride
+
+
+COMPACT: dict[str, Any] = {
+    "template_size": 96,
+    "search_size": 192,
+    "embed_dim": 192,
+    "depth": 4,
+    "num_heads": 3,
+    "head_channels": 96,
+    "stem": "conv",
+    "stem_channels": (24, 48, 96),
+    "mark_target": True,
+    "hold_below": 0.3,
+}
+"""What the members that are trained here have in common."""
+
+
+TEMPLATE_RANGES = ("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")
+
+
+@dataclass(frozen=True)
+class OSTrackConfig(OneStreamConfig):
+    """One member of the family; the defaults are OSTrack ViT-B/16 at 256 px without elimination.
+
+    Attributes:
+        ce_layers: Blocks (0-based) in which search tokens are eliminated.
+        ce_keep_ratio: Fraction of the search tokens that each of those keeps.
+        ce_template_range: Which template tokens rank the search tokens; one of TEMPLATE_RANGES.
+    """
+
+    ce_layers: tuple[int, ...] = ()
+    ce_keep_ratio: float = 0.7
+    ce_template_range: str = "ALL"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ce_template_range not in TEMPLATE_RANGES:
+            raise ValueError(
+                f"ce_template_range {self.ce_template_range!r} is unknown; "
+                f"expected one of {', '.join(TEMPLATE_RANGES)}"
+            )
+        if not 0.0 < self.ce_keep_ratio <= 1.0:
+            raise ValueError(f"ce_keep_ratio {self.ce_keep_ratio} is outside (0, 1]")
+        if any(layer >= self.depth for layer in self.ce_layers):
+            raise ValueError(f"ce_layers {self.ce_layers} reach beyond depth {self.depth}")
+
+    def kept_tokens(self, keep_rate: float | None = None) -> list[int]:
+        """Search tokens that enter block 0, and those left after each elimination."""
+        counts = [self.search_grid**2]
+        for _ in self.ce_layers:
+            rate = self.ce_keep_ratio if keep_rate is None else keep_rate
+            counts.append(math.ceil(rate * counts[-1]))
+        return counts
+
+
+_CE = {"ce_layers": (3, 6, 9), "ce_keep_ratio": 0.7, "ce_template_range": "CTR_POINT"}
+
+OSTRACK_VITB_256 = OSTrackConfig()
+OSTRACK_VITB_256_CE = OSTrackConfig(**_CE)  # type: ignore[arg-type]
+OSTRACK_VITB_384_CE = OSTrackConfig(
+    template_size=192,
+    search_size=384,
+    search_factor=5.0,
+    **_CE,  # type: ignore[arg-type]
+)
+OSTRACK_TINY = OSTrackConfig(**COMPACT)
+
+OSTRACK_CONFIGS: dict[str, OSTrackConfig] = {
+    "ostrack_tiny": OSTRACK_TINY,
+    "ostrack_vitb_256": OSTRACK_VITB_256,
+    "ostrack_vitb_256_ce": OSTRACK_VITB_256_CE,
+    "ostrack_vitb_256_ce_got10k": OSTRACK_VITB_256_CE,
+    "ostrack_vitb_256_got10k": OSTRACK_VITB_256,
+    "ostrack_vitb_384_ce": OSTRACK_VITB_384_CE,
+    "ostrack_vitb_384_ce_got10k": OSTRACK_VITB_384_CE,
+}
+
+
+TARGET_TYPES = ("allmax", "allavg", "roimax", "roiavg")
+DEFAULT_THRESHOLD = "default"
+
+
+@dataclass(frozen=True)
+class GRMConfig(OneStreamConfig):
+    """One member of the family; the defaults are GRM ViT-B/16 at 256 px.
+
+    Attributes:
+        target_type: What the division is told of the template: the channels' maximum ("max") or
+            mean ("avg") over all its tokens ("all"), or over all of them with those outside the
+            target's box set to zero ("roi").
+        division_widths: Hidden channels of the division's two layers.
+        thresholds: Division thresholds by the name of what they were chosen for, lower case; see
+            `threshold_of`.
+    """
+
+    target_type: str = "allmax"
+    division_widths: tuple[int, int] = (384, 192)
+    thresholds: Mapping[str, float] = field(default_factory=lambda: {DEFAULT_THRESHOLD: 0.0})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target_type not in TARGET_TYPES:
+            raise ValueError(
+                f"target_type {self.target_type!r} is unknown; "
+                f"expected one of {', '.join(TARGET_TYPES)}"
+            )
+
+    def threshold_of(self, choice: str | float) -> float:
+        """The division threshold that a choice stands for.
+
+        Args:
+            choice: A name in `thresholds`, in any case, or the threshold itself.
+
+        Returns:
+            0: a search token joins the category that is likelier; above 0: it meets the template
+            wherever the probability that it does not is below the threshold.
+
+        Raises:
+            ValueError: The name is unknown, or the number outside [0, 1].
+        """
+        try:
+            value = float(choice)
+        except ValueError:
+            name = str(choice).lower()
+            if name not in self.thresholds:
+                raise ValueError(
+                    f"threshold {choice!r} is unknown; expected a number from 0 to 1 or one of "
+                    f"{', '.join(self.thresholds)}"
+                ) from None
+            return self.thresholds[name]
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"threshold {value} is outside [0, 1]")
+        return value
+
+
+def _thresholds(lasot: float, nfs: float, uav: float, avist: float) -> dict[str, float]:
+    """The authors' thresholds by data set; 0 for those not given."""
+    chosen = {"lasot": lasot, "trackingnet": 0.0, "got10k_test": 0.0}
+    return {DEFAULT_THRESHOLD: 0.0, **chosen, "nfs": nfs, "uav": uav, "avist": avist}
+
+
+GRM_VITB_256 = GRMConfig(thresholds=_thresholds(lasot=0.4, nfs=0.6, uav=0.55, avist=0.4))
+GRM_VITL_320 = GRMConfig(
+    search_size=320,
+    search_factor=5.0,
+    embed_dim=1024,
+    depth=24,
+    num_heads=16,
+    thresholds=_thresholds(lasot=0.0, nfs=0.0, uav=0.0, avist=0.0),
+)
+GRM_TINY = GRMConfig(division_widths=(96, 48), **COMPACT)
+
+GRM_CONFIGS: dict[str, GRMConfig] = {
+    "grm_tiny": GRM_TINY,
+    "grm_vitb_256": GRM_VITB_256,
+    "grm_vitl_320": GRM_VITL_320,
+}

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one-stream networks as static graphs: "template", once per target, and "track", per frame.
+
+The modules are those of training (`one_stream_network.py`); what an engine makes faster is its
+own affair. Written for this package; the official codes export nothing.
+
+OSTrack as static ostrack_graphs, made of the modules of `network.py`.
+
+GRM as static grm_graphs, made of the modules of `network.py`.
+
+The division stays what it is there: a mask within a softmax in float32. An additive mask would
+leave out the trace of weight that the official softmax gives to masked pairs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import lru_cache, partial
+
+import torch
+from torch import Tensor, nn
+
+from tracker_ros.crops import box_in_crop, crop_square, normalise
+from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
+from tracker_ros.models.layers.center_head import HeadMaps, decode_box
+from tracker_ros.models.one_stream.candidate_elimination import RankingRows, ranking_rows
+from tracker_ros.models.one_stream.config import OneStreamConfig
+from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.network import OneStreamNetwork, TemplateEmbedding
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+
+
+class TemplateGraph(TemplateEmbedding):
+    """Template, and the box in it where the network marks the target, to placed tokens.
+
+    Args:
+        network: Loaded, in eval mode; nothing of it is held but what is used.
+    """
+
+    def __init__(self, network: OneStreamNetwork) -> None:
+        super().__init__()
+        backbone = network.backbone
+        self.config = backbone.config
+        self.patch_embed, self.pos_embed_z = backbone.patch_embed, backbone.pos_embed_z
+        if self.config.mark_target:
+            self.target_mark = backbone.target_mark
+
+    def forward(self, template: Tensor, box: Tensor | None = None) -> tuple[Tensor]:
+        """(1, 3, T, T) normalised RGB, (1, 4) xywh as fractions of it -> (1, Nz, C)."""
+        return (self.embed_template(template, box),)
+
+
+class TrackGraph(nn.Module):
+    """Template tokens and search regions to maps; a family says what stands between.
+
+    Args:
+        network: Loaded, in eval mode.
+    """
+
+    def __init__(self, network: OneStreamNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    @abstractmethod
+    def maps(self, template_tokens: Tensor, search_tokens: Tensor) -> HeadMaps:
+        """(B, Nz, C) and (B, Nx, C) embedded tokens -> maps."""
+
+    def forward(self, tokens: Tensor, search: Tensor) -> tuple[Tensor, ...]:
+        """(B, Nz, C) of "template", (B, 3, S, S) normalised RGB -> the maps of `HeadMaps`."""
+        return tuple(self.maps(tokens, self.network.backbone.embed_search(search)))
+
+
+def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
+    """Graphs "template" and "track"; the latter can be had for several targets as well.
+
+    Args:
+        track: Holds the network.
+        settings: See `GraphSpec`.
+    """
+    config = track.network.config
+    template = TemplateGraph(track.network).eval()
+    crop = {"template": TensorSpec((1, 3, config.template_size, config.template_size))}
+    if config.mark_target:
+        crop["box"] = TensorSpec((1, 4))
+    tokens = {"tokens": _tokens(config, 1)}
+
+    def of_template(seed: int) -> dict[str, Tensor]:
+        drawn = _example(*_crops(config), seed)
+        return {name: drawn[name] for name in crop}
+
+    # Once per target: speed is no reason to give up precision.
+    spec = GraphSpec("template", crop, tokens, half=False, settings=settings)
+    return [
+        Graph(spec, template, of_template),
+        _track_graph(track.eval(), template, settings, 1),
+    ]
+
+
+def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samples: int) -> Graph:
+    """The graph "track" of one target, or "track_N" of N."""
+    config = track.network.config
+    n, region = config.search_grid, config.search_size
+
+    def of_track(seed: int) -> dict[str, Tensor]:
+        # Each sample is another one, so that it shows if they are mixed up.
+        drawn = [_example(*_crops(config), seed * samples + i) for i in range(samples)]
+        with torch.no_grad():
+            embedded = [template.embed_template(one["template"], one["box"]) for one in drawn]
+        return {
+            "tokens": torch.cat(embedded),
+            "search": torch.cat([one["search"] for one in drawn]),
+        }
+
+    spec = GraphSpec(
+        "track" if samples == 1 else f"track_{samples}",
+        {"tokens": _tokens(config, samples), "search": TensorSpec((samples, 3, region, region))},
+        {
+            name: TensorSpec((samples, channels, n, n))
+            for name, channels in {"score": 1, "size": 2, "offset": 2}.items()
+        },
+        settings=settings,
+    )
+    batched = partial(_track_graph, track, template, settings)
+    return Graph(spec, track, of_track, _read_boxes, samples, batched)
+
+
+def _tokens(config: OneStreamConfig, samples: int) -> TensorSpec:
+    return TensorSpec((samples, config.template_grid**2, config.embed_dim))
+
+
+def _crops(config: OneStreamConfig) -> tuple[int, float, int, float]:
+    template = (config.template_size, config.template_factor)
+    return (*template, config.search_size, config.search_factor)
+
+
+def _read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    maps = HeadMaps(**outputs)
+    return decode_box(maps.score, maps), maps.score.flatten(1).amax(dim=1)
+
+
+@lru_cache(maxsize=32)
+def _example(
+    template_size: int, template_factor: float, search_size: int, search_factor: float, seed: int
+) -> dict[str, Tensor]:
+    """Crops of two frames of a synthetic scene, and the target's box in the first."""
+    from tracker_ros.synthetic.scene_video import synthetic_video
+
+    first, _, _, later = synthetic_video(seed=seed, frames=4, size=(320, 240))
+    template, factor = crop_square(first.image, first.box, template_factor, template_size)
+    search, _ = crop_square(later.image, first.box, search_factor, search_size)
+    box = box_in_crop(first.box, first.box, factor, template_size)
+    return {
+        "template": torch.from_numpy(normalise(template)),
+        "box": torch.tensor([box], dtype=torch.float32),
+        "search": torch.from_numpy(normalise(search)),
+    }
+
+
+class OSTrackGraph(TrackGraph):
+    """Search region to maps; how many candidates are kept is fixed, as is which tokens rank."""
+
+    network: OSTrackNetwork
+    position: Tensor
+    weight: Tensor
+
+    def __init__(self, network: OSTrackNetwork) -> None:
+        super().__init__(network)
+        config = network.config
+        if config.ce_template_range == "GT_BOX" and config.ce_layers:
+            raise ValueError(
+                "ce_template_range 'GT_BOX' ranks by tokens that differ from target to target, "
+                "which a static graph cannot; expected ALL, CTR_POINT or CTR_REC"
+            )
+        rows = ranking_rows(
+            network.template_mask(torch.zeros(1, 4)),
+            1,
+            config.template_grid**2,
+            torch.device("cpu"),
+        )
+        self.register_buffer("position", rows.position)
+        self.register_buffer("weight", rows.weight)
+
+    def maps(self, template_tokens: Tensor, search_tokens: Tensor) -> HeadMaps:
+        """(B, Nz, C) and (B, Nx, C) embedded tokens -> maps."""
+        batch = len(search_tokens)
+        rows = RankingRows(self.position.expand(batch, -1), self.weight.expand(batch, -1))
+        return self.network.head(self.network.backbone(template_tokens, search_tokens, rows))
+
+
+def ostrack_graphs(network: OSTrackNetwork) -> list[Graph]:
+    """Graphs "template" and "track" of a loaded network."""
+    return one_stream_graphs(OSTrackGraph(network), repr(network.config))
+
+
+class GRMGraph(TrackGraph):
+    """Search region to maps, with the threshold of the division fixed."""
+
+    network: GRMNetwork
+
+    def __init__(self, network: GRMNetwork, threshold: float) -> None:
+        super().__init__(network)
+        if network.config.target_type.startswith("roi"):
+            raise ValueError(
+                f"target type {network.config.target_type!r} reads the target's box in every "
+                "frame, which these grm_graphs do not take; expected allmax or allavg"
+            )
+        self.threshold = threshold
+
+    def maps(self, template_tokens: Tensor, search_tokens: Tensor) -> HeadMaps:
+        """(B, Nz, C) and (B, Nx, C) embedded tokens -> maps."""
+        tokens, _ = self.network.backbone(template_tokens, search_tokens, threshold=self.threshold)
+        return self.network.maps(tokens[:, template_tokens.shape[1] :])
+
+
+def grm_graphs(network: GRMNetwork, threshold: float = 0.0) -> list[Graph]:
+    """Graphs "template" and "track" of a loaded network.
+
+    Args:
+        network: In eval mode.
+        threshold: Of the division, see `GRMConfig.threshold_of`.
+    """
+    settings = f"{network.config!r}, threshold {threshold}"
+    return one_stream_graphs(GRMGraph(network, threshold), settings)

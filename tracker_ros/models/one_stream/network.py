@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the one-stream networks (OSTrack, GRM) share: embedding, blocks, head.
+
+Papers: Ye et al., ECCV 2022 (https://arxiv.org/abs/2203.11991); Gao et al., CVPR 2023
+(https://arxiv.org/abs/2303.16580). Official code: https://github.com/botaoye/OSTrack and
+https://github.com/Little-Podi/GRM (both MIT); written anew with the official state-dict keys.
+
+What differs on purpose: for the compact members that are trained here, `stem="conv"` replaces the
+patch projection by convolutions (`conv_stem.py`), and `mark_target` adds to each template token a
+mark in proportion to how much of it the target's box covers: the crop alone tells the box's area
+but not its shape.
+
+What passes between tracker and network in every frame: crops one way, maps the other.
+
+A transfer to or from a GPU costs more for being one of several than for its bytes, so there is one
+each way, and crops travel as the bytes that they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD, normalise
+from tracker_ros.models.layers.center_head import CenterHead, HeadMaps, decode_box
+from tracker_ros.models.layers.vit import Block, ConvStem, PatchEmbed
+from tracker_ros.models.one_stream.config import OneStreamConfig
+
+_PRETRAINED_GRID = 14
+
+
+def resample_position_embedding(pos_embed: Tensor, grid: int) -> Tensor:
+    """Position embedding that fine-tuning starts from.
+
+    Args:
+        pos_embed: (1, 1 + n * n, C) of the pretrained classifier; the first is its class position.
+        grid: Wanted side.
+
+    Returns:
+        (1, grid * grid, C), bicubic without antialiasing.
+
+    Source: official `lib/models/ostrack/base_backbone.py`, `finetune_track`.
+    """
+    places = pos_embed[:, 1:]
+    side = round(places.shape[1] ** 0.5)
+    image = places.transpose(1, 2).reshape(1, -1, side, side)
+    image = F.interpolate(image, size=(grid, grid), mode="bicubic", align_corners=False)
+    return image.flatten(2).transpose(1, 2)
+
+
+def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:
+    """How much of each template token a box covers.
+
+    Args:
+        boxes_xywh: (B, 4) as fractions of the template crop.
+        grid: Tokens along one side.
+
+    Returns:
+        (B, grid * grid) fractions in [0, 1], raster order.
+    """
+    starts = torch.arange(grid, device=boxes_xywh.device) / grid
+    low, high = boxes_xywh[:, :2, None], (boxes_xywh[:, :2] + boxes_xywh[:, 2:])[..., None]
+    overlap = torch.minimum(high, starts + 1 / grid) - torch.maximum(low, starts)
+    columns, rows = (overlap.clamp(min=0) * grid).unbind(1)
+    return (rows[:, :, None] * columns[:, None, :]).flatten(1)
+
+
+class TemplateEmbedding(nn.Module):
+    """Embeds templates.
+
+    Attributes:
+        config: Shapes.
+        patch_embed: The stem.
+        pos_embed_z: (1, Nz, C) positions.
+        target_mark: (2, C) added where the box is and where it is not; with `mark_target` only.
+    """
+
+    config: OneStreamConfig
+    patch_embed: nn.Module
+    pos_embed_z: nn.Parameter
+    target_mark: nn.Parameter
+
+    def template_positions(self, boxes_xywh: Tensor | None) -> Tensor:
+        """What is added to template tokens: positions and, if configured, the target's mark.
+
+        Args:
+            boxes_xywh: (B, 4) target boxes as fractions of the template crop; without
+                `mark_target` they are not read.
+
+        Returns:
+            (1 or B, Nz, C).
+
+        Raises:
+            ValueError: The configuration marks the target and there are no boxes.
+        """
+        if not self.config.mark_target:
+            return self.pos_embed_z
+        if boxes_xywh is None:
+            raise ValueError("this network marks the target: give it template_boxes")
+        coverage = target_coverage(boxes_xywh, self.config.template_grid)[..., None]
+        inside, outside = self.target_mark
+        return self.pos_embed_z + coverage * inside + (1 - coverage) * outside
+
+    def embed_template(self, template: Tensor, boxes_xywh: Tensor | None = None) -> Tensor:
+        """(B, 3, T, T) normalised template, (B, 4) boxes in it -> (B, Nz, C) placed tokens."""
+        embedded = self.patch_embed(template).flatten(2).transpose(1, 2)
+        return embedded + self.template_positions(boxes_xywh)
+
+
+class OneStreamBackbone(TemplateEmbedding):
+    """Embedding, blocks and last norm; a family adds the forward pass through the blocks.
+
+    Args:
+        config: Shapes.
+        kinds: Class of each block, or what else makes one from `Block`'s arguments.
+        drop_path_rate: Stochastic depth of the last block while training, rising from 0.
+    """
+
+    def __init__(
+        self, config: OneStreamConfig, kinds: Sequence[Callable[..., Block]], drop_path_rate: float
+    ) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embed_dim
+        if config.stem == "patch":
+            self.patch_embed: nn.Module = PatchEmbed(config.stride, width)
+            # In official checkpoints, from the classifier they start from; never read.
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + _PRETRAINED_GRID**2, width))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        else:
+            self.patch_embed = ConvStem(config.stem_channels, width)
+        if config.mark_target:
+            self.target_mark = nn.Parameter(torch.zeros(2, width))
+        self.pos_embed_z = nn.Parameter(torch.zeros(1, config.template_grid**2, width))
+        self.pos_embed_x = nn.Parameter(torch.zeros(1, config.search_grid**2, width))
+        rates = [drop_path_rate * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(
+            kind(width, config.num_heads, config.mlp_ratio, config.layer_norm_eps, rate)
+            for kind, rate in zip(kinds, rates, strict=True)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        nn.init.trunc_normal_(self.pos_embed_z, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed_x, std=0.02)
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def start_positions_from_classifier(self) -> None:
+        """Set both position embeddings from `pos_embed`, before fine-tuning a classifier.
+
+        Raises:
+            ValueError: The stem is not "patch", so there is no classifier to start from.
+        """
+        if self.config.stem != "patch":
+            raise ValueError(f"stem {self.config.stem!r} has no pretrained position embedding")
+        with torch.no_grad():
+            for positions, grid in (
+                (self.pos_embed_z, self.config.template_grid),
+                (self.pos_embed_x, self.config.search_grid),
+            ):
+                positions.copy_(resample_position_embedding(self.pos_embed, grid))
+
+    def embed_search(self, search: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised search region -> (B, Nx, C) tokens with their positions."""
+        return self.patch_embed(search).flatten(2).transpose(1, 2) + self.pos_embed_x
+
+
+class OneStreamNetwork(nn.Module):
+    """Backbone and centre head; a family adds the forward pass.
+
+    Args:
+        config: Shapes.
+        backbone: The family's.
+    """
+
+    def __init__(self, config: OneStreamConfig, backbone: OneStreamBackbone) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.box_head = CenterHead(config.embed_dim, config.head_channels)
+
+    def maps(self, raster: Tensor) -> HeadMaps:
+        """Maps of all search tokens, (B, n * n, C) in raster order."""
+        n = self.config.search_grid
+        return self.box_head(raster.transpose(1, 2).unflatten(2, (n, n)))
+
+
+def as_prediction(maps: HeadMaps) -> dict[str, Tensor]:
+    """What a network's forward pass returns.
+
+    Returns:
+        score_map (B, 1, n, n), size_map (B, 2, n, n), offset_map (B, 2, n, n), and pred_boxes
+        (B, 1, 4) cxcywh as fractions of the search crop, decoded from the plain score map.
+    """
+    return {
+        "score_map": maps.score,
+        "size_map": maps.size,
+        "offset_map": maps.offset,
+        "pred_boxes": decode_box(maps.score, maps).unsqueeze(1),
+    }
+
+
+def crops_to(device: torch.device, crops: Sequence[np.ndarray]) -> Tensor:
+    """Crops as a network takes them.
+
+    Args:
+        device: Where it runs.
+        crops: (S, S, 3) RGB uint8 each.
+
+    Returns:
+        (B, 3, S, S) float32 on `device`, ImageNet mean and deviation.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(normalise(*crops))
+    # Torch gives the memory to nobody else before it has been read.
+    staged = torch.empty((len(crops), *crops[0].shape), dtype=torch.uint8, pin_memory=True)
+    np.stack(crops, out=staged.numpy())
+    return normalise_there(staged.to(device, non_blocking=True))
+
+
+def normalise_there(crops: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float32 on the same device, as `normalise` does."""
+    scale, shift = _scale_and_shift(crops.device)
+    return (crops * scale + shift).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float64)
+    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
+
+
+def maps_from(maps: HeadMaps) -> np.ndarray:
+    """(B, 5, n, n) float32 on the host: score, width, height, x and y."""
+    return torch.cat(maps, dim=1).float().cpu().numpy()

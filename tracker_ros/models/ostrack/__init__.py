@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""OSTrack: one stream, template and search region together."""

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IoU branch: how well a box fits the target, as a function that boxes can climb.
+
+Paper: Danelljan, Bhat, Khan, Felsberg, "ATOM: Accurate Tracking by Overlap Maximization", CVPR
+2019 (https://arxiv.org/abs/1811.07628), used by DiMP and Wang et al., CVPR 2021.
+Official code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
+`ltr/models/bbreg/atom_iou_net.py`; written anew with the same parameter names.
+
+Boxes are xywh in crop pixels. This module is differentiable and serves training; what a tracker
+runs is `box_refinement.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from tracker_ros.cuda.prroi_pool import pool_boxes
+from tracker_ros.geometry import xywh_to_xyxy
+from tracker_ros.models.trdimp.config import TrDiMPConfig
+
+LAYER2_STRIDE = 8
+LAYER3_STRIDE = 16
+LAYER2_POOL = 5
+LAYER3_POOL = 3
+_LAYER2_REFERENCE_POOL = 3
+_LAYER3_REFERENCE_POOL = 1
+
+
+class BackboneFeatures(Protocol):
+    """What the branch reads of a picture's features."""
+
+    @property
+    def layer2(self) -> Tensor:
+        """(N, layer2_dim, H / 8, W / 8)."""
+
+    @property
+    def layer3(self) -> Tensor:
+        """(N, layer3_dim, H / 16, W / 16)."""
+
+
+class IoUFeatures(NamedTuple):
+    """What proposals are pooled from.
+
+    Attributes:
+        layer2: (N, iou_dim, H / 8, W / 8).
+        layer3: (N, iou_dim, H / 16, W / 16).
+    """
+
+    layer2: Tensor
+    layer3: Tensor
+
+
+class Modulation(NamedTuple):
+    """What the target looks like: factors on the channels of `IoUFeatures`.
+
+    Attributes:
+        layer2: (N, iou_dim, 1, 1).
+        layer3: (N, iou_dim, 1, 1).
+    """
+
+    layer2: Tensor
+    layer3: Tensor
+
+
+def conv_block(inputs: int, outputs: int, size: int = 3, padding: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, padding=padding),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class LinearBlock(nn.Module):
+    """Linear layer over a pooled region, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs * size * size, outputs)
+        self.bn = nn.BatchNorm1d(outputs)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(R, inputs, size, size) -> (R, outputs)."""
+        return self.bn(self.linear(pooled.flatten(1))).relu()
+
+
+class IoUNet(nn.Module):
+    """Predicts the overlap of boxes with a target seen in another image.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TrDiMPConfig) -> None:
+        super().__init__()
+        reference, dim = config.iou_reference_dim, config.iou_dim
+        self.conv3_1r = conv_block(config.layer2_dim, reference)
+        self.conv3_1t = conv_block(config.layer2_dim, dim)
+        self.conv3_2t = conv_block(dim, dim)
+        self.fc3_1r = conv_block(reference, dim, _LAYER2_REFERENCE_POOL, padding=0)
+        self.conv4_1r = conv_block(config.layer3_dim, dim)
+        self.conv4_1t = conv_block(config.layer3_dim, dim)
+        self.conv4_2t = conv_block(dim, dim)
+        self.fc34_3r = conv_block(2 * dim, dim, 1, padding=0)
+        self.fc34_4r = conv_block(2 * dim, dim, 1, padding=0)
+        self.fc3_rt = LinearBlock(dim, dim, LAYER2_POOL)
+        self.fc4_rt = LinearBlock(dim, dim, LAYER3_POOL)
+        self.iou_predictor = nn.Linear(2 * dim, 1)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(cast(nn.Parameter, module.bias))
+
+    def test_features(self, features: BackboneFeatures) -> IoUFeatures:
+        """Features that proposals are pooled from, of the images that are searched."""
+        return IoUFeatures(
+            self.conv3_2t(self.conv3_1t(features.layer2)),
+            self.conv4_2t(self.conv4_1t(features.layer3)),
+        )
+
+    def modulation(self, features: BackboneFeatures, boxes: Tensor) -> Modulation:
+        """Describe the target of reference images.
+
+        Args:
+            features: Of N images.
+            boxes: (N, 4) xywh, one per image.
+        """
+        places = xywh_to_xyxy(boxes)[:, None]
+        narrow = self.conv3_1r(features.layer2)
+        layer2 = pool_boxes(narrow, places, _LAYER2_REFERENCE_POOL, 1 / LAYER2_STRIDE)[:, 0]
+        wide = self.conv4_1r(features.layer3)
+        layer3 = pool_boxes(wide, places, _LAYER3_REFERENCE_POOL, 1 / LAYER3_STRIDE)[:, 0]
+        both = torch.cat([self.fc3_1r(layer2), layer3], dim=1)
+        return Modulation(self.fc34_3r(both), self.fc34_4r(both))
+
+    def predict(
+        self, modulation: Modulation, iou_features: IoUFeatures, proposals: Tensor
+    ) -> Tensor:
+        """Predict overlaps.
+
+        Args:
+            modulation: Of N reference images.
+            iou_features: Of the N images that are searched for the same targets.
+            proposals: (N, P, 4) xywh.
+
+        Returns:
+            (N, P), on the scale that the branch was trained on.
+        """
+        # Factors on channels, so the pooled features can take them as well as the whole maps.
+        places = xywh_to_xyxy(proposals)
+        layer2 = pool_boxes(iou_features.layer2, places, LAYER2_POOL, 1 / LAYER2_STRIDE)
+        layer3 = pool_boxes(iou_features.layer3, places, LAYER3_POOL, 1 / LAYER3_STRIDE)
+        layer2 = (layer2 * modulation.layer2[:, None]).flatten(0, 1)
+        layer3 = (layer3 * modulation.layer3[:, None]).flatten(0, 1)
+        both = torch.cat([self.fc3_rt(layer2), self.fc4_rt(layer3)], dim=1)
+        return self.iou_predictor(both).reshape(proposals.shape[:2])

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TrDiMP computed by engines, in place of `inference.py`: the same answers to the same calls.
+
+Paper and official code: see `network.py`. Written for this package. What engines return may be
+overwritten by their next call, and several targets may share them: all that is handed out is a
+copy.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tracker_ros.engines.graph import Engine, Graph, collect_runtime_info
+from tracker_ros.models.trdimp.boxes import ascend
+from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
+from tracker_ros.models.trdimp.fast_cpu import PatchFeatures
+from tracker_ros.models.trdimp.network.filter_fitting import as_cells
+from tracker_ros.models.trdimp.network.iou_net import Modulation
+from tracker_ros.models.trdimp.network.transformer_memory import check_limit
+
+
+class GraphMemory:
+    """The images that the transformer remembers; `TransformerMemory` on engines.
+
+    An image keeps its place while it is there. Sums are kept as in `transformer_memory.py`: by
+    place, one over the newer images, and one for each number of older ones that may still be
+    there. Places without an image hold sums over one token of zeros.
+
+    Args:
+        engines: By name of their graph.
+        classification: (N, C, h, w) features of the first images, the first one is the newest.
+        labels: (N, 1, h, w), where the target is in them.
+        limit: Images that may be there after one was added; negative for no limit.
+
+    Raises:
+        ValueError: The limit is 0.
+    """
+
+    def __init__(
+        self,
+        engines: dict[str, Engine],
+        classification: Tensor,
+        labels: Tensor,
+        limit: int,
+    ) -> None:
+        check_limit(limit)
+        self._engines = engines
+        self._limit = limit
+
+        def zeros(name: str) -> Tensor:
+            return classification.new_zeros(engines["meet"].spec.inputs[name].shape)
+
+        self._tokens, self._keys = zeros("tokens"), zeros("self_keys")
+        self._labels = self._tokens[..., :1].clone()
+        self._present = self._labels[:, 0].clone()
+        nothing = F.pad(self._tokens, (0, 1))
+        nothing[..., -1] = 1
+        self._newer = torch.zeros_like(nothing)
+        self._older = [[sums] for sums in nothing]
+        self._newest_first: deque[int] = deque()
+        for image, label in zip(classification.flip(0), labels.flip(0), strict=True):
+            self._enter(image[None], label)
+        self._encode()
+
+    def __len__(self) -> int:
+        return len(self._newest_first)
+
+    @torch.inference_mode()
+    def prepend(self, classification: Tensor, label: Tensor) -> None:
+        """Remember one more (1, C, h, w) image with its (1, 1, h, w) label.
+
+        The oldest ones leave where the limit asks for it.
+        """
+        while self._limit > 0 and len(self) >= self._limit:
+            self._present[self._newest_first.pop()] = 0
+            for place in self._newest_first:
+                self._older[place].pop()
+        self._enter(classification, label)
+        self._encode()
+
+    @torch.inference_mode()
+    def decode(self, query: Tensor) -> Tensor:
+        """(M, C, h, w) classification features -> the same shape, each image on its own."""
+        decode = self._engines["decode"]
+        return torch.cat(
+            [
+                decode(
+                    classification=image[None].contiguous(),
+                    cross_keys=self._cross_keys,
+                    values=self._values,
+                    present=self._present,
+                )["decoded"].clone()
+                for image in query
+            ]
+        )
+
+    def _enter(self, classification: Tensor, label: Tensor) -> None:
+        place = next(i for i in range(len(self._tokens)) if i not in self._newest_first)
+        met = self._engines["meet"](
+            classification=classification.contiguous(),
+            tokens=self._tokens,
+            self_keys=self._keys,
+        )
+        older = [met["sums_over_memory"][i] for i in self._newest_first]
+        sums = list(accumulate([met["sums_over_itself"].clone(), *older]))
+        self._older[place] = sums if self._limit > 0 else sums[-1:]
+        self._newer += met["sums_over_new"]
+        self._newer[place] = 0
+        self._tokens[place] = as_cells(classification)
+        self._keys[place] = met["new_keys"]
+        self._labels[place] = label.reshape(-1, 1)
+        self._present[place] = 1
+        self._newest_first.appendleft(place)
+
+    def _encode(self) -> None:
+        sums = torch.stack([older[-1] for older in self._older]) + self._newer
+        found = self._engines["encode"](tokens=self._tokens, sums=sums, labels=self._labels)
+        self._cross_keys, self._values = found["cross_keys"].clone(), found["values"].clone()
+
+
+class TrDiMPOnEngines:
+    """A trained network whose parts are engines; `TrDiMPInference` for any back end.
+
+    Args:
+        config: Sizes of the network.
+        graphs: Its parts, see `graphs.py`.
+        open_engine: Makes the engine of a graph.
+        device: Where tensors are handed over.
+    """
+
+    def __init__(
+        self,
+        config: TrDiMPConfig,
+        graphs: Sequence[Graph],
+        open_engine: Callable[[Graph], Engine],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self._engines = {graph.spec.name: open_engine(graph) for graph in graphs}
+
+    @property
+    def runtime_info(self) -> dict[str, str]:
+        """Back end, device and precision in use for most of the work."""
+        return collect_runtime_info(self._engines["features"], self._engines.values())
+
+    @torch.inference_mode()
+    def features(self, patches: Tensor) -> PatchFeatures:
+        """(N, 3, S, S) normalised RGB -> features."""
+        found = [self._run("features", patch=patch[None].contiguous()) for patch in patches]
+        return PatchFeatures(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+    @torch.inference_mode()
+    def start_memory(self, classification: Tensor, labels: Tensor, limit: int) -> GraphMemory:
+        """Let the transformer remember the first images; see `TrDiMPInference.start_memory`."""
+        return GraphMemory(self._engines, classification, labels, limit)
+
+    @torch.inference_mode()
+    def initial_filter(self, decoded: Tensor, boxes: Tensor) -> Tensor:
+        """(N, C, h, w) and the (N, 4) boxes in them -> (C, k, k) that finds what they show."""
+        given = {"first_decoded": decoded.contiguous(), "first_boxes": boxes}
+        return self._run("first_filter", **given)[0]
+
+    @torch.inference_mode()
+    def fit(
+        self,
+        target_filter: Tensor,
+        decoded: Tensor,
+        boxes: Tensor,
+        iterations: int,
+        sample_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Improve a filter; see `FilterFitting.fit`."""
+        if iterations < 1:
+            return target_filter
+        count = len(decoded)
+        missing = self._engines["fit"].spec.inputs["samples"].shape[0] - count
+        if sample_weight is None:
+            sample_weight = boxes.new_full((count,), 1 / count)
+        cells = as_cells(decoded).unflatten(0, (count, -1))
+        samples = F.pad(cells, (0, 0, 0, 0, 0, missing)) if missing else cells
+        given = {
+            "samples": samples.contiguous(),
+            "sample_boxes": F.pad(boxes, (0, 0, 0, missing)),
+            "sample_weight": F.pad(sample_weight, (0, missing)),
+        }
+        for _ in range(iterations):
+            (target_filter,) = self._run("fit", target_filter=target_filter, **given)
+        return target_filter
+
+    @torch.inference_mode()
+    def score(self, target_filter: Tensor, decoded: Tensor) -> Tensor:
+        """(C, k, k) and (1, C, h, w) -> (h', w') where the target may be."""
+        return self._run("score", target_filter=target_filter, decoded=decoded.contiguous())[0]
+
+    @torch.inference_mode()
+    def modulation(self, features: PatchFeatures, box: Tensor) -> Modulation:
+        """What the target in the (4,) box of one patch looks like to the IoU branch."""
+        given = {"layer2": features.layer2, "layer3": features.layer3, "box": box[None]}
+        return Modulation(*self._run("modulation", **given))
+
+    @torch.inference_mode()
+    def refine(
+        self,
+        modulation: Modulation,
+        features: PatchFeatures,
+        boxes: Tensor,
+        settings: TrackingParameters,
+    ) -> tuple[Tensor, Tensor]:
+        """Let (P, 4) boxes climb to where they fit best; see `BoxRefinement.refine`."""
+        cells2, cells3 = self._run(
+            "iou_features",
+            layer2=features.layer2,
+            layer3=features.layer3,
+            modulation2=modulation.layer2,
+            modulation3=modulation.layer3,
+        )
+        fixed = {"cells2": cells2, "cells3": cells3, "unit": boxes[0, 2:].clone()}
+
+        def climb_once(boxes: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+            better, overlaps = self._run("refine", boxes=boxes, step=step, **fixed)
+            return better, overlaps
+
+        return ascend(climb_once, boxes, settings)
+
+    def _run(self, name: str, **tensors: Tensor) -> list[Tensor]:
+        """Outputs of a graph, in their order, to be kept."""
+        engine = self._engines[name]
+        found = engine(**tensors)
+        return [found[output].clone() for output in engine.spec.outputs]

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``sensor_msgs/Image`` to RGB and back.
+
+``vision_msgs/BoundingBox2D`` to the package's boxes and back.
+
+Qualities of service of the package's topics.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import BoundingBox2D
+
+from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
+from tracker_ros.io.image_encodings import (
+    ENCODINGS,
+    UnsupportedEncodingError,
+    decode_image,
+    supported_encodings,
+)
+
+__all__ = [
+    "bounding_box_of",
+    "box_of",
+    "image_from_array",
+    "keep_last",
+    "rgb_from_image",
+    "stamp_nanoseconds",
+]
+
+_DEPTH = ("16uc1", "32fc1", "64fc1")
+
+
+def stamp_nanoseconds(header: Header) -> int:
+    """Time of a header, nanoseconds."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def rgb_from_image(message: Image) -> np.ndarray:
+    """The pixels of an image message.
+
+    Encodings of the package's own table need no other library. Any other is handed to cv_bridge,
+    or to rosbags-image where there is no cv_bridge.
+
+    Returns:
+        (H, W, 3) uint8 RGB; for rgb8 and rgba8 a view of the message, not to be written to.
+
+    Raises:
+        UnsupportedEncodingError: Nobody can decode the encoding; names those that work.
+        MalformedImageError: Sizes, step and data of the message do not fit together.
+    """
+    if message.encoding.strip().lower() in ENCODINGS:
+        return decode_image(
+            message.encoding,
+            message.height,
+            message.width,
+            message.step,
+            message.data,
+            bool(message.is_bigendian),
+        )
+    return _rgb_by_other_library(message)
+
+
+def _rgb_by_other_library(message: Image) -> np.ndarray:
+    """Decode what the table does not hold, or say why nobody can."""
+    remedy = f"encodings that always work: {', '.join(supported_encodings())}"
+    if message.encoding.strip().lower() in _DEPTH:
+        raise UnsupportedEncodingError(
+            f"image encoding '{message.encoding}' is depth, not a picture: give a colour or "
+            f"grey image topic; {remedy}"
+        )
+    name, convert = _other_library()
+    if convert is None:
+        raise UnsupportedEncodingError(
+            f"image encoding '{message.encoding}' is not supported and neither cv_bridge nor "
+            f"rosbags-image is installed; {remedy}"
+        )
+    try:
+        pixels: np.ndarray = np.asarray(convert(message))
+    except Exception as error:  # two libraries with exceptions of their own kinds
+        raise UnsupportedEncodingError(
+            f"image encoding '{message.encoding}' is not supported, {name} cannot convert it "
+            f"either ({error}); {remedy}"
+        ) from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UnsupportedEncodingError(
+            f"image encoding '{message.encoding}' is not supported, {name} makes it "
+            f"{pixels.dtype} of shape {pixels.shape} instead of RGB; {remedy}"
+        )
+    return pixels
+
+
+def _other_library() -> tuple[str, Callable[[Image], np.ndarray] | None]:
+    """cv_bridge, else rosbags-image, else nothing; imported only here."""
+    try:
+        from cv_bridge import CvBridge
+    except ImportError:
+        pass
+    else:
+        bridge = CvBridge()
+        return "cv_bridge", lambda message: bridge.imgmsg_to_cv2(message, "rgb8")
+    try:
+        from rosbags.image import message_to_cvimage
+    except ImportError:
+        return "", None
+    return "rosbags-image", lambda message: message_to_cvimage(message, "rgb8")
+
+
+def image_from_array(pixels: np.ndarray, header: Header) -> Image:
+    """Make an image message.
+
+    The data goes in as ``array.array``: the message class takes that as it is, while it checks
+    every single byte of anything else, a hundred milliseconds for a large image.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, becomes rgb8; (H, W) uint8, becomes mono8; or (H, W)
+            float32, becomes 32FC1.
+        header: Header of the message.
+
+    Raises:
+        ValueError: The array is none of these.
+    """
+    encodings = {(3, "uint8"): "rgb8", (2, "uint8"): "mono8", (2, "float32"): "32FC1"}
+    encoding = encodings.get((pixels.ndim, pixels.dtype.name))
+    if encoding is None or (pixels.ndim == 3 and pixels.shape[2] != 3):
+        raise ValueError(
+            f"array is {pixels.dtype} of shape {pixels.shape}, wanted uint8 (H, W, 3), "
+            "uint8 (H, W) or float32 (H, W)"
+        )
+    packed: np.ndarray = np.ascontiguousarray(pixels)
+    data = array.array("B")
+    data.frombytes(packed.data.cast("B"))
+    return Image(
+        header=header,
+        height=packed.shape[0],
+        width=packed.shape[1],
+        encoding=encoding,
+        is_bigendian=int(sys.byteorder == "big"),
+        step=packed.strides[0],
+        data=data,
+    )
+
+
+def bounding_box_of(box: Box) -> BoundingBox2D:
+    """Pack ``(x, y, w, h)``, pixels; the message has the centre where the box has its corner."""
+    message = BoundingBox2D()
+    cx, cy, width, height = xywh_to_cxcywh(np.array(box, dtype=np.float64)).tolist()
+    message.center.position.x, message.center.position.y = cx, cy
+    message.size_x, message.size_y = width, height
+    return message
+
+
+def box_of(message: BoundingBox2D) -> Box:
+    """Unpack to ``(x, y, w, h)``, pixels, top-left corner; the angle is not read."""
+    centre = message.center.position
+    cxcywh = np.array([centre.x, centre.y, message.size_x, message.size_y], dtype=np.float64)
+    x, y, w, h = cxcywh_to_xywh(cxcywh).tolist()
+    return (x, y, w, h)
+
+
+def keep_last(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
+    """A new profile that keeps the newest messages.
+
+    Each entity needs its own: rclpy writes what parameters override into the profile it is given.
+
+    Args:
+        depth: How many.
+        reliable: Send again what was lost.
+        latched: Late subscribers get them too (transient local).
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )

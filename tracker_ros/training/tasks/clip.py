@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of trackers that learn online, TrDiMP and TrSiam, on clips.
+
+As at tracking time: features of the training crops are encoded together, every crop is decoded
+with that memory and its labels, the filter is pooled from the training crops and improved by the
+unrolled optimiser, and scores the test crops. The IoU branch describes the target by the first
+crop and judges proposals in all others.
+
+Papers: Wang et al., "Transformer Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681),
+section 3; Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220). Official code:
+https://github.com/594422814/TransformerTrack (MIT, built on pytracking); written anew.
+
+Box refinement for validation: autograd, one start per crop, a whole batch at once.
+
+The tracker's own (`models/trdimp/box_refinement.py`) refines many starts in one crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from tracker_ros.checkpoints import read_weights
+from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
+from tracker_ros.models.layers.resnet import Features
+from tracker_ros.models.trdimp.config import TRDIMP_MODELS
+from tracker_ros.models.trdimp.network.iou_net import IoUFeatures, IoUNet, Modulation
+from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.network.target_filter import apply_filter, gaussian_label
+from tracker_ros.synthetic.clips import ClipBatch
+from tracker_ros.training import clip_losses
+from tracker_ros.training.initialisation import begin_as_matcher, starting_weights
+from tracker_ros.training.recipe import Recipe
+from tracker_ros.training.sources import normalise, open_clips
+from tracker_ros.training.tasks.task import TrainingTask, figures
+
+CENTRE_CELLS = 1.0
+"""A peak within this distance of the target's centre counts as on it, cells."""
+
+
+class ClipFeatures(NamedTuple):
+    """Features of a batch of clips, float32; T crops of B clips.
+
+    Attributes:
+        layers: Of the backbone, (B * T, C, h, w) each.
+        decoded: (B, T, C, h, w) classification features that remember the training crops.
+    """
+
+    layers: Features
+    decoded: Tensor
+
+
+class ClipTask(TrainingTask):
+    """TrDiMP on clips of crops to learn from and crops to search."""
+
+    unit = "clips"
+    validation_batch = 16
+    open_source = staticmethod(open_clips)
+    network: TrDiMPNetwork
+
+    def __init__(self, recipe: Recipe) -> None:
+        config, self.tracking = TRDIMP_MODELS[recipe.model]
+        super().__init__(recipe, TrDiMPNetwork(config))
+        begin_as_matcher(self.network)
+        if recipe.start_from:
+            self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
+        for name, parameter in self.network.named_parameters():
+            # The official file's value projections are never run.
+            parameter.requires_grad_(".WV." not in name)
+        # At bfloat16 a CPU convolves channels-last images twice as fast.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def groups(self) -> list[dict]:
+        """See `TrainingTask`; norms, biases and the optimiser's maps are not decayed."""
+        learned = self.network.classifier.filter_optimizer
+        backbone = {id(p) for p in self.network.feature_extractor.parameters()}
+        kept = {id(p) for p in learned.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                decayed = parameter.ndim > 1 and id(parameter) not in kept
+                groups.setdefault((id(parameter) in backbone, decayed), []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "scale": self.recipe.backbone_multiplier if in_backbone else 1.0,
+                "weight_decay": self.recipe.weight_decay if decayed else 0.0,
+            }
+            for (in_backbone, decayed), parameters in groups.items()
+        ]
+
+    def forward(self, batch: ClipBatch, step: int) -> dict[str, Tensor]:
+        """See `TrainingTask`."""
+        device = next(self.network.parameters()).device
+        boxes, present = batch.boxes.to(device), batch.present.to(device)
+        learn = batch.train_crops
+        features = self._features(self.network, batch, boxes)
+        filters = self._filters(self.network, features.decoded[:, :learn], boxes[:, :learn])
+        searched = features.decoded[:, learn:]
+        scores = [apply_filter(searched, each) for each in filters]
+        labels = self._labels(boxes[:, learn:], present[:, learn:], scores[0].shape[-1])
+        classifier = clip_losses.filter_loss(scores, labels)
+        iou_branch = self._iou_loss(features.layers, boxes, present)
+        return {
+            "total": classifier + clip_losses.IOU_WEIGHT * iou_branch,
+            "classifier": classifier,
+            "iou_branch": iou_branch,
+            "first": clip_losses.hinge_loss(scores[0].detach(), labels),
+            "last": clip_losses.hinge_loss(scores[-1].detach(), labels),
+        }
+
+    def _features(self, network: TrDiMPNetwork, batch: ClipBatch, boxes: Tensor) -> ClipFeatures:
+        clips, crops = boxes.shape[:2]
+        images = normalise(batch.images.to(boxes.device).flatten(0, 1))
+        with self.autocast(boxes.device):
+            layers = network.feature_extractor(images.to(memory_format=torch.channels_last))
+            raw = network.classifier.feature_extractor[0](layers.layer3)
+        layers = Features(*(layer.float() for layer in layers))
+        # Norms, attention and everything after them stay in float32, as when tracking.
+        classification = network.classifier.feature_extractor[1](raw.float().contiguous())
+        classification = classification.unflatten(0, (clips, crops))
+        learn, config = batch.train_crops, network.config
+        transformer = network.classifier.transformer
+        memory = transformer.encode(classification[:, :learn])
+        label = gaussian_label(
+            boxes[:, :learn],
+            classification.shape[-1],
+            filter_size=config.filter_size,
+            stride=config.stride,
+        )
+        return ClipFeatures(layers, transformer.decode(classification, memory, label.unsqueeze(2)))
+
+    def _filters(self, network: TrDiMPNetwork, decoded: Tensor, boxes: Tensor) -> list[Tensor]:
+        """The pooled filter and the filter after each step, (B, C, k, k) each."""
+        classifier = network.classifier
+        start = classifier.filter_initializer(decoded, boxes)
+        return classifier.filter_optimizer(
+            start, decoded, boxes, self.recipe.filter_iterations
+        ).filters
+
+    def _labels(self, boxes: Tensor, present: Tensor, size: int) -> Tensor:
+        config = self.network.config
+        side = self.tracking.image_sample_size / self.tracking.search_area_scale
+        return clip_losses.score_labels(
+            boxes, present, size, side / config.stride, config.stride, config.filter_size
+        )
+
+    def _iou_loss(self, layers: Features, boxes: Tensor, present: Tensor) -> Tensor:
+        """Overlap of proposals in every crop but the first, which says what the target is."""
+        branch, crops = self.network.bb_regressor, boxes.shape[1]
+        clip, later = torch.where(present[:, 1:])
+        if not len(clip):
+            return boxes.new_zeros(())
+        rows = clip * crops + 1 + later
+        truth = boxes.flatten(0, 1)[rows]
+        proposals, iou = clip_losses.draw_proposals(truth, self.recipe.proposals)
+        with self.autocast(boxes.device):
+            modulation = branch.modulation(Features(*(x[::crops] for x in layers)), boxes[:, 0])
+            searched = branch.test_features(Features(*(x[rows] for x in layers)))
+        modulation = type(modulation)(*(x.float()[clip] for x in modulation))
+        searched = type(searched)(*(x.float() for x in searched))
+        return clip_losses.overlap_loss(branch.predict(modulation, searched, proposals), iou)
+
+    def validate(self, network: nn.Module, batches: Sequence[ClipBatch]) -> dict[str, float]:
+        """See `TrainingTask`; also ``centred``, the share of peaks on the target."""
+        network = cast(TrDiMPNetwork, network).eval()
+        results = [self._search(network, batch) for batch in batches]
+        iou, distance, score, present = (torch.cat(part) for part in zip(*results, strict=True))
+        centred = (distance[present] < CENTRE_CELLS).float().mean()
+        return {**figures(iou, present, score), "centred": float(centred)}
+
+    @torch.no_grad()
+    def _search(
+        self, network: TrDiMPNetwork, batch: ClipBatch
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """IoU after refinement, distance of the peak, its score, present; per test crop."""
+        device = next(network.parameters()).device
+        boxes, learn = batch.boxes.to(device), batch.train_crops
+        features = self._features(network, batch, boxes)
+        best = self._filters(network, features.decoded[:, :learn], boxes[:, :learn])[-1]
+        scores = apply_filter(features.decoded[:, learn:], best).flatten(0, 1)
+        score, place = scores.flatten(1).max(1)
+        columns, stride = scores.shape[-1], network.config.stride
+        peak = torch.stack([place % columns, place // columns], 1) * float(stride)
+        truth = boxes[:, learn:].flatten(0, 1)
+        distance = (truth[:, :2] + truth[:, 2:] / 2 - peak).norm(dim=1) / stride
+        tested = boxes.shape[1] - learn
+        first = boxes[:, 0].repeat_interleave(tested, 0)
+        # As a tracker would start: at the peak, with the size that the crop was cut for.
+        side = self.tracking.image_sample_size / self.tracking.search_area_scale
+        size = first[:, 2:] * (side / first[:, 2:].prod(1, keepdim=True).sqrt())
+        start = torch.cat([peak - size / 2, size], 1)
+        layers = [x.unflatten(0, boxes.shape[:2]) for x in features.layers]
+        branch = network.bb_regressor
+        modulation = branch.modulation(Features(*(x[:, 0] for x in layers)), boxes[:, 0])
+        modulation = type(modulation)(*(x.repeat_interleave(tested, 0) for x in modulation))
+        searched = branch.test_features(Features(*(x[:, learn:].flatten(0, 1) for x in layers)))
+        found = climb(branch, modulation, searched, start)
+        iou = clip_losses.overlaps(found[:, None], truth)[:, 0]
+        present = batch.present[:, learn:].flatten()
+        return iou.cpu(), distance.cpu(), score.cpu(), present.cpu()
+
+
+STEPS, STEP_LENGTH = 10, 0.02
+
+
+def climb(branch: IoUNet, modulation: Modulation, features: IoUFeatures, boxes: Tensor) -> Tensor:
+    """Move boxes up the predicted overlap.
+
+    Steps are taken in centre over size and the logarithm of the size.
+
+    Args:
+        branch: In eval mode.
+        modulation: Of N targets.
+        features: Of N crops.
+        boxes: (N, 4) xywh to start from.
+
+    Returns:
+        (N, 4) xywh.
+    """
+    size = boxes[:, 2:]
+    place = torch.cat([xywh_to_cxcywh(boxes)[:, :2] / size, size.log()], 1)
+    for _ in range(STEPS):
+        with torch.enable_grad():
+            place = place.detach().requires_grad_(True)
+            current = cxcywh_to_xywh(torch.cat([place[:, :2] * size, place[:, 2:].exp()], 1))
+            predicted = branch.predict(modulation, features, current[:, None])
+            (slope,) = torch.autograd.grad(predicted.sum(), place)
+        place = place.detach() + STEP_LENGTH * slope
+    return cxcywh_to_xywh(torch.cat([place[:, :2] * size, place[:, 2:].exp()], 1))

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of one-stream trackers on pairs: their start, step and validation.
+
+Loss of a batch of pairs in which the target may be absent.
+
+The terms are OSTrack's (`losses.py`). What differs on purpose: boxes are read at the target's own
+cell and at one random neighbour instead of the predicted peak, so that size and offset learn from
+the first step and stay right where the peak is off by one cell; samples without a target train the
+score map alone, which is what makes a low score mean "lost".
+
+How many candidates elimination keeps while training.
+
+Paper: Ye et al., ECCV 2022, section 3.4 (https://arxiv.org/abs/2203.11991). Official code:
+https://github.com/botaoye/OSTrack (MIT), `lib/utils/ce_utils.py`; written anew.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_cxcywh, xywh_to_xyxy
+from tracker_ros.models.layers.center_head import boxes_at_cells
+from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
+from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.network import OneStreamNetwork
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.synthetic.pairs import PairBatch
+from tracker_ros.training.initialisation import (
+    begin_from_scratch,
+    begin_from_weights,
+    begin_undivided,
+    starting_weights,
+)
+from tracker_ros.training.losses import (
+    TrackingLoss,
+    center_heatmap,
+    focal_loss,
+    generalized_iou,
+    giou_loss,
+)
+from tracker_ros.training.recipe import Recipe
+from tracker_ros.training.sources import normalise, open_pairs
+from tracker_ros.training.tasks.task import TrainingTask, figures
+
+FUSED_FIRST = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+
+
+class PairTask(TrainingTask):
+    """A one-stream tracker on pairs of a template crop and a search crop.
+
+    Args:
+        recipe: What to train and how.
+        network: As it is made; it is given its start here.
+    """
+
+    unit = "pairs"
+    validation_batch = 64
+    open_source = staticmethod(open_pairs)
+    network: OneStreamNetwork
+
+    def __init__(self, recipe: Recipe, network: OneStreamNetwork) -> None:
+        super().__init__(recipe, network)
+        if network.config.stem == "conv":
+            begin_from_scratch(network, recipe.similar_query_key)
+            begin_undivided(network)
+        if recipe.start_from:
+            begin_from_weights(network, starting_weights(recipe.start_from))
+
+    @abstractmethod
+    def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
+        """What the network is told in training beyond the crops and the template's boxes.
+
+        Args:
+            template_boxes: (B, 4) xywh as fractions of the template crop.
+            step: Of the schedule.
+        """
+
+    def groups(self) -> list[dict]:
+        """See `TrainingTask`."""
+        decay = self.recipe.weight_decay
+        return [
+            {
+                "params": list(self.network.backbone.parameters()),
+                "scale": self.recipe.backbone_multiplier,
+                "weight_decay": decay,
+            },
+            {
+                "params": list(self.network.box_head.parameters()),
+                "scale": 1.0,
+                "weight_decay": decay,
+            },
+        ]
+
+    def forward(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
+        """See `TrainingTask`."""
+        device = next(self.network.parameters()).device
+        # On a CPU the fused kernel's backward pass is slower than plain products at these sizes.
+        attention = [SDPBackend.MATH] if device.type == "cpu" else list(FUSED_FIRST)
+        template_boxes = batch.template_boxes.to(device)
+        with self.autocast(device), sdpa_kernel(attention):
+            prediction = self.network(
+                normalise(batch.template.to(device)),
+                normalise(batch.search.to(device)),
+                template_boxes=template_boxes,
+                **self.training_arguments(template_boxes, step),
+            )
+        losses = pair_losses(prediction, batch.boxes.to(device), batch.present.to(device))
+        further = self.further_losses(prediction)
+        losses["total"] = losses["total"] + sum(further.values())
+        return {**losses, **further}
+
+    def further_losses(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A family's own terms of the loss by name, of what its network returned."""
+        return {}
+
+    def validate(self, network: nn.Module, batches: Sequence[PairBatch]) -> dict[str, float]:
+        """See `TrainingTask`."""
+        return validate_pairs(cast(OneStreamNetwork, network), batches)
+
+
+class OSTrackTask(PairTask):
+    """OSTrack, whose candidate elimination sets in with time."""
+
+    network: OSTrackNetwork
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe, OSTrackNetwork(OSTRACK_CONFIGS[recipe.model]))
+
+    def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
+        """See `PairTask`."""
+        epoch = 1 + step // self.recipe.steps_per_epoch
+        return {
+            "template_mask": self.network.template_mask(template_boxes),
+            "keep_rate": keep_rate_at(epoch, final_rate=self.network.config.ce_keep_ratio),
+        }
+
+
+class GRMTask(PairTask):
+    """GRM, whose division draws noise of its own while it trains."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe, GRMNetwork(GRM_CONFIGS[recipe.model]))
+
+    def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
+        """See `PairTask`."""
+        return {}
+
+    def further_losses(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Hold the share of search tokens that meet the template, where the recipe wants it.
+
+        Begun from weights that let all tokens meet it, divisions would open for good: that is the
+        nearest way to be rid of their noise.
+        """
+        if not self.recipe.meeting_share:
+            return {}
+        shares = prediction["log_prob"][..., 1].exp().mean(dim=(0, 2))
+        return {"share": (shares - self.recipe.meeting_share).square().sum()}
+
+
+@torch.inference_mode()
+def validate_pairs(network: OneStreamNetwork, batches: Sequence[PairBatch]) -> dict[str, float]:
+    """Run a network in eval mode over batches of pairs; see `figures`."""
+    network.eval()
+    device = next(network.parameters()).device
+    overlaps, scores = [], []
+    for batch in batches:
+        out = network(
+            normalise(batch.template.to(device)),
+            normalise(batch.search.to(device)),
+            template_boxes=batch.template_boxes.to(device),
+        )
+        scores.append(out["score_map"].flatten(1).amax(1).cpu())
+        predicted = cxcywh_to_xyxy(out["pred_boxes"][:, 0].float().cpu())
+        overlaps.append(generalized_iou(predicted, xywh_to_xyxy(batch.boxes.cpu()))[1])
+    present = torch.cat([batch.present.cpu() for batch in batches])
+    return figures(torch.cat(overlaps), present, torch.cat(scores))
+
+
+NEIGHBOUR_WEIGHT = 0.5
+
+
+def boxes_at(prediction: dict[str, Tensor], cell: Tensor) -> Tensor:
+    """Read boxes at given cells.
+
+    Args:
+        prediction: `size_map` and `offset_map`, both (B, 2, n, n).
+        cell: (B, 2) int64 column and row.
+
+    Returns:
+        (B, 4) cxcywh as fractions of the search crop.
+    """
+    size, offset = (prediction[name].float() for name in ("size_map", "offset_map"))
+    return boxes_at_cells(size, offset, cell[:, 1] * size.shape[-1] + cell[:, 0])
+
+
+def pair_losses(
+    prediction: dict[str, Tensor],
+    boxes: Tensor,
+    present: Tensor,
+    weights: TrackingLoss | None = None,
+) -> dict[str, Tensor]:
+    """Loss terms of a batch.
+
+    Args:
+        prediction: The network's `score_map`, `size_map` and `offset_map`.
+        boxes: (B, 4) xywh, fractions of the search crop.
+        present: (B,) bool.
+        weights: Weights of the terms; OSTrack's by default.
+
+    Returns:
+        Scalars `total`, `giou`, `l1`, `focal` and, without gradient, `iou`.
+    """
+    weights = weights or TrackingLoss()
+    score = prediction["score_map"].float()
+    n = score.shape[-1]
+    heatmap = center_heatmap(boxes, n) * present[:, None, None]
+    focal = focal_loss(score, heatmap[:, None])
+    rows = torch.where(present)[0]
+    maps = {name: prediction[name][rows] for name in ("size_map", "offset_map")}
+    target = xywh_to_xyxy(boxes[rows]).clamp(0, 1)
+    centre = xywh_to_cxcywh(boxes[rows])[:, :2] * n
+    cell = centre.round().long().clamp(0, n - 1)
+    step = torch.randint(-1, 2, cell.shape, device=cell.device)
+    near = (cell + step).clamp(0, n - 1)
+    giou = l1 = score.new_zeros(())
+    iou = score.new_zeros(len(rows))
+    for place, weight in ((cell, 1.0), (near, NEIGHBOUR_WEIGHT)):
+        if not len(rows):
+            break
+        predicted = cxcywh_to_xyxy(boxes_at(maps, place))
+        term, overlap = giou_loss(predicted, target)
+        giou = giou + weight * term
+        l1 = l1 + weight * F.l1_loss(predicted, target)
+        iou = torch.maximum(iou, overlap.detach())
+    total = weights.giou_weight * giou + weights.l1_weight * l1 + weights.focal_weight * focal
+    mean_iou = iou.mean() if len(rows) else iou.sum()
+    return {"total": total, "giou": giou, "l1": l1, "focal": focal, "iou": mean_iou}
+
+
+def keep_rate_at(
+    epoch: int, start_epoch: int = 20, warm_epochs: int = 80, final_rate: float = 0.7
+) -> float:
+    """Keep rate of every elimination layer in an epoch.
+
+    Args:
+        epoch: Counted from 1, as the trainer counts.
+        start_epoch: Until then nothing is removed.
+        warm_epochs: Over so many epochs the rate falls along half a cosine.
+        final_rate: What it falls to.
+    """
+    if epoch < start_epoch:
+        return 1.0
+    if epoch >= start_epoch + warm_epochs:
+        return final_rate
+    progress = (epoch - start_epoch) / warm_epochs
+    return final_rate + (1.0 - final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))

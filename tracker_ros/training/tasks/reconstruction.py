@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-supervised training of MAST on runs of frames: reconstruct a hidden colour, no labels.
+
+First from one neighbouring frame, later from all earlier frames of a run under one softmax, as
+the tracker's memory does. Paper: Lai, Lu, Xie, CVPR 2020 (https://arxiv.org/abs/2002.07793),
+sections 3 and 4.1; the loss is `models/mast/reconstruction.py`. What differs on purpose: cells are
+compared with the pixels that they were read from, and scenes are drawn.
+
+Validation does what tracking does: it carries the masks of drawn scenes through their frames.
+
+What MAST is trained on: reconstruct a frame's colour from an earlier frame, without labels.
+
+Paper: Lai, Lu, Xie, CVPR 2020, sections 3.1 and 4.1; see `network.py`. One of the two colour
+channels is hidden from the network in all images; it must be copied from the reference by
+features of the other channels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tracker_ros.checkpoints import read_weights
+from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters, reference_frames
+from tracker_ros.models.mast.lab import cell_labels, normalised_lab, spread_cells
+from tracker_ros.models.mast.network import MASTNetwork
+from tracker_ros.synthetic.moving_scenes import FrameBatch
+from tracker_ros.training.initialisation import starting_weights
+from tracker_ros.training.recipe import Recipe
+from tracker_ros.training.sources import open_frames
+from tracker_ros.training.tasks.task import TrainingTask
+
+SMALLEST_OBJECT = 64
+"""An object with fewer visible pixels in a frame is not judged there."""
+
+
+class ReconstructionTask(TrainingTask):
+    """MAST on runs of consecutive frames."""
+
+    unit = "runs"
+    validation_batch = 8
+    figure_names = {"region": "mean J", "reconstruction": "loss of reconstruction"}
+    open_source = staticmethod(open_frames)
+    network: MASTNetwork
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe, MASTNetwork(MAST_MODELS[recipe.model][0]))
+        if recipe.start_from:
+            self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
+        # At bfloat16 a CPU convolves channels-last images twice as fast.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def groups(self) -> list[dict]:
+        """See `TrainingTask`; norms and biases are not decayed."""
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        others = [p for p in self.network.parameters() if p.ndim == 1]
+        decay = self.recipe.weight_decay
+        return [
+            {"params": decayed, "scale": 1.0, "weight_decay": decay},
+            {"params": others, "scale": 1.0, "weight_decay": 0.0},
+        ]
+
+    def forward(self, batch: FrameBatch, step: int) -> dict[str, Tensor]:
+        """See `TrainingTask`; hides one colour channel, drawn by the loop's seed."""
+        frames = self._lab(batch)
+        channel = COLOUR_CHANNELS[int(torch.randint(2, ()))]
+        if step < self.recipe.one_reference_steps:
+            even = 2 * (frames.shape[1] // 2)
+            before, after = (frames[:, i:even:2].flatten(0, 1) for i in (0, 1))
+            loss = self._loss(self.network, [before], after, channel)
+        else:
+            *references, target = frames.unbind(1)
+            loss = self._loss(self.network, references, target, channel)
+        return {"total": loss}
+
+    def _lab(self, batch: FrameBatch) -> Tensor:
+        device = next(self.network.parameters()).device
+        return normalised_lab(batch.images.to(device))
+
+    def _loss(
+        self, network: MASTNetwork, references: Sequence[Tensor], target: Tensor, channel: int
+    ) -> Tensor:
+        half = self.autocast(target.device)
+        references = [image.to(memory_format=torch.channels_last) for image in references]
+        target = target.to(memory_format=torch.channels_last)
+        colours = reconstruct(network, references, target, channel, half)
+        return reconstruction_loss(colours, target[:, channel : channel + 1], aligned=True)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, batches: Sequence[FrameBatch]) -> dict[str, float]:
+        """See `TrainingTask`; ``region`` is the mean J of all objects in all but first frames."""
+        network = cast(MASTNetwork, network).eval()
+        losses, regions = [], []
+        for batch in batches:
+            frames = self._lab(batch)
+            for channel in COLOUR_CHANNELS:
+                losses.append(self._loss(network, [frames[:, 0]], frames[:, 1], channel))
+            assert batch.labels is not None
+            truth = batch.labels.to(frames.device).long()
+            regions.append(region_similarities(propagate(network, frames, truth[:, 0]), truth))
+        return {
+            "region": float(torch.cat(regions).mean()),
+            "reconstruction": float(torch.stack(losses).mean()),
+        }
+
+
+def propagate(network: MASTNetwork, frames: Tensor, labels: Tensor) -> Tensor:
+    """Carry label maps through runs of frames, with the tracker's memory and radius.
+
+    Args:
+        network: In eval mode.
+        frames: (B, T, 3, H, W) normalised Lab.
+        labels: (B, H, W) int64 of the first frames.
+
+    Returns:
+        (B, T, H, W) int64.
+    """
+    parameters = PropagationParameters(radius=network.config.radius)
+    features = network(frames.flatten(0, 1)).float().unflatten(0, frames.shape[:2])
+    size, classes = (int(labels.shape[1]), int(labels.shape[2])), int(labels.max()) + 1
+    found = [labels]
+    for frame in range(1, frames.shape[1]):
+        references = reference_frames(frame, parameters)
+        soft = copy_colours(
+            features[:, frame],
+            [features[:, earlier] for earlier in references],
+            [_one_hot(cell_labels(found[earlier]), classes) for earlier in references],
+            parameters.radius,
+        )
+        found.append(spread_cells(soft, size, size, aligned=True).argmax(1))
+    return torch.stack(found, 1)
+
+
+def _one_hot(labels: Tensor, classes: int) -> Tensor:
+    """(B, h, w) -> (B, classes, h, w) float32."""
+    return nn.functional.one_hot(labels, classes).movedim(-1, 1).float()
+
+
+def region_similarities(found: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union of every object in every frame but the first.
+
+    Args:
+        found: (B, T, H, W) labels.
+        truth: Likewise.
+
+    Returns:
+        (N,) float32, without objects that can hardly be seen in the first frame or this one.
+    """
+    values = []
+    for label in range(1, int(truth.max()) + 1):
+        ours, theirs = found == label, truth == label
+        seen = theirs.sum((2, 3)) >= SMALLEST_OBJECT
+        both, either = (ours & theirs).sum((2, 3)), (ours | theirs).sum((2, 3))
+        judged = seen & seen[:, :1]
+        judged[:, 0] = False
+        values.append((both / either.clamp(min=1))[judged])
+    return torch.cat(values)
+
+
+COLOUR_CHANNELS = (1, 2)  # of Lab
+LOSS_SCALE = 20.0
+BLOCK = 8
+"""Side of the squares of cells that `copy_colours` works on."""
+
+
+def drop_channel(images: Tensor, channel: int) -> Tensor:
+    """Hide one channel of (B, 3, H, W) and raise the other two to the same total, times 3 / 2.
+
+    Args:
+        images: Normalised Lab.
+        channel: 1 or 2; officially, and in every batch anew, either with equal chance.
+    """
+    kept = torch.ones(3, dtype=images.dtype, device=images.device)
+    kept[channel] = 0.0
+    return images * (1.5 * kept)[:, None, None]
+
+
+def copy_colours(
+    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], radius: int
+) -> Tensor:
+    """Colours of a frame, from windows of its references; made for gradients.
+
+    The same as `local_attention`, which is made for inference. Here the cells of a block are
+    compared with everything that any of them looks at, in one product of matrices, and what is
+    outside a cell's own window is left out of its softmax.
+
+    Args:
+        query: (B, C, h, w) features of the frame.
+        keys: Of each reference, (B, C, h, w).
+        values: Of each reference, (B, V, h, w).
+        radius: Cells on each side of the middle one.
+
+    Returns:
+        (B, V, h, w).
+    """
+    batch, _, height, width = query.shape
+    down, right = -height % BLOCK, -width % BLOCK
+    cells = _blocks(query, (0, right, 0, down), BLOCK).transpose(2, 3)
+    border, side = (radius, radius + right, radius, radius + down), BLOCK + 2 * radius
+    outside = ~_windows(radius, query.device)
+    scores = [
+        (cells @ _blocks(key, border, side)).masked_fill(outside, -torch.inf) for key in keys
+    ]
+    weights = torch.cat(scores, dim=3).softmax(dim=3)
+    copied = weights @ torch.cat([_blocks(value, border, side) for value in values], 3).mT
+    rows, columns = (height + down) // BLOCK, (width + right) // BLOCK
+    copied = copied.view(batch, rows, columns, BLOCK, BLOCK, -1).permute(0, 5, 1, 3, 2, 4)
+    return copied.reshape(batch, -1, height + down, width + right)[..., :height, :width]
+
+
+def _blocks(maps: Tensor, border: tuple[int, int, int, int], side: int) -> Tensor:
+    """(B, C, h, w) with a border, cut into overlapping squares: (B, blocks, C, side * side)."""
+    squares = F.pad(maps, border).unfold(2, side, BLOCK).unfold(3, side, BLOCK)
+    return squares.permute(0, 2, 3, 1, 4, 5).flatten(4).flatten(1, 2)
+
+
+def _windows(radius: int, device: torch.device) -> Tensor:
+    """Which places around a block each of its cells looks at, (BLOCK**2, side**2) bool."""
+    cell = torch.arange(BLOCK, device=device)[:, None] + radius
+    place = torch.arange(BLOCK + 2 * radius, device=device)
+    near = (cell - place).abs() <= radius
+    return (near[:, None, :, None] & near[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def reconstruction_loss(colours: Tensor, target: Tensor, *, aligned: bool = False) -> Tensor:
+    """Mean Huber loss of 20 times the colours, interpolated to pixels.
+
+    Args:
+        colours: (B, 1, h, w) as reconstructed.
+        target: (B, 1, H, W) the hidden channel, before it was dropped.
+        aligned: As in `spread_cells`; officially not.
+    """
+    size = (int(target.shape[2]), int(target.shape[3]))
+    pixels = spread_cells(colours, size, size, aligned=aligned)
+    return F.smooth_l1_loss(LOSS_SCALE * pixels, LOSS_SCALE * target)
+
+
+def reconstruct(
+    network: MASTNetwork,
+    references: Sequence[Tensor],
+    target: Tensor,
+    channel: int,
+    half: AbstractContextManager | None = None,
+) -> Tensor:
+    """A frame's hidden channel, from one or more references.
+
+    Args:
+        network: In training mode to train it.
+        references: Images (B, 3, H, W), normalised Lab.
+        target: The frame, likewise. Batch norms see every frame's images apart, as officially.
+        channel: Which colour channel to hide.
+        half: What the network runs in, for example at half precision; the rest does not.
+
+    Returns:
+        (B, 1, h, w) of cells.
+    """
+    with half or nullcontext():
+        features = [network(drop_channel(image, channel)) for image in (*references, target)]
+    *keys, query = (each.to(target.dtype).contiguous() for each in features)
+    values = [cell_labels(image[:, channel : channel + 1]) for image in references]
+    return copy_colours(query, keys, values, network.config.radius_training)
