@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much later than its tracker the node is: image stamp to box heard in another process.
 
-    dev/run python -m tools.benchmarks.node_latency                      # 640x480 and 1920x1080, 30 Hz
+    dev/run python -m tools.benchmarks.node_latency                # 640x480 and 1920x1080, 30 Hz
     dev/run python -m tools.benchmarks.node_latency --overload --minutes 10
 
 A camera, the node and this listener are three processes. From the time between an image's stamp
