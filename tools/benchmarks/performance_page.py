@@ -22,8 +22,8 @@ HEADS = {
 INTRODUCTION = """# Performance
 
 Made by `python -m tools.benchmarks.performance`; do not edit by hand. Rows are measured one after
-the other, each in a process of its own; models without embedded weights got random ones, on which no
-time depends (the gate then compares scores, but not boxes). Images are 640 × 480, for MAST
+the other, each in a process of its own; models without embedded weights got random ones, on which
+no time depends (the gate then compares scores, but not boxes). Images are 640 × 480, for MAST
 854 × 480.
 """
 LEGEND = """

@@ -9,8 +9,8 @@ LaSOT and VOT differ by `TrackingParameters` alone.
 
 What differs on purpose: random numbers come from a generator that every start begins anew; what a
 frame teaches is learned by `update_model`, after its result is out and before the next frame;
-images, boxes and the network's answers are checked; the score is cut to [0, 1]. Inside this file positions
-and sizes are `(y, x)`, boxes are `(x, y, w, h)` in pixels of a patch.
+images, boxes and the network's answers are checked; the score is cut to [0, 1]. Inside this file
+positions and sizes are `(y, x)`, boxes are `(x, y, w, h)` in pixels of a patch.
 """
 
 from __future__ import annotations
