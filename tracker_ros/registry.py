@@ -163,10 +163,11 @@ def create_tracker(
     if backend == "auto" and _is_large(_weights_path(name, weights)):
         build_engine = False
     from tracker_ros.engines.select_backend import Backend, open_tracker
+    from tracker_ros.following.timing import seconds_per_frame
 
     cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
-    return open_tracker(make, wanted)
+    return open_tracker(make, wanted, seconds_per_frame)
 
 
 def _is_large(weights: Path) -> bool:

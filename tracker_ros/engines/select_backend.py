@@ -12,10 +12,7 @@ and `backend="tensorrt"`.
 
 from __future__ import annotations
 
-import copy
 import logging
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +22,6 @@ from torch import Tensor
 
 from tracker_ros.engines import onnxruntime_engine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
-from tracker_ros.synthetic.scene_video import EASY, synthetic_video
 from tracker_ros.tracker import Tracker
 
 
@@ -154,23 +150,26 @@ class _Closed(Engine):
 
 
 _LOG = logging.getLogger(__name__)
-_SECONDS = 0.2
-_FRAMES_A_TURN = 3
-_MIN_FRAMES = 4
 # What a change of back end must win at least: one measurement varies, and torch looks at several
 # targets in one pass, for which an engine needs further graphs.
 _GAIN = 1.2
+
+Timing = Callable[[dict[str, Tracker]], dict[str, float]]
+"""Times trackers by name: seconds for a frame."""
 
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
 GPU_PRECISIONS = ("fp32", "fp16")
 
 
-def open_tracker(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
-    """Make a tracker on what was asked for, or on the best there is.
+def open_tracker(
+    make: Callable[[Backend], Tracker], wanted: Backend, seconds_per_frame: Timing
+) -> Tracker:
+    """Make a tracker on the back end that was asked for, or on the best that is available.
 
     Args:
-        make: Makes it; raises EngineUnavailable where a back end is not to be had.
-        wanted: Its name and its precision may be "auto".
+        make: Makes the tracker; raises EngineUnavailable where a back end is not available.
+        wanted: The back end; its name and its precision may be "auto".
+        seconds_per_frame: Times trackers by name, for "auto" on a CPU.
 
     Raises:
         ValueError: What was asked for cannot be had here; the message says what could help.
@@ -180,7 +179,7 @@ def open_tracker(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker
         if wanted.name != "auto":
             return make(_named(wanted))
         if wanted.device.type == "cpu":
-            return _faster_on_cpu(make, wanted)
+            return _faster_on_cpu(make, wanted, seconds_per_frame)
         return _first_on_gpu(make, replace(wanted, build=False))
     except EngineUnavailable as error:
         raise ValueError(
@@ -223,7 +222,9 @@ def _first_on_gpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracke
     return make(replace(wanted, name="torch", precision="fp32"))
 
 
-def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
+def _faster_on_cpu(
+    make: Callable[[Backend], Tracker], wanted: Backend, seconds_per_frame: Timing
+) -> Tracker:
     precision = "fp32" if wanted.precision == "auto" else wanted.precision
     plain = make(replace(wanted, name="torch", precision=precision))
     if precision != "fp32":
@@ -233,7 +234,7 @@ def _faster_on_cpu(make: Callable[[Backend], Tracker], wanted: Backend) -> Track
     except EngineUnavailable as error:
         _LOG.info("%s runs on torch: %s", wanted.model, error)
         return plain
-    seconds = measure({"torch": plain, "onnxruntime": exported})
+    seconds = seconds_per_frame({"torch": plain, "onnxruntime": exported})
     chosen = "torch" if seconds["torch"] <= _GAIN * seconds["onnxruntime"] else "onnxruntime"
     _LOG.info(
         "%s runs on %s: a frame took %.1f ms in torch and %.1f ms in ONNX Runtime",
@@ -263,28 +264,3 @@ def _exported(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
     )
     make(wanted)
     return make(ready)
-
-
-def measure(trackers: dict[str, Tracker]) -> dict[str, float]:
-    """Seconds that each tracker takes for a frame: the median of a moment, taken in turns."""
-    # Copies share the network but not the target: nothing is followed afterwards.
-    probes = {name: copy.copy(tracker) for name, tracker in trackers.items()}
-    taken: dict[str, list[float]] = {name: [] for name in trackers}
-    height, width = next(iter(trackers.values())).usual_size
-    # Something that can be followed: a target that is not found may take less work.
-    size = (max(width, 64), max(height, 64))
-    (frame,) = synthetic_video(seed=0, frames=1, size=size, config=EASY)
-    for probe in probes.values():
-        probe.initialize(frame.image, frame.box)
-        probe.track(frame.image)
-    end = time.perf_counter() + _SECONDS * len(probes)
-    while time.perf_counter() < end or len(min(taken.values(), key=len)) < _MIN_FRAMES:
-        for name, probe in probes.items():
-            for turn in range(_FRAMES_A_TURN):
-                start = time.perf_counter()
-                probe.track(frame.image)
-                probe.update_model()
-                # While the first frame is computed, threads of the other one may still spin.
-                if turn:
-                    taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in taken.items()}
