@@ -39,8 +39,9 @@ ARGUMENTS = (
                              "for ONNX Runtime on a CPU and builds nothing."),
     ("model_options", "", 'Options of the model\'s family: "threshold=0.4" for GRM.'),
     ("image_transport", "raw", "raw, the only one so far."),
-    ("debug_score_overlay", "none", "none, or division: tint on debug/score what GRM lets meet "
-                                    "the template; needs backend:=torch."),
+    ("debug_score_overlay", "none", "none, or token_mask: tint on debug/score the tokens that "
+                                    "GRM compares with the template, or that OSTrack *_ce keeps; "
+                                    "needs backend:=torch."),
     ("rviz", "false", "Start RViz with the debug images."),
     ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
                   "or synthetic."),

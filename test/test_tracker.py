@@ -45,5 +45,5 @@ def test_an_unusable_mask_is_named_and_changes_nothing(mask, message):
     assert tracker.box == (1.0, 2.0, 3.0, 4.0)
 
 
-def test_nothing_is_left_out_unless_a_tracker_says_so():
-    assert Plain().meeting_template() is None
+def test_nothing_is_explained_unless_asked_for():
+    assert not Plain().explain

@@ -39,6 +39,10 @@ class TrackResult:
             the image.
         mask: (H, W) bool, for trackers that segment; else None.
         verdict: The tracker's own judgement of this frame; None where it leaves that to the score.
+        token_mask: (layers, n, n) bool over `search_region`, rows from top to bottom; None unless
+            `Tracker.explain` is set and the model and its back end can tell. GRM: which search
+            tokens were compared with the template, for every layer that decides on it. OSTrack
+            with candidate elimination: which were kept, for every layer that eliminates some.
     """
 
     box: Box
@@ -47,6 +51,7 @@ class TrackResult:
     search_region: Box
     mask: np.ndarray | None = None
     verdict: Verdict | None = None
+    token_mask: np.ndarray | None = None
 
 
 class Tracker(ABC):
@@ -54,9 +59,11 @@ class Tracker(ABC):
 
     Attributes:
         usual_size: Height and width of an image that it is prepared for.
+        explain: Set it to True to have results carry a `token_mask`.
     """
 
     usual_size: tuple[int, int] = (480, 640)
+    explain: bool = False
 
     @abstractmethod
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
@@ -130,18 +137,6 @@ class Tracker(ABC):
         Call it when the last result has been passed on, so that it need not wait for the updates.
         It changes no result: `track` and `warm_up` do what is left first.
         """
-
-    def meeting_template(self) -> np.ndarray | None:
-        """Which parts of the last result's search region were compared with the template (GRM).
-
-        Returns:
-            (blocks, n, n) bool, for each block of the network that decides on it; rows from top
-            to bottom. None for trackers that leave nothing out.
-
-        Raises:
-            RuntimeError: There was no result yet.
-        """
-        return None
 
     @abstractmethod
     def warm_up(self) -> None:

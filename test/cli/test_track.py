@@ -98,7 +98,7 @@ def test_nothing_that_is_read_or_written_is_overwritten(how, square_video, tmp_p
         (["VIDEO", "--mask", "m.png"], "no mask can be read at 'm.png'"),
         (
             ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
-            "--explain needs a model that tells which parts",
+            "--explain needs a model whose results have a token mask",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_mask_and_a_picture(square_video, untrained_weights, tmp_path):
 def test_a_mask_reaches_the_model(square_video, tmp_path, monkeypatch):
     started = []
 
-    class Masks(Dividing):
+    class Masks(Masking):
         def initialize_mask(self, image, mask):
             started.append(mask)
             super().initialize_mask(image, mask)
@@ -147,14 +147,12 @@ def test_a_mask_reaches_the_model(square_video, tmp_path, monkeypatch):
     assert np.array_equal(started[0], mask > 0)
 
 
-def test_options_reach_the_model_and_explain_draws_what_meets_the_template(
-    track, tmp_path, monkeypatch
-):
+def test_options_reach_the_model_and_explain_draws_the_token_mask(track, tmp_path, monkeypatch):
     asked = []
 
     def create(name, **arguments):
         asked.append((name, arguments))
-        return Dividing()
+        return Masking()
 
     monkeypatch.setattr("tracker_ros.registry.create_tracker", create)
     options = ["--option", "threshold=0.4", "--option", "seed=3"]
@@ -162,29 +160,29 @@ def test_options_reach_the_model_and_explain_draws_what_meets_the_template(
     assert track("--explain", "--model", "some", "--out", str(tmp_path / "a.mp4"), *options) == 0
     ((name, arguments),) = asked
     assert (name, arguments["threshold"], arguments["seed"]) == ("some", "0.4", "3")
-    assert arguments["backend"] == "torch", "no engine tells what meets the template"
+    assert arguments["backend"] == "torch", "engines return no token mask"
     assert arguments["engine_cache_dir"] == tmp_path / "engines"
     with open_video(tmp_path / "a.mp4") as video:
         first, second = list(video)[:2]
     assert first[100:, :150].mean() > 80, "nothing was compared yet: as it is"
     assert second[100:, :150].mean() < 60, "outside the search region: dark"
     tint = second[45:75, 5:25].astype(int) - second[45:75, 85:105]
-    assert tint[..., 2].mean() > 50, "the left half of the region met the template"
+    assert tint[..., 2].mean() > 50, "the mask is the left half of the region"
 
 
-class Dividing(Tracker):
-    """Finds the target where it was; the left half of its search region meets the template."""
+class Masking(Tracker):
+    """Finds the target where it was; the token mask is the left half of its search region."""
 
     def initialize(self, image, box):
         self.box = tuple(box)
 
     def track(self, image):
-        return TrackResult(self.box, 0.5, None, (0.0, 40.0, 120.0, 40.0))
-
-    def meeting_template(self):
-        meeting = np.zeros((3, 4, 4), bool)
-        meeting[:, :, :2] = True
-        return meeting
+        mask = None
+        if self.explain:
+            mask = np.zeros((3, 4, 4), bool)
+            mask[:, :, :2] = True
+        region = (0.0, 40.0, 120.0, 40.0)
+        return TrackResult(self.box, 0.5, None, region, token_mask=mask)
 
     def warm_up(self):
         pass

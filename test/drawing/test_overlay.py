@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from tracker_ros.drawing.overlay import (
-    MEETING,
+    COMPARED,
     STATE_COLOURS,
     TARGET_COLOURS,
     DrawnTarget,
     colour_map_score,
-    draw_meeting,
     draw_target,
     draw_targets,
+    draw_token_mask,
 )
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.tracker import TrackResult
@@ -143,12 +143,12 @@ def test_score_map_clips_and_survives_non_finite_values():
         colour_map_score(np.zeros((2, 2), np.float32), (0, 8))
 
 
-def test_what_may_meet_the_template_is_tinted_and_the_rest_dark():
-    meeting = np.zeros((2, 4, 4), bool)
-    meeting[:, 1, 2] = True
-    meeting[0, 3, 0] = True
-    drawn = draw_meeting(_grey(), meeting, (100.0, 40.0, 80.0, 160.0))
-    tinted = np.rint(0.65 * 120 + 0.35 * np.array(MEETING))
+def test_tokens_of_the_mask_are_tinted_and_the_rest_dark():
+    token_mask = np.zeros((2, 4, 4), bool)
+    token_mask[:, 1, 2] = True
+    token_mask[0, 3, 0] = True
+    drawn = draw_token_mask(_grey(), token_mask, (100.0, 40.0, 80.0, 160.0))
+    tinted = np.rint(0.65 * 120 + 0.35 * np.array(COMPARED))
     dark, darker = 0.5 * 120, 0.3 * 120
     # Cells are 20 x 40 pixels: the first of the two begins at (140, 80), the second at (100, 160).
     assert (drawn[81:119, 141:159] == tinted).all()
@@ -160,7 +160,7 @@ def test_what_may_meet_the_template_is_tinted_and_the_rest_dark():
 
 
 def test_a_search_region_that_reaches_beyond_the_picture_is_cut_off():
-    drawn = draw_meeting(_grey(), np.ones((1, 2, 2), bool), (-50.0, -30.0, 100.0, 100.0))
+    drawn = draw_token_mask(_grey(), np.ones((1, 2, 2), bool), (-50.0, -30.0, 100.0, 100.0))
     assert (drawn[:69, :49] > 70).all()
     assert (drawn[71:] == 36).all()
     assert (drawn[:, 51:] == 36).all()

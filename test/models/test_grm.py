@@ -79,12 +79,11 @@ def test_inference_gives_the_numbers_of_the_network(
     tokens = backbone.embed_template(template, BOX), backbone.embed_search(search)
     mask = template_tokens_in_box(BOX, config.template_grid)
     _, divisions = backbone(*tokens, mask, threshold)
-    meeting = torch.stack([division.category[0, :, 1] for division in divisions])
-    found_meeting = model.meeting_template()
-    assert found_meeting.dtype == bool
-    assert 0 < found_meeting.sum() < found_meeting.size
-    wanted_meeting = meeting.view(found_meeting.shape).bool().numpy()
-    np.testing.assert_array_equal(found_meeting, wanted_meeting)
+    second = torch.stack([division.category[0, :, 1] for division in divisions])
+    (mask,) = model.token_mask()
+    assert mask.dtype == bool
+    assert 0 < mask.sum() < mask.size
+    np.testing.assert_array_equal(mask, second.view(mask.shape).bool().numpy())
 
 
 @configs
@@ -99,11 +98,11 @@ def test_a_batch_of_targets_gives_each_its_own_numbers(config: GRMConfig, groupe
         for template, box in zip(templates.split(1), boxes.split(1), strict=True)
     ]
     together = model.locate_batch(encoded, searches)
-    meeting = [model.meeting_template(i) for i in range(3)]
+    masks = model.token_mask()
     for i, search in enumerate(searches.split(1)):
         for found, alone in zip(together, model.locate(encoded[i], search), strict=True):
             torch.testing.assert_close(found[i : i + 1], alone, rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(meeting[i], model.meeting_template())
+        np.testing.assert_array_equal(masks[i], model.token_mask()[0])
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 9, 15, 16])
@@ -231,9 +230,9 @@ def test_the_compact_member_starts_from_ostracks() -> None:
     assert 2 * parameters < 12_000_000
 
 
-def test_explaining_needs_a_search_region() -> None:
+def test_a_token_mask_needs_a_search_region() -> None:
     with pytest.raises(RuntimeError, match="before locate"):
-        GRMInference(make_network(SMALL_GRM), CPU).meeting_template()
+        GRMInference(make_network(SMALL_GRM), CPU).token_mask()
 
 
 def test_threshold_by_name_or_number() -> None:
@@ -262,8 +261,11 @@ def test_a_tracker_is_made_with_the_threshold_that_was_asked_for(tmp_path: Path)
             "grm_tiny", backend=backend, weights=path, sha256=None, threshold=threshold
         )
         tracker.initialize(image, (60, 40, 40, 30))
-        tracker.track(image)
-        fractions.append(tracker.model.meeting_template().mean())
+        assert tracker.track(image).token_mask is None
+        tracker.explain = True
+        mask = tracker.track(image).token_mask
+        assert mask.shape == (GRM_TINY.depth - 1, GRM_TINY.search_grid, GRM_TINY.search_grid)
+        fractions.append(mask.mean())
     assert 0.0 < fractions[0] < fractions[1] == 1.0
     assert fractions[2] == 0.0
     with pytest.raises(ValueError, match="'vot' is unknown"):

@@ -91,7 +91,7 @@ def test_search_stays_where_it_is_while_the_score_is_low() -> None:
     hidden = [tracker.track(frame(90, 70)) for _ in range(2)]
     model.confidence = 1.0
     again = tracker.track(frame(66, 50))
-    assert seen.state is again.state is None
+    assert seen.verdict is again.verdict is None
     assert all(result.verdict == Verdict.NOT_FOUND for result in hidden)
     assert hidden[0].box == hidden[1].box != seen.box
     assert again.search_region == hidden[0].search_region

@@ -4,14 +4,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from small_networks import SMALL_OSTRACK
 
+from tracker_ros.models.one_stream.candidate_elimination import ranking_rows
 from tracker_ros.models.one_stream.config import OSTRACK_TINY, OSTrackConfig
 from tracker_ros.models.one_stream.network import target_coverage
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
+from tracker_ros.models.one_stream.tracker import OneStreamTracker
 
 WITHOUT_CE = dataclasses.replace(SMALL_OSTRACK, ce_layers=(), ce_template_range="ALL")
 CE_IN_LAST = dataclasses.replace(SMALL_OSTRACK, ce_layers=(0, 3), ce_template_range="CTR_REC")
@@ -78,6 +81,44 @@ def test_inference_gives_the_numbers_of_the_network(config: OSTrackConfig, packe
     maps = model.locate(model.encode_template(template, BOX), search)
     for found, key in zip(maps, ("score_map", "size_map", "offset_map"), strict=True):
         torch.testing.assert_close(found, wanted[key], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("config", [SMALL_OSTRACK, CE_IN_LAST, WITHOUT_CE])
+@torch.inference_mode()
+def test_the_token_mask_holds_what_each_layer_kept(config: OSTrackConfig) -> None:
+    network = make_network(config)
+    template, search = make_inputs(config, batch=2)
+    rows = ranking_rows(
+        network.template_mask(BOX.expand(2, -1)), 2, config.template_grid**2, torch.device("cpu")
+    )
+    backbone = network.backbone
+    wanted = backbone(backbone.embed_template(template), backbone.embed_search(search), rows)
+    model = OSTrackInference(network, torch.device("cpu"))
+    encoded = [model.encode_template(one, BOX) for one in template.split(1)]
+    model.locate_batch(encoded, search)
+    masks = model.token_mask()
+    if not config.ce_layers:
+        assert masks is None
+        return
+    assert masks.shape == (2, len(config.ce_layers), config.search_grid, config.search_grid)
+    for layer, elimination in enumerate(wanted.eliminations.values()):
+        for sample, kept in enumerate(elimination.kept.sort(dim=1).values):
+            np.testing.assert_array_equal(masks[sample, layer].reshape(-1).nonzero()[0], kept)
+
+
+def test_a_result_carries_the_token_mask_of_its_target_on_request() -> None:
+    model = OSTrackInference(make_network(SMALL_OSTRACK), torch.device("cpu"))
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    first = OneStreamTracker(model)
+    second = first.fork()
+    second.explain = True
+    for tracker, box in ((first, (20, 20, 30, 30)), (second, (90, 50, 30, 40))):
+        tracker.initialize(image, box)
+    alone = second.fork()
+    plain, explained = first.track_batch([second], image)
+    assert plain.token_mask is None
+    assert explained.token_mask.sum(axis=(1, 2)).tolist() == SMALL_OSTRACK.kept_tokens()[1:]
+    np.testing.assert_array_equal(explained.token_mask, alone.track(image).token_mask)
 
 
 @pytest.mark.parametrize("template_range", ["CTR_POINT", "GT_BOX"])

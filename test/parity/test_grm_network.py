@@ -150,7 +150,7 @@ def test_the_tracker_can_say_which_tokens_met_the_template(name: str, prefix: st
     model = golden_inference(name, True, threshold_of(prefix))
     template, search = (t[:1] for t in inputs(name))
     model.locate(model.encode_template(template, template_boxes(name, 1)), search)
-    found = model.meeting_template()
+    (found,) = model.token_mask()
     n = model.config.search_grid
     assert found.shape == (model.config.depth - 1, n, n)
     wanted = g[f"{prefix}decision"][0].reshape(found.shape).astype(bool)

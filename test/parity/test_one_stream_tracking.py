@@ -87,7 +87,7 @@ class Watched:
     def tokens(self) -> list[int]:
         """Search tokens kept after each block, or those of the second category."""
         if isinstance(self.model, GRMInference):
-            return self.model.meeting_template().sum(axis=(1, 2)).tolist()
+            return self.model.token_mask()[0].sum(axis=(1, 2)).tolist()
         config = self.model.config
         kept = config.kept_tokens()
         return [kept[sum(c <= i for c in config.ce_layers)] for i in range(config.depth)]

@@ -75,7 +75,7 @@ def test_the_launch_file_has_the_promised_arguments(launch_file):
 def test_arguments_that_are_not_given_leave_the_params_file_alone(launch_file):
     (track,), context = started(launch_file)
     assert overrides_of(track, context) == {}
-    given = {"model": "12", "autostart": "false", "debug_score_overlay": "division"}
+    given = {"model": "12", "autostart": "false", "debug_score_overlay": "token_mask"}
     (track,), context = started(launch_file, **given)
     assert overrides_of(track, context) == {**given, "autostart": False}
 

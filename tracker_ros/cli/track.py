@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="draw which parts of the search region may meet the template: tinted, the rest dark "
-        "(GRM)",
+        help="tint the parts of the search region that were compared with the template (GRM) or "
+        "kept (OSTrack *_ce), and darken the rest",
     )
     parser.add_argument("--label", default="", help="what the target is, shown in the tag")
     parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
         options = model_arguments(args)
         if args.explain and args.backend == "auto":
-            options["backend"] = "torch"  # engines do not tell what meets the template
+            options["backend"] = "torch"  # engines return no token mask
         tracker = create_tracker(args.model, weights=args.weights, **options)
         results = _follow(tracker, video, tuple(box), mask, args)
     results = {"video": args.video, "model": args.model, **tracker.runtime_info, **results}
@@ -161,11 +161,6 @@ def _follow(
     rate: float | None = None
     seconds = 0.0
     tracker.warm_up()
-    if args.explain and tracker.meeting_template() is None:
-        raise ValueError(
-            f"--explain needs a model that tells which parts of the search region may meet the "
-            f"template, but {args.model} does not; give a GRM model, with --backend torch"
-        )
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None
         bar = stack.enter_context(
@@ -183,6 +178,8 @@ def _follow(
                 result = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
                 target_id = states.select(time_s, args.label)
                 state = states.state
+                if args.explain:
+                    _check_explains(tracker, args.model, image, box)
             else:
                 started = time.perf_counter()
                 result = tracker.track(image)
@@ -201,8 +198,7 @@ def _follow(
                 }
             )
             if writer is not None:
-                meeting = tracker.meeting_template() if args.explain and index else None
-                writer.add(image, result, target_id, args.label, state, rate, meeting)
+                writer.add(image, result, target_id, args.label, state, rate)
             bar.update()
             bar.set_postfix_str(f"{state.name.lower()} {result.score:.2f}", refresh=False)
     if not frames:
@@ -214,6 +210,21 @@ def _follow(
         "state_changes": changes,
         "results": frames,
     }
+
+
+def _check_explains(
+    tracker: Tracker, model: str, image: np.ndarray, box: tuple[float, ...]
+) -> None:
+    """Set `Tracker.explain`, or refuse if the results of this model have no token mask."""
+    tracker.explain = True
+    trial = tracker.fork()
+    trial.initialize(image, box)
+    if trial.track(image).token_mask is None:
+        raise ValueError(
+            f"--explain needs a model whose results have a token mask, but {model} with "
+            f"{tracker.runtime_info} has none; give a GRM model or an OSTrack model with "
+            "candidate elimination (*_ce), with --backend torch"
+        )
 
 
 class _Drawing:
@@ -233,14 +244,15 @@ class _Drawing:
         label: str,
         state: TargetState,
         rate: float | None,
-        meeting: np.ndarray | None,
     ) -> None:
         """Draw and append one frame; the first decides the video's size."""
-        from tracker_ros.drawing.overlay import colour_map_score, draw_meeting, draw_target
+        from tracker_ros.drawing.overlay import colour_map_score, draw_target, draw_token_mask
         from tracker_ros.drawing.side_panel import close_up, place_beside
         from tracker_ros.io.writer import VideoWriter
 
-        ground = image if meeting is None else draw_meeting(image, meeting, result.search_region)
+        ground = image
+        if result.token_mask is not None:
+            ground = draw_token_mask(image, result.token_mask, result.search_region)
         drawn = draw_target(
             ground, result, target_id=target_id, label=label, state=state, rate_hz=rate
         )

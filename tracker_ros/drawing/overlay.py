@@ -40,7 +40,7 @@ TARGET_COLOURS: tuple[RGB, ...] = (
 )
 """Of several targets each has one, by its id."""
 
-MEETING: RGB = (70, 200, 255)
+COMPARED: RGB = (70, 200, 255)
 """What may meet the template is drawn in this colour."""
 
 
@@ -153,30 +153,30 @@ def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
 
 
-def draw_meeting(picture_rgb: np.ndarray, meeting: np.ndarray, region: Box) -> np.ndarray:
-    """Show which parts of a search region may meet the template: they are tinted.
+def draw_token_mask(picture_rgb: np.ndarray, token_mask: np.ndarray, region: Box) -> np.ndarray:
+    """Tint the tokens of a search region that were compared with the template.
 
-    The rest of the region is dark, what is outside of it darker.
+    The rest of the region is drawn dark, and what lies outside of it darker.
 
     Args:
         picture_rgb: (H, W, 3) uint8.
-        meeting: (blocks, n, n) bool of `Tracker.meeting_template`; what only some of the blocks
-            let meet is tinted in proportion.
-        region: `(x, y, w, h)` that `meeting` covers, pixels of the picture.
+        token_mask: (layers, n, n) bool of a `TrackResult`; tokens that only some of the layers
+            compare are tinted in proportion.
+        region: `(x, y, w, h)` that the mask covers, pixels of the picture.
 
     Returns:
         A new RGB uint8 image of the picture's size.
     """
     height, width = picture_rgb.shape[:2]
     x, y, w, h = region
-    cell_w, cell_h = w / meeting.shape[2], h / meeting.shape[1]
+    cell_w, cell_h = w / token_mask.shape[2], h / token_mask.shape[1]
     placed = np.array([[cell_w, 0, x + cell_w / 2 - 0.5], [0, cell_h, y + cell_h / 2 - 0.5]])
-    share: np.ndarray = meeting.mean(axis=0, dtype=np.float32)
+    share: np.ndarray = token_mask.mean(axis=0, dtype=np.float32)
     share = cv2.warpAffine(
         share, placed, (width, height), flags=cv2.INTER_NEAREST, borderValue=-1.0
     )[..., None]
     picture = picture_rgb.astype(np.float32)
-    tinted = 0.65 * picture + 0.35 * np.asarray(MEETING, np.float32)
+    tinted = 0.65 * picture + 0.35 * np.asarray(COMPARED, np.float32)
     inside = share * tinted + (1.0 - share) * 0.5 * picture
     return np.rint(np.where(share < 0.0, 0.3 * picture, inside)).astype(np.uint8)
 

@@ -57,6 +57,9 @@ class Follower:
             one when frames are well again.
         wants_image: Whether somebody wants to see frames even while nothing is tracked.
         topic: Name of the image topic, for messages.
+
+    Attributes:
+        explain: Ask trackers for the token mask of every result, see ``Tracker.explain``.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Follower:
         self._known: tuple[str, ...] = ()
         self._counted = buffer.arrivals
         self.counts = FrameCounts()
+        self.explain = False
 
     def load(self, make: Callable[[], Tracker]) -> None:
         """Make the model and warm it up; ``loaded`` ends the state LOADING."""
@@ -238,6 +242,8 @@ class Follower:
             self._reject(frame, str(error), targets)
             return
         results: dict[str, TrackResult] = {}
+        for target in targets:
+            target.tracker.explain = self.explain
         complaints = []
         for target, outcome in zip(targets, self._targets.track(image, targets), strict=True):
             if isinstance(outcome, TrackResult):
@@ -322,10 +328,7 @@ class Follower:
             processing_s: What they took.
         """
         targets = self._targets.targets
-        reports = [
-            TargetReport.of(t.machine, results.get(t.target_id), t.tracker.meeting_template)
-            for t in targets
-        ]
+        reports = [TargetReport.of(t.machine, results.get(t.target_id)) for t in targets]
         known = tuple(target.target_id for target in targets)
         gone = tuple(target_id for target_id in self._known if target_id not in known)
         self._known = known

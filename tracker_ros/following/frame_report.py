@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +40,6 @@ class TargetReport:
         score: Its score.
         seconds_since_seen: Since it was last seen.
         result: What its tracker said of the frame, where it was tracked and not a replayed one.
-        meeting_template: See ``Tracker.meeting_template``; to be asked before the next frame.
     """
 
     state: TargetState
@@ -50,13 +48,11 @@ class TargetReport:
     score: float = 0.0
     seconds_since_seen: float = 0.0
     result: TrackResult | None = None
-    meeting_template: Callable[[], np.ndarray | None] = lambda: None
 
     @staticmethod
     def of(
         machine: TargetStateMachine,
         result: TrackResult | None = None,
-        meeting_template: Callable[[], np.ndarray | None] = lambda: None,
     ) -> TargetReport:
         """The report of a target in the state it is in."""
         return TargetReport(
@@ -66,7 +62,6 @@ class TargetReport:
             machine.score,
             machine.seconds_since_seen,
             result,
-            meeting_template,
         )
 
 

@@ -401,9 +401,9 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "debug_score_overlay",
         "none",
-        "What is drawn over debug/score as rgb8: division tints what may meet the template (GRM "
-        "with backend torch).",
-        choices=("none", "division"),
+        "What is drawn over debug/score as rgb8: token_mask tints the search tokens that were "
+        "compared with the template (GRM) or kept (OSTrack *_ce), with backend torch.",
+        choices=("none", "token_mask"),
     ),
     ParameterSpec(
         "diagnostics_rate",

@@ -15,7 +15,12 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.drawing.overlay import DrawnTarget, colour_map_score, draw_meeting, draw_targets
+from tracker_ros.drawing.overlay import (
+    DrawnTarget,
+    colour_map_score,
+    draw_targets,
+    draw_token_mask,
+)
 from tracker_ros.following.frame_report import FrameReport, TargetReport
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.nodes.messages import (
@@ -42,13 +47,13 @@ class DebugSettings:
         rate: Most images per second, 0 for no limit.
         scale: Size of ``debug/image`` relative to the camera's.
         score_encoding: ``rgb8`` or ``32FC1``.
-        division: Whether ``debug/score`` as rgb8 shows what may meet the template.
+        token_mask: Whether ``debug/score`` as rgb8 shows the token mask of the result.
     """
 
     rate: float
     scale: float
     score_encoding: str
-    division: bool
+    token_mask: bool
 
     @staticmethod
     def of(values: Mapping[str, Value]) -> DebugSettings:
@@ -57,7 +62,7 @@ class DebugSettings:
             float(values["debug_rate"]),
             float(values["debug_scale"]),
             str(values["debug_score_encoding"]),
-            values["debug_score_overlay"] == "division",
+            values["debug_score_overlay"] == "token_mask",
         )
 
 
@@ -82,7 +87,7 @@ class Outputs:
     Args:
         node: The node.
         model: Name of the model, the class of a target without a label.
-        settings: How debug images are made; may be replaced at any time.
+        settings: How debug images are made; replaced in the worker's thread only.
         latency_seen: Called with each latency, seconds.
     """
 
@@ -98,7 +103,7 @@ class Outputs:
         self._latency_seen = latency_seen
         self._latency = 0.0
         self._last_debug = 0.0
-        self._told_undivided = False
+        self._warned_of_no_mask = False
         self.settings = settings
         self.rate = RateMeter()
         reliable = keep_last(1)
@@ -202,21 +207,21 @@ class Outputs:
         rate = self.settings.rate
         return rate <= 0 or time.monotonic() - self._last_debug >= 0.95 / rate
 
-    def _score_picture(self, result: TrackResult, target: TargetReport) -> np.ndarray:
+    def _score_picture(self, result: TrackResult) -> np.ndarray:
         """The response map as it is, or in colours and with what else is wanted on it."""
         assert result.score_map is not None
         if self.settings.score_encoding == "32FC1":
             return result.score_map.astype(np.float32, copy=False)
         side = _SCORE_SIDE
         picture = colour_map_score(result.score_map, (side, side))
-        meeting = target.meeting_template() if self.settings.division else None
-        if meeting is not None:
-            return draw_meeting(picture, meeting, (0.0, 0.0, side, side))
-        if self.settings.division and not self._told_undivided:
-            self._told_undivided = True
+        if self.settings.token_mask and result.token_mask is not None:
+            return draw_token_mask(picture, result.token_mask, (0.0, 0.0, side, side))
+        if self.settings.token_mask and not self._warned_of_no_mask:
+            self._warned_of_no_mask = True
             self._node.get_logger().warning(
-                f"debug_score_overlay is 'division', but {self._model} does not tell what may "
-                "meet the template: nothing is drawn; GRM does, with backend torch"
+                f"debug_score_overlay is 'token_mask', but {self._model} has none with this back "
+                "end: nothing is drawn; use a GRM model or an OSTrack model with candidate "
+                "elimination (*_ce), with backend torch"
             )
         return picture
 
@@ -229,7 +234,7 @@ class Outputs:
         self._last_debug = time.monotonic()
         result = report.first.result
         if wants_score and result is not None and result.score_map is not None:
-            picture = self._score_picture(result, report.first)
+            picture = self._score_picture(result)
             self._score.publish(image_from_array(picture, header))
         if wants_image:
             drawn = draw_targets(

@@ -87,8 +87,18 @@ class Session:
             busy=lambda: self._active and self.follower.catch_up(),
             failed=self._failed,
         )
+        self.follower.explain = debug.token_mask
         self._worker.post(self._load)
         self._worker.start()
+
+    def set_debug(self, settings: DebugSettings) -> None:
+        """Change how debug images are made, from the next frame on."""
+
+        def change() -> None:
+            self.outputs.settings = settings
+            self.follower.explain = settings.token_mask
+
+        self._worker.post(change)
 
     @property
     def load_seconds(self) -> float:

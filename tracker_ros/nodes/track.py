@@ -283,7 +283,7 @@ class TrackNode(rclpy.lifecycle.Node):
             float(values["buffer_seconds"]), _bytes(float(values["buffer_megabytes"]))
         )
         if self._session is not None:
-            self._session.outputs.settings = DebugSettings.of(values)
+            self._session.set_debug(DebugSettings.of(values))
 
 
 def _bytes(megabytes: float) -> int:

@@ -249,7 +249,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
 
         super().__init__(network, device, layers, fix)
         self.head = layers.fix_head(network.box_head)
-        self._meeting: list[Tensor] = []
+        self._second: list[Tensor] = []
 
     @torch.inference_mode()
     @in_float32
@@ -270,14 +270,14 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         """Maps of search regions (B, 3, S, S), normalised RGB, one per template."""
         num_template = template.tokens.shape[1]
         tokens = torch.cat([template.tokens, self.embed_search(search.to(self.device))], dim=1)
-        meeting = []
+        decisions = []
         for block in self.blocks:
             if isinstance(block, DividingInferenceBlock):
                 tokens, second = block.divided(tokens, num_template, template.mask)
-                meeting.append(second)
+                decisions.append(second)
             else:
                 tokens = block(tokens)
-        self._meeting = meeting
+        self._second = decisions
         n = self.config.search_grid
         return self.head(self.norm(tokens).transpose(1, 2).unflatten(2, (n, n)))
 
@@ -287,20 +287,17 @@ class GRMInference(OneStreamInference[InferenceBlock]):
         stacked = EncodedTemplate(*(torch.cat(parts) for parts in zip(*templates, strict=True)))
         return self.locate(stacked, searches)
 
-    def meeting_template(self, target: int = 0) -> np.ndarray:
-        """Which search tokens were allowed to meet the template in the last search region.
-
-        Args:
-            target: Which of the regions looked at together.
+    def token_mask(self) -> np.ndarray:
+        """Return which search tokens the last `locate` compared with the template.
 
         Returns:
-            (blocks - 1, n, n) bool, rows from top to bottom; the first block, in which all meet,
-            is left out.
+            (B, depth - 1, n, n) bool, rows from top to bottom. The first block compares all
+            tokens and is left out.
 
         Raises:
-            RuntimeError: No search region was looked at yet.
+            RuntimeError: `locate` was not called yet.
         """
-        if not self._meeting:
-            raise RuntimeError("meeting_template() was called before locate()")
+        if not self._second:
+            raise RuntimeError("token_mask() was called before locate()")
         n = self.config.search_grid
-        return torch.stack(self._meeting)[:, target].view(-1, n, n).cpu().numpy()
+        return torch.stack(self._second, dim=1).unflatten(2, (n, n)).cpu().numpy()

@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -124,6 +125,7 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
             return EliminatingInferenceBlock(block, split_queries=split, layers=layers)
 
         super().__init__(network, device, layers, fix)
+        self._kept: list[Tensor] = []
         self.candidate_head: CandidateHead | None = None
         if config.ce_layers and device.type == "cpu":
             self.candidate_head = CandidateHead(network.box_head, config.search_grid, layers)
@@ -154,6 +156,7 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
         embedded = self.embed_search(search.to(self.device))
         tokens = torch.cat([template.tokens, embedded], dim=1)
         position: Tensor | None = None
+        self._kept = []
         last = self.config.depth - 1
         for layer, block in enumerate(self.blocks):
             if layer in self.config.ce_layers and template.rows is not None:
@@ -161,6 +164,7 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
                     tokens, num_template, template.rows, self.config.ce_keep_ratio
                 )
                 position = kept if position is None else position.gather(1, kept)
+                self._kept.append(position)
             elif layer == last:
                 tokens = block.search_only(tokens, num_template)
             else:
@@ -177,6 +181,28 @@ class OSTrackInference(OneStreamInference[EliminatingInferenceBlock]):
     def locate_batch(self, templates: Sequence[EncodedTemplate], searches: Tensor) -> HeadMaps:
         """Maps of one search region per target (B, 3, S, S), normalised RGB, in one pass."""
         return self.locate(stack_templates(templates), searches)
+
+    def token_mask(self) -> np.ndarray | None:
+        """Return which search tokens the last `locate` kept.
+
+        Returns:
+            (B, layers, n, n) bool, rows from top to bottom, for every layer that eliminates
+            candidates: False on those that it or an earlier one eliminated. None without
+            candidate elimination.
+
+        Raises:
+            RuntimeError: `locate` was not called yet.
+        """
+        if not self.config.ce_layers:
+            return None
+        if not self._kept:
+            raise RuntimeError("token_mask() was called before locate()")
+        n = self.config.search_grid
+        masks = []
+        for kept in self._kept:
+            mask = torch.zeros(len(kept), n * n, dtype=torch.bool, device=kept.device)
+            masks.append(mask.scatter_(1, kept, True).unflatten(1, (n, n)))
+        return torch.stack(masks, dim=1).cpu().numpy()
 
 
 def _folded(layer: nn.Module) -> nn.Conv2d:

@@ -117,7 +117,6 @@ class OneStreamTracker(Tracker):
         self.model = model
         self._window = hann_window(model.config.search_grid)
         self._target: _Target | None = None
-        self._sample = 0
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Crop and encode the template; see `Tracker.initialize`."""
@@ -133,7 +132,12 @@ class OneStreamTracker(Tracker):
         """Search around the previous box; see `Tracker.track`."""
         view = self._look(image)
         maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
-        return self._settle(view, self._decode(view, maps_from(maps), 0))
+        return self._settle(view, self._decode(view, maps_from(maps), 0, self._token_masks()))
+
+    def _token_masks(self) -> np.ndarray | None:
+        """Return the (B, layers, n, n) token masks of the model's last pass, where it has any."""
+        ask = getattr(self.model, "token_mask", None) if self.explain else None
+        return None if ask is None else ask()
 
     def _look(self, image: np.ndarray) -> _View:
         """Crop around the previous box."""
@@ -144,9 +148,10 @@ class OneStreamTracker(Tracker):
         crop, factor = crop_square(image, box, config.search_factor, config.search_size)
         return _View(self._target, crop, factor, image.shape[0], image.shape[1])
 
-    def _decode(self, view: _View, maps: np.ndarray, sample: int) -> TrackResult:
+    def _decode(
+        self, view: _View, maps: np.ndarray, sample: int, token_masks: np.ndarray | None
+    ) -> TrackResult:
         """What one sample of the maps, (B, 5, n, n), says of a view."""
-        self._sample = sample
         config, previous = self.model.config, view.target.box
         score, size, offset = maps[sample, 0], maps[sample, 1:3], maps[sample, 3:]
         peak = find_peak(score, size, offset, self._window)
@@ -163,18 +168,14 @@ class OneStreamTracker(Tracker):
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
         state = None if found else Verdict.NOT_FOUND
-        return TrackResult(box, peak.score, score, covered, verdict=state)
+        token_mask = None if token_masks is None else token_masks[sample]
+        return TrackResult(box, peak.score, score, covered, verdict=state, token_mask=token_mask)
 
     def _settle(self, view: _View, result: TrackResult) -> TrackResult:
         """Search around the result from the next image on, unless nothing was found."""
         if result.verdict is None:
             self._target = _Target(view.target.template, result.box)
         return result
-
-    def meeting_template(self) -> np.ndarray | None:
-        """Ask the model, if it divides its search tokens; see `Tracker.meeting_template`."""
-        ask = getattr(self.model, "meeting_template", None)
-        return None if ask is None else ask(self._sample)
 
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
@@ -244,7 +245,8 @@ def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list
     searches = crops_to(trackers[0].model.device, [view.crop for view in views])
     maps = maps_from(locate_batch([view.target.template for view in views], searches))
     each = list(zip(trackers, views, strict=True))
-    results = [tracker._decode(view, maps, i) for i, (tracker, view) in enumerate(each)]
+    masks = [tracker._token_masks() for tracker in trackers]
+    results = [tracker._decode(view, maps, i, masks[i]) for i, (tracker, view) in enumerate(each)]
     return [
         tracker._settle(view, result)
         for (tracker, view), result in zip(each, results, strict=True)
