@@ -167,3 +167,25 @@ def test_launch_arguments_are_read_as_by_ros2_launch():
         command.find_launch_file("tracker_ros", ["none.launch.py"])
     with pytest.raises(FileNotFoundError, match="no launch file 'video:=x'"):
         command.find_launch_file("video:=x", [])
+
+
+def test_a_linked_virtual_environment_is_never_cleared(tmp_path):
+    owner, checkout = tmp_path / "owner", tmp_path / "checkout"
+    (owner / "venv").mkdir(parents=True)
+    (owner / "venv" / "kept").touch()
+    (checkout / ".dev").mkdir(parents=True)
+    (checkout / ".dev" / "venv").symlink_to(owner / "venv")
+    code = (
+        "from pathlib import Path\n"
+        "from layout import Layout\n"
+        "from steps import Log, StepError\n"
+        "from underlay import Underlay\n"
+        f"checkout = Path({str(checkout)!r})\n"
+        "try:\n"
+        "    Underlay(Layout(checkout)).create_venv(Log(checkout / 'log'))\n"
+        "except StepError:\n"
+        "    raise SystemExit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=DEV / "environment", check=False)
+    assert done.returncode == 7
+    assert (owner / "venv" / "kept").exists()

@@ -24,6 +24,7 @@ def main() -> int:
     """Set up; return the exit status."""
     parser = argparse.ArgumentParser(prog="dev/setup", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--clean", action="store_true", help="remove .dev/ first")
+    parser.add_argument("--only", metavar="STEP", help="run this step and no other")
     arguments = parser.parse_args()
     layout = Layout(Path(__file__).resolve().parents[2])
     started = time.monotonic()
@@ -31,7 +32,7 @@ def main() -> int:
         with locked(layout.dev / "lock"):
             if arguments.clean:
                 _clear(layout.dev)
-            ran = _set_up(layout)
+            ran = _set_up(layout, arguments.only)
     except StepError as error:
         print(f"\ndev/setup: {error}", file=sys.stderr)
         return 1
@@ -52,13 +53,26 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _set_up(layout: Layout) -> list[str]:
-    """Run the steps and write the environment file; return the names of the steps that ran."""
+def _set_up(layout: Layout, only: str | None = None) -> list[str]:
+    """Run the steps and write the environment file; return the names of the steps that ran.
+
+    Args:
+        layout: The checkout.
+        only: Name of the one step to run; the environment file is then left as it is.
+
+    Raises:
+        StepError: A step failed, or there is none of this name.
+    """
     prefixes = sourced_prefixes(layout)
     kind = SourcedRos(layout, prefixes) if prefixes else Underlay(layout)
     if prefixes:
         print(f"using the sourced ROS installation in {prefixes[-1]}")
-    ran = run_steps(kind.steps(), layout.dev)
+    steps = kind.steps()
+    if only is not None:
+        if only not in (names := [step.name for step in steps]):
+            raise StepError(f"there is no step '{only}': give one of {', '.join(names)}")
+        return run_steps([step for step in steps if step.name == only], layout.dev)
+    ran = run_steps(steps, layout.dev)
     _write(layout.dev / "env.sh", kind.exports())
     # dev/setup starts with the same interpreter again, whatever python3 is in that terminal.
     _write(layout.dev / "python", str(Path(sys.executable).resolve()))

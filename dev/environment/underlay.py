@@ -175,7 +175,17 @@ class Underlay:
         return ":".join([*(f"{prefix}/lib" for prefix in prefixes), *map(str, bundled)])
 
     def create_venv(self, log: Log) -> None:
-        """Create an empty virtual environment."""
+        """Create an empty virtual environment.
+
+        Raises:
+            StepError: The folder is a link: clearing it would empty another checkout's.
+        """
+        if self.layout.venv.is_symlink():
+            raise StepError(
+                f"{self.layout.venv} is a link to {self.layout.venv.resolve()}, which another "
+                "checkout owns: run dev/setup there, and here only single steps, for example "
+                "dev/setup --only interfaces"
+            )
         self.check_prerequisites()
         log.call(
             [sys.executable, "-m", "venv", "--clear", self.layout.venv], self.env, self.layout.root
