@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tools.demo.domain import private_domain
+from tools.harness.domain import private_domain
 
 
 def pytest_configure(config: pytest.Config) -> None:

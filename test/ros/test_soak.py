@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
+import sys
 
 import pytest
 
-from tools.soak.run_soak import growth, log_faults
-
-SOAK = Path(__file__).resolve().parents[2] / "dev" / "soak"
+from tools.soak.__main__ import growth, log_faults
 
 
 @pytest.mark.slow
 def test_two_minutes_of_everything_that_goes_wrong(tmp_path):
     done = subprocess.run(
-        [str(SOAK), "--minutes", "2", "--out", str(tmp_path)],
+        [sys.executable, "-m", "tools.soak", "--minutes", "2", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
@@ -25,7 +23,7 @@ def test_two_minutes_of_everything_that_goes_wrong(tmp_path):
     assert done.returncode == 0, done.stderr
     verdict = json.loads((tmp_path / "soak.json").read_text())
     assert verdict["passed"]
-    assert len(verdict["deeds"]) == 21, "every deed was done"
+    assert len(verdict["actions"]) == 21, "every action was done"
     assert min(verdict["requests"].values()) > 0
     assert min(verdict["boxes"], verdict["statuses"], verdict["images"]["broken"]) > 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other processes of the latency measurement: a camera, and a node that only answers.
+"""The other processes of `node_latency`: a camera, and a node that only answers.
 
     dev/run python -m tools.benchmarks.latency_nodes camera 640 480 30
     dev/run python -m tools.benchmarks.latency_nodes echo
@@ -26,7 +26,7 @@ SEED, SCENES = 3, 8
 
 
 def scenes(width: int, height: int, count: int = SCENES) -> list[tuple[Image, Box]]:
-    """The first moments of the built-in scene: rgb8 messages, and where the target is."""
+    """Return the first images of the built-in scene, rgb8, each with the box of the target."""
     import torch
 
     from tracker_ros.synthetic.scene_video import synthetic_video
@@ -57,7 +57,7 @@ def camera(width: int, height: int, rate_hz: float) -> None:
 
 
 class Echo(Node):
-    """Answers each image with a detection at once: the least that any rclpy node takes."""
+    """Answers each image with a detection at once: no rclpy node can be faster."""
 
     def __init__(self) -> None:
         super().__init__("echo")

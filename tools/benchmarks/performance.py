@@ -47,7 +47,7 @@ from tracker_ros.registry import model_graphs, resolve_device
 from tracker_ros.synthetic.scene_video import synthetic_video
 from tracker_ros.tracker import Tracker
 
-MODULE = "benchmarks.performance"
+MODULE = "tools.benchmarks.performance"
 SAME_SHAPES = ("_got10k", "_lasot", "_vot")
 """Ends of names of models that differ from others in weights or thresholds alone."""
 CHOICES = {

@@ -27,7 +27,7 @@ _TIMEOUT_S = 300
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-class FootageError(Exception):
+class FootageError(RuntimeError):
     """The footage cannot be had; the message says why."""
 
 

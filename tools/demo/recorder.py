@@ -1,54 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Listens to the tracker's topics like any other program on the robot."""
+"""Record the tracker's topics, as any other program on the robot could."""
 
 from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
-from rclpy.node import Node
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2D
 
 from tools.demo.recording import Counters, FrameRecord, Recording
+from tools.harness.operator import Operator
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.nodes.messages import box_of, keep_last, rgb_from_image, stamp_nanoseconds
 
 
-class Recorder(Node):
-    """Collects what belongs to each image, by its stamp.
+class Recorder(Operator):
+    """Collects what belongs to each image, by the image's stamp.
 
-    Which frame of the footage an image is, its pixels tell; so nothing has to be assumed of
-    which images were lost on the way.
+    The pixels of an image tell which frame of the footage it is, so it does not matter which
+    images were lost on the way.
+
+    Attributes:
+        newest_index: Frame number of the newest image; -1 before the first.
+        tracker_state: State in the newest status.
 
     Args:
         frames: The footage as it should arrive, (H, W, 3) uint8 RGB.
+        alive: Tells whether the tracker's program still runs.
     """
 
-    def __init__(self, frames: Iterable[np.ndarray]) -> None:
-        super().__init__("demo_recorder")
+    def __init__(self, frames: Iterable[np.ndarray], alive: Callable[[], bool]) -> None:
+        super().__init__("demo_recorder", alive=alive)
         self._index_of = {_fingerprint(frame): index for index, frame in enumerate(frames)}
         self._records: dict[int, FrameRecord] = {}
         self._statuses: list[tuple[TargetStatus, float]] = []
         self._boxes: dict[int, Detection2D] = {}
         self._scores: dict[int, np.ndarray] = {}
         self.newest_index = -1
-        self.state = TargetState.LOADING
-        self._subscriptions_kept = [
-            self.create_subscription(Image, "image", self._on_image, keep_last(10)),
-            self.create_subscription(
-                TargetStatus, "target_status", self._on_status, keep_last(100, latched=True)
-            ),
-            self.create_subscription(Detection2D, "target", self._on_target, keep_last(100)),
-            self.create_subscription(Image, "debug/score", self._on_score, keep_last(20)),
-        ]
+        self.tracker_state = TargetState.LOADING
+        self.hear(Image, "image", self._on_image, keep_last(10))
+        latched = keep_last(100, latched=True)
+        self.hear(TargetStatus, "target_status", self._on_status, latched)
+        self.hear(Detection2D, "target", self._on_target, keep_last(100))
+        self.hear(Image, "debug/score", self._on_score, keep_last(20))
 
     @property
     def last_answered(self) -> int:
-        """Highest frame number of which the tracker has spoken; -1 before."""
+        """Number of the newest frame for which the tracker published a status; -1 before."""
         indices = (
             self._records[stamp].index
             for status, _ in reversed(self._statuses)
@@ -57,7 +59,7 @@ class Recorder(Node):
         return next(indices, -1)
 
     def recording(self) -> Recording:
-        """What was heard from the selection on."""
+        """Return what was recorded, by frame."""
         result = Recording()
         selected = False
         before = TargetState.IDLE
@@ -81,7 +83,7 @@ class Recorder(Node):
         return result
 
     def _fill(self, status: TargetStatus, state: TargetState, heard_s: float) -> None:
-        """Put what a status, and the messages with its stamp, say into the image's record."""
+        """Add a status, and the messages with its stamp, to the record of their image."""
         stamp = stamp_nanoseconds(status.header)
         record = self._records.get(stamp)
         if record is None:
@@ -99,7 +101,7 @@ class Recorder(Node):
     def _on_image(self, message: Image) -> None:
         index = self._index_of.get(_fingerprint(rgb_from_image(message)))
         if index is None:
-            self.get_logger().warning("an image is not part of the footage", once=True)
+            self.node.get_logger().warning("an image is not part of the footage", once=True)
             return
         stamp = stamp_nanoseconds(message.header)
         self._records[stamp] = FrameRecord(index, stamp)
@@ -107,7 +109,7 @@ class Recorder(Node):
 
     def _on_status(self, message: TargetStatus) -> None:
         self._statuses.append((message, time.monotonic()))
-        self.state = TargetState(message.state)
+        self.tracker_state = TargetState(message.state)
 
     def _on_target(self, message: Detection2D) -> None:
         self._boxes[stamp_nanoseconds(message.header)] = message
@@ -117,5 +119,5 @@ class Recorder(Node):
 
 
 def _fingerprint(image: np.ndarray) -> tuple[int, ...]:
-    """A number that tells images apart, with their shape."""
+    """Return a checksum of the pixels, with the shape."""
     return (*image.shape, zlib.crc32(np.ascontiguousarray(image)))

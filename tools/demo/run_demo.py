@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Follow a pedestrian in real footage through the ROS graph, and show how it went.
 
-    make demo                         # or: dev/run python -m demo.run_demo
+    make demo                         # or: dev/run python -m tools.demo.run_demo
     make demo ARGS="--synthetic"      # the built-in scene instead of real footage
     make demo ARGS="--model trdimp_tiny"
 
@@ -14,22 +14,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.demo.domain import private_domain
 from tools.demo.footage import Footage, FootageError, street_scene, synthetic_scene
 from tools.demo.pictures import write_contact_sheet, write_moving_picture, write_video
 from tools.demo.recording import Recording, judge
+from tools.harness import HarnessError
+from tools.harness.domain import private_domain
+from tools.harness.program import Program
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cache_folder import cache_folder
 from tracker_ros.cli.options import progress_bar
@@ -40,12 +39,8 @@ if TYPE_CHECKING:
 
     from tools.demo.recorder import Recorder
 
-START_PATIENCE_S = 60.0
 SILENCE_S = 5.0
-
-
-class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+"""The recording ends when no new image has come for so long."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         footage, frames = _footage(options.synthetic)
         with private_domain():
             recording = _record(footage, frames, options.out, _model_arguments(options))
-    except (DemoError, FootageError, RuntimeError) as error:
+    except RuntimeError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     verdict = judge(recording, footage.check_boxes, footage.title)
@@ -93,7 +88,7 @@ def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
     with open_video(footage.source) as video:
         frames = list(video)
     if len(frames) != footage.frames:
-        raise DemoError(f"{footage.source} has {len(frames)} frames, expected {footage.frames}")
+        raise HarnessError(f"{footage.source} has {len(frames)} frames, expected {footage.frames}")
     return footage, frames
 
 
@@ -106,131 +101,90 @@ def _model_arguments(options: argparse.Namespace) -> list[str]:
 
 
 def _record(footage: Footage, frames: list[np.ndarray], out: Path, model: list[str]) -> Recording:
-    """Run the graph from launch to the last frame."""
+    """Run the graph from launch to the last frame. Returns what the topics said."""
     import rclpy
 
     from tools.demo.recorder import Recorder
 
     out.mkdir(parents=True, exist_ok=True)
-    log = out / "demo.log"
     rclpy.init()
-    recorder = Recorder(frames)
     try:
-        with _launched(footage, log, model) as alive:
-            _wait_until(
-                recorder,
-                lambda: recorder.state.name == "IDLE" and recorder.newest_index == 0,
-                alive,
-                "the tracker and the first image",
-                log,
-            )
-            _select(recorder, footage, alive, log)
-            _play(recorder, footage, alive, log)
-        return recorder.recording()
+        with (
+            _launch(footage, out / "demo.log", model) as program,
+            Recorder(frames, alive=lambda: program.alive) as recorder,
+        ):
+            try:
+                recorder.until(lambda: _ready(recorder, program), "the tracker and an image")
+                _select(recorder, footage, out / "select_target.log")
+                _play(recorder, footage)
+            except HarnessError as error:
+                raise HarnessError(f"{error}; {_complaint(program)}") from error
+            return recorder.recording()
     finally:
-        recorder.destroy_node()
         rclpy.shutdown()
 
 
 @contextmanager
-def _launched(footage: Footage, log: Path, model: list[str]) -> Iterator[Callable[[], bool]]:
-    """`track.launch.py` in a process group of its own, ended by Ctrl-C as a user would.
-
-    Yields:
-        What tells whether it still runs.
-    """
+def _launch(footage: Footage, log: Path, model: list[str]) -> Iterator[Program]:
+    """Run `track.launch.py` until the block ends."""
     parameters = {
         "/**/track": {"ros__parameters": {"debug_rate": 0.0}},
         "/**/video": {"ros__parameters": {"rate": footage.rate_hz, "wait_for_target": True}},
     }
-    with tempfile.TemporaryDirectory() as folder, log.open("w") as output:
+    with tempfile.TemporaryDirectory() as folder:
         params_file = Path(folder) / "demo.yaml"
         params_file.write_text(json.dumps(parameters))  # JSON is YAML
-        command = [
-            "ros2", "launch", "tracker_ros", "track.launch.py",
-            f"params_file:={params_file}", f"video:={footage.source}", *model,
-        ]  # fmt: skip
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            yield lambda: process.poll() is None
-        finally:
-            for sign, patience_s in (
-                (signal.SIGINT, 10.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)
-            ):  # fmt: skip
-                if process.poll() is None:
-                    os.killpg(process.pid, sign)
-                try:
-                    process.wait(patience_s)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
+        command = ["ros2", "launch", "tracker_ros", "track.launch.py"]
+        command += [f"params_file:={params_file}", f"video:={footage.source}", *model]
+        with Program(command, log, group=True) as program:
+            yield program
 
 
-def _wait_until(
-    recorder: Recorder,
-    done: Callable[[], bool],
-    alive: Callable[[], bool],
-    what: str,
-    log: Path,
-) -> None:
-    """Listen until something is the case.
+def _ready(recorder: Recorder, program: Program) -> bool:
+    """Return whether a target can be selected on the first image.
 
     Raises:
-        DemoError: It was not within `START_PATIENCE_S`, or the launched programs ended.
+        HarnessError: A launched program logged an error.
     """
-    import rclpy
-
-    end = time.monotonic() + START_PATIENCE_S
-    while not done():
-        rclpy.spin_once(recorder, timeout_sec=0.1)
-        errors = [
-            line for line in log.read_text(errors="replace").splitlines() if "[ERROR]" in line
-        ]
-        if errors:
-            raise DemoError(f"while waiting for {what}: {errors[0]} (all of it in {log})")
-        if not alive():
-            raise DemoError(f"the launched programs ended while waiting for {what}: {_tail(log)}")
-        if time.monotonic() > end:
-            raise DemoError(f"waited {START_PATIENCE_S:g} s for {what} in vain: {_tail(log)}")
+    if "[ERROR]" in program.output:
+        raise HarnessError("the tracker did not start")
+    return recorder.tracker_state.name == "IDLE" and recorder.newest_index == 0
 
 
-def _select(recorder: Recorder, footage: Footage, alive: Callable[[], bool], log: Path) -> None:
-    """Select the target with the program that a user takes, which calls /select_target."""
+def _select(recorder: Recorder, footage: Footage, log: Path) -> None:
+    """Select the target with the program that a user runs, which calls /select_target."""
     command = ["ros2", "run", "tracker_ros", "select_target", "--label", footage.label, "--box"]
-    command += [f"{value:g}" for value in footage.first_box]
-    program = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        _wait_until(
-            recorder, lambda: program.poll() is not None, alive, "the answer of select_target", log
-        )
-    finally:
-        if program.poll() is None:
-            program.terminate()
-        said = (program.communicate()[0] or "").strip()
-    if program.returncode:
-        raise DemoError(f"/select_target refused: {said}")
+    with Program([*command, *(f"{value:g}" for value in footage.first_box)], log) as program:
+        recorder.until(lambda: not program.alive, "the answer of select_target")
+    said = program.output.strip()
+    if program.status:
+        raise HarnessError(f"/select_target refused: {said}")
     print(f"demo: /select_target: {said}")
 
 
-def _play(recorder: Recorder, footage: Footage, alive: Callable[[], bool], log: Path) -> None:
-    """Listen until the tracker has answered the last frame, or images stop coming."""
-    import rclpy
-
-    last = footage.frames - 1
-    newest, since = recorder.newest_index, time.monotonic()
+def _play(recorder: Recorder, footage: Footage) -> None:
+    """Record until the tracker has answered the last frame, or no image comes for a while."""
     with progress_bar(total=footage.frames, unit="frame", desc="following") as bar:
-        while recorder.last_answered < last and time.monotonic() - since < SILENCE_S:
-            rclpy.spin_once(recorder, timeout_sec=0.1)
-            if not alive():
-                raise DemoError(f"the launched programs ended too early: {_tail(log)}")
-            if recorder.newest_index != newest:
-                newest, since = recorder.newest_index, time.monotonic()
-                bar.set_postfix_str(recorder.state.name.lower(), refresh=False)
-                bar.update(newest + 1 - bar.n)
+        while recorder.last_answered < footage.frames - 1:
+            shown = recorder.newest_index
+            changed = recorder.wait(
+                lambda shown=shown: (
+                    recorder.newest_index != shown or recorder.last_answered == footage.frames - 1
+                ),
+                SILENCE_S,
+            )
+            if not recorder.alive():
+                raise HarnessError("the launched programs ended too early")
+            if not changed:
+                return
+            bar.set_postfix_str(recorder.tracker_state.name.lower(), refresh=False)
+            bar.update(recorder.newest_index + 1 - bar.n)
+
+
+def _complaint(program: Program) -> str:
+    """Return the first error of the launched programs, or else their last line."""
+    errors = [line for line in program.output.splitlines() if "[ERROR]" in line]
+    return f"{errors[0]} (full output: {program.log})" if errors else program.last_line
 
 
 def _write(
@@ -274,12 +228,6 @@ def _print_summary(verdict: dict[str, Any], out: Path, seconds: float) -> None:
     print(f"  states    {changes}")
     print(f"  written   {out / 'demo.mp4'}, {out / 'demo.png'}, {out / 'demo.json'}")
     print(f"  took      {seconds:.0f} s")
-
-
-def _tail(log: Path) -> str:
-    """The last words of the launched programs."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"{lines[-1] if lines else 'they said nothing'} (all of it in {log})"
 
 
 if __name__ == "__main__":

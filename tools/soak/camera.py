@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic camera and its ailments: stalls, clock jumps, new resolutions, broken images."""
+"""A synthetic camera that stalls, changes clock, size and encoding, and sends broken images."""
 
 from __future__ import annotations
 
 import array
 import random
-import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from tracker_ros.geometry import Box
+from tracker_ros.nodes.messages import image_from_array
 from tracker_ros.synthetic.scene_video import synthetic_video
 
 FRAME_ID = "camera"
@@ -23,9 +25,24 @@ SIZE = (640, 480)
 SIZES = (SIZE, (320, 240), (801, 601), (1280, 720))
 ENCODINGS = ("rgb8", "rgb8", "bgr8", "mono8", "rgba8")
 JUMPS_S = (-3600.0, -30.0, -0.5, 0.5, 30.0, 3600.0)
-AILMENTS = ("step", "no step", "cut", "longer", "no data", "no width", "no height", "huge",
-            "encoding", "no encoding", "depth", "stamp", "negative stamp", "zero stamp",
-            "frame id")  # fmt: skip
+# What may be wrong with an image: each returns the fields to change.
+SYMPTOMS: dict[str, Callable[[Image], dict[str, Any]]] = {
+    "step": lambda image: {"step": image.step // 3},
+    "no step": lambda image: {"step": 0},
+    "cut": lambda image: {"data": image.data[: len(image.data) // 2]},
+    "longer": lambda image: {"data": image.data + array.array("B", bytes(1000))},
+    "no data": lambda image: {"data": array.array("B")},
+    "no width": lambda image: {"width": 0},
+    "no height": lambda image: {"height": 0},
+    "huge": lambda image: {"width": 2**32 - 1, "height": 2**32 - 1},
+    "encoding": lambda image: {"encoding": "secret9"},
+    "no encoding": lambda image: {"encoding": ""},
+    "depth": lambda image: {"encoding": "16UC1"},
+    "stamp": lambda image: {"header": _header(0, 2**32 - 1)},
+    "negative stamp": lambda image: {"header": _header(-5, 0)},
+    "zero stamp": lambda image: {"header": _header(0, 0)},
+    "frame id": lambda image: {"header": Header(stamp=image.header.stamp, frame_id="another")},
+}
 _CONVERSIONS = {
     "bgr8": cv2.COLOR_RGB2BGR,
     "mono8": cv2.COLOR_RGB2GRAY,
@@ -43,12 +60,19 @@ class Shown:
 
 
 class Camera:
-    """Makes one image message after the other; the seed decides the scene.
+    """Makes one image message after the other.
 
     Args:
         seed: Of the scene.
         frames: Length of the scene, which is shown back and forth.
-        chance: What decides in which way an image is broken.
+        chance: Chooses how an image is broken.
+
+    Attributes:
+        shown: The newest good images that were published.
+        published: How many images were published.
+        broken: How many of them were broken.
+        stalled: True while no image is to be published.
+        faulty: How many of the next images are to be broken.
     """
 
     def __init__(self, seed: int, frames: int, chance: random.Random) -> None:
@@ -62,36 +86,36 @@ class Camera:
         self.broken = 0
         self.offset_s = 0.0
         self.stalled = False
-        self.ailing = 0
+        self.faulty = 0
         self.show_as(SIZE, "rgb8")
 
     def show_as(self, size: tuple[int, int], encoding: str) -> None:
-        """Go on with another resolution and encoding."""
+        """Change resolution and encoding."""
         self.size, self.encoding = size, encoding
         self._scaled.clear()
         self.shown.clear()
 
     def jump(self, seconds: float) -> None:
-        """Set the camera's clock; stamps leap by so much."""
+        """Set the camera's clock forward, or back if negative."""
         self.offset_s += seconds
         self.shown.clear()
 
     def heal(self) -> None:
-        """Be a good camera again: the right time, the first size, no faults."""
-        self.offset_s, self.stalled, self.ailing = 0.0, False, 0
+        """Return to the right time, the first size and whole images."""
+        self.offset_s, self.stalled, self.faulty = 0.0, False, 0
         self.show_as(SIZE, "rgb8")
 
     def next(self, now_ns: int) -> Image | None:
-        """The image to publish now, stamped; None while the camera is stalled."""
+        """Return the image to publish now, or None while the camera is stalled."""
         if self.stalled:
             return None
         self._place = (self._place + 1) % len(self._scenes)
         stamp_ns = now_ns + round(self.offset_s * 1e9)
-        header = Header(stamp=_time(stamp_ns), frame_id=FRAME_ID)
+        header = _header(*divmod(stamp_ns, 1_000_000_000))
         self.published += 1
         good = self._message(self._place)
-        if self.ailing > 0:
-            self.ailing -= 1
+        if self.faulty > 0:
+            self.faulty -= 1
             self.broken += 1
             return self._break(good, header)
         good.header = header
@@ -104,7 +128,7 @@ class Camera:
         return (x * across, y * down, w * across, h * down)
 
     def _message(self, place: int) -> Image:
-        """The scene at one place, at the present size and encoding; made once, then kept."""
+        """Return the scene at one place in the present size and encoding; made once, then kept."""
         if place not in self._scaled:
             pixels = cv2.resize(self._scenes[place][0], self.size)
             if self.encoding in _CONVERSIONS:
@@ -113,64 +137,23 @@ class Camera:
         return self._scaled[place]
 
     def _break(self, good: Image, header: Header) -> Image:
-        """A copy of an image with one thing wrong."""
-        ailment = self._chance.choice(AILMENTS)
-        image = Image(
-            header=header,
-            height=good.height,
-            width=good.width,
-            encoding=good.encoding,
-            step=good.step,
-            data=good.data,
-        )
-        if ailment == "step":
-            image.step = good.step // 3
-        elif ailment == "no step":
-            image.step = 0
-        elif ailment == "cut":
-            image.data = good.data[: len(good.data) // 2]
-        elif ailment == "longer":
-            image.data = good.data + array.array("B", bytes(1000))
-        elif ailment == "no data":
-            image.data = array.array("B")
-        elif ailment == "no width":
-            image.width = 0
-        elif ailment == "no height":
-            image.height = 0
-        elif ailment == "huge":
-            image.width = image.height = 2**32 - 1
-        elif ailment == "encoding":
-            image.encoding = "secret9"
-        elif ailment == "no encoding":
-            image.encoding = ""
-        elif ailment == "depth":
-            image.encoding = "16UC1"
-        elif ailment == "stamp":
-            image.header.stamp.nanosec = 2**32 - 1  # as near to "not a number" as a stamp can be
-        elif ailment == "negative stamp":
-            image.header.stamp.sec = -5
-        elif ailment == "zero stamp":
-            image.header.stamp = Time()
-        elif ailment == "frame id":
-            image.header.frame_id = "another"
-        return image
+        """Return a copy of an image with one thing wrong."""
+        broken = Image(header=header, is_bigendian=good.is_bigendian)
+        change = self._chance.choice(list(SYMPTOMS.values()))
+        for name in ("height", "width", "encoding", "step", "data"):
+            setattr(broken, name, getattr(good, name))
+        for name, value in change(broken).items():
+            setattr(broken, name, value)
+        return broken
 
 
-def _time(nanoseconds: int) -> Time:
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return Time(sec=seconds, nanosec=rest)
+def _header(seconds: int, nanoseconds: int) -> Header:
+    return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=FRAME_ID)
 
 
 def _message(pixels: np.ndarray, encoding: str) -> Image:
-    """A message without a header."""
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(pixels).data.cast("B"))
+    """Return a message without a header."""
     height, width = pixels.shape[:2]
-    return Image(
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=int(sys.byteorder == "big"),
-        step=len(data) // height,
-        data=data,
-    )
+    message = image_from_array(pixels.reshape(height, -1), Header())
+    message.width, message.encoding = width, encoding
+    return message

@@ -7,10 +7,10 @@ import os
 import numpy as np
 import pytest
 
-from tools.demo.domain import private_domain
 from tools.demo.footage import BOXES_FILE, FootageError, street_scene, synthetic_scene
 from tools.demo.pictures import drawn_frames, write_contact_sheet, write_video
 from tools.demo.recording import Counters, FrameRecord, Recording, judge, latency_milliseconds
+from tools.harness.domain import private_domain
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.io.sources import open_video
 

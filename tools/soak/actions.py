@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What camera and operator do to the tracker, each deed by chance."""
+"""What camera and operator do to the tracker during a soak, each action by chance."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from typing import Any
 from lifecycle_msgs.msg import Transition
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import BoundingBox2D, Detection2D
+from vision_msgs.msg import Detection2D
 
+from tools.harness.operator import ACTIVE, INACTIVE, UNCONFIGURED, selection
 from tools.soak.camera import ENCODINGS, FRAME_ID, JUMPS_S, SIZES
-from tools.soak.driver import ACTIVE, INACTIVE, UNCONFIGURED, Driver
-from tracker_interfaces.srv import RemoveTarget, SelectTarget
+from tools.soak.driver import Driver
+from tracker_interfaces.srv import SelectTarget
 from tracker_ros import DEFAULT_MODEL
-from tracker_ros.nodes.messages import bounding_box_of
 
 OTHER_MODEL = "trdimp_tiny"
 MAX_TARGETS = 4
 RATES_HZ = (5.0, 15.0, 30.0, 30.0, 60.0)
+REFUSED_SETTINGS: tuple[tuple[str, Any], ...] = (
+    ("score_found", 2.0), ("score_found", math.nan), ("lost_after", -1.0),
+    ("buffer_seconds", "many"), ("debug_score_encoding", "purple"),
+    ("model", OTHER_MODEL), ("autostart", False), ("device", "toaster"),
+)  # fmt: skip
 
 
-class Misdeeds:
-    """Does one thing at a time to the tracker: first each of them, then by chance.
+class Actions:
+    """Does one thing at a time to the tracker: first each once, then by chance.
 
     Args:
         driver: Camera and operator.
@@ -34,6 +39,7 @@ class Misdeeds:
 
     def __init__(self, driver: Driver, chance: random.Random) -> None:
         self._driver = driver
+        self._camera = driver.camera
         self._chance = chance
         weighted: list[tuple[Callable[[], None], float]] = [
             (self.select, 14), (self.select_nonsense, 4), (self.select_several, 3),
@@ -44,67 +50,67 @@ class Misdeeds:
             (self.set_nonsense, 2), (self.wrong_transition, 1), (self.deactivate, 2),
             (self.reconfigure, 0.5), (self.change_model, 0.5), (self.fail_to_load, 0.5),
         ]  # fmt: skip
-        self._deeds, self._weights = zip(*weighted, strict=True)
-        self._untried = list(self._deeds)
+        self._actions, self._weights = zip(*weighted, strict=True)
+        self._untried = list(self._actions)
 
     @property
     def all_tried(self) -> bool:
-        """Whether each of them has been done."""
+        """Whether each action has been done once."""
         return not self._untried
 
     def do_one(self) -> str:
-        """Do one of them; its name."""
+        """Do the next action. Returns its name."""
         if self._untried:
-            deed = self._untried.pop()
+            action = self._untried.pop()
         else:
-            (deed,) = self._chance.choices(self._deeds, self._weights)
-        deed()
-        return str(deed.__name__)
+            (action,) = self._chance.choices(self._actions, self._weights)
+        action()
+        return str(action.__name__)
 
     def select(self) -> None:
-        """Select the target on one of the last images, and let it be followed for a while."""
-        self._driver.ask((self._driver.selector, self._selection()))
+        """Select the target on one of the last images, and follow it for a while."""
+        self._ask(self._driver.selector, self._selection())
         self._driver.spin(self._chance.uniform(0.0, 1.0))
 
     def select_nonsense(self) -> None:
-        """Select what nobody can follow."""
-        self._driver.ask((self._driver.selector, self._nonsense()))
+        """Select with one thing wrong."""
+        self._ask(self._driver.selector, self._nonsense())
 
     def select_several(self) -> None:
-        """One target after the other, up to a few that are followed together.
+        """Select one target after the other, up to four that are followed together.
 
         Never more: for each number of targets the network's libraries keep what they have
-        prepared, some 5 MiB, so that a new number in the end would look like a leak.
+        prepared, some 5 MiB, so a new number near the end would look like a leak.
         """
         for place in range(MAX_TARGETS):
             request = self._selection()
             request.append = place > 0
-            self._driver.ask((self._driver.selector, request))
+            self._ask(self._driver.selector, request)
             self._driver.spin(0.4)
 
     def select_by_topic(self) -> None:
-        """Select by the topic, well or badly; nobody answers there."""
+        """Select by the topic, well or badly; it gives no answer."""
         request = self._selection() if self._chance.random() < 0.7 else self._nonsense()
-        self._driver.selection.publish(Detection2D(header=request.header, bbox=request.bbox))
+        self._driver.boxes.publish(Detection2D(header=request.header, bbox=request.bbox))
 
     def clear(self) -> None:
         """Clear all targets."""
-        self._driver.ask((self._driver.clearer, Trigger.Request()))
+        self._driver.clear()
 
     def remove(self) -> None:
-        """Remove one target, one that there may be or not."""
-        name = self._chance.choice((self._driver.status.target_id, "no such target", ""))
-        self._driver.ask((self._driver.remover, RemoveTarget.Request(target_id=name)))
+        """Remove a target, or one that does not exist."""
+        ids = (self._driver.status.target_id, "no such target", "")
+        self._driver.remove(self._chance.choice(ids))
 
     def pause(self) -> None:
-        """Pause, ask for things meanwhile, go on."""
-        self._driver.ask((self._driver.enabler, SetBool.Request(data=False)))
+        """Pause, select meanwhile, resume."""
+        self._driver.enable(False)
         self._driver.spin(self._chance.uniform(0.0, 1.0))
-        self._driver.ask((self._driver.selector, self._selection()))
-        self._driver.ask((self._driver.enabler, SetBool.Request(data=True)))
+        self._ask(self._driver.selector, self._selection())
+        self._driver.enable(True)
 
     def burst(self) -> None:
-        """Ask for many things at once."""
+        """Send up to a dozen requests at once."""
         driver = self._driver
         possible: list[tuple[Any, Callable[[], Any]]] = [
             (driver.selector, self._selection),
@@ -113,41 +119,40 @@ class Misdeeds:
             (driver.enabler, lambda: SetBool.Request(data=True)),
         ]
         picked = self._chance.choices(possible, k=self._chance.randint(2, 12))
-        driver.ask(*((client, make()) for client, make in picked))
+        driver.call_all(*((client, make()) for client, make in picked))
 
     def stall(self) -> None:
-        """No images for a while."""
-        self._driver.camera.stalled = True
+        """Send no images for a while."""
+        self._camera.stalled = True
         self._driver.spin(self._chance.uniform(0.3, 2.5))
-        self._driver.camera.stalled = False
+        self._camera.stalled = False
 
     def jump(self) -> None:
-        """The camera's clock is set."""
-        self._driver.camera.jump(self._chance.choice(JUMPS_S))
+        """Set the camera's clock."""
+        self._camera.jump(self._chance.choice(JUMPS_S))
         self._driver.spin(0.2)
 
     def resize(self) -> None:
-        """Another resolution or encoding in mid-stream."""
-        self._driver.camera.show_as(self._chance.choice(SIZES), self._chance.choice(ENCODINGS))
+        """Change resolution or encoding in mid-stream."""
+        self._camera.show_as(self._chance.choice(SIZES), self._chance.choice(ENCODINGS))
 
     def break_images(self) -> None:
-        """Some images are broken."""
-        self._driver.camera.ailing = self._chance.randint(1, 12)
+        """Send some broken images."""
+        self._camera.faulty = self._chance.randint(1, 12)
 
     def change_rate(self) -> None:
-        """Another rate of images."""
+        """Change the rate of images."""
         self._driver.set_rate(self._chance.choice(RATES_HZ))
 
     def look(self) -> None:
-        """Listen to the debug images, or no longer."""
+        """Subscribe to the debug images, or stop."""
         self._driver.look(self._chance.random() < 0.5)
 
     def set_parameters(self) -> None:
-        """Change what may change at any time."""
-        found = self._chance.uniform(0.3, 0.6)
+        """Set parameters that may change at any time."""
         self._driver.set(
             score_lost=0.0,
-            score_found=found,
+            score_found=self._chance.uniform(0.3, 0.6),
             lost_after=self._chance.uniform(0.0, 3.0),
             buffer_seconds=self._chance.choice((0.0, 1.0, 2.0, 5.0)),
             buffer_megabytes=self._chance.choice((1.0, 32.0, 64.0)),
@@ -157,31 +162,25 @@ class Misdeeds:
         )
 
     def set_nonsense(self) -> None:
-        """Values and moments that must be refused."""
-        name, value = self._chance.choice(
-            (
-                ("score_found", 2.0), ("score_found", math.nan), ("lost_after", -1.0),
-                ("buffer_seconds", "many"), ("debug_score_encoding", "purple"),
-                ("model", OTHER_MODEL), ("autostart", False), ("device", "toaster"),
-            )
-        )  # fmt: skip
-        if any(self._driver.set(**{name: value})):
-            self._driver.silent_refusals.append(f"{name} became {value!r}, wanted a refusal")
+        """Set a parameter to a value, or at a moment, that must be refused."""
+        name, value = self._chance.choice(REFUSED_SETTINGS)
+        if any(accepted for accepted, _ in self._driver.set(**{name: value})):
+            self._driver.silent_refusals.append(f"{name} became {value!r}, expected a refusal")
 
     def wrong_transition(self) -> None:
-        """A transition that does not begin in the present state."""
+        """Request a transition that does not begin in the present state."""
         self._driver.change(
             self._chance.choice((Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP))
         )
 
     def deactivate(self) -> None:
-        """Deactivate, ask for things meanwhile, activate."""
+        """Deactivate, send requests meanwhile, activate."""
         self._driver.bring(INACTIVE)
         self._ask_in_vain()
         self._driver.bring(ACTIVE)
 
     def reconfigure(self) -> None:
-        """Let go of the model and load it again."""
+        """Free the model and load it again."""
         self._load(DEFAULT_MODEL)
 
     def change_model(self) -> None:
@@ -192,7 +191,7 @@ class Misdeeds:
         self._load(DEFAULT_MODEL)
 
     def fail_to_load(self) -> None:
-        """Ask for a model that there is not."""
+        """Request a model that does not exist."""
         self._driver.bring(UNCONFIGURED)
         self._driver.set(model="no_such_model")
         self._driver.change(Transition.TRANSITION_CONFIGURE)
@@ -208,37 +207,39 @@ class Misdeeds:
         self._ask_in_vain()
         self._driver.bring(ACTIVE)
 
+    def _ask(self, client: Any, request: Any) -> None:
+        self._driver.call(client, request)
+
     def _ask_in_vain(self) -> None:
-        """Requests that cannot be granted now must be answered all the same."""
-        self._driver.ask(
-            (self._driver.selector, self._selection()),
-            (self._driver.clearer, Trigger.Request()),
-            (self._driver.enabler, SetBool.Request(data=True)),
+        """Send requests that cannot be granted now and must be answered all the same."""
+        driver = self._driver
+        driver.call_all(
+            (driver.selector, self._selection()),
+            (driver.clearer, Trigger.Request()),
+            (driver.enabler, SetBool.Request(data=True)),
         )
 
     def _selection(self) -> SelectTarget.Request:
-        """The target on one of the last images; now and then a moved box on the newest."""
-        shown = self._driver.camera.shown
+        """Select the target on one of the last images; now and then a moved box on the newest."""
+        shown = self._camera.shown
         if not shown:
-            return SelectTarget.Request(bbox=bounding_box_of((200.0, 150.0, 80.0, 60.0)))
+            return selection((200.0, 150.0, 80.0, 60.0))
         if self._chance.random() < 0.2:
             x, y, w, h = shown[-1].box
-            box = (x + self._chance.uniform(-50, 50), y, w * self._chance.uniform(0.3, 2.0), h)
-            return SelectTarget.Request(bbox=bounding_box_of(box))
+            moved = x + self._chance.uniform(-50, 50)
+            return selection((moved, y, w * self._chance.uniform(0.3, 2.0), h))
         seen = self._chance.choice(shown)
-        return SelectTarget.Request(
-            header=seen.header, bbox=bounding_box_of(seen.box), label="soaked"
-        )
+        return selection(seen.box, seen.header, "soaked")
 
     def _nonsense(self) -> SelectTarget.Request:
-        """A request with one thing wrong."""
+        """Return a request with one thing wrong."""
         request = self._selection()
-        bbox: BoundingBox2D = request.bbox
-        spoil: list[tuple[Any, str, Any]] = [
-            (bbox, "size_x", -5.0), (bbox, "size_y", 0.0), (bbox, "size_x", 1.0),
-            (bbox, "size_x", 1e9), (bbox, "size_y", math.nan),
-            (bbox.center, "theta", 0.5), (bbox.center.position, "x", math.inf),
-            (bbox.center.position, "y", -1e5), (bbox.center.position, "x", math.nan),
+        box = request.bbox
+        faults: list[tuple[Any, str, Any]] = [
+            (box, "size_x", -5.0), (box, "size_y", 0.0), (box, "size_x", 1.0),
+            (box, "size_x", 1e9), (box, "size_y", math.nan),
+            (box.center, "theta", 0.5), (box.center.position, "x", math.inf),
+            (box.center.position, "y", -1e5), (box.center.position, "x", math.nan),
             (request, "header", Header(frame_id="elsewhere")),
             (request, "header", Header(frame_id=FRAME_ID)),
         ]  # fmt: skip
@@ -248,5 +249,5 @@ class Misdeeds:
             stamp.stamp.nanosec = self._chance.choice((0, 2**32 - 1))
             request.header = stamp
         else:
-            setattr(*self._chance.choice(spoil))
+            setattr(*self._chance.choice(faults))
         return request

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Soak the real node: many minutes of everything that goes wrong on a robot, then judge it.
 
-    dev/soak                       # ten minutes
-    dev/soak --minutes 2 --seed 7
+    make soak                                        # ten minutes
+    dev/run python -m tools.soak --minutes 2 --seed 7
 
 A synthetic camera stalls, jumps in time, changes its resolution and sends broken images; an
 operator selects, clears, pauses and reconfigures, well and badly, by a seeded chance. In between
-the node is brought to rest, deactivated, and its memory read. It ends well, with status 0, if
+the node is brought to rest, deactivated, and its memory read. The soak passes, with status 0, if
 
-- nothing in the node's log is an exception, a fault or an unexpected error, and it ends with 0;
+- the node's log holds no exception, fault or unexpected error, and the node ends with status 0;
 - every request was answered, and every refusal gave a reason;
 - the counters of every status add up, and in a calm stretch at the end agree with the camera;
 - the memory at rest has grown by less than 5 % from the second quarter to the last of the time
-  after everything has been done.
+  after each action has been done once.
 
 Writes `out/soak.json` and `out/soak.log`, the node's log.
 """
@@ -21,46 +21,42 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import rclpy
 
-from tools.benchmarks.node_latency import resident_mib
-from tools.demo.domain import private_domain
+from tools.harness import HarnessError
+from tools.harness.domain import private_domain
+from tools.harness.operator import ACTIVE, INACTIVE
+from tools.harness.program import Program
+from tools.soak.actions import Actions
 from tools.soak.camera import Camera
-from tools.soak.driver import ACTIVE, INACTIVE, Driver
-from tools.soak.misdeeds import Misdeeds
+from tools.soak.driver import Driver
 from tracker_interfaces.msg import TargetStatus
-from tracker_interfaces.srv import SelectTarget
 from tracker_ros.cli.options import progress_bar
 from tracker_ros.evaluation.machine import describe_machine
-from tracker_ros.nodes.messages import bounding_box_of
 
 SCENE_FRAMES = 40
 REST_EVERY_S = 10.0
 CALM_S, CALM_HZ = 5.0, 10.0
 MAX_GROWTH = 0.05
 MIN_RECEIVED = 0.5
-"""Of the images shown in calm; a busy machine loses some on the way (best effort, depth 1)."""
+"""Share of the images shown in calm; a busy machine loses some (best effort, depth 1)."""
 PROGRAM = """
 import faulthandler, signal
 from tracker_ros.nodes.track import main
 faulthandler.register(signal.SIGUSR1)
 main()
-"""  # the node, which writes where its threads are when it is asked to
+"""  # the node; on SIGUSR1 it prints where its threads are
 EXPECTED_ERRORS = re.compile(
     r"image on \S+ left out: (image|an? |step|data)|not activated: model |"
     r"model no_such_model cannot be loaded|No transition matching|Unable to start transition"
@@ -68,58 +64,36 @@ EXPECTED_ERRORS = re.compile(
 FAULTS = re.compile(r"Traceback|Exception|fault in the worker|failed( on it)?:|\bFATAL\b")
 
 
-@contextmanager
-def tracker(log: Path) -> Iterator[subprocess.Popen]:
-    """The node, its log in a file; ended as by Ctrl-C."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def rest(driver: Driver, node: subprocess.Popen) -> float:
-    """Bring the node to rest and back; MiB that it holds meanwhile."""
+def rest(driver: Driver, node: Program) -> float:
+    """Deactivate the node and activate it again. Returns the MiB it held in between."""
     driver.camera.heal()
     driver.look(False)
     driver.bring(INACTIVE)
     driver.spin(0.5)
-    held = resident_mib(node.pid)
+    held = node.resident_mib
     driver.bring(ACTIVE)
     return held
 
 
 def calm(driver: Driver) -> list[str]:
-    """Follow a healthy camera from a fresh start; what is wrong with the counters afterwards."""
+    """Follow a healthy camera after a fresh start. Returns what is wrong afterwards."""
     driver.camera.heal()
     driver.set_rate(0.0)
     driver.bring(INACTIVE)
     driver.set(score_found=0.45, score_lost=0.35, lost_after=1.0, buffer_seconds=5.0)
-    if not driver.bring(ACTIVE) or not driver.spin_until(driver.watched, 10.0):
+    if not driver.bring(ACTIVE) or not driver.wait(driver.watched, 10.0):
         return ["the node does not become active at the end"]
     driver.spin(1.0)
     before = driver.camera.published
     driver.set_rate(CALM_HZ)
-    driver.spin_until(lambda: driver.camera.shown, 5.0)
+    driver.wait(lambda: driver.camera.shown, 5.0)
     seen = driver.camera.shown[-1]
-    request = SelectTarget.Request(header=seen.header, bbox=bounding_box_of(seen.box))
-    (answer,) = driver.ask((driver.selector, request))
-    if answer is None or not answer.success:
-        return [f"the last selection was not granted: {answer and answer.message}"]
+    answer = driver.select(seen.box, seen.header)
+    if not answer.success:
+        return [f"the last selection was refused: {answer.message}"]
     driver.spin(CALM_S)
     driver.set_rate(0.0)
-    driver.spin_until(lambda: driver.status.header.stamp == driver.newest_stamp, 10.0)
+    driver.wait(lambda: driver.status.header.stamp == driver.newest_stamp, 10.0)
     status, shown = driver.status, driver.camera.published - before
     wrong = []
     if not MIN_RECEIVED * shown <= status.frames_received <= shown:
@@ -132,14 +106,14 @@ def calm(driver: Driver) -> list[str]:
 
 
 def growth(rests: list[float]) -> float:
-    """How much the memory at rest has grown from the second quarter to the last, of 1."""
+    """Return how much the memory at rest grew from the second quarter to the last, as a share."""
     quarter = max(1, len(rests) // 4)
     early, late = rests[quarter : 2 * quarter], rests[-quarter:]
     return statistics.median(late) / statistics.median(early) - 1
 
 
 def log_faults(text: str) -> list[str]:
-    """Lines of the node's log that should not be there, each kind once."""
+    """Return the lines of the node's log that should not be there, each kind once."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         expected = EXPECTED_ERRORS.search(line)
@@ -149,42 +123,38 @@ def log_faults(text: str) -> list[str]:
 
 
 def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
-    """Drive the node for so long; everything that is known afterwards."""
+    """Drive the node for so long. Returns everything that was counted, and the verdict."""
     chance = random.Random(seed)
     camera = Camera(seed, SCENE_FRAMES, chance)
-    deeds: Counter[str] = Counter()
+    done: Counter[str] = Counter()
     rests: list[float] = []
     wrong: list[str] = []
-    with tracker(log) as node:
-        driver = Driver(
-            camera,
-            alive=lambda: node.poll() is None,
-            explain=lambda: node.send_signal(signal.SIGUSR1),
-        )
-        misdeeds = Misdeeds(driver, chance)
+    with (
+        Program([sys.executable, "-c", PROGRAM], log) as node,
+        Driver(camera, lambda: node.alive, lambda: node.send(signal.SIGUSR1)) as driver,
+    ):
+        actions = Actions(driver, chance)
+        driver.set_rate(30.0)
         try:
-            driver.set_rate(30.0)
-            if not driver.wait_for_tracker():
-                wrong.append("the node did not become active")
+            driver.until(driver.watched, "the node to become active")
             begin = rested = time.monotonic()
             with progress_bar(total=round(minutes * 60), unit="s", desc="soaking") as bar:
-                while not wrong and node.poll() is None and bar.n < bar.total:
-                    deeds[misdeeds.do_one()] += 1
+                while bar.n < bar.total:
+                    done[actions.do_one()] += 1
                     driver.spin(chance.uniform(0.0, 0.4))
-                    if misdeeds.all_tried and time.monotonic() - rested > REST_EVERY_S:
+                    if actions.all_tried and time.monotonic() - rested > REST_EVERY_S:
                         rests.append(rest(driver, node))
                         rested = time.monotonic()
                     bar.update(min(round(time.monotonic() - begin), bar.total) - bar.n)
-            if node.poll() is None and not wrong:
-                wrong += calm(driver)
-        finally:
-            driver.close()
-    if node.returncode != 0:
-        wrong.append(f"the node ended with status {node.returncode}")
-    wrong += driver.unanswered + driver.silent_refusals
-    if driver.sums_wrong:
-        wrong.append(f"{len(driver.sums_wrong)} statuses do not add up: {driver.sums_wrong[0]}")
-    wrong += log_faults(log.read_text(errors="replace"))
+            wrong += calm(driver)
+        except HarnessError as error:
+            wrong.append(str(error))
+    if node.status != 0:
+        wrong.append(f"the node ended with status {node.status}")
+    wrong += driver.silent_refusals
+    if driver.wrong_sums:
+        wrong.append(f"{len(driver.wrong_sums)} statuses do not add up: {driver.wrong_sums[0]}")
+    wrong += log_faults(node.output)
     grown = growth(rests) if len(rests) >= 4 else 0.0
     if grown >= MAX_GROWTH:
         wrong.append(
@@ -195,7 +165,7 @@ def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
         "wrong": wrong,
         "seed": seed,
         "minutes": minutes,
-        "deeds": dict(deeds),
+        "actions": dict(done),
         "requests": dict(driver.requests),
         "images": {"published": camera.published, "broken": camera.broken},
         "statuses": driver.statuses,
@@ -208,10 +178,12 @@ def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Soak and judge; 0 if all was well, 1 with what was wrong."""
-    parser = argparse.ArgumentParser(prog="dev/soak", description=(__doc__ or "").split("\n")[0])
+    """Soak and judge. Returns 0 if nothing was wrong, else 1 after printing what was."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.soak", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)g")
-    parser.add_argument("--seed", type=int, default=1, help="of chance (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -220,9 +192,9 @@ def main(argv: list[str] | None = None) -> int:
         verdict = soak(options.minutes, options.seed, options.out / "soak.log")
         rclpy.shutdown()
     (options.out / "soak.json").write_text(json.dumps(verdict, indent=2) + "\n")
-    asked = sum(verdict["requests"].values())
+    sent = sum(verdict["requests"].values())
     print(
-        f"{options.minutes:g} minutes, seed {options.seed}: {asked} requests, "
+        f"{options.minutes:g} minutes, seed {options.seed}: {sent} requests, "
         f"{verdict['images']['published']} images ({verdict['images']['broken']} broken), "
         f"{verdict['statuses']} statuses, memory at rest {verdict['growth']:+.1%}"
     )
