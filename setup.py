@@ -47,7 +47,7 @@ setup(
         ),
     ],
     # PyTorch is left to the machine: the right build depends on its GPU (docs/models.md).
-    install_requires=["setuptools", "numpy", "pyyaml", "tqdm"],
+    install_requires=["setuptools", "av", "numpy", "pyyaml", "tqdm"],
     # What other back ends than PyTorch need, see docs/engines.md.
     extras_require={"onnx": ["onnx", "onnxscript", "onnxruntime"]},
     zip_safe=False,

@@ -81,3 +81,10 @@ def test_errors_name_the_topics_there_are(bag, tmp_path):
         open_video(f"bag:{bag}")
     with pytest.raises(FileNotFoundError, match="no bag at"):
         open_video(f"bag:{tmp_path / 'none'}:/image")
+
+
+def test_frames_have_the_times_of_their_recording(bag):
+    with open_video(f"bag:{bag}:/image", start=1) as video:
+        assert [time for time, _ in video.timed_frames()] == pytest.approx([0, 0.2, 0.4, 0.6])
+    with open_video(f"bag:{bag}:/image", fps=50) as video:
+        assert [time for time, _ in video.timed_frames(3)] == pytest.approx([0.06, 0.08])

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from tracker_ros.geometry import visible, xyxy_to_xywh
-from tracker_ros.io.sources import IMAGE_SUFFIXES, natural_key, read_image, synthetic_seed
+from tracker_ros.io.sources import natural_key, read_image, sort_images
 
 GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt", "groundtruth_rect.1.txt")
 _FRAME_FOLDERS = ("img", "color", "imgs", "frames", ".")
@@ -155,9 +155,9 @@ def read_boxes(path: Path) -> np.ndarray:
 
 def _synthetic_sequence(name: str) -> AnnotatedSequence:
     """The built-in scene of a seed; the target counts where a tenth of it or more is visible."""
-    from tracker_ros.synthetic.scene_video import synthetic_video
+    from tracker_ros.synthetic.scene_video import seed_of, synthetic_video
 
-    scenes = list(synthetic_video(synthetic_seed(name), _SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
+    scenes = list(synthetic_video(seed_of(name), _SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
     boxes = np.array([scene.box for scene in scenes], dtype=np.float64)
     boxes[[scene.visibility < 0.1 for scene in scenes]] = np.nan
     return AnnotatedSequence(
@@ -229,6 +229,4 @@ def _frames(folder: Path) -> list[Path]:
 
 def _pictures(folder: Path) -> list[Path]:
     """The images in a folder in natural order; none where there is no such folder."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(images, key=lambda file: natural_key(file.name))
+    return sort_images(folder.iterdir()) if folder.is_dir() else []

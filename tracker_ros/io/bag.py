@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of an image topic in a rosbag2 folder, read without ROS (package ``rosbags``)."""
+"""Read the images of a topic in a rosbag2 folder, without ROS (package ``rosbags``)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,23 @@ class BagImages(VideoSource):
 
     Args:
         source: ``bag:PATH:TOPIC``; the topic may be left out where the bag has one image topic.
-        fps: Overrides the rate, which else is the mean over the recording.
+        fps: Overrides the rate, by default the mean over the recording, and the images' times.
+        size: Not used: images keep their own size.
+        count: Not used: the bag says how many there are.
 
     Raises:
-        FileNotFoundError: If the bag is not there.
-        ValueError: If the topic is missing, not an image topic or empty.
-        ImportError: If the package ``rosbags`` is missing.
+        FileNotFoundError: The bag does not exist.
+        ValueError: The topic is missing, is not an image topic or has no messages.
+        ImportError: The package ``rosbags`` is missing.
     """
 
-    def __init__(self, source: str, fps: float | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        fps: float | None,
+        size: tuple[int, int] | None = None,
+        count: int | None = None,
+    ) -> None:
         path, _, topic = source.removeprefix("bag:").partition(":")
         self.name = source
         self._path = Path(path)
@@ -61,6 +69,7 @@ class BagImages(VideoSource):
             stamps = [stamp for _, stamp, _ in reader.messages(links)]
         if not stamps:
             raise ValueError(f"topic {topic!r} of {path} has no messages")
+        self._keep_times = fps is None
         seconds = (stamps[-1] - stamps[0]) / 1e9
         self.fps = fps or ((len(stamps) - 1) / seconds if seconds > 0 else DEFAULT_FPS)
         height, width = next(iter(self)).shape[:2]
@@ -69,15 +78,21 @@ class BagImages(VideoSource):
     def _open(self) -> Any:
         return self._reader_class([self._path], default_typestore=self._typestore)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield time and image of each frame; see `VideoSource`."""
         with self._open() as reader:
             links = [link for link in reader.connections if link.topic == self._topic]
-            for link, _, data in reader.messages(links):
-                yield _decode(reader.deserialize(data, link.msgtype), link.msgtype)
+            begin = 0
+            for number, (link, stamp, data) in enumerate(reader.messages(links)):
+                begin = stamp if number == 0 else begin
+                if number >= start:
+                    message = reader.deserialize(data, link.msgtype)
+                    time_s = (stamp - begin) / 1e9 if self._keep_times else number / self.fps
+                    yield time_s, _decode(message, link.msgtype)
 
 
 def _decode(message: Any, kind: str) -> np.ndarray:
-    """An image message as (H, W, 3) uint8 RGB."""
+    """Return an image message as (H, W, 3) uint8 RGB."""
     if kind == "sensor_msgs/msg/CompressedImage":
         picture = cv2.imdecode(np.asarray(message.data, dtype=np.uint8), cv2.IMREAD_COLOR)
         if picture is None:

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every source of frames is.
-
-Reading frames from wherever they are: one function, `open_video`, for every kind of source.
+"""Read frames from wherever they are: `open_video` opens every kind of source.
 
 | Source | Means |
 | --- | --- |
-| ``clip.mp4`` | a video file (PyAV, or OpenCV where PyAV is missing) |
+| ``clip.mp4`` | a video file, decoded by PyAV |
 | ``folder/`` or ``folder/*.png`` | images in natural order of their names |
 | ``0`` | the webcam of that index |
 | ``bag:PATH:TOPIC`` | an image topic of a rosbag2 folder (sqlite3 or MCAP) |
@@ -13,18 +11,17 @@ Reading frames from wherever they are: one function, `open_video`, for every kin
 
 Any of them may end in ``#frames=FIRST:STOP``, a stretch in Python's slice notation:
 ``clip.mp4#frames=100:250`` starts at frame 100 and gives 150 frames.
-
-Frames of video files and webcams, decoded by PyAV or OpenCV.
 """
 
 from __future__ import annotations
 
 import glob
+import importlib
 import itertools
-import logging
 import re
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,32 +31,30 @@ import numpy as np
 
 from tracker_ros.geometry import Box
 
-__all__ = [
-    "DEFAULT_FPS",
-    "IMAGE_SUFFIXES",
-    "VideoSource",
-    "Webcam",
-    "natural_key",
-    "open_video",
-    "open_video_file",
-    "read_image",
-    "synthetic_seed",
-]
-
 DEFAULT_FPS = 30.0
 """Rate of a source that has none of its own, frames per second."""
 
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+"""File endings that count as images in a folder."""
+
+SCHEMES = {
+    "bag": "tracker_ros.io.bag:BagImages",
+    "synthetic": "tracker_ros.synthetic.scene_video:SceneSource",
+}
+"""Sources named by a prefix: their classes, imported when one is opened (rosbags, torch)."""
+
 
 class VideoSource(ABC):
-    """Frames in order, with what is known of them beforehand.
+    """Frames in order, with what is known about them beforehand.
 
-    Iterate to get RGB ``uint8`` arrays of shape (H, W, 3). Every source but a webcam starts
-    again with each new iteration. ``len()`` gives the number of frames and raises TypeError
-    where it is not known; ``frame_count`` is the same as an attribute, None where not known.
+    Iterate to get RGB ``uint8`` arrays of shape (H, W, 3), or over `timed_frames` to get their
+    times too. Every source except a webcam starts again with each new iteration. ``len()`` returns
+    the number of frames and raises TypeError where it is not known; ``frame_count`` is the same as
+    an attribute, None where not known.
 
     Attributes:
         name: The source as given.
-        fps: Frames per second at which it was made, or should be shown.
+        fps: Frames per second at which it was recorded, or should be shown.
         size: Width and height in pixels.
         frame_count: Number of frames, or None.
         first_box: The target's box x, y, w, h in the first frame, where the source knows it.
@@ -72,12 +67,19 @@ class VideoSource(ABC):
     first_box: Box | None = None
 
     @abstractmethod
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the frames, (H, W, 3) uint8 RGB."""
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield time and image of each frame, skipping earlier frames as cheaply as possible.
 
-    def frames_from(self, start: int) -> Iterator[np.ndarray]:
-        """Yield the frames from number ``start`` on, skipping the earlier ones cheaply."""
-        return itertools.islice(iter(self), start, None)
+        Args:
+            start: Number of the first frame to yield.
+
+        Yields:
+            Seconds since frame 0, as recorded where the source knows it and else the frame's
+            number divided by ``fps``; and the image, (H, W, 3) uint8 RGB.
+        """
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (image for _, image in self.timed_frames())
 
     def __len__(self) -> int:
         if self.frame_count is None:
@@ -88,7 +90,7 @@ class VideoSource(ABC):
         return True
 
     def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
-        """Free what the source holds; it gives no frames afterwards."""
+        """Release what the source holds; it gives no frames afterwards."""
 
     def __enter__(self) -> VideoSource:
         return self
@@ -100,10 +102,6 @@ class VideoSource(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-"""File endings that count as images in a folder."""
 
 
 def open_video(
@@ -119,18 +117,19 @@ def open_video(
     Args:
         source: See the table at the top of this module.
         fps: Overrides the rate; image folders have none of their own and take 30.
-        size: Width and height of the synthetic scene, or wanted of a webcam; other sources
+        size: Width and height of the synthetic scene, or wanted from a webcam; other sources
             keep their own.
         start: Frames to leave out at the beginning.
-        count: Frames to give at most, None for all. The synthetic scene, which has no end of
-            its own, takes 300 when not told.
+        count: Maximum number of frames, None for all. The synthetic scene, which has no end of
+            its own, has 300 unless told otherwise.
 
     Returns:
         The source; use it in a ``with`` block or call ``close`` when done.
 
     Raises:
-        FileNotFoundError: If the file or folder is not there.
-        ValueError: If it is there and holds no frames, or an argument makes no sense.
+        FileNotFoundError: The file or folder does not exist.
+        ValueError: It exists but holds no frames, or an argument makes no sense.
+        ImportError: The package that reads such a source is missing.
     """
     text, start, count = _split_stretch(str(source), start, count)
     if fps is not None and not fps > 0:
@@ -140,30 +139,29 @@ def open_video(
             f"start is {start} and count {count}; start counts from 0 and count from 1"
         )
     opened: VideoSource
-    if text == "synthetic" or text.startswith("synthetic:"):
-        opened = _SyntheticScene(text, fps, size, None if count is None else start + count)
-    elif text.startswith("bag:"):
-        from tracker_ros.io.bag import BagImages
-
-        opened = BagImages(text, fps)
+    scheme, colon, _ = text.partition(":")
+    if scheme in SCHEMES and (colon or scheme == "synthetic"):
+        module, _, name = SCHEMES[scheme].partition(":")
+        source_class = getattr(importlib.import_module(module), name)
+        opened = source_class(text, fps, size, None if count is None else start + count)
     elif text.isdigit():
         opened = Webcam(text, fps, size)
     elif glob.has_magic(text) and not Path(text).exists():
-        opened = _ImageFiles(text, [Path(found) for found in glob.glob(text)], fps)
+        opened = ImageFiles(text, glob.glob(text), fps)
     elif not Path(text).exists():
         raise FileNotFoundError(
             f"no video at {text!r}; give a video file, an image folder or glob, a webcam index, "
             "bag:PATH:TOPIC or synthetic[:SEED]"
         )
     elif Path(text).is_dir():
-        opened = _ImageFiles(text, list(Path(text).iterdir()), fps)
+        opened = ImageFiles(text, Path(text).iterdir(), fps)
     else:
-        opened = open_video_file(text, fps)
+        opened = VideoFile(text, fps)
     return _Stretch(opened, start, count) if start or count is not None else opened
 
 
 def _split_stretch(source: str, start: int, count: int | None) -> tuple[str, int, int | None]:
-    """Take ``#frames=FIRST:STOP`` off a source; further limits apply within that stretch."""
+    """Split ``#frames=FIRST:STOP`` off a source; further limits apply within that stretch."""
     match = re.fullmatch(r"(.*)#frames=(\d*):(\d*)", source)
     if match is None:
         return source, start, count
@@ -179,15 +177,14 @@ def _split_stretch(source: str, start: int, count: int | None) -> tuple[str, int
 
 
 class _Stretch(VideoSource):
-    """A part of another source."""
+    """A part of another source; its frames and times count from 0."""
 
     def __init__(self, whole: VideoSource, start: int, count: int | None) -> None:
         self.name, self.fps, self.size = whole.name, whole.fps, whole.size
         self._whole = whole
-        self._start = start
+        self._start, self._count = start, count
         if start == 0:
             self.first_box = whole.first_box
-        self._stop = None if count is None else start + count
         if whole.frame_count is not None:
             if start >= whole.frame_count:
                 whole.close()
@@ -195,106 +192,43 @@ class _Stretch(VideoSource):
                     f"start is {start}, and {whole.name} has {whole.frame_count} frames; "
                     "start before the last one"
                 )
-            stop = whole.frame_count if self._stop is None else self._stop
-            self.frame_count = min(stop, whole.frame_count) - start
+            rest = whole.frame_count - start
+            self.frame_count = rest if count is None else min(count, rest)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        count = None if self._stop is None else self._stop - self._start
-        return itertools.islice(self._whole.frames_from(self._start), count)
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        frames = itertools.islice(self._whole.timed_frames(self._start), self._count)
+        begin: float | None = None
+        for number, (time_s, image) in enumerate(frames):
+            begin = time_s if begin is None else begin
+            if number >= start:
+                yield time_s - begin, image
 
     def close(self) -> None:
         self._whole.close()
 
 
-class _ImageFiles(VideoSource):
-    """Images of one size in natural order (``2.png`` before ``10.png``)."""
-
-    def __init__(self, name: str, files: list[Path], fps: float | None) -> None:
-        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
-            raise ValueError(
-                f"no images in {name!r}; expected files ending in "
-                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        self.name = name
-        self.files = sorted(images, key=lambda file: natural_key(file.name))
-        self.fps = fps or DEFAULT_FPS
-        height, width = read_image(self.files[0]).shape[:2]
-        self.size = (width, height)
-        self.frame_count = len(self.files)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (read_image(file) for file in self.files)
-
-
-class _SyntheticScene(VideoSource):
-    """The built-in scene: a textured object over a moving background, by seed."""
-
-    def __init__(
-        self, name: str, fps: float | None, size: tuple[int, int] | None, frames: int | None
-    ) -> None:
-        self.name = name
-        self.seed = synthetic_seed(name)
-        self.fps = fps or DEFAULT_FPS
-        self.size = size or (640, 480)
-        self.frame_count = frames or 300
-        self.first_box = next(self._scenes()).box
-
-    def _scenes(self) -> Iterator[Any]:
-        from tracker_ros.synthetic.scene_video import synthetic_video
-
-        return iter(synthetic_video(self.seed, self.frame_count, self.size))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (scene.image for scene in self._scenes())
-
-
-def synthetic_seed(name: str) -> int:
-    """The seed in ``synthetic:SEED``, 0 in ``synthetic`` alone.
-
-    Raises:
-        ValueError: The seed is not a whole number.
-    """
-    _, _, seed = name.partition(":")
-    if seed and not seed.isdigit():
-        raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")
-    return int(seed or 0)
-
-
-def natural_key(name: str) -> list[Any]:
-    """Sort key that orders numbers inside names by value: ``f2`` before ``f10``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as RGB.
+class VideoFile(VideoSource):
+    """A video file decoded by PyAV, turned upright where its metadata says so.
 
     Args:
-        path: A file in a format that OpenCV reads.
-
-    Returns:
-        (H, W, 3) uint8.
+        name: Path of the file.
+        fps: Overrides the file's rate and the times of its frames.
 
     Raises:
-        ValueError: If OpenCV cannot read it.
+        ImportError: PyAV is missing.
+        ValueError: FFmpeg cannot read the file, or it has no frames.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-_LOG = logging.getLogger(__name__)
-
-
-class _PyAvFile(VideoSource):
-    """A video file decoded by PyAV, turned upright when its metadata says so."""
 
     def __init__(self, name: str, fps: float | None) -> None:
-        import av
-
+        try:
+            import av
+        except ImportError as error:
+            raise ImportError(
+                f"reading video files needs PyAV ({error}): pip install av"
+            ) from error
         self.name = name
         self._av = av
+        self._keep_times = fps is None
         try:
             with av.open(name) as container:
                 if not container.streams.video:
@@ -314,43 +248,102 @@ class _PyAvFile(VideoSource):
         height, width = _upright(first).shape[:2]
         self.size = (width, height)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.frames_from(0)
-
-    def frames_from(self, start: int) -> Iterator[np.ndarray]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield time and image of each frame; see `VideoSource`."""
         with self._av.open(self.name) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for frame in itertools.islice(container.decode(stream), start, None):
-                yield _upright(frame)
+            begin = 0.0
+            for number, frame in enumerate(container.decode(stream)):
+                if number == 0:
+                    begin = frame.time or 0.0
+                if number >= start:
+                    recorded = self._keep_times and frame.time is not None
+                    time_s = frame.time - begin if recorded else number / self.fps
+                    yield time_s, _upright(frame)
 
 
-class _OpenCvFile(VideoSource):
-    """A video file decoded by OpenCV, for machines without PyAV."""
+def _upright(frame: Any) -> np.ndarray:
+    """Return a decoded frame as RGB, turned by the quarter turns its metadata asks for."""
+    image = frame.to_ndarray(format="rgb24")
+    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
-    def __init__(self, name: str, fps: float | None) -> None:
+
+class ImageFiles(VideoSource):
+    """Images of one size in natural order (``2.png`` before ``10.png``).
+
+    Args:
+        name: The folder or pattern, for messages.
+        files: Paths; those without an image's ending are left out.
+        fps: Rate at which they are shown, 30 if None.
+
+    Raises:
+        ValueError: There is no image among them, or the first cannot be read.
+    """
+
+    def __init__(self, name: str, files: Iterable[str | Path], fps: float | None) -> None:
         self.name = name
-        capture = cv2.VideoCapture(name)
-        try:
-            ok, frame = capture.read()
-            if not ok:
-                raise ValueError(
-                    f"{name!r} is not a video that OpenCV can read; install PyAV (pip install av) "
-                    "or convert it, e.g. to H.264 in MP4"
-                )
-            self.fps = float(fps or capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
-            frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        finally:
-            capture.release()
-        self.frame_count = frames if frames > 0 else None
-        self.size = (frame.shape[1], frame.shape[0])
+        self.files = sort_images(files)
+        if not self.files:
+            raise ValueError(
+                f"no images in {name!r}; expected files ending in "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        self.fps = fps or DEFAULT_FPS
+        height, width = read_image(self.files[0]).shape[:2]
+        self.size = (width, height)
+        self.frame_count = len(self.files)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        yield from _read_capture(cv2.VideoCapture(self.name), release=True)
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield time and image of each frame; see `VideoSource`."""
+        for number, file in enumerate(self.files[start:], start):
+            yield number / self.fps, read_image(file)
+
+
+def sort_images(files: Iterable[str | Path]) -> list[Path]:
+    """Return the image files among some paths, in natural order of their names."""
+    images = [path for path in map(Path, files) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(images, key=lambda file: natural_key(file.name))
+
+
+def natural_key(name: str) -> list[Any]:
+    """Return a sort key that orders numbers inside names by value: ``f2`` before ``f10``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file as RGB.
+
+    Args:
+        path: A file in a format that OpenCV reads.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: OpenCV cannot read it.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class Webcam(VideoSource):
-    """A camera of this machine. There is one of it: iterating again goes on, not back."""
+    """A camera of this machine; a new iteration goes on with its next image.
+
+    OpenCV reads it: unlike PyAV it negotiates the camera's pixel format and size by itself, and
+    needs no name of a driver.
+
+    Args:
+        name: Index of the camera, in digits.
+        fps: Rate to ask for, or None.
+        size: Width and height to ask for, or None.
+
+    Raises:
+        FileNotFoundError: There is no such camera, or it gives no image.
+    """
 
     def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
         self.name = f"webcam {name}"
@@ -370,38 +363,18 @@ class Webcam(VideoSource):
         self.size = (frame.shape[1], frame.shape[0])
         self.fps = float(fps or self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return _read_capture(self._capture, release=False)
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield time and image of each frame; see `VideoSource`."""
+        begin: float | None = None
+        for number in itertools.count():
+            ok, frame = self._capture.read()
+            if not ok:
+                return
+            now = time.monotonic()
+            begin = now if begin is None else begin
+            if number >= start:
+                yield now - begin, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
         """Let go of the camera."""
         self._capture.release()
-
-
-def open_video_file(name: str, fps: float | None) -> VideoSource:
-    """Open a video file by PyAV, or by OpenCV where PyAV is missing."""
-    try:
-        return _PyAvFile(name, fps)
-    except ImportError as error:
-        _LOG.warning("PyAV is missing (%s): decoding %s through OpenCV", error, name)
-        return _OpenCvFile(name, fps)
-
-
-def _upright(frame: Any) -> np.ndarray:
-    """A decoded frame as RGB, turned by the quarter turns its metadata asks for."""
-    image = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
-def _read_capture(capture: Any, *, release: bool) -> Iterator[np.ndarray]:
-    """Frames of an OpenCV capture as RGB until it has no more."""
-    try:
-        while True:
-            ok, frame = capture.read()
-            if not ok:
-                return
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    finally:
-        if release:
-            capture.release()

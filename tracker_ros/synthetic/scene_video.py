@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tracker_ros.geometry import Box
+from tracker_ros.io.sources import DEFAULT_FPS, VideoSource
 from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.photometric import disguise
 from tracker_ros.synthetic.render import linear_pose, mask_boxes, smooth_field, warp
@@ -313,3 +314,48 @@ def synthetic_video(
     scene = SyntheticScene(seed, size, config)
     for index in itertools.count() if frames is None else range(frames):
         yield scene.frame(index / fps, index)
+
+
+class SceneSource(VideoSource):
+    """A scene as a source of frames; it knows its target's first box.
+
+    Args:
+        name: ``synthetic`` or ``synthetic:SEED``.
+        fps: Rate at which it is shown, 30 if None.
+        size: Width and height in pixels, 640 x 480 if None.
+        count: Number of frames, 300 if None.
+
+    Raises:
+        ValueError: The seed is not a whole number, or the size is too small.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        fps: float | None = None,
+        size: tuple[int, int] | None = None,
+        count: int | None = None,
+    ) -> None:
+        self.name = name
+        self.fps = fps or DEFAULT_FPS
+        self.size = size or (640, 480)
+        self._count = self.frame_count = count or 300
+        self._scene = SyntheticScene(seed_of(name), self.size)
+        self.first_box = self._scene.frame(0.0).box
+
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield time and image of each frame; see `VideoSource`."""
+        for number in range(start, self._count):
+            yield number / self.fps, self._scene.frame(number / DEFAULT_FPS, number).image
+
+
+def seed_of(name: str) -> int:
+    """Return the seed in ``synthetic:SEED``, 0 for ``synthetic`` alone.
+
+    Raises:
+        ValueError: The seed is not a whole number.
+    """
+    _, _, seed = name.partition(":")
+    if seed and not seed.isdigit():
+        raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")
+    return int(seed or 0)
