@@ -2,7 +2,10 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format shell media accuracy clean
+.PHONY: help setup demo test soak lint format shell media accuracy docs clean
+
+# Test processes: each takes up to 2 GiB of memory.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -13,8 +16,11 @@ setup: ## Build the development environment in .dev/ (two minutes; nothing to do
 demo: setup ## Follow a pedestrian through the ROS graph: out/demo.mp4, out/demo.png, out/demo.json
 	@dev/run python -m tools.demo.run_demo $(ARGS)
 
-test: setup ## Run the tests; ARGS="..." goes to pytest
-	@dev/run python -m pytest $(ARGS)
+test: setup ## Run the tests, as many at once as WORKERS says; ARGS="..." goes to pytest
+	@dev/run python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --costs out/test_costs.json $(ARGS)
+
+soak: setup ## Drive the node through everything that goes wrong on a robot; ARGS="--minutes 2"
+	@dev/run python -m tools.soak $(ARGS)
 
 lint: setup ## Check style, types and spelling
 	@dev/run ruff check

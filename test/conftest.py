@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: a ROS domain of their own, and when the marked ones run.
+"""What all tests share: one thread, a ROS domain per test process, and when marked tests run.
 
 Tests marked ``ros`` are never skipped: the development environment has ROS, and where it is
 missing they fail. Tests marked ``gpu`` are skipped where there is no CUDA device.
@@ -15,16 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from costs import Costs
 
 from tools.harness.domain import private_domain
 
+# Set before torch is imported, and inherited by the programs that tests start: on networks as
+# small as those of most tests a second thread mostly waits, and waiting costs CPU time.
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--costs``."""
+    text = "write and print wall and CPU seconds per folder of tests"
+    parser.addoption("--costs", type=Path, metavar="FILE", help=text)
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the nodes under test apart from every other node on this host and in the network."""
+    """Give each test process a ROS domain of its own, on this host only."""
     domain = ExitStack()
     domain.enter_context(private_domain())
     config.add_cleanup(domain.close)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if path := config.getoption("costs"):
+        config.pluginmanager.register(Costs(config, path), "costs")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,8 +53,23 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return pytest.Module.from_parent(parent, path=module_path)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, asking torch only if there is such a test."""
+    """Group and order tests for pytest-xdist; skip those that need a GPU where there is none.
+
+    Tests of one file share fixtures, so one process runs them all. The same holds for the tests
+    that share a tracker node. Slow groups come first, so that no process is left alone with one.
+    """
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        shared = "tracker_process" in getattr(item, "fixturenames", ())
+        group = "tracker node" if shared else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups.setdefault(group, []).append(item)
+    slow = {
+        name for name, each in groups.items() if any(i.get_closest_marker("slow") for i in each)
+    }
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0] not in slow)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not _cuda_available():
         for item in marked:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two minutes of the soak, as a user runs it; and its judges, who must find what is wrong."""
+"""A short soak, as a user runs it; and its judges, which must find what is wrong."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tools.soak.__main__ import growth, log_faults
 
 
 @pytest.mark.slow
-def test_two_minutes_of_everything_that_goes_wrong(tmp_path):
+def test_each_action_once(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "tools.soak", "--minutes", "2", "--out", str(tmp_path)],
+        [sys.executable, "-m", "tools.soak", "--minutes", "0", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

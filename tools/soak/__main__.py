@@ -139,13 +139,14 @@ def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
             driver.until(driver.watched, "the node to become active")
             begin = rested = time.monotonic()
             with progress_bar(total=round(minutes * 60), unit="s", desc="soaking") as bar:
-                while bar.n < bar.total:
+                while bar.n < bar.total or not actions.all_tried:
                     done[actions.do_one()] += 1
                     driver.spin(chance.uniform(0.0, 0.4))
                     if actions.all_tried and time.monotonic() - rested > REST_EVERY_S:
                         rests.append(rest(driver, node))
                         rested = time.monotonic()
                     bar.update(min(round(time.monotonic() - begin), bar.total) - bar.n)
+            rests.append(rest(driver, node))
             wrong += calm(driver)
         except HarnessError as error:
             wrong.append(str(error))
@@ -169,7 +170,7 @@ def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
         "requests": dict(driver.requests),
         "images": {"published": camera.published, "broken": camera.broken},
         "statuses": driver.statuses,
-        "boxes": driver.boxes,
+        "boxes": driver.boxes_heard,
         "standstills": driver.standstills,
         "rest_mib": [round(mib, 1) for mib in rests],
         "growth": round(grown, 4),
@@ -182,7 +183,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.soak", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)g")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10.0,
+        help="at least until each action is done once (%(default)g)",
+    )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     options = parser.parse_args(argv)

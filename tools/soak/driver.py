@@ -34,7 +34,7 @@ class Driver(Operator):
         statuses: Number of statuses received.
         wrong_sums: Statuses whose counters do not add up.
         status: The newest status.
-        boxes: Number of boxes received.
+        boxes_heard: Number of boxes received.
         standstills: How often this process, and with it the machine, stood still.
 
     Args:
@@ -52,7 +52,7 @@ class Driver(Operator):
         self.requests: Counter[str] = Counter()
         self.silent_refusals: list[str] = []
         self.wrong_sums: list[str] = []
-        self.statuses = self.boxes = self.standstills = 0
+        self.statuses = self.boxes_heard = self.standstills = 0
         self.status = TargetStatus()
         self.newest_stamp: Any = None
         self._debug_topics: list[Any] = []
@@ -121,7 +121,7 @@ class Driver(Operator):
             self.images.publish(image)
 
     def _on_target(self, message: Detection2D) -> None:
-        self.boxes += 1
+        self.boxes_heard += 1
 
     def _on_status(self, message: TargetStatus) -> None:
         self.statuses += 1
