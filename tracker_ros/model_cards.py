@@ -1,37 +1,125 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of a model before it is loaded."""
+"""The one list of families and models: who made each, which code runs it, where its weights are.
+
+Imports neither torch nor a network, so listing models is cheap. Facts about embedded weights are
+read from `weights/*.json`, the cards that training writes beside the weights.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
+from tracker_ros.models.mast.config import MAST_MODELS
+from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS, OneStreamConfig
+from tracker_ros.models.trdimp.config import TINY_WEIGHTS, TRDIMP_MODELS
+
+
+@dataclass(frozen=True)
+class Family:
+    """A method that several models share.
+
+    Import paths are written "module:name", so that nothing is imported before it is used.
+
+    Attributes:
+        name: Lower case.
+        create: Import path of the factory of its trackers, see `registry.create_tracker`.
+        network: Import path of the function that makes a model's network, given its name.
+        training: Import path of the task that trains it.
+        paper: Where the method is published.
+        code: The authors' code.
+        licence: Of the authors' weights.
+        checkpoint: File name of the authors' weights.
+    """
+
+    name: str
+    create: str
+    network: str
+    training: str
+    paper: str
+    code: str
+    licence: str
+    checkpoint: str
+
+
+_MAE_LICENCE = (
+    "code MIT; the authors' weights start from MAE (CC BY-NC 4.0) and were trained on data sets "
+    "with terms of their own"
+)
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family(
+            name="grm",
+            create="tracker_ros.models.one_stream.factory:create_grm",
+            network="tracker_ros.models.one_stream.factory:empty_network",
+            training="tracker_ros.training.tasks.pair:GRMTask",
+            paper="https://arxiv.org/abs/2303.16580",
+            code="https://github.com/Little-Podi/GRM",
+            licence=_MAE_LICENCE,
+            checkpoint="GRM_ep0300.pth.tar",
+        ),
+        Family(
+            name="mast",
+            create="tracker_ros.models.mast.factory:create_mast",
+            network="tracker_ros.models.mast.factory:empty_network",
+            training="tracker_ros.training.tasks.reconstruction:ReconstructionTask",
+            paper="https://arxiv.org/abs/2002.07793",
+            code="https://github.com/zlai0/MAST",
+            licence="the authors state none, neither for their code nor for their weights",
+            checkpoint="checkpoint.pt",
+        ),
+        Family(
+            name="ostrack",
+            create="tracker_ros.models.one_stream.factory:create_ostrack",
+            network="tracker_ros.models.one_stream.factory:empty_network",
+            training="tracker_ros.training.tasks.pair:OSTrackTask",
+            paper="https://arxiv.org/abs/2203.11991",
+            code="https://github.com/botaoye/OSTrack",
+            licence=_MAE_LICENCE,
+            checkpoint="OSTrack_ep0300.pth.tar",
+        ),
+        Family(
+            name="trdimp",
+            create="tracker_ros.models.trdimp.factory:create_trdimp",
+            network="tracker_ros.models.trdimp.factory:empty_network",
+            training="tracker_ros.training.tasks.clip:ClipTask",
+            paper="https://arxiv.org/abs/2103.11681",
+            code="https://github.com/594422814/TransformerTrack",
+            licence="code MIT, on top of pytracking (GPL-3.0); the authors' weights start from an "
+            "ImageNet ResNet-50 and were trained on data sets with terms of their own",
+            checkpoint="trdimp_net.pth.tar",
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known of a model before it is loaded.
+    """Facts about a model, known before it is loaded.
 
     Attributes:
-        name: What `create_tracker` takes.
-        family: Which code runs it.
+        name: The name that `create_tracker` takes.
+        family: Name of its family, a key of `FAMILIES`.
         summary: One line.
         template_size: Side of the crop of the first image, pixels.
         search_size: Side of the crops of later images, pixels.
-        mean: Subtracted from RGB in [0, 1].
-        std: Divided by.
         paper: Where the method is published.
         code: The authors' code.
         licence: Of the weights.
-        parameters: Number of weights that are trained; None while there is no card of the file.
+        parameters: Number of trained weights; None for embedded weights without a card.
         weights: File name inside the package, or None if `weights=` must be given.
         sha256: Of that file.
-        checkpoint: The authors' file to convert, for models without weights inside the package.
-        accuracy: Measured figures by name, for the embedded weights.
+        checkpoint: The authors' file to convert, for models without embedded weights.
+        mean: Subtracted from RGB in [0, 1].
+        std: Divides the result.
+        accuracy: Measured figures by name, for embedded weights.
     """
 
     name: str
@@ -52,15 +140,131 @@ class ModelCard:
 
 
 def embedded_file(name: str) -> Path:
-    """A file of the package's `weights` folder, which may not exist."""
+    """Return the path of a file in the package's `weights` folder, whether it exists or not."""
     return Path(str(resources.files("tracker_ros"))) / "weights" / name
 
 
-def embedded_facts(name: str) -> dict[str, Any]:
-    """What stands beside an embedded weights file: sha256, parameters, accuracy by model.
+def _embedded_facts(stem: str) -> dict[str, Any]:
+    """Return what the card beside an embedded weights file says; empty if there is no card."""
+    path = embedded_file(f"{stem}.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@lru_cache(maxsize=1)
+def model_cards() -> dict[str, ModelCard]:
+    """Return the cards of all models by name, sorted."""
+    cards = [
+        *(_one_stream_card("ostrack", name, config) for name, config in OSTRACK_CONFIGS.items()),
+        *(_one_stream_card("grm", name, config) for name, config in GRM_CONFIGS.items()),
+        *map(_trdimp_card, TRDIMP_MODELS),
+        *map(_mast_card, MAST_MODELS),
+    ]
+    return {card.name: card for card in sorted(cards, key=lambda card: card.name)}
+
+
+def _card(
+    family: str, name: str, summary: str, size: int, embedded: str | None, **fields: Any
+) -> ModelCard:
+    """Return the card of one model.
 
     Args:
-        name: Of the weights file, without ending.
+        family: Name of the family.
+        name: Name of the model.
+        summary: One line.
+        size: Side of the search crop, and of the template crop unless `fields` names another.
+        embedded: Stem of the embedded weights file; None for the authors' weights.
+        **fields: Further fields of the card; a card beside embedded weights takes precedence.
     """
-    card = embedded_file(f"{name}.json")
-    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+    method = FAMILIES[family]
+    if embedded:
+        facts = _embedded_facts(embedded)
+        fields["weights"] = f"{embedded}.safetensors"
+        fields["sha256"], fields["parameters"] = facts.get("sha256"), facts.get("parameters")
+        fields["accuracy"] = facts.get("accuracy", {}).get(name, {})
+    else:
+        fields["checkpoint"] = method.checkpoint
+    return ModelCard(
+        name=name,
+        family=family,
+        summary=summary,
+        template_size=fields.pop("template_size", size),
+        search_size=size,
+        paper=method.paper,
+        code=method.code,
+        licence="Apache-2.0" if embedded else method.licence,
+        **fields,
+    )
+
+
+_ONE_STREAM_SUMMARIES = {
+    "grm_tiny": "compact member with convolutional stem, trained here; weights are embedded",
+    "grm_vitb_256": "ViT-B/16 at 256 px with adaptive token division",
+    "grm_vitl_320": "ViT-L/16 at 320 px with adaptive token division",
+    "ostrack_tiny": "compact member with convolutional stem, trained here; weights are embedded",
+    "ostrack_vitb_256": "ViT-B/16 at 256 px without candidate elimination",
+    "ostrack_vitb_256_ce": "ViT-B/16 at 256 px with candidate elimination",
+    "ostrack_vitb_384_ce": "ViT-B/16 at 384 px with candidate elimination",
+}
+_ONE_STREAM_PARAMETERS = {
+    "grm_vitb_256": 99_828_187,
+    "grm_vitl_320": 331_826_163,
+    "ostrack_vitb_256": 92_518_533,
+    "ostrack_vitb_256_ce": 92_518_533,
+    "ostrack_vitb_384_ce": 92_825_733,
+}
+
+
+def _one_stream_card(family: str, name: str, config: OneStreamConfig) -> ModelCard:
+    network = name.removesuffix("_got10k")
+    trained_on = ", trained on GOT-10k only" if network != name else ""
+    return _card(
+        family,
+        name,
+        _ONE_STREAM_SUMMARIES[network] + trained_on,
+        config.search_size,
+        name if config.stem == "conv" else None,
+        template_size=config.template_size,
+        parameters=_ONE_STREAM_PARAMETERS.get(network),
+    )
+
+
+_TRDIMP_METHODS = {
+    "trdimp": "filter learned online, transformer memory",
+    "trsiam": "pooled filter that stays, transformer memory",
+}
+_TRDIMP_NETWORKS = {
+    "tiny": "compact member, trained here; weights are embedded",
+    "resnet50": "ResNet-50",
+    "resnet50_lasot": "ResNet-50; the authors' parameters for LaSOT: a memory that is never "
+    "extended",
+    "resnet50_vot": "ResNet-50; the authors' parameters for VOT: 224 px, a narrow search area, "
+    "never not found",
+}
+
+
+def _trdimp_card(name: str) -> ModelCard:
+    size = TRDIMP_MODELS[name][1].image_sample_size
+    method, _, network = name.partition("_")
+    summary = f"{_TRDIMP_METHODS[method]}; {_TRDIMP_NETWORKS[network]}"
+    embedded = TINY_WEIGHTS if network == "tiny" else None
+    return _card("trdimp", name, summary, size, embedded, parameters=43_753_943)
+
+
+_MAST_SUMMARIES = {
+    "mast_resnet18": "masks by self-supervised matching; ResNet-18",
+    "mast_tiny": "masks by self-supervised matching; compact, trained here, weights embedded",
+}
+
+
+def _mast_card(name: str) -> ModelCard:
+    # The network sees the whole image, with its shorter side reduced to this size, in CIE Lab.
+    return _card(
+        "mast",
+        name,
+        _MAST_SUMMARIES[name],
+        MAST_MODELS[name][1],
+        None if name == "mast_resnet18" else name,
+        parameters=5_291_648,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )

@@ -23,17 +23,11 @@ import os
 import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cache_folder import cache_folder
-from tracker_ros.model_cards import ModelCard, embedded_file
-from tracker_ros.models.mast import cards as mast_cards
-from tracker_ros.models.one_stream import grm_cards as grm_cards
-from tracker_ros.models.one_stream import ostrack_cards as ostrack_cards
-from tracker_ros.models.trdimp import cards as trdimp_cards
+from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards
 from tracker_ros.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -48,39 +42,10 @@ _EXPORTED_UNASKED_BYTES = 32_000_000
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 
 
-@dataclass(frozen=True)
-class Family:
-    """Code that runs several models.
-
-    Attributes:
-        cards: Its models.
-        module: Where it builds them: `empty_network(name)` and `create(name, ...)`.
-    """
-
-    cards: tuple[ModelCard, ...]
-    module: str
-
-
-@lru_cache(maxsize=1)
-def _families() -> dict[str, Family]:
-    return {
-        "grm": Family(tuple(grm_cards.cards()), "tracker_ros.models.one_stream.grm_factory"),
-        "mast": Family(tuple(mast_cards.cards()), "tracker_ros.models.mast.factory"),
-        "ostrack": Family(
-            tuple(ostrack_cards.cards()), "tracker_ros.models.one_stream.ostrack_factory"
-        ),
-        "trdimp": Family(tuple(trdimp_cards.cards()), "tracker_ros.models.trdimp.factory"),
-    }
-
-
-@lru_cache(maxsize=1)
-def _cards() -> dict[str, ModelCard]:
-    cards = [card for family in _families().values() for card in family.cards]
-    return {card.name: card for card in sorted(cards, key=lambda card: card.name)}
-
-
-def _code_of(card: ModelCard) -> Any:
-    return importlib.import_module(_families()[card.family].module)
+def _imported(path: str) -> Any:
+    """Return what an import path "module:name" names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -92,7 +57,7 @@ def list_models(pattern: str = "*") -> list[str]:
     Returns:
         The names that match, sorted; empty if none does.
     """
-    return fnmatch.filter(_cards(), pattern)
+    return fnmatch.filter(model_cards(), pattern)
 
 
 def model_card(name: str) -> ModelCard:
@@ -101,7 +66,7 @@ def model_card(name: str) -> ModelCard:
     Raises:
         ValueError: There is no such model; the message names similar ones.
     """
-    cards = _cards()
+    cards = model_cards()
     if name not in cards:
         close = difflib.get_close_matches(name, cards, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(cards)}"
@@ -115,7 +80,7 @@ def empty_network(name: str) -> nn.Module:
     Raises:
         ValueError: There is no such model.
     """
-    return _code_of(model_card(name)).empty_network(name)
+    return _imported(FAMILIES[model_card(name).family].network)(name)
 
 
 def create_tracker(
@@ -142,7 +107,7 @@ def create_tracker(
             cache.
         build_engine: Whether what is not there may be exported, for seconds, and built, for
             minutes. `auto` exports small networks for ONNX Runtime on a CPU, and builds nothing.
-        **options: Options of the model's family, see `create` in its module: `threshold` for GRM,
+        **options: Options of the model's family, see its factory: `threshold` for GRM,
             `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
             OSTrack has none. They may be texts, as on a command line.
 
@@ -220,7 +185,7 @@ def _maker(
     """What makes a model's tracker on a back end; everything else is checked here."""
     card, path = model_card(name), _weights_path(name, weights)
     sha256 = card.sha256 if weights is None else None
-    factory = _code_of(card).create
+    factory = _imported(FAMILIES[card.family].create)
     checked = checked_options(factory, name, ("backend", "weights", "sha256"), options)
     return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)
 

@@ -16,7 +16,7 @@ from tracker_ros.engines import cuda_graph_engine
 from tracker_ros.engines import select_backend as choose
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
-from tracker_ros.models.one_stream import on_engines as one_stream_engines
+from tracker_ros.models.one_stream import export as one_stream_engines
 
 CPU = torch.device("cpu")
 sys.path.insert(0, str(Path(__file__).parent))  # for the stand-ins beside the tests

@@ -21,8 +21,8 @@ from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
 from tracker_ros.models.one_stream.config import OSTRACK_TINY
+from tracker_ros.models.one_stream.export import OneStreamOnEngines, on_backend
 from tracker_ros.models.one_stream.export import ostrack_graphs as make_ostrack_graphs
-from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines, on_backend
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, track_batch
 from tracker_ros.synthetic.scene_video import synthetic_video

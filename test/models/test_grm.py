@@ -13,6 +13,7 @@ from small_networks import SMALL_GRM
 from tracker_ros.checkpoints import write_weights
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.models.one_stream.config import GRM_TINY, GRM_VITB_256, OSTRACK_TINY, GRMConfig
+from tracker_ros.models.one_stream.factory import create_grm
 from tracker_ros.models.one_stream.grm import (
     DividingBlock,
     GRMNetwork,
@@ -22,7 +23,6 @@ from tracker_ros.models.one_stream.grm import (
     summarise_template,
     template_tokens_in_box,
 )
-from tracker_ros.models.one_stream.grm_factory import create
 from tracker_ros.models.one_stream.grm_fast_cpu import (
     GRMInference,
     can_group,
@@ -257,7 +257,7 @@ def test_a_tracker_is_made_with_the_threshold_that_was_asked_for(tmp_path: Path)
     fractions = []
     backend = Backend("torch", CPU, "fp32", "grm_tiny", tmp_path)
     for threshold in ("default", 1.0, "1e-9"):
-        tracker = create(
+        tracker = create_grm(
             "grm_tiny", backend=backend, weights=path, sha256=None, threshold=threshold
         )
         tracker.initialize(image, (60, 40, 40, 30))
@@ -269,4 +269,4 @@ def test_a_tracker_is_made_with_the_threshold_that_was_asked_for(tmp_path: Path)
     assert 0.0 < fractions[0] < fractions[1] == 1.0
     assert fractions[2] == 0.0
     with pytest.raises(ValueError, match="'vot' is unknown"):
-        create("grm_tiny", backend=backend, weights=path, sha256=None, threshold="vot")
+        create_grm("grm_tiny", backend=backend, weights=path, sha256=None, threshold="vot")

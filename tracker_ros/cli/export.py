@@ -103,7 +103,7 @@ def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> li
     Raises:
         ValueError: The number is not known, or the model looks at one target after another.
     """
-    from tracker_ros.models.one_stream.on_engines import TOGETHER
+    from tracker_ros.models.one_stream.export import TOGETHER
 
     sizes = sorted(TOGETHER)
     if targets not in (1, *sizes):

@@ -21,7 +21,7 @@ def empty_network(name: str) -> MASTNetwork:
         return MASTNetwork(MAST_MODELS[name][0])
 
 
-def create(
+def create_mast(
     name: str,
     *,
     backend: Backend,

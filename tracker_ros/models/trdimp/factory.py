@@ -23,7 +23,7 @@ def empty_network(name: str) -> TrDiMPNetwork:
         return TrDiMPNetwork(TRDIMP_MODELS[name][0])
 
 
-def create(
+def create_trdimp(
     name: str, *, backend: Backend, weights: Path, sha256: str | None, seed: int = 0
 ) -> TrDiMPTracker:
     """Make a tracker; see `tracker_ros.create_tracker`.
