@@ -65,7 +65,7 @@ def test_a_good_box_is_returned_as_floats() -> None:
         ((1, 2, float("inf"), 4), "is not finite"),
         ((1, 2, 0, 4), "at least 1 px"),
         ((1, 2, 5, -4), "at least 1 px"),
-        ((1, 2, 401, 4), "far larger than the image of 100 x 80 px"),
+        ((1, 2, 401, 4), "too large for the image of 100 x 80 px"),
         ((100, 2, 5, 5), "does not overlap the image of 100 x 80 px"),
         ((5, -6, 5, 5), "does not overlap"),
     ],

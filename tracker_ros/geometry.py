@@ -122,18 +122,19 @@ def visible_extent(box: Sequence[float], height: int, width: int) -> tuple[float
     return min(x + w, float(width)) - max(x, 0.0), min(y + h, float(height)) - max(y, 0.0)
 
 
-def check_box(box: Sequence[float], height: int, width: int, smallest: float = 1.0) -> Box:
-    """Return `box` as four floats if a tracker can start on it.
+class BoxOutsideImageError(ValueError):
+    """A box lies outside the image, or too much of it does."""
+
+
+def check_box_size(box: Sequence[float], min_side: float = 1.0) -> Box:
+    """Return a box as four floats if it can be used on some image.
 
     Args:
         box: `(x, y, w, h)` in pixels.
-        height: Image height in pixels.
-        width: Image width in pixels.
-        smallest: Least width and height in pixels.
+        min_side: Minimum width and height in pixels.
 
     Raises:
-        ValueError: Not four finite numbers, smaller than `smallest`, so large that it cannot be
-            meant, or not overlapping the image. The message names the box and what was expected.
+        ValueError: Not four finite numbers, or smaller than `min_side`.
     """
     values = [float(v) for v in box]
     if len(values) != 4:
@@ -141,22 +142,58 @@ def check_box(box: Sequence[float], height: int, width: int, smallest: float = 1
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"box {values} is not finite; expected x, y, w, h in pixels")
     x, y, w, h = values
-    if w < smallest or h < smallest:
+    if w < min_side or h < min_side:
         raise ValueError(
             f"box {values} is {w:g} x {h:g} px; expected a width and height of at least "
-            f"{smallest:g} px (draw a larger box)"
-        )
-    if w > 4 * width or h > 4 * height:
-        raise ValueError(
-            f"box {values} is far larger than the image of {width} x {height} px; "
-            "expected a box around one object"
-        )
-    if min(visible_extent(values, height, width)) <= 0.0:
-        raise ValueError(
-            f"box {values} does not overlap the image of {width} x {height} px; "
-            "expected pixel coordinates of that very image"
+            f"{min_side:g} px (draw a larger box; the last two numbers are no second corner)"
         )
     return (x, y, w, h)
+
+
+def check_box(
+    box: Sequence[float],
+    height: int,
+    width: int,
+    *,
+    min_side: float = 1.0,
+    min_visible: float = 0.0,
+    max_ratio: float = 4.0,
+    slack: float = 0.0,
+) -> Box:
+    """Return a box as four floats if a tracker can start on it.
+
+    Args:
+        box: `(x, y, w, h)` in pixels.
+        height: Image height in pixels.
+        width: Image width in pixels.
+        min_side: Minimum width and height in pixels.
+        min_visible: Minimum width and height of the part inside the image in pixels.
+        max_ratio: Maximum width and height relative to the image's.
+        slack: Pixels by which the maximum may be exceeded.
+
+    Raises:
+        ValueError: As for `check_box_size`, or too large for the image.
+        BoxOutsideImageError: Too little of it is inside the image.
+    """
+    values = x, y, w, h = check_box_size(box, min_side)
+    text = f"box {list(values)} (centre {x + w / 2:g}, {y + h / 2:g})"
+    if w > max_ratio * width + slack or h > max_ratio * height + slack:
+        raise ValueError(
+            f"{text} is too large for the image of {width} x {height} px; "
+            "expected a box around one object"
+        )
+    inside_w, inside_h = visible_extent(values, height, width)
+    if min(inside_w, inside_h) <= 0.0:
+        raise BoxOutsideImageError(
+            f"{text} does not overlap the image of {width} x {height} px; "
+            "expected pixel coordinates of that very image"
+        )
+    if min(inside_w, inside_h) < min_visible:
+        raise BoxOutsideImageError(
+            f"{text} has only {inside_w:g} x {inside_h:g} px inside the image of "
+            f"{width} x {height} px; expected at least {min_visible:g} x {min_visible:g}"
+        )
+    return values
 
 
 def visible(annotated: np.ndarray) -> np.ndarray:

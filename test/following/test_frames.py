@@ -21,7 +21,7 @@ def filled(stamps: list[float], seconds: float = 10.0, size: int = 1000) -> Fram
 
 
 def names(buffer: FrameBuffer[str]) -> list[str]:
-    return [f.frame for f in buffer.after(-(10**18))]
+    return [f.payload for f in buffer.after(-(10**18))]
 
 
 def test_empty():
@@ -59,7 +59,7 @@ def test_exact_stamp_only_without_tolerance():
     buffer = filled([1.0, 2.0])
     found = buffer.nearest(2 * SECOND)
     assert found is not None
-    assert (found.frame, found.stamp_ns, found.number) == ("f1", 2 * SECOND, 2)
+    assert (found.payload, found.stamp_ns, found.number) == ("f1", 2 * SECOND, 2)
     assert buffer.nearest(2 * SECOND + 1) is None
 
 
@@ -69,19 +69,19 @@ def test_exact_stamp_only_without_tolerance():
 )
 def test_nearest_within_the_tolerance(stamp, wanted):
     found = filled([1.0, 2.0]).nearest(round(stamp * SECOND), round(0.2 * SECOND))
-    assert (found.frame if found else None) == wanted
+    assert (found.payload if found else None) == wanted
 
 
 def test_nearest_takes_the_older_of_two():
     found = filled([1.0, 2.0]).nearest(round(1.5 * SECOND), SECOND)
     assert found is not None
-    assert found.frame == "f0"
+    assert found.payload == "f0"
 
 
 def test_after_gives_the_rest_in_order():
     buffer = filled([1.0, 2.0, 3.0])
-    assert [f.frame for f in buffer.after(SECOND)] == ["f1", "f2"]
-    assert [f.frame for f in buffer.after(SECOND - 1)] == ["f0", "f1", "f2"]
+    assert [f.payload for f in buffer.after(SECOND)] == ["f1", "f2"]
+    assert [f.payload for f in buffer.after(SECOND - 1)] == ["f0", "f1", "f2"]
     assert buffer.after(3 * SECOND) == []
 
 
@@ -131,7 +131,7 @@ def test_one_thread_adds_while_another_reads():
     faults: list[str] = []
 
     def read() -> None:
-        while (newest := buffer.newest) is None or newest.frame < 3000:
+        while (newest := buffer.newest) is None or newest.payload < 3000:
             stamps = [f.stamp_ns for f in buffer.after(0)]
             if stamps != sorted(stamps):
                 faults.append(f"out of order: {stamps}")

@@ -11,8 +11,9 @@ import torch
 from small_networks import SMALL_GRM
 
 from tracker_ros.checkpoints import write_weights
-from tracker_ros.following.target_set import MAX_TARGETS, TargetSet
-from tracker_ros.following.target_state import TargetState
+from tracker_ros.following.selection import SelectionCode, SelectionRefused
+from tracker_ros.following.target_set import MAX_TARGETS, FollowedTarget, TargetSet
+from tracker_ros.following.target_state import StateLimits, TargetState
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
@@ -57,8 +58,7 @@ def make(request, tmp_path, random_weights):
 
 
 def followed(tracker) -> TargetSet:
-    targets = TargetSet()
-    targets.tracker = tracker
+    targets = TargetSet(tracker=tracker)
     for box in BOXES:
         targets.select(lambda t, box=box: t.initialize(image(0), box), 0.0, append=True)
     return targets
@@ -69,12 +69,12 @@ def test_each_target_gets_the_result_that_it_would_get_alone(make):
     targets, alone = followed(make()), [make(), make()]
     for tracker, box in zip(alone, BOXES, strict=True):
         tracker.initialize(image(0), box)
-    first, second = (target.tracker for target in targets.targets)
+    first, second = (target.tracker for target in targets)
     assert first is not second
     assert first.model is second.model, "one copy of the weights"
     for step in range(1, 4):
-        found = targets.track(image(step), targets.targets)
-        for target, result, tracker in zip(targets.targets, found, alone, strict=True):
+        found = targets.track(image(step), list(targets))
+        for target, result, tracker in zip(targets, found, alone, strict=True):
             wanted = tracker.track(image(step))
             assert isinstance(result, TrackResult)
             assert result.box == pytest.approx(wanted.box, abs=0.02)
@@ -97,19 +97,20 @@ def test_mast_computes_the_features_of_an_image_once(make):
             asked.append(image.shape)
             return model.features(image)
 
-    for target in targets.targets:
+    for target in targets:
         target.tracker.model = Counting()
-    assert all(isinstance(r, TrackResult) for r in targets.track(image(1), targets.targets))
+    assert all(isinstance(r, TrackResult) for r in targets.track(image(1), list(targets)))
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize("make", ["mast_resnet18", "ostrack_tiny"], indirect=True)
 def test_one_target_that_fails_is_not_the_others_failure(make):
     targets = followed(make())
-    broken = targets.targets[0].tracker.fork()
+    broken = targets.tracker.fork()
     broken._memory = broken._target = None
-    targets._targets.insert(1, type(targets.targets[0])(broken, targets.targets[0].machine))
-    first, failure, last = targets.track(image(1), targets.targets)
+    first, last = targets
+    between = FollowedTarget("9", "", broken, 0.0, StateLimits())
+    first, failure, last = targets.track(image(1), [first, between, last])
     assert isinstance(failure, RuntimeError)
     assert "before initialize" in str(failure)
     assert isinstance(first, TrackResult)
@@ -119,22 +120,22 @@ def test_one_target_that_fails_is_not_the_others_failure(make):
 def test_ids_are_never_given_twice_and_order_is_that_of_selection():
     targets = followed(grm())
     targets.select(lambda tracker: None, 0.0)
-    assert [target.target_id for target in targets.targets] == ["3"]
+    assert targets.ids == ("3",)
     targets.select(lambda tracker: None, 0.0, "cup", append=True)
-    assert [target.target_id for target in targets.targets] == ["3", "4"]
-    assert targets.targets[1].machine.label == "cup"
+    assert targets.ids == ("3", "4")
+    assert [target.label for target in targets] == ["", "cup"]
     assert targets.remove("3")
     assert not targets.remove("3")
     targets.select(lambda tracker: None, 0.0, append=True)
-    assert [target.target_id for target in targets.targets] == ["4", "5"]
-    assert targets.targets[1].tracker is targets.tracker, "it was free again"
+    assert targets.ids == ("4", "5")
+    assert list(targets)[1].tracker is targets.tracker, "it was free again"
     targets.clear()
-    assert [machine.state for machine in targets.machines] == [TargetState.IDLE]
+    assert (len(targets), targets.state) == (0, TargetState.IDLE)
 
 
 def test_a_start_that_fails_changes_nothing():
     targets = followed(grm())
-    before = targets.targets
+    before = list(targets)
 
     def fail(tracker):
         raise ValueError("no")
@@ -142,7 +143,7 @@ def test_a_start_that_fails_changes_nothing():
     for append in (False, True):
         with pytest.raises(ValueError, match="no"):
             targets.select(fail, 0.0, append=append)
-        assert targets.targets == before
+        assert list(targets) == before
     assert targets.select(lambda tracker: None, 0.0, append=True).target_id == "3"
 
 
@@ -153,31 +154,25 @@ def test_there_is_a_most_and_a_least():
     targets.tracker = grm()
     for _ in range(MAX_TARGETS):
         targets.select(lambda tracker: None, 0.0, append=True)
-    with pytest.raises(ValueError, match="16 targets are followed already.*remove one first"):
+    with pytest.raises(SelectionRefused, match="16 targets") as refusal:
         targets.select(lambda tracker: None, 0.0, append=True)
-    assert len({id(target.tracker) for target in targets.targets}) == MAX_TARGETS
+    assert refusal.value.code is SelectionCode.TOO_MANY_TARGETS
+    assert len({id(target.tracker) for target in targets}) == MAX_TARGETS
     targets.select(lambda tracker: None, 0.0)
     assert len(targets) == 1
 
 
 def test_thresholds_hold_for_all_targets_and_those_to_come():
     targets = followed(grm())
-    targets.set_limits(0.9, 0.8, 5.0)
-    with pytest.raises(ValueError, match="score_lost is 0.9"):
-        targets.set_limits(0.5, 0.9, 5.0)
+    targets.set_limits(StateLimits(0.9, 0.8, 5.0))
     targets.select(lambda tracker: None, 0.0, append=True)
-    for target in targets.targets:
-        target.machine.update(0.7, 1.0)
-    assert [m.state for m in targets.machines] == [TargetState.UNCERTAIN] * 3
+    assert [target.update(0.7, 1.0) for target in targets] == [TargetState.UNCERTAIN] * 3
 
 
-def test_loading_forgets_targets_and_says_so():
+def test_unloading_forgets_targets_and_model():
     targets = followed(grm())
-    targets.loading()
-    assert targets.tracker is None
-    assert [machine.state for machine in targets.machines] == [TargetState.LOADING]
-    targets.loaded()
-    assert [machine.state for machine in targets.machines] == [TargetState.IDLE]
+    targets.unload(TargetState.LOADING)
+    assert (targets.tracker, len(targets), targets.state) == (None, 0, TargetState.LOADING)
 
 
 def test_ids_go_on_where_those_of_others_left_off():

@@ -7,16 +7,14 @@ import math
 
 import pytest
 
-from tracker_ros.following.target_state import TargetState, TargetStateMachine
+from tracker_ros.following.target_state import StateLimits, TargetState, TargetStateMachine
 from tracker_ros.tracker import Verdict
 
 
 def machine(**limits: float) -> TargetStateMachine:
-    """A machine with round thresholds, following a target since t = 0."""
+    """Return a machine with round thresholds whose target was selected at t = 0."""
     values = {"score_found": 0.6, "score_lost": 0.3, "lost_after": 1.0, **limits}
-    result = TargetStateMachine(**values)
-    result.select(0.0, "cup")
-    return result
+    return TargetStateMachine(0.0, StateLimits(**values))
 
 
 def run(target: TargetStateMachine, scores: list[float], step: float = 0.1) -> list[str]:
@@ -32,16 +30,6 @@ def test_numbers_are_those_of_the_message():
         ("UNCERTAIN", 3),
         ("LOST", 4),
     ]
-
-
-def test_idle_until_selected_and_after_clear():
-    target = TargetStateMachine()
-    assert target.state is TargetState.IDLE
-    assert target.update(0.9, 1.0) is TargetState.IDLE
-    target.select(1.0)
-    assert target.state is TargetState.TRACKING
-    target.clear()
-    assert (target.state, target.target_id, target.score) == (TargetState.IDLE, "", 0.0)
 
 
 def test_scores_between_the_thresholds_change_nothing():
@@ -69,9 +57,7 @@ def test_lost_only_after_the_time_and_found_only_at_the_upper_score():
     assert target.seconds_since_seen == pytest.approx(1.1)
     assert target.update(0.59, 1.3) is TargetState.LOST
     assert target.seconds_since_seen == pytest.approx(1.2)
-    identity = target.target_id
     assert target.update(0.6, 1.4) is TargetState.TRACKING
-    assert target.target_id == identity
     assert target.seconds_since_seen == 0.0
 
 
@@ -80,35 +66,18 @@ def test_weak_sight_keeps_an_uncertain_target_from_being_lost():
     assert run(target, [0.1] + [0.4] * 30)[-1] == "UNCERTAIN"
 
 
-def test_every_selection_gets_a_new_id():
+@pytest.mark.parametrize("verdict", [Verdict.NOT_FOUND, Verdict.UNCERTAIN])
+def test_a_trackers_doubt_overrules_a_high_score(verdict):
     target = machine()
-    first = target.target_id
-    second = target.select(5.0)
-    target.clear()
-    third = target.select(6.0)
-    assert len({first, second, third}) == 3
-    assert "" not in {first, second, third}
+    assert target.update(0.99, 0.1, verdict) is TargetState.UNCERTAIN
 
 
-def test_a_new_selection_drops_the_old_label():
-    target = machine()
-    assert target.label == "cup"
-    target.select(1.0)
-    assert target.label == ""
-
-
-@pytest.mark.parametrize("flag", [Verdict.NOT_FOUND, Verdict.UNCERTAIN])
-def test_a_trackers_doubt_overrules_a_high_score(flag):
-    target = machine()
-    assert target.update(0.99, 0.1, flag) is TargetState.UNCERTAIN
-
-
-@pytest.mark.parametrize("flag", [Verdict.NORMAL, Verdict.HARD_NEGATIVE])
-def test_a_trackers_certainty_overrules_a_low_score(flag):
+@pytest.mark.parametrize("verdict", [Verdict.NORMAL, Verdict.HARD_NEGATIVE])
+def test_a_trackers_certainty_overrules_a_low_score(verdict):
     target = machine()
     run(target, [0.1] * 12)
     assert target.state is TargetState.LOST
-    assert target.update(0.2, 2.0, flag) is TargetState.TRACKING
+    assert target.update(0.2, 2.0, verdict) is TargetState.TRACKING
 
 
 def test_not_found_leads_to_lost_and_uncertain_does_not():
@@ -120,11 +89,11 @@ def test_not_found_leads_to_lost_and_uncertain_does_not():
     assert doubtful.state is TargetState.UNCERTAIN
 
 
-@pytest.mark.parametrize("flag", [None, Verdict.NORMAL])
+@pytest.mark.parametrize("verdict", [None, Verdict.NORMAL])
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_no_number_means_not_seen(score, flag):
+def test_a_score_that_is_no_number_means_not_seen(score, verdict):
     target = machine()
-    assert target.update(score, 0.1, flag) is TargetState.UNCERTAIN
+    assert target.update(score, 0.1, verdict) is TargetState.UNCERTAIN
     assert target.score == 0.0
 
 
@@ -149,31 +118,27 @@ def test_frames_that_do_not_come_lose_the_target():
 
 def test_pause_keeps_the_target_and_its_time_does_not_count():
     target = machine()
-    identity = target.target_id
     target.pause()
-    assert target.state is TargetState.IDLE
+    assert (target.state, target.score) == (TargetState.IDLE, 0.0)
     assert target.update(0.9, 5.0) is TargetState.IDLE
     assert target.no_frame(90.0) is TargetState.IDLE
     target.resume()
     assert target.state is TargetState.UNCERTAIN
     assert target.update(0.1, 100.0) is TargetState.UNCERTAIN
     assert target.update(0.9, 100.1) is TargetState.TRACKING
-    assert target.target_id == identity
 
 
-def test_resume_without_a_target_stays_idle():
-    target = TargetStateMachine()
-    target.pause()
-    target.resume()
-    assert target.state is TargetState.IDLE
-
-
-def test_loading_forgets_the_target_and_ends_idle():
+def test_resume_without_a_pause_changes_nothing():
     target = machine()
-    target.loading()
-    assert (target.state, target.target_id) == (TargetState.LOADING, "")
-    target.loaded()
-    assert target.state is TargetState.IDLE
+    target.resume()
+    assert target.state is TargetState.TRACKING
+
+
+def test_new_limits_apply_from_the_next_update_on():
+    target = machine()
+    target.limits = StateLimits(0.9, 0.8, 5.0)
+    assert target.state is TargetState.TRACKING
+    assert target.update(0.7, 1.0) is TargetState.UNCERTAIN
 
 
 @pytest.mark.parametrize(
@@ -187,10 +152,6 @@ def test_loading_forgets_the_target_and_ends_idle():
         ({"lost_after": math.inf}, "lost_after"),
     ],
 )
-def test_bad_limits_are_named_and_the_old_ones_stay(limits, word):
+def test_bad_limits_are_named(limits, word):
     with pytest.raises(ValueError, match=word):
         machine(**limits)
-    target = machine()
-    with pytest.raises(ValueError, match=word):
-        target.set_limits(**{"score_found": 0.6, "score_lost": 0.3, "lost_after": 1.0, **limits})
-    assert run(target, [0.31, 0.29]) == ["TRACKING", "UNCERTAIN"]

@@ -92,7 +92,7 @@ def numbered(probe, make_message):
 def test_a_box_on_an_old_frame_starts_there_and_catches_up(
     make_probe, spin, tiny_tracker, make_message, monkeypatch
 ):
-    monkeypatch.setattr(replay, "_SHORT_S", 60.0)  # however busy this machine is
+    monkeypatch.setattr(replay, "_SHORT_REPLAY_S", 60.0)  # however busy this machine is
     seen = Seen(tiny_tracker)
     probe = make_probe()
     spin(lambda: TrackNode(lambda parameters: seen))

@@ -13,9 +13,9 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import GetState
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.following.selection import passes_by_itself
 from tracker_ros.nodes import monitoring as input_watch
 from tracker_ros.nodes import track
+from tracker_ros.nodes.services import passes_by_itself
 from tracker_ros.nodes.track import TrackNode
 
 BOX = (50.0, 50.0, 40.0, 40.0)

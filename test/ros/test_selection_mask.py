@@ -79,7 +79,7 @@ BAD = {
         lambda h: image_from_array(np.full((240, 320, 3), 9, np.uint8), h),
         "encoding 'rgb8': publish it as mono8",
     ),
-    "empty": (lambda h: image_from_array(np.zeros((240, 320), np.uint8), h), "0 everywhere"),
+    "empty": (lambda h: image_from_array(np.zeros((240, 320), np.uint8), h), "mask is empty"),
     "small": (small, "too small, 45 x 3 pixels"),
     "size": (
         lambda h: image_from_array(np.full((120, 160), 9, np.uint8), h),

@@ -155,7 +155,8 @@ def _follow(
     from tracker_ros.following.target_state import TargetState, TargetStateMachine
     from tracker_ros.tracker import TrackResult
 
-    states = TargetStateMachine()
+    states = TargetStateMachine(0.0)
+    target_id = "1"
     frames: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
     rate: float | None = None
@@ -176,7 +177,6 @@ def _follow(
                     tracker.initialize_mask(image, mask)
                 x, y, w, h = box
                 result = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
-                target_id = states.select(time_s, args.label)
                 state = states.state
                 if args.explain:
                     _check_explains(tracker, args.model, image, box)

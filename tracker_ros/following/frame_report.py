@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the worker tells about a frame and its targets."""
+"""What a follower reports about a frame and its targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
-from std_msgs.msg import Header
 
-from tracker_ros.following.target_state import TargetState, TargetStateMachine
+from tracker_ros.following.frames import Frame
+from tracker_ros.following.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
 __all__ = ["FrameCounts", "FrameReport", "TargetReport"]
 
+T = TypeVar("T")
+
 
 @dataclass
 class FrameCounts:
-    """Images since the node became active; the fields of ``TargetStatus``, and faults.
+    """Numbers of frames since the last reset, and of faults.
 
-    ``received`` is the sum of the next four; an image still in the mailbox is in none of them.
+    ``received`` is the sum of the next four; a frame that still waits is in none of them.
     """
 
     received: int = 0
@@ -31,15 +34,16 @@ class FrameCounts:
 
 @dataclass(frozen=True)
 class TargetReport:
-    """How one target is doing.
+    """One target after a frame.
 
     Attributes:
-        state: Its state; where nothing is followed, why not.
-        target_id: Its id, empty without a target.
+        state: Its state; if no target is followed, IDLE or LOADING.
+        target_id: Its id, empty if no target is followed.
         label: Its label.
-        score: Its score.
-        seconds_since_seen: Since it was last seen.
-        result: What its tracker said of the frame, where it was tracked and not a replayed one.
+        score: Score of its last frame, in [0, 1].
+        seconds_since_seen: Seconds since it was last seen.
+        result: The tracker's result, if the target was tracked in this very frame; None for
+            replayed frames.
     """
 
     state: TargetState
@@ -49,37 +53,22 @@ class TargetReport:
     seconds_since_seen: float = 0.0
     result: TrackResult | None = None
 
-    @staticmethod
-    def of(
-        machine: TargetStateMachine,
-        result: TrackResult | None = None,
-    ) -> TargetReport:
-        """The report of a target in the state it is in."""
-        return TargetReport(
-            machine.state,
-            machine.target_id,
-            machine.label,
-            machine.score,
-            machine.seconds_since_seen,
-            result,
-        )
-
 
 @dataclass(frozen=True)
-class FrameReport:
-    """What is known after one frame, or after a change without one.
+class FrameReport(Generic[T]):
+    """Everything that is known after a frame, or after a change without one.
 
     Attributes:
-        header: The image's own header; None for a change without a frame.
-        image: (H, W, 3) uint8 RGB, where the frame was decoded.
-        targets: One report for each target, the first one selected first; where there is none, a
+        frame: The frame; None for a change without one.
+        image: (H, W, 3) uint8 RGB, if the frame was decoded.
+        targets: One report per target in the order of selection; if no target is followed, a
             single one that says so.
-        gone: Ids of those that are followed no longer since the last report.
+        gone: Ids of the targets that are no longer followed since the last report.
         processing_time: Seconds spent on decoding and tracking this frame.
         counts: The counters at this moment.
     """
 
-    header: Header | None
+    frame: Frame[T] | None
     image: np.ndarray | None
     targets: tuple[TargetReport, ...]
     gone: tuple[str, ...]

@@ -1,52 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last few seconds of frames, so that a box can start on the frame it was drawn on.
+"""Frames, and a buffer of the last few seconds of them.
 
 By the time a person or a detector has drawn a box, the camera has moved on. The selection names
-the stamp of its frame; the buffer still has that frame and those that came after it. Memory is
+the stamp of its frame; the buffer still has that frame and those that came after it. Its memory is
 bounded twice: by time and by bytes.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["FrameBuffer", "StampedFrame"]
+__all__ = ["Frame", "FrameBuffer", "number_frames"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class StampedFrame(Generic[T]):
-    """One frame and its time.
+class Frame(Generic[T]):
+    """One frame of a stream.
 
     Attributes:
-        stamp_ns: Stamp of the image, nanoseconds.
-        frame: The image, in whatever form the owner of the buffer keeps it.
-        byte_count: Bytes that it keeps in memory.
+        stamp_ns: Stamp of the image, nanoseconds; 0 where the camera gives none.
         number: Its place in the order of arrival, counted from 1.
+        frame_id: Name of the camera's coordinate frame; empty where there is none.
+        payload: The image in the form in which it came: an array, a ROS message.
+        time_s: Time by which targets are judged, seconds: the stamp, or the time of arrival where
+            the camera gives none.
+        byte_count: Bytes that the payload keeps in memory.
     """
 
     stamp_ns: int
-    frame: T
-    byte_count: int
     number: int
+    frame_id: str
+    payload: T
+    time_s: float
+    byte_count: int = 0
+
+
+def number_frames(payloads: Iterable[T], fps: float = 30.0) -> Iterator[Frame[T]]:
+    """Yield the images of a video as frames, with times that start at 0."""
+    for index, payload in enumerate(payloads):
+        yield Frame(round(index / fps * 1e9), index + 1, "", payload, index / fps)
 
 
 class FrameBuffer(Generic[T]):
-    """Frames in the order of their stamps, bounded by time and by bytes; safe between threads.
+    """Keeps frames in the order of their stamps, bounded by time and by bytes; thread-safe.
 
-    The newest frame is always kept, however large. A frame that carries the newest stamp again
-    replaces the one before. A stamp that jumps back means that a recording has started anew, or
-    that a clock was set: the frames before it are forgotten, because their stamps no longer tell
-    an order.
+    The newest frame is always kept, however large. A frame with the same stamp as the newest one
+    replaces it. A stamp that jumps back means that a recording has started again or that a clock
+    was set: the frames before it are dropped, because their stamps no longer give an order.
 
     Args:
-        max_seconds: How far back from the newest stamp frames are kept.
-        max_bytes: How many bytes the kept frames may have together.
+        max_seconds: How far back from the newest stamp frames are kept, seconds.
+        max_bytes: How many bytes the kept frames may take together.
 
     Raises:
         ValueError: A bound is negative.
@@ -54,7 +66,7 @@ class FrameBuffer(Generic[T]):
 
     def __init__(self, max_seconds: float, max_bytes: int) -> None:
         self._lock = threading.Lock()
-        self._frames: deque[StampedFrame[T]] = deque()
+        self._frames: deque[Frame[T]] = deque()
         self._bytes = 0
         self._arrivals = 0
         self._sequence = 0
@@ -72,30 +84,30 @@ class FrameBuffer(Generic[T]):
 
     @property
     def arrivals(self) -> int:
-        """How many frames have been taken in, the number of the last one."""
+        """Number of frames added so far, which is the number of the last one."""
         with self._lock:
             return self._arrivals
 
     @property
     def sequence(self) -> int:
-        """How many times the stamps have jumped back."""
+        """Number of times the stamps have jumped back."""
         with self._lock:
             return self._sequence
 
     @property
-    def newest(self) -> StampedFrame[T] | None:
-        """The frame with the newest stamp, or None while there is none."""
+    def newest(self) -> Frame[T] | None:
+        """The frame with the newest stamp, or None if the buffer is empty."""
         with self._lock:
             return self._frames[-1] if self._frames else None
 
     @property
-    def oldest(self) -> StampedFrame[T] | None:
-        """The oldest frame that is still kept, or None while there is none."""
+    def oldest(self) -> Frame[T] | None:
+        """The oldest frame that is still kept, or None if the buffer is empty."""
         with self._lock:
             return self._frames[0] if self._frames else None
 
     def set_limits(self, max_seconds: float, max_bytes: int) -> None:
-        """Change the bounds and drop what exceeds them.
+        """Change the bounds and drop the frames that exceed them.
 
         Raises:
             ValueError: A bound is negative; the old bounds then stay.
@@ -109,20 +121,22 @@ class FrameBuffer(Generic[T]):
             self._max_bytes = max_bytes
             self._trim()
 
-    def add(self, stamp_ns: int, frame: T, byte_count: int) -> StampedFrame[T]:
-        """Take in the newest frame and drop those that exceed the bounds.
+    def add(self, stamp_ns: int, payload: T, byte_count: int, frame_id: str = "") -> Frame[T]:
+        """Add the newest frame and drop those that exceed the bounds.
 
         Args:
-            stamp_ns: Its stamp, nanoseconds.
-            frame: The image.
+            stamp_ns: Its stamp, nanoseconds; 0 where the camera gives none.
+            payload: The image.
             byte_count: Bytes that it keeps in memory.
+            frame_id: Name of the camera's coordinate frame.
 
         Returns:
             The frame as it is kept.
         """
+        time_s = stamp_ns / 1e9 if stamp_ns else time.monotonic()
         with self._lock:
             self._arrivals += 1
-            entry = StampedFrame(stamp_ns, frame, byte_count, self._arrivals)
+            entry = Frame(stamp_ns, self._arrivals, frame_id, payload, time_s, byte_count)
             newest = self._frames[-1].stamp_ns if self._frames else stamp_ns
             if stamp_ns < newest:
                 self._sequence += 1
@@ -139,15 +153,15 @@ class FrameBuffer(Generic[T]):
         with self._lock:
             self._forget()
 
-    def nearest(self, stamp_ns: int, tolerance_ns: int = 0) -> StampedFrame[T] | None:
-        """The frame with this stamp, or the nearest one.
+    def nearest(self, stamp_ns: int, tolerance_ns: int = 0) -> Frame[T] | None:
+        """Find the frame with this stamp, or the nearest one.
 
         Args:
-            stamp_ns: Stamp looked for, nanoseconds.
+            stamp_ns: Stamp to look for, nanoseconds.
             tolerance_ns: Largest accepted distance; 0 accepts the exact stamp only.
 
         Returns:
-            The frame, the older one of two equally near, or None if none is near enough.
+            The frame, the older one if two are equally near, or None if none is near enough.
         """
         with self._lock:
             if not self._frames:
@@ -158,8 +172,8 @@ class FrameBuffer(Generic[T]):
             best = min(near, key=lambda f: abs(f.stamp_ns - stamp_ns))
             return best if abs(best.stamp_ns - stamp_ns) <= tolerance_ns else None
 
-    def after(self, stamp_ns: int) -> list[StampedFrame[T]]:
-        """Every kept frame newer than ``stamp_ns``, oldest first."""
+    def after(self, stamp_ns: int) -> list[Frame[T]]:
+        """Return every kept frame newer than ``stamp_ns``, oldest first."""
         with self._lock:
             stamps = [f.stamp_ns for f in self._frames]
             return list(self._frames)[bisect_right(stamps, stamp_ns) :]

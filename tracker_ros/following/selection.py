@@ -1,286 +1,259 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Selections: from a request to a box or mask on one frame, or to a reason why not.
+"""Selections: a box or a mask on one frame, and the reasons to refuse one.
 
-Every refusal names the value, what was wanted, and what to do.
+Every refusal has a code, and a message that names the value, what was expected and what to do.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
 
 import numpy as np
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D
 
-from tracker_ros.following.frames import FrameBuffer, StampedFrame
-from tracker_ros.geometry import Box, tight_box, visible_extent, xywh_to_cxcywh
-from tracker_ros.io.image_encodings import decode_image
-from tracker_ros.nodes.messages import box_of, stamp_nanoseconds
+from tracker_ros.following.frames import Frame, FrameBuffer
+from tracker_ros.geometry import (
+    Box,
+    BoxOutsideImageError,
+    check_box,
+    check_box_size,
+    tight_box,
+)
 
 __all__ = [
-    "INACTIVE",
-    "LOADING",
-    "NO_IMAGE",
-    "SMALLEST_SIDE",
+    "MIN_SIDE",
+    "Outcome",
     "Selection",
-    "SelectionOutcome",
+    "SelectionCode",
     "SelectionRefused",
-    "box_on_image",
-    "check_bounding_box",
+    "arrives_soon",
+    "check_selection",
+    "check_selection_on_image",
     "find_frame",
-    "mask_on_image",
-    "passes_by_itself",
-    "selection_from",
-    "selection_from_mask",
 ]
 
-SMALLEST_SIDE = 4.0
-"""Least width and height of a box and of its part inside the image, pixels."""
+T = TypeVar("T")
 
-INACTIVE = "the tracker is inactive"
-LOADING = "is still loading"
-NO_IMAGE = "no image has arrived"
+MIN_SIDE = 4.0
+"""Minimum width and height of a selection and of its part inside the image, pixels."""
 
 _TOLERANCE_NS = 100_000_000
 _MAX_AHEAD_NS = 1_000_000_000
-_PATIENCE_S = 0.5
+
+
+class SelectionCode(IntEnum):
+    """What became of a request; the numbers are those of ``SelectTarget`` and ``RemoveTarget``."""
+
+    OK = 0
+    NOT_ACTIVE = 1
+    LOADING = 2
+    NO_IMAGE = 3
+    STALE_STAMP = 4
+    FUTURE_STAMP = 5
+    UNKNOWN_STAMP = 6
+    WRONG_FRAME_ID = 7
+    INVALID_BOX = 8
+    INVALID_MASK = 9
+    OUTSIDE_IMAGE = 10
+    TOO_MANY_TARGETS = 11
+    UNKNOWN_TARGET = 12
+    MODEL_FAILED = 13
+    BUSY = 14
+    INTERRUPTED = 15
+    PAUSED = 16
+    UNREADABLE_IMAGE = 17
+
+    @property
+    def passes_by_itself(self) -> bool:
+        """Whether a request with this answer can succeed a moment later, unchanged."""
+        return self in (SelectionCode.NOT_ACTIVE, SelectionCode.LOADING, SelectionCode.NO_IMAGE)
 
 
 class SelectionRefused(ValueError):
-    """The selection is refused; the message says why and what to do."""
+    """A request is refused.
+
+    Attributes:
+        code: Why.
+        message: Why, and what to do.
+    """
+
+    def __init__(self, code: SelectionCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One request.
+    """A request to follow a target: its box or its mask on one frame.
 
     Attributes:
-        stamp_ns: Stamp of the frame on which the box was drawn; 0 means the newest.
-        frame_id: Its ``frame_id``; empty accepts any.
-        box: ``(x, y, w, h)``, pixels, top-left corner.
+        box: ``(x, y, w, h)``, pixels, top-left corner; not used where there is a mask.
+        mask: (H, W) bool, True on the target.
+        stamp_ns: Stamp of the frame; 0 means the newest one.
+        frame_id: The frame's ``frame_id``; empty accepts any.
         label: What the target is; may be empty.
-        mask: (H, W) bool, the target's pixels where they were given; `box` is then around them.
-        append: Follow the present targets on.
+        append: True follows this target beside the present ones, False instead of them.
     """
 
-    stamp_ns: int
-    frame_id: str
-    box: Box
-    label: str
+    box: Box | None = None
     mask: np.ndarray | None = None
+    stamp_ns: int = 0
+    frame_id: str = ""
+    label: str = ""
     append: bool = False
+
+    @property
+    def bounds(self) -> Box:
+        """The box, or the box around the mask.
+
+        Raises:
+            ValueError: There is neither.
+        """
+        if self.mask is not None:
+            return tight_box(self.mask)
+        if self.box is None:
+            raise ValueError("selection has neither box nor mask; give one of them")
+        return self.box
 
 
 @dataclass(frozen=True)
-class SelectionOutcome:
-    """What became of it: the fields of the service's response."""
+class Outcome:
+    """The answer to a request.
 
-    success: bool
+    Attributes:
+        code: Whether it succeeded, or why it was refused.
+        message: A short confirmation, or the reason and what to do.
+        target_id: Id of the selected target; empty if there is none.
+        stamp_ns: Stamp of the frame on which tracking has started, nanoseconds.
+    """
+
+    code: SelectionCode
     message: str
     target_id: str = ""
     stamp_ns: int = 0
 
+    @property
+    def success(self) -> bool:
+        """Whether the request succeeded."""
+        return self.code is SelectionCode.OK
 
-def passes_by_itself(message: str) -> bool:
-    """Whether a refusal with this message is only a matter of waiting while a node starts."""
-    return any(words in message for words in (INACTIVE, LOADING, NO_IMAGE))
 
-
-def check_bounding_box(bbox: BoundingBox2D) -> Box:
-    """Check what can be checked without an image.
-
-    Args:
-        bbox: Centre and size in pixels, not rotated.
-
-    Returns:
-        The box as ``(x, y, w, h)`` with its top-left corner.
+def check_selection(selection: Selection) -> None:
+    """Check everything that can be checked without the image.
 
     Raises:
-        SelectionRefused: It is not finite, empty, too small or rotated.
+        SelectionRefused: The box or the mask cannot be used on any image.
     """
-    cx, cy = bbox.center.position.x, bbox.center.position.y
-    width, height, theta = bbox.size_x, bbox.size_y, bbox.center.theta
-    text = f"box with centre ({cx:g}, {cy:g}) and size {width:g} x {height:g}"
-    if not all(math.isfinite(v) for v in (cx, cy, width, height, theta)):
+    if selection.mask is None:
+        try:
+            check_box_size(selection.bounds, MIN_SIDE)
+        except ValueError as error:
+            raise SelectionRefused(SelectionCode.INVALID_BOX, str(error)) from error
+        return
+    if not selection.mask.any():
         raise SelectionRefused(
-            f"{text}, theta {theta:g}, is not finite: give five finite numbers, in pixels"
+            SelectionCode.INVALID_MASK, "mask is empty: set the target's pixels to 255"
         )
-    if theta != 0.0:
+    width, height = selection.bounds[2:]
+    if min(width, height) < MIN_SIDE:
         raise SelectionRefused(
-            f"{text} is rotated (theta {theta:g} rad, wanted 0): give the upright box around it"
+            SelectionCode.INVALID_MASK,
+            f"mask is too small, {width:g} x {height:g} pixels: give a target of at least "
+            f"{MIN_SIDE:g} x {MIN_SIDE:g}",
         )
-    if width <= 0 or height <= 0:
-        raise SelectionRefused(
-            f"{text} is empty: size_x and size_y must be above 0; they are width and height, "
-            "not a second corner"
-        )
-    if width < SMALLEST_SIDE or height < SMALLEST_SIDE:
-        raise SelectionRefused(
-            f"{text} is too small: give at least {SMALLEST_SIDE:g} x {SMALLEST_SIDE:g} pixels"
-        )
-    return box_of(bbox)
 
 
-def box_on_image(box: Box, width: int, height: int) -> Box:
-    """Check a box against the image on which it was drawn.
-
-    Args:
-        box: ``(x, y, w, h)`` of ``check_bounding_box``.
-        width: Width of the image, pixels.
-        height: Height of the image, pixels.
-
-    Returns:
-        The box itself.
+def check_selection_on_image(selection: Selection, height: int, width: int) -> None:
+    """Check a selection against the size of its image, pixels.
 
     Raises:
-        SelectionRefused: It is larger than the image, or too little of it is inside.
+        SelectionRefused: The box is larger than the image or too little of it is inside, or the
+            mask has another size.
     """
-    cx, cy, w, h = xywh_to_cxcywh(np.array(box))
-    text = f"box with centre ({cx:g}, {cy:g}) and size {w:g} x {h:g}"
-    if w > width + 1 or h > height + 1:
+    if selection.mask is None:
+        try:
+            box, side = selection.bounds, MIN_SIDE
+            check_box(
+                box, height, width, min_side=side, min_visible=side, max_ratio=1.0, slack=1.0
+            )
+        except BoxOutsideImageError as error:
+            raise SelectionRefused(SelectionCode.OUTSIDE_IMAGE, str(error)) from error
+        except ValueError as error:
+            raise SelectionRefused(SelectionCode.INVALID_BOX, str(error)) from error
+    elif selection.mask.shape != (height, width):
+        rows, columns = selection.mask.shape
         raise SelectionRefused(
-            f"{text} is larger than the image ({width} x {height}): give the box around the "
-            "target, in pixels of the image as published"
+            SelectionCode.INVALID_MASK,
+            f"mask of {columns} x {rows} pixels does not fit the image of that stamp "
+            f"({width} x {height}): publish it in the size of the image",
         )
-    inside_w, inside_h = visible_extent(box, height, width)
-    if inside_w <= 0 or inside_h <= 0:
-        raise SelectionRefused(
-            f"{text} does not overlap the image ({width} x {height}): bbox.center is the box's "
-            "centre in pixels of the image as published"
-        )
-    if inside_w < SMALLEST_SIDE or inside_h < SMALLEST_SIDE:
-        raise SelectionRefused(
-            f"{text} has only {inside_w:g} x {inside_h:g} pixels inside the image "
-            f"({width} x {height}), wanted at least {SMALLEST_SIDE:g} x {SMALLEST_SIDE:g}"
-        )
-    return box
 
 
-def mask_on_image(mask: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Check a mask against the image that it belongs to.
+def arrives_soon(buffer: FrameBuffer[T], selection: Selection) -> bool:
+    """Whether the selection's frame is likely to be on its way: its stamp is slightly ahead.
 
-    Returns:
-        The mask itself.
-
-    Raises:
-        SelectionRefused: It has another size.
+    The request and the image take different ways, so the request may be faster.
     """
-    if mask.shape != (height, width):
-        raise SelectionRefused(
-            f"mask of {mask.shape[1]} x {mask.shape[0]} pixels does not fit the image of that "
-            f"stamp ({width} x {height}): publish it in the size of the image as published"
-        )
-    return mask
+    newest = buffer.newest
+    return newest is not None and 0 < selection.stamp_ns - newest.stamp_ns < _MAX_AHEAD_NS
 
 
-def find_frame(
-    buffer: FrameBuffer[Image],
-    selection: Selection,
-    topic: str,
-    sleep: Callable[[float], None] = time.sleep,
-) -> StampedFrame[Image]:
-    """The buffered frame on which the box was drawn.
-
-    A stamp a little ahead of the newest frame is given half a second to arrive: the request and
-    the image come by different ways.
+def find_frame(buffer: FrameBuffer[T], selection: Selection, topic: str) -> Frame[T]:
+    """Find the frame on which a selection was made.
 
     Args:
         buffer: The frames kept.
         selection: The request.
-        topic: Name of the image topic, for the messages.
-        sleep: Waits, in seconds.
+        topic: Name of the image topic, for messages.
 
     Raises:
         SelectionRefused: There is no such frame, or it has another ``frame_id``.
     """
-    wanted = selection.stamp_ns
-    deadline = time.monotonic() + _PATIENCE_S
-    newest = buffer.newest
-    while newest and 0 < wanted - newest.stamp_ns < _MAX_AHEAD_NS:
-        if time.monotonic() > deadline:
-            break
-        sleep(0.005)
-        newest = buffer.newest
-    oldest = buffer.oldest
+    wanted, oldest, newest = selection.stamp_ns, buffer.oldest, buffer.newest
     if newest is None or oldest is None:
-        raise SelectionRefused(f"{NO_IMAGE} on {topic} yet: start the camera, or remap the topic")
+        raise SelectionRefused(
+            SelectionCode.NO_IMAGE,
+            f"no image has arrived on {topic} yet: start the camera, or remap the topic",
+        )
     found = newest if wanted == 0 else buffer.nearest(wanted, _TOLERANCE_NS)
     if found is None:
-        raise SelectionRefused(_why_no_frame(wanted, oldest.stamp_ns, newest.stamp_ns))
-    frame_id = found.frame.header.frame_id
-    if selection.frame_id and selection.frame_id != frame_id:
+        raise _no_frame(wanted, oldest.stamp_ns, newest.stamp_ns)
+    if selection.frame_id and selection.frame_id != found.frame_id:
         raise SelectionRefused(
-            f"frame_id is '{selection.frame_id}', but the images on {topic} have '{frame_id}': "
-            "draw the box on this camera's image, or leave frame_id empty"
+            SelectionCode.WRONG_FRAME_ID,
+            f"frame_id is '{selection.frame_id}', but the images on {topic} have "
+            f"'{found.frame_id}': select on an image of this camera, or leave frame_id empty",
         )
     return found
+
+
+def _no_frame(wanted: int, oldest: int, newest: int) -> SelectionRefused:
+    """Explain why there is no frame with the stamp ``wanted``; all in nanoseconds."""
+    if wanted < oldest:
+        return SelectionRefused(
+            SelectionCode.STALE_STAMP,
+            f"stamp {_seconds(wanted)} is older than every frame kept, the oldest is "
+            f"{_seconds(oldest)} ({_seconds(oldest - wanted)} s later): select on a newer frame, "
+            "or raise buffer_seconds and buffer_megabytes",
+        )
+    if wanted > newest:
+        return SelectionRefused(
+            SelectionCode.FUTURE_STAMP,
+            f"stamp {_seconds(wanted)} is {_seconds(wanted - newest)} s ahead of the newest "
+            f"frame, {_seconds(newest)}: copy the header of one of this camera's images, or "
+            "leave the stamp zero for the newest",
+        )
+    return SelectionRefused(
+        SelectionCode.UNKNOWN_STAMP,
+        f"no frame within {_seconds(_TOLERANCE_NS)} s of stamp {_seconds(wanted)} has arrived "
+        f"(kept are {_seconds(oldest)} to {_seconds(newest)}): copy the header of one of this "
+        "camera's images",
+    )
 
 
 def _seconds(nanoseconds: int) -> str:
     sign = "-" if nanoseconds < 0 else ""
     whole, rest = divmod(abs(nanoseconds), 1_000_000_000)
     return f"{sign}{whole}.{rest // 1_000_000:03d}"
-
-
-def _why_no_frame(wanted: int, oldest: int, newest: int) -> str:
-    if wanted < oldest:
-        return (
-            f"stamp {_seconds(wanted)} is older than every frame kept, the oldest is "
-            f"{_seconds(oldest)} ({_seconds(oldest - wanted)} s later): select on a newer frame, "
-            "or raise buffer_seconds and buffer_megabytes"
-        )
-    if wanted > newest:
-        return (
-            f"stamp {_seconds(wanted)} is {_seconds(wanted - newest)} s ahead of the newest "
-            f"frame, {_seconds(newest)}: copy the header of one of this camera's images, or "
-            "leave the stamp zero for the newest"
-        )
-    return (
-        f"no frame within {_seconds(_TOLERANCE_NS)} s of stamp {_seconds(wanted)} has arrived "
-        f"(kept are {_seconds(oldest)} to {_seconds(newest)}): copy the header of one of this "
-        "camera's images"
-    )
-
-
-def selection_from(
-    header: Header, bbox: BoundingBox2D, label: str, append: bool = False
-) -> Selection:
-    """Read a request.
-
-    Raises:
-        SelectionRefused: The box is unusable on any image.
-    """
-    box = check_bounding_box(bbox)
-    return Selection(stamp_nanoseconds(header), header.frame_id, box, label, append=append)
-
-
-def selection_from_mask(message: Image) -> Selection:
-    """Read a mask: mono8 or 8UC1, 0 beside the target and anything else on it.
-
-    Raises:
-        SelectionRefused: The mask is unusable on any image.
-    """
-    encoding = message.encoding.strip().lower()
-    if encoding not in ("mono8", "8uc1"):
-        raise SelectionRefused(
-            f"mask has encoding '{message.encoding}': publish it as mono8 or 8UC1, 0 beside the "
-            "target and 255 on it"
-        )
-    try:
-        grey = decode_image("mono8", message.height, message.width, message.step, message.data)
-    except ValueError as error:
-        raise SelectionRefused(f"mask is malformed: {error}") from error
-    mask = grey[..., 0] > 0
-    if not mask.any():
-        raise SelectionRefused("mask is 0 everywhere: set the target's pixels to 255")
-    box = tight_box(mask)
-    if min(box[2:]) < SMALLEST_SIDE:
-        raise SelectionRefused(
-            f"mask is too small, {box[2]:g} x {box[3]:g} pixels: give a target of at least "
-            f"{SMALLEST_SIDE:g} x {SMALLEST_SIDE:g}"
-        )
-    return Selection(stamp_nanoseconds(message.header), message.header.frame_id, box, "", mask)

@@ -1,110 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several targets with one copy of the network, each with an id and a state of its own."""
+"""The followed targets: one copy of the network, an id and a state for each target."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from tracker_ros.following.target_state import TargetStateMachine
+from tracker_ros.following.selection import SelectionCode, SelectionRefused
+from tracker_ros.following.target_state import StateLimits, TargetState, TargetStateMachine
 from tracker_ros.tracker import Tracker, TrackResult
 
 __all__ = ["MAX_TARGETS", "FollowedTarget", "TargetSet"]
 
 MAX_TARGETS = 16
-"""Each target costs time and memory; a loop that only ever adds targets has to end somewhere."""
+"""Maximum number of targets: each costs time and memory, and a program may add without end."""
 
 
-@dataclass(frozen=True)
-class FollowedTarget:
-    """One target.
+class FollowedTarget(TargetStateMachine):
+    """A target, its tracker and its state.
 
-    Attributes:
-        tracker: What follows it.
-        machine: How it is doing.
+    Args:
+        target_id: Its id.
+        label: What it is; may be empty.
+        tracker: The tracker that follows it, initialised.
+        time_s: When it was selected, seconds.
+        limits: Thresholds of its state.
     """
 
-    tracker: Tracker
-    machine: TargetStateMachine
-
-    @property
-    def target_id(self) -> str:
-        """Its id."""
-        return self.machine.target_id
+    def __init__(
+        self, target_id: str, label: str, tracker: Tracker, time_s: float, limits: StateLimits
+    ) -> None:
+        super().__init__(time_s, limits)
+        self.target_id = target_id
+        self.label = label
+        self.tracker = tracker
 
 
 class TargetSet:
-    """The targets that are followed, in the order of their selection.
-
-    It outlives models: no id is ever given twice.
+    """The followed targets in the order of their selection.
 
     Args:
-        score_found: As for `TargetStateMachine`.
-        score_lost: Likewise.
-        lost_after: Likewise.
-        ids: Numbers to name targets by; where several objects share them, no id is given twice
-            by any of them.
+        limits: Thresholds of the targets' states.
+        ids: Numbers to name targets by. Sets that share them never give the same id twice.
+        tracker: As the attribute.
 
     Attributes:
-        tracker: Follows the first target; further ones get copies of it. None without a model.
-
-    Raises:
-        ValueError: As for `TargetStateMachine`.
+        tracker: Follows the first target; further targets get forks of it. None without a model.
+        state: State of the set while it has no target: IDLE or LOADING.
     """
 
     def __init__(
         self,
-        score_found: float = 0.45,
-        score_lost: float = 0.35,
-        lost_after: float = 1.0,
+        limits: StateLimits | None = None,
         ids: Iterator[int] | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
+        self._limits = limits or StateLimits()
         self._ids = itertools.count(1) if ids is None else ids
-        self._limits = (score_found, score_lost, lost_after)
-        self._nobody = self._new_machine()
-        self.tracker: Tracker | None = None
         self._targets: list[FollowedTarget] = []
+        self.tracker = tracker
+        self.state = TargetState.IDLE
 
     def __len__(self) -> int:
         return len(self._targets)
 
-    @property
-    def targets(self) -> tuple[FollowedTarget, ...]:
-        """All of them, the first one selected first."""
-        return tuple(self._targets)
+    def __iter__(self) -> Iterator[FollowedTarget]:
+        """Iterate over the targets; those present at the start, whatever changes meanwhile."""
+        return iter(tuple(self._targets))
 
     @property
-    def machines(self) -> list[TargetStateMachine]:
-        """The state of each target; where there is none, a single one that says so."""
-        return [target.machine for target in self._targets] or [self._nobody]
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all targets."""
+        return tuple(target.target_id for target in self._targets)
 
-    def loading(self) -> None:
-        """A model is being loaded; the targets of an earlier one are forgotten."""
-        self.unload()
-        self._nobody.loading()
-
-    def loaded(self) -> None:
-        """Loading has ended, well or not: there is a `tracker` or there is none."""
-        self._nobody.loaded()
-
-    def unload(self) -> None:
-        """Let go of targets and model."""
+    def unload(self, state: TargetState = TargetState.IDLE) -> None:
+        """Drop the targets and the model; ``state`` is the set's state afterwards."""
         self._targets.clear()
         self.tracker = None
+        self.state = state
 
-    def set_limits(self, score_found: float, score_lost: float, lost_after: float) -> None:
-        """Change the thresholds of all states.
-
-        Raises:
-            ValueError: As for `TargetStateMachine`; the old thresholds then stay.
-        """
-        self._nobody.set_limits(score_found, score_lost, lost_after)
-        self._limits = (score_found, score_lost, lost_after)
+    def set_limits(self, limits: StateLimits) -> None:
+        """Change the thresholds of all states, for present and future targets."""
+        self._limits = limits
         for target in self._targets:
-            target.machine.set_limits(*self._limits)
+            target.limits = limits
 
     def select(
         self,
@@ -113,24 +94,28 @@ class TargetSet:
         label: str = "",
         append: bool = False,
     ) -> FollowedTarget:
-        """Follow a target, in place of all others or as well.
+        """Follow a target, instead of all others or beside them.
 
         Args:
-            start: Initialises the tracker that it is given. What it raises is passed on, and
-                nothing has changed then: see `Tracker.initialize`.
-            time_s: When the target was seen there.
-            label: What it is.
-            append: Follow the others on.
+            start: Initialises the tracker that it is given. If it raises, nothing has changed:
+                see `Tracker.initialize`.
+            time_s: Time of the frame, seconds.
+            label: What the target is.
+            append: Whether the others are still followed.
+
+        Returns:
+            The new target; its id differs from every earlier one.
 
         Raises:
-            ValueError: There are `MAX_TARGETS` already.
+            SelectionRefused: `MAX_TARGETS` are followed already.
             RuntimeError: There is no model.
         """
         if self.tracker is None:
             raise RuntimeError("select() was called without a model: set tracker first")
         if append and len(self._targets) >= MAX_TARGETS:
-            raise ValueError(
-                f"{MAX_TARGETS} targets are followed already, which is the most: remove one first"
+            raise SelectionRefused(
+                SelectionCode.TOO_MANY_TARGETS,
+                f"{MAX_TARGETS} targets are followed already, the maximum: remove one first",
             )
         in_use = [target.tracker for target in self._targets]
         if in_use and not append:
@@ -138,29 +123,24 @@ class TargetSet:
         else:
             tracker = self.tracker.fork() if self.tracker in in_use else self.tracker
         start(tracker)
-        machine = self._new_machine()
-        machine.select(time_s, label)
-        target = FollowedTarget(tracker, machine)
+        target = FollowedTarget(str(next(self._ids)), label, tracker, time_s, self._limits)
         self._targets = [*self._targets, target] if append else [target]
         return target
 
     def remove(self, target_id: str) -> bool:
-        """Follow a target no longer; whether there was one of that id."""
-        left = [target for target in self._targets if target.target_id != target_id]
-        found = len(left) < len(self._targets)
-        self._targets = left
+        """Stop following a target. Returns False if the id is unknown."""
+        kept = [target for target in self._targets if target.target_id != target_id]
+        found = len(kept) < len(self._targets)
+        self._targets = kept
         return found
 
     def clear(self) -> None:
-        """Follow none."""
+        """Stop following all targets."""
         self._targets.clear()
 
     def track(
         self, image: np.ndarray, targets: Sequence[FollowedTarget]
     ) -> list[TrackResult | Exception]:
-        """Find some of the targets, at least one, in the next image: see `track_batch`."""
+        """Find some of the targets, at least one, in the next image; see `Tracker.track_batch`."""
         first, *others = (target.tracker for target in targets)
         return first.track_batch(others, image)
-
-    def _new_machine(self) -> TargetStateMachine:
-        return TargetStateMachine(*self._limits, ids=self._ids)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``sensor_msgs/Image`` to RGB and back.
+"""Convert ROS messages to the package's arrays, boxes and selections, and back.
 
-``vision_msgs/BoundingBox2D`` to the package's boxes and back.
-
-Qualities of service of the package's topics.
+Also makes the quality-of-service profiles of the package's topics.
 """
 
 from __future__ import annotations
 
 import array
+import math
 import sys
 from collections.abc import Callable
 
@@ -18,6 +17,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D
 
+from tracker_ros.following.selection import Selection, SelectionCode, SelectionRefused
 from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.io.image_encodings import (
     ENCODINGS,
@@ -32,6 +32,8 @@ __all__ = [
     "image_from_array",
     "keep_last",
     "rgb_from_image",
+    "selection_from",
+    "selection_from_mask",
     "stamp_nanoseconds",
 ]
 
@@ -163,6 +165,46 @@ def box_of(message: BoundingBox2D) -> Box:
     cxcywh = np.array([centre.x, centre.y, message.size_x, message.size_y], dtype=np.float64)
     x, y, w, h = cxcywh_to_xywh(cxcywh).tolist()
     return (x, y, w, h)
+
+
+def selection_from(
+    header: Header, bbox: BoundingBox2D, label: str, append: bool = False
+) -> Selection:
+    """Unpack a request to follow a box.
+
+    Raises:
+        SelectionRefused: The box is rotated.
+    """
+    theta = bbox.center.theta
+    if theta != 0.0 or not math.isfinite(theta):
+        raise SelectionRefused(
+            SelectionCode.INVALID_BOX,
+            f"box is rotated (theta {theta:g} rad, expected 0): give the upright box around it",
+        )
+    return Selection(box_of(bbox), None, stamp_nanoseconds(header), header.frame_id, label, append)
+
+
+def selection_from_mask(message: Image) -> Selection:
+    """Unpack a mask: mono8 or 8UC1, 0 beside the target and anything else on it.
+
+    Raises:
+        SelectionRefused: The message has another encoding or is malformed.
+    """
+    encoding = message.encoding.strip().lower()
+    if encoding not in ("mono8", "8uc1"):
+        raise SelectionRefused(
+            SelectionCode.INVALID_MASK,
+            f"mask has encoding '{message.encoding}': publish it as mono8 or 8UC1, 0 beside the "
+            "target and 255 on it",
+        )
+    try:
+        grey = decode_image("mono8", message.height, message.width, message.step, message.data)
+    except ValueError as error:
+        raise SelectionRefused(
+            SelectionCode.INVALID_MASK, f"mask is malformed: {error}"
+        ) from error
+    header = message.header
+    return Selection(None, grey[..., 0] > 0, stamp_nanoseconds(header), header.frame_id)
 
 
 def keep_last(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:

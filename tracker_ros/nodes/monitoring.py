@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from diagnostic_updater import DiagnosticStatusWrapper, Updater
@@ -63,7 +64,7 @@ class Diagnostics:
         self._active = active
         self.model = ModelStatus()
         self.latency = Window()
-        self.report: FrameReport | None = None
+        self.report: FrameReport[Any] | None = None
         self.output_rate = RateMeter()
         self._updater = Updater(node, period=1.0 / rate)
         self._updater.setHardwareID(node.get_fully_qualified_name())

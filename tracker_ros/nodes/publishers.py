@@ -78,6 +78,11 @@ def detection_of(
     return message
 
 
+def _header_of(report: FrameReport[Image]) -> Header | None:
+    """Return the header of a report's image; None for a change without one."""
+    return None if report.frame is None else report.frame.payload.header
+
+
 class Outputs:
     """The publishers. Made on configure, closed on cleanup; called from the worker's thread.
 
@@ -136,11 +141,11 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
         self._node.destroy_publisher(self._status)
 
-    def publish(self, report: FrameReport) -> None:
+    def publish(self, report: FrameReport[Image]) -> None:
         """Publish one report: the targets first, then their status, then pictures."""
         if not self._node.context.ok():
             return
-        header = report.header
+        header = _header_of(report)
         if header is not None and any(target.result for target in report.targets):
             self.rate.tick()
             self._publish_targets(header, report)
@@ -153,7 +158,7 @@ class Outputs:
         if header is not None and report.image is not None:
             self._publish_debug(header, report.image, report)
 
-    def _publish_targets(self, header: Header, report: FrameReport) -> None:
+    def _publish_targets(self, header: Header, report: FrameReport[Image]) -> None:
         """Publish the boxes of the targets that can be seen, and the first one's mask."""
         seen = {
             target.target_id: detection_of(
@@ -182,8 +187,8 @@ class Outputs:
         """Seconds from a header's stamp until now, on the node's clock."""
         return (self._node.get_clock().now().nanoseconds - stamp_nanoseconds(header)) / 1e9
 
-    def _status_of(self, report: FrameReport, target: TargetReport) -> TargetStatus:
-        header = report.header
+    def _status_of(self, report: FrameReport[Image], target: TargetReport) -> TargetStatus:
+        header = _header_of(report)
         if header is None:
             header = Header(stamp=self._node.get_clock().now().to_msg())
         tracked = target.result is not None
@@ -225,7 +230,9 @@ class Outputs:
             )
         return picture
 
-    def _publish_debug(self, header: Header, image: np.ndarray, report: FrameReport) -> None:
+    def _publish_debug(
+        self, header: Header, image: np.ndarray, report: FrameReport[Image]
+    ) -> None:
         """Make the pictures that somebody listens to, if it is time for one."""
         wants_image = self._image.get_subscription_count() > 0
         wants_score = self._score.get_subscription_count() > 0

@@ -23,10 +23,10 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.srv import SelectTarget
-from tracker_ros.following.selection import passes_by_itself
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import bounding_box_of, keep_last, rgb_from_image
 from tracker_ros.nodes.node_main import NodeStartError, end_quietly_on_interrupt
+from tracker_ros.nodes.services import passes_by_itself
 
 __all__ = ["BoxDrag", "SelectTargetNode", "main", "run_window"]
 

@@ -8,7 +8,6 @@ coming in, because the frames after the selected one are needed to catch up.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.task import Future
@@ -17,21 +16,22 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
-from tracker_ros.following.selection import (
-    Selection,
-    SelectionOutcome,
-    SelectionRefused,
-    passes_by_itself,
-    selection_from,
-    selection_from_mask,
-)
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.selection import Outcome, Selection, SelectionCode, SelectionRefused
+from tracker_ros.nodes.messages import selection_from, selection_from_mask
 from tracker_ros.nodes.session import Session
 
 __all__ = ["TargetServices"]
 
-R = TypeVar("R")
+Answer = Callable[[Outcome], None]
 
-_BROKEN_OFF = "the request was broken off: see the node's log, and ask again"
+INACTIVE = "the tracker is inactive"
+LOADING = "is still loading"
+
+
+def passes_by_itself(message: str) -> bool:
+    """Whether a refusal with this message is only a matter of waiting while a node starts."""
+    return any(words in message for words in (INACTIVE, LOADING, "no image has arrived"))
 
 
 class TargetServices:
@@ -40,14 +40,14 @@ class TargetServices:
     Args:
         node: The node.
         session: The session now, None while the node is unconfigured.
-        refusal: Why the node takes no requests now; empty when it does.
+        refusal: Why the node takes no requests now; None when it does.
     """
 
     def __init__(
         self,
         node: LifecycleNode,
         session: Callable[[], Session | None],
-        refusal: Callable[[], str],
+        refusal: Callable[[], Outcome | None],
     ) -> None:
         self._node = node
         self._session = session
@@ -69,39 +69,30 @@ class TargetServices:
     def _take(self, read: Callable[[], Selection]) -> None:
         logger = self._node.get_logger()
 
-        def told(outcome: SelectionOutcome | None) -> None:
-            if outcome is None or not outcome.success:
-                reason = outcome.message if outcome else _BROKEN_OFF
-                logger.warning(f"selection from topic refused: {reason}")
-            else:
+        def log(outcome: Outcome) -> None:
+            if outcome.success:
                 logger.info(f"selection from topic: {outcome.message}")
+            else:
+                logger.warning(f"selection from topic refused: {outcome.message}")
 
-        reason, selection = self._read(read)
-        session = self._session()
-        if selection is None or session is None:
-            told(SelectionOutcome(False, reason))
-            return
-        follower = session.follower
-        session.ask(lambda: follower.select(selection), told)
+        self._select(read, log)
 
     async def _on_select(
         self, request: SelectTarget.Request, response: SelectTarget.Response
     ) -> SelectTarget.Response:
-        reason, selection = self._read(
-            lambda: selection_from(request.header, request.bbox, request.label, request.append)
+        outcome = await self._await(
+            lambda answer: self._select(
+                lambda: selection_from(
+                    request.header, request.bbox, request.label, request.append
+                ),
+                answer,
+            )
         )
-        session = self._session()
-        if selection is None or session is None:
-            outcome: SelectionOutcome | None = SelectionOutcome(False, reason)
-        else:
-            follower = session.follower
-            outcome = await self._ask(session, lambda: follower.select(selection))
-        outcome = outcome or SelectionOutcome(False, _BROKEN_OFF)
         logger = self._node.get_logger()
         if outcome.success:
             logger.info(f"select_target: {outcome.message}")
-        elif passes_by_itself(outcome.message):
-            # Who asks while the node starts asks again and again.
+        elif outcome.code.passes_by_itself:
+            # Programs that start with the node ask again and again.
             logger.info(
                 f"select_target refused for now: {outcome.message}", throttle_duration_sec=10.0
             )
@@ -116,71 +107,60 @@ class TargetServices:
     async def _on_clear(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        session = self._session()
-        response.message = self._refusal()
-        if response.message or session is None:
-            response.success = False
-            return response
-        old = await self._ask(session, session.follower.clear)
-        response.success = old is not None
-        if old is None:
-            response.message = _BROKEN_OFF
-        elif old:
-            response.message = f"target{'s' if old[1:] else ''} {', '.join(old)} cleared"
-        else:
-            response.message = "there was no target to clear"
+        outcome = await self._ask(lambda follower: follower.clear())
+        response.success, response.message = outcome.success, outcome.message
         return response
 
     async def _on_remove(
         self, request: RemoveTarget.Request, response: RemoveTarget.Response
     ) -> RemoveTarget.Response:
-        session = self._session()
-        response.success, response.message = False, self._refusal()
-        if response.message or session is None:
-            return response
-        follower, target_id = session.follower, request.target_id
-        answer = await self._ask(session, lambda: follower.remove(target_id))
-        response.success, response.message = answer or (False, _BROKEN_OFF)
+        target_id = request.target_id
+        outcome = await self._ask(lambda follower: follower.remove(target_id))
+        response.success, response.message = outcome.success, outcome.message
         return response
 
     async def _on_enable(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
-        session = self._session()
-        response.message = self._refusal()
-        if response.message or session is None:
-            response.success = False
-            return response
-        follower, enabled = session.follower, bool(request.data)
-
-        def switch() -> bool:
-            follower.enable(enabled)
-            return True
-
-        response.success = bool(await self._ask(session, switch))
-        words = "tracking is enabled" if enabled else "tracking is paused, the target is kept"
-        response.message = words if response.success else _BROKEN_OFF
+        enabled = bool(request.data)
+        outcome = await self._ask(lambda follower: follower.enable(enabled))
+        response.success, response.message = outcome.success, outcome.message
         return response
 
-    def _read(self, read: Callable[[], Selection]) -> tuple[str, Selection | None]:
-        """The request, or the reason why it is refused outright."""
-        reason = self._refusal()
-        if reason:
-            return reason, None
+    def _select(self, read: Callable[[], Selection], answer: Answer) -> None:
+        """Read a selection and have the worker start on it, or answer why not."""
+        refused, session = self._refusal(), self._session()
+        if refused is not None or session is None:
+            answer(refused or Outcome(SelectionCode.NOT_ACTIVE, INACTIVE))
+            return
         try:
-            return "", read()
-        except SelectionRefused as error:
-            return str(error), None
+            selection = read()
+        except SelectionRefused as refusal:
+            answer(Outcome(refusal.code, refusal.message))
+            return
+        follower = session.follower
+        session.ask(lambda done: follower.select(selection, done), answer)
 
-    async def _ask(self, session: Session, job: Callable[[], R]) -> R | None:
-        """Await what the worker makes of ``job``."""
+    async def _ask(self, job: Callable[[Follower[Image]], Outcome]) -> Outcome:
+        """Await the outcome of a job for the worker, or return why there is none."""
+        refused, session = self._refusal(), self._session()
+        if refused is not None or session is None:
+            return refused or Outcome(SelectionCode.NOT_ACTIVE, INACTIVE)
+        follower = session.follower
+        return await self._await(
+            lambda answer: session.ask(lambda done: done(job(follower)), answer)
+        )
+
+    async def _await(self, begin: Callable[[Answer], None]) -> Outcome:
+        """Await what is passed to the answer that ``begin`` is given."""
         executor = self._node.executor
         future: Future = Future(executor=executor)
 
-        def answer(result: R | None) -> None:
-            future.set_result(result)
+        def answer(outcome: Outcome) -> None:
+            future.set_result(outcome)
             if executor is not None:
-                executor.wake()  # else a waiting coroutine is looked at only with the next event
+                executor.wake()  # otherwise the coroutine continues only with the next event
 
-        session.ask(job, answer)
-        return await future
+        begin(answer)
+        outcome: Outcome = await future
+        return outcome

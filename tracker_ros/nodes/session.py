@@ -8,24 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import Image
 
 from tracker_ros.following.follower import Follower
 from tracker_ros.following.frame_report import FrameReport
-from tracker_ros.following.frames import FrameBuffer, StampedFrame
+from tracker_ros.following.frames import Frame, FrameBuffer
+from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.worker import Worker
 from tracker_ros.glibc_memory import give_back_free_memory
+from tracker_ros.nodes.messages import rgb_from_image
 from tracker_ros.nodes.monitoring import Diagnostics, InputWatch, ModelStatus
 from tracker_ros.nodes.publishers import DebugSettings, Outputs
 from tracker_ros.tracker import Tracker
 
 __all__ = ["Session"]
-
-R = TypeVar("R")
 
 _STOP_S = 3.0
 _DEACTIVATE_S = 2.0
@@ -74,14 +73,15 @@ class Session:
         self.outputs = Outputs(node, model_name, debug, diagnostics.latency.add)
         diagnostics.output_rate = self.outputs.rate
         self.follower = Follower(
-            buffer,
+            rgb_from_image,
             targets,
+            buffer=buffer,
             report=self._report,
-            complain=watch.complain,
+            complain=lambda text, error: watch.complain(text),
             wants_image=lambda: self._active and self.outputs.wants_image(),
             topic=node.resolve_topic_name("image"),
         )
-        self._worker: Worker[StampedFrame[Image]] = Worker(
+        self._worker: Worker[Frame[Image]] = Worker(
             handle=self._handle,
             idle=self._idle,
             busy=lambda: self._active and self.follower.catch_up(),
@@ -90,15 +90,6 @@ class Session:
         self.follower.explain = debug.token_mask
         self._worker.post(self._load)
         self._worker.start()
-
-    def set_debug(self, settings: DebugSettings) -> None:
-        """Change how debug images are made, from the next frame on."""
-
-        def change() -> None:
-            self.outputs.settings = settings
-            self.follower.explain = settings.token_mask
-
-        self._worker.post(change)
 
     @property
     def load_seconds(self) -> float:
@@ -135,26 +126,35 @@ class Session:
         self._diagnostics.model = ModelStatus()
         self._diagnostics.report = None
 
-    def put(self, frame: StampedFrame[Image]) -> None:
+    def put(self, frame: Frame[Image]) -> None:
         """Hand over the newest frame."""
         self._worker.put(frame)
 
-    def ask(self, job: Callable[[], R], answer: Callable[[R | None], None]) -> None:
-        """Have the worker run ``job`` and pass what it returns to ``answer``.
+    def post(self, job: Callable[[], None]) -> None:
+        """Have the worker run ``job`` before the next frame, unless it is stopping."""
+        self._worker.post(job)
 
-        ``answer`` gets None if the job failed or the worker takes no more; it is called in the
-        worker's thread, or at once.
+    def ask(
+        self, job: Callable[[Callable[[Outcome], None]], None], answer: Callable[[Outcome], None]
+    ) -> None:
+        """Have the worker run a job that passes its outcome to ``answer``, now or later.
+
+        If the job fails or the worker is stopping, the outcome is INTERRUPTED. ``answer`` is
+        called in the worker's thread, or at once.
         """
+        interrupted = Outcome(
+            SelectionCode.INTERRUPTED, "the request was interrupted: see the node's log, ask again"
+        )
 
         def run() -> None:
-            result: R | None = None
             try:
-                result = job()
-            finally:
-                answer(result)
+                job(answer)
+            except Exception:
+                answer(interrupted)
+                raise
 
         if not self._worker.post(run):
-            answer(None)
+            answer(interrupted)
 
     def _load(self) -> None:
         """Make the model, in the worker's thread."""
@@ -167,7 +167,7 @@ class Session:
         else:
             self.model.ready = True
             versions = _versions()
-            self.model.facts = lambda: {**self.follower.model_facts(), **versions}
+            self.model.facts = lambda: {**self.follower.runtime_info(), **versions}
             facts = ", ".join(f"{name} {value}" for name, value in self.model.facts().items())
             logger.info(f"model {self.model.name} ready after {self.load_seconds:.1f} s ({facts})")
         finally:
@@ -188,15 +188,15 @@ class Session:
             torch.cuda.empty_cache()
         give_back_free_memory()
 
-    def _handle(self, frame: StampedFrame[Image]) -> None:
+    def _handle(self, frame: Frame[Image]) -> None:
         if self._active:
-            self.follower.process(frame)
+            self.follower.handle(frame)
 
     def _idle(self) -> None:
         if self._active:
-            self.follower.no_frame()
+            self.follower.note_silence()
 
-    def _report(self, report: FrameReport) -> None:
+    def _report(self, report: FrameReport[Image]) -> None:
         if not self._closed:
             self._diagnostics.report = report
             self.outputs.publish(report)

@@ -22,8 +22,9 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2D
 
 from tracker_ros.following.frames import FrameBuffer
-from tracker_ros.following.selection import INACTIVE, LOADING
+from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
+from tracker_ros.following.target_state import StateLimits
 from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
 from tracker_ros.nodes.monitoring import Diagnostics, InputWatch
 from tracker_ros.nodes.node_main import refuse_wrong_transitions, run_node
@@ -35,7 +36,7 @@ from tracker_ros.nodes.parameters import (
     check_scores,
 )
 from tracker_ros.nodes.publishers import DebugSettings
-from tracker_ros.nodes.services import TargetServices
+from tracker_ros.nodes.services import INACTIVE, LOADING, TargetServices
 from tracker_ros.nodes.session import Session
 from tracker_ros.registry import parse_options
 from tracker_ros.tracker import Tracker
@@ -90,9 +91,7 @@ class TrackNode(rclpy.lifecycle.Node):
         table = self._parameter_table
         self._ids = itertools.count(1)
         self._targets = self._new_targets()
-        self._buffer: FrameBuffer[Image] = FrameBuffer(
-            table.number("buffer_seconds"), _bytes(table.number("buffer_megabytes"))
-        )
+        self._buffer = self._new_buffer()
         self._watch = InputWatch(self)
         self._diagnostics = Diagnostics(
             self, table.number("diagnostics_rate"), self._watch, lambda: self._active
@@ -109,8 +108,9 @@ class TrackNode(rclpy.lifecycle.Node):
         """Make the publishers and begin to load the model; does not wait for it."""
         table = self._parameter_table
         self.get_logger().info(f"loading model {table.text('model')}")
-        # Anew: a worker of the last session that is still busy must not meddle with this one's.
+        # New ones: a worker of the last session that is still busy must not change this one's.
         self._targets = self._new_targets()
+        self._buffer = self._new_buffer()
         self._session = Session(
             self,
             table.text("model"),
@@ -226,7 +226,7 @@ class TrackNode(rclpy.lifecycle.Node):
             return
         stamp_ns = stamp_nanoseconds(message.header)
         sequence = self._buffer.sequence
-        frame = self._buffer.add(stamp_ns, message, len(message.data))
+        frame = self._buffer.add(stamp_ns, message, len(message.data), message.header.frame_id)
         if self._buffer.sequence != sequence:
             self.get_logger().info("image stamps jumped back: a new sequence begins")
         session.put(frame)
@@ -242,12 +242,12 @@ class TrackNode(rclpy.lifecycle.Node):
         self._active = False
 
     def _new_targets(self) -> TargetSet:
+        return TargetSet(_limits(self._parameter_table.values), self._ids)
+
+    def _new_buffer(self) -> FrameBuffer[Image]:
         table = self._parameter_table
-        return TargetSet(
-            table.number("score_found"),
-            table.number("score_lost"),
-            table.number("lost_after"),
-            self._ids,
+        return FrameBuffer(
+            table.number("buffer_seconds"), _bytes(table.number("buffer_megabytes"))
         )
 
     def _end_session(self) -> None:
@@ -255,35 +255,51 @@ class TrackNode(rclpy.lifecycle.Node):
             self._session.close()
             self._session = None
 
-    def _refusal(self) -> str:
-        """Why requests are refused now, with the remedy; empty when they are not."""
+    def _refusal(self) -> Outcome | None:
+        """Return why requests are refused now, with the remedy; None if they are not."""
         session = self._session
         if self._active:
-            return ""
+            return None
         if session is None:
-            return f"{INACTIVE} (unconfigured): configure and activate the node"
+            return Outcome(
+                SelectionCode.NOT_ACTIVE,
+                f"{INACTIVE} (unconfigured): configure and activate the node",
+            )
         if session.model.loading:
-            return (
+            return Outcome(
+                SelectionCode.LOADING,
                 f"model {session.model.name} {LOADING} ({session.load_seconds:.1f} s so "
-                "far): ask again when target_status leaves LOADING"
+                "far): ask again when target_status leaves LOADING",
             )
         if session.model.error:
-            return (  # does not pass by itself, so not as INACTIVE
+            return Outcome(
+                SelectionCode.MODEL_FAILED,
                 f"model {session.model.name} cannot be loaded: {session.model.error}: clean up, "
-                "correct the parameters, configure again"
+                "correct the parameters, configure again",
             )
-        return f"{INACTIVE}: activate the node"
+        return Outcome(SelectionCode.NOT_ACTIVE, f"{INACTIVE}: activate the node")
 
     def _apply(self, values: Mapping[str, Value]) -> None:
-        """Put changed parameters into effect."""
-        self._targets.set_limits(
-            float(values["score_found"]), float(values["score_lost"]), float(values["lost_after"])
-        )
-        self._buffer.set_limits(
-            float(values["buffer_seconds"]), _bytes(float(values["buffer_megabytes"]))
-        )
-        if self._session is not None:
-            self._session.set_debug(DebugSettings.of(values))
+        """Have the worker put changed parameters into effect; configuring reads them anew."""
+        session = self._session
+        if session is None:
+            return
+
+        def apply() -> None:
+            session.follower.set_limits(_limits(values))
+            session.follower.set_buffer_limits(
+                float(values["buffer_seconds"]), _bytes(float(values["buffer_megabytes"]))
+            )
+            session.outputs.settings = DebugSettings.of(values)
+            session.follower.explain = session.outputs.settings.token_mask
+
+        session.post(apply)
+
+
+def _limits(values: Mapping[str, Value]) -> StateLimits:
+    return StateLimits(
+        float(values["score_found"]), float(values["score_lost"]), float(values["lost_after"])
+    )
 
 
 def _bytes(megabytes: float) -> int:
