@@ -3,14 +3,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from tracker_ros.crops import (
     box_in_crop,
     crop_region,
     crop_square,
+    crops_to,
     hann_window,
     map_box_back,
-    normalise,
+    normalize,
+    normalize_bytes,
+    normalize_tensor,
 )
 
 RNG = np.random.default_rng(0)
@@ -63,7 +67,7 @@ def test_box_without_area_is_named(box) -> None:
 def test_normalised_mean_colour_is_zero() -> None:
     colour = np.array([0.485, 0.456, 0.406]) * 255.0
     crop = np.broadcast_to(np.round(colour), (4, 4, 3)).astype(np.uint8)
-    found = normalise(crop)
+    found = normalize(crop)
     assert found.shape == (1, 3, 4, 4)
     assert found.dtype == np.float32
     assert np.abs(found).max() < 0.5 / 255 / 0.224 + 1e-6
@@ -74,7 +78,45 @@ def test_every_level_of_every_channel_is_normalised() -> None:
     crop = np.stack([levels, levels[::-1], levels.T], axis=-1)
     mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
     wanted = (crop / 255.0 - mean) / deviation
-    np.testing.assert_allclose(normalise(crop)[0], wanted.transpose(2, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(normalize(crop)[0], wanted.transpose(2, 0, 1), atol=1e-6)
+
+
+# Every level of every channel, and no two crops alike.
+LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+CROPS = [
+    np.concatenate([np.roll(LEVELS, shift), 255 - LEVELS, LEVELS.transpose(1, 0, 2)], axis=2)
+    for shift in (0, 7, 100)
+]
+
+
+def test_crops_are_normalised_each_in_its_place() -> None:
+    found = crops_to(torch.device("cpu"), CROPS)
+    assert found.shape == (3, 3, 16, 16)
+    for crop, sample in zip(CROPS, found, strict=True):
+        np.testing.assert_array_equal(sample, normalize(crop)[0])
+
+
+def test_bytes_become_the_same_numbers_where_the_network_runs() -> None:
+    found = normalize_bytes(torch.from_numpy(np.stack(CROPS)))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, normalize(*CROPS), rtol=0, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gets_the_same_numbers_however_soon_the_next_crops_come() -> None:
+    device = torch.device("cuda", 0)
+    given = [crops_to(device, [crop]) for crop in CROPS * 50]
+    for crop, found in zip(CROPS * 50, given, strict=True):
+        np.testing.assert_allclose(found.cpu(), normalize(crop), rtol=0, atol=1e-6)
+
+
+def test_a_tensor_becomes_the_same_numbers() -> None:
+    images = torch.from_numpy(np.stack(CROPS)).permute(0, 3, 1, 2) / 255.0
+    before = images.clone()
+    found = normalize_tensor(images)
+    np.testing.assert_allclose(found, normalize(*CROPS), rtol=0, atol=1e-6)
+    assert torch.equal(images, before), "the images are left as they are"
+    assert torch.equal(normalize_tensor(images[None, 1]), found[None, 1])
 
 
 def test_window_is_positive_symmetric_and_peaks_in_the_middle() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Square crops around a box, and the way back from the crop to the image.
+"""Cut square crops around a box, normalise their pixels, and map boxes into a crop and back.
 
 The template and the search region are square crops whose side is a multiple of the target's mean
 extent, black outside the image, resized to the network's input. Source: OSTrack (MIT),
@@ -8,6 +8,11 @@ extent, black outside the image, resized to the network's input. Source: OSTrack
 What differs on purpose: a crop that misses the image is black (officially it may show pixels of
 the far side). What is kept although it looks wrong: a crop that reaches the right or bottom border
 loses the image's last column or row to black, since networks were trained that way.
+
+Every image that a network sees in RGB is normalised here, by ImageNet's mean and deviation:
+`normalize` for crops in NumPy, `crops_to` for crops that go to a network's device, and
+`normalize_tensor` for floating-point tensors. Torch is imported by the functions that return
+tensors.
 """
 
 from __future__ import annotations
@@ -16,10 +21,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracker_ros.geometry import Box
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,14 +50,14 @@ class CropRegion:
     side: int
 
     def visible(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns of the image that the crop shows; empty where it misses the image."""
+        """Return the rows and columns of the image that the crop shows; empty if it misses it."""
         rows = (max(self.top, 0), min(self.top + self.side, height - 1))
         columns = (max(self.left, 0), min(self.left + self.side, width - 1))
         return slice(rows[0], max(rows)), slice(columns[0], max(columns))
 
 
 def crop_region(box: Sequence[float], factor: float) -> CropRegion:
-    """The square around `box` whose side is `factor` times the square root of its area.
+    """Return the square around `box` whose side is `factor` times the square root of its area.
 
     Args:
         box: `(x, y, w, h)` in pixels.
@@ -97,26 +107,75 @@ def crop_square(
 
 
 @lru_cache(maxsize=1)
-def _normalised_levels() -> np.ndarray:
-    """(1, 256, 3) float32: what each level of each channel becomes."""
+def _normalized_levels() -> np.ndarray:
+    """Return (1, 256, 3) float32: what each level of each channel becomes."""
     scaled = np.arange(256, dtype=np.float32).reshape(1, 256, 1) / np.float32(255.0)
     mean = np.asarray(IMAGENET_MEAN, dtype=np.float32)
     return (scaled - mean) / np.asarray(IMAGENET_STD, dtype=np.float32)
 
 
-def normalise(*crops: np.ndarray) -> np.ndarray:
-    """(S, S, 3) RGB uint8 each -> (B, 3, S, S) float32, ImageNet mean and deviation."""
+def normalize(*crops: np.ndarray) -> np.ndarray:
+    """Normalise crops, (S, S, 3) RGB uint8 each. Returns (B, 3, S, S) float32."""
     import cv2
 
-    normalised = np.empty((len(crops), *crops[0].shape), dtype=np.float32)
-    for crop, place in zip(crops, normalised, strict=True):
+    normalized = np.empty((len(crops), *crops[0].shape), dtype=np.float32)
+    for crop, place in zip(crops, normalized, strict=True):
         # There are 256 levels: looking them up takes a fraction of computing every pixel.
-        cv2.LUT(crop, _normalised_levels(), dst=place)
-    return normalised.transpose(0, 3, 1, 2)
+        cv2.LUT(crop, _normalized_levels(), dst=place)
+    return normalized.transpose(0, 3, 1, 2)
+
+
+def normalize_tensor(images: Tensor) -> Tensor:
+    """Normalise RGB images (..., 3, H, W) in [0, 1]. Returns a new tensor of the same shape."""
+    mean, deviation = _imagenet(images.device)
+    return images.sub(mean.to(images.dtype)).div_(deviation.to(images.dtype))
+
+
+@lru_cache(maxsize=8)
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation, (3, 1, 1) float32; copying them to a GPU each time would wait."""
+    import torch
+
+    mean, deviation = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float32)
+    return mean.view(3, 1, 1).to(device), deviation.view(3, 1, 1).to(device)
+
+
+def crops_to(device: torch.device, crops: Sequence[np.ndarray]) -> Tensor:
+    """Normalise crops and put them on a network's device.
+
+    Args:
+        device: Where the network runs.
+        crops: (S, S, 3) RGB uint8 each; a GPU gets them as bytes and normalises them there.
+
+    Returns:
+        (B, 3, S, S) float32 on `device`.
+    """
+    import torch
+
+    if device.type == "cpu":
+        return torch.from_numpy(normalize(*crops))
+    # Torch gives the memory to nobody else before it has been read.
+    staged = torch.empty((len(crops), *crops[0].shape), dtype=torch.uint8, pin_memory=True)
+    np.stack(crops, out=staged.numpy())
+    return normalize_bytes(staged.to(device, non_blocking=True))
+
+
+def normalize_bytes(crops: Tensor) -> Tensor:
+    """Normalise (B, S, S, 3) uint8 where it is. Returns (B, 3, S, S) float32, as `normalize`."""
+    scale, shift = _scale_and_shift(crops.device)
+    return (crops * scale + shift).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _scale_and_shift(device: torch.device) -> tuple[Tensor, Tensor]:
+    import torch
+
+    mean, deviation = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float64)
+    return (1 / (255 * deviation)).float().to(device), (-mean / deviation).float().to(device)
 
 
 def hann_window(grid: int) -> np.ndarray:
-    """(grid, grid) float32 window, the product of two raised cosines, nowhere 0."""
+    """Return a (grid, grid) float32 window: the product of two raised cosines, nowhere 0."""
     steps = np.arange(1, grid + 1) * (2.0 * math.pi / (grid + 1))
     profile = 0.5 * (1.0 - np.cos(steps))
     return np.outer(profile, profile).astype(np.float32)
@@ -125,10 +184,10 @@ def hann_window(grid: int) -> np.ndarray:
 def map_box_back(
     pred_cxcywh: Sequence[float], previous: Sequence[float], resize_factor: float, size: int
 ) -> Box:
-    """Place a box found in the search crop in the image.
+    """Map a box found in the search crop back to the image.
 
-    The crop was cut at whole pixels, but the result is placed relative to the unrounded centre of
-    the previous box, as officially.
+    The crop was cut at whole pixels, but the box is placed relative to the unrounded centre of the
+    previous box, as officially.
 
     Args:
         pred_cxcywh: Centre and size in image pixels, measured from the crop's corner.
@@ -149,7 +208,7 @@ def map_box_back(
 def box_in_crop(
     box: Sequence[float], cropped_around: Sequence[float], resize_factor: float, size: int
 ) -> Box:
-    """Where `box` lies in a crop made around another box, as fractions of the crop.
+    """Map a box into a crop made around another box.
 
     Args:
         box: `(x, y, w, h)` in pixels of the image.

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tracker_ros.crops import normalize_tensor
 from tracker_ros.models.trdimp.boxes import ascend, choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import localise
@@ -27,7 +28,6 @@ from tracker_ros.models.trdimp.patches import (
     choose_window,
     cut,
     drop_channels,
-    normalise_patches,
     target_to_box,
 )
 from tracker_ros.tracker import Verdict
@@ -68,10 +68,10 @@ class Operators(TorchDispatchMode):
 def test_constants_are_not_sent_to_the_device_in_every_frame() -> None:
     """A GPU would be waited for; `lift_fresh` makes a tensor of numbers."""
     patches, boxes = torch.full((2, 3, 4, 4), 255.0), torch.rand(5, 4)
-    first = normalise_patches(patches)
+    first = normalize_tensor(patches / 255.0)
     np.testing.assert_allclose(first[1, :, 0, 0], [2.2489, 2.4286, 2.64], rtol=1e-4)
     with Operators() as operators:
-        assert torch.equal(normalise_patches(patches), first)
+        assert torch.equal(normalize_tensor(patches / 255.0), first)
         ascend(lambda boxes, step: (boxes + step, boxes[:, 0]), boxes, BASE)
     assert "div" in operators.names
     assert "add" in operators.names

@@ -15,7 +15,7 @@ from tracker_ros.crops import (
     crop_square,
     hann_window,
     map_box_back,
-    normalise,
+    normalize,
 )
 from tracker_ros.geometry import clip_box
 
@@ -127,4 +127,4 @@ def test_boxes_seen_from_a_crop() -> None:
 
 
 def test_normalised_image() -> None:
-    np.testing.assert_allclose(normalise(GOLDEN["norm_in"]), GOLDEN["norm_out"], atol=1e-6)
+    np.testing.assert_allclose(normalize(GOLDEN["norm_in"]), GOLDEN["norm_out"], atol=1e-6)

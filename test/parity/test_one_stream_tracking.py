@@ -12,7 +12,7 @@ import torch
 from golden_files import ONE_STREAM_TRAINED, Golden, document, golden
 from one_stream_golden_network import config_of, golden_inference
 
-from tracker_ros.crops import crop_square, hann_window, normalise
+from tracker_ros.crops import crop_square, hann_window, normalize
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRMConfig
 from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
@@ -123,7 +123,7 @@ def test_each_frame_from_the_recorded_box(name: str, run: str, packed: bool) -> 
         previous, image = record["boxes_xywh"][step], record.images[step + 1]
         crop, factor = crop_square(image, previous, config.search_factor, config.search_size)
         assert factor == pytest.approx(record["resize_factor"][step], rel=1e-9)
-        search_mean = normalise(crop).mean(dtype=np.float64)
+        search_mean = normalize(crop).mean(dtype=np.float64)
         assert search_mean == pytest.approx(record["search_tensor_mean"][step], abs=1e-5)
 
         tracker.move_to(previous)

@@ -12,7 +12,7 @@ from golden_files import document, fingerprint, golden, helper, seed_of, stats, 
 from torch import Tensor
 from trdimp_golden_network import golden_network, new_golden_network, relative_difference
 
-from tracker_ros.crops import normalise
+from tracker_ros.crops import normalize
 from tracker_ros.models.trdimp.config import RESNET50
 from tracker_ros.models.trdimp.fast_cpu import PatchFeatures, TrDiMPInference
 from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
@@ -27,7 +27,7 @@ def test_the_synthetic_weights_are_the_recorded_ones() -> None:
 
 def test_preprocessing() -> None:
     file = golden("trdimp_backbone.npz")
-    found = normalise(file["raw_image_u8"].transpose(1, 2, 0))[0]
+    found = normalize(file["raw_image_u8"].transpose(1, 2, 0))[0]
     np.testing.assert_allclose(found, file["preprocessed"], rtol=0, atol=1e-6)
 
 

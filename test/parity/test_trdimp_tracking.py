@@ -13,11 +13,10 @@ import torch
 from golden_files import TRDIMP_RUNS, Golden, golden, stats
 from trdimp_golden_network import new_golden_network
 
-from tracker_ros.crops import hann_window
+from tracker_ros.crops import hann_window, normalize_tensor
 from tracker_ros.models.trdimp import tracker as loop
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
 from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
-from tracker_ros.models.trdimp.patches import normalise_patches
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
 BOX_PX = 0.01
@@ -212,7 +211,7 @@ def relative(found: Any, wanted: np.ndarray) -> float:
 def test_views_of_the_first_image(run: Run) -> None:
     record, facts = run.record, run.record.json("init_json")
     found = torch.cat([call[0] for call in run.first.calls["features"]])
-    zero, one = normalise_patches(torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)]))
+    zero, one = normalize_tensor(torch.stack([torch.zeros(3, 1, 1), torch.ones(3, 1, 1)]) / 255.0)
     grey = ((found - zero) / (one - zero)).numpy()
     assert len(grey) == len(facts["transforms"])
     assert largest_difference(grey[:, :, ::8, ::8], record["augmented_sub"]) <= GREY_LEVELS

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tracker_ros.crops import normalize_tensor
 from tracker_ros.model_cards import embedded_file
 from tracker_ros.models.one_stream.config import OSTRACK_TINY
 from tracker_ros.models.one_stream.grm import Division
@@ -20,7 +21,7 @@ from tracker_ros.registry import create_tracker
 from tracker_ros.training.card import read_log
 from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
 from tracker_ros.training.recipe import Recipe, Source, load_recipe
-from tracker_ros.training.sources import SampleStream, normalise, open_pairs, pick_source
+from tracker_ros.training.sources import SampleStream, open_pairs, pick_source
 from tracker_ros.training.tasks.families import open_task
 from tracker_ros.training.tasks.pair import pair_losses
 from tracker_ros.training.trainer import Trainer, train_command
@@ -113,8 +114,8 @@ def test_a_few_steps_on_one_batch_lower_its_loss():
     losses = []
     for _ in range(12):
         out = network(
-            normalise(batch.template),
-            normalise(batch.search),
+            normalize_tensor(batch.template),
+            normalize_tensor(batch.search),
             template_boxes=batch.template_boxes,
         )
         total = pair_losses(out, batch.boxes, batch.present)["total"]
@@ -172,8 +173,8 @@ def test_grm_starts_from_ostrack_s_weights_with_its_divisions_open():
     with torch.no_grad():
         backbone = task.network.eval().backbone
         _, divisions = backbone(
-            backbone.embed_template(normalise(batch.template), batch.template_boxes),
-            backbone.embed_search(normalise(batch.search)),
+            backbone.embed_template(normalize_tensor(batch.template), batch.template_boxes),
+            backbone.embed_search(normalize_tensor(batch.search)),
         )
     assert len(divisions) == 3
     for division in divisions:

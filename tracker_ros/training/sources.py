@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
 from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS, OneStreamConfig
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.synthetic.clips import ClipGenerator
@@ -44,12 +42,6 @@ VALIDATION_FRAMES = 8
 
 SourceOpener = Callable[[Source, Recipe, torch.device, bool], SampleSource]
 """Opens a recipe's source on a device, for training or (True) for validation."""
-
-
-def normalise(image: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] to the networks' input: ImageNet mean and standard deviation."""
-    mean = image.new_tensor(IMAGENET_MEAN)[:, None, None]
-    return (image - mean) / image.new_tensor(IMAGENET_STD)[:, None, None]
 
 
 def split_bank(bank: TextureBank, validation: bool) -> TextureBank:

@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.crops import box_in_crop, crop_square, normalise
+from tracker_ros.crops import box_in_crop, crop_square, normalize
 from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec, collect_runtime_info
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.models.layers.center_head import HeadMaps, decode_box
@@ -154,9 +154,9 @@ def _example(
     search, _ = crop_square(later.image, first.box, search_factor, search_size)
     box = box_in_crop(first.box, first.box, factor, template_size)
     return {
-        "template": torch.from_numpy(normalise(template)),
+        "template": torch.from_numpy(normalize(template)),
         "box": torch.tensor([box], dtype=torch.float32),
-        "search": torch.from_numpy(normalise(search)),
+        "search": torch.from_numpy(normalize(search)),
     }
 
 

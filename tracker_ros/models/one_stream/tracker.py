@@ -18,11 +18,18 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import torch
 
-from tracker_ros.crops import box_in_crop, crop_region, crop_square, hann_window, map_box_back
+from tracker_ros.crops import (
+    box_in_crop,
+    crop_region,
+    crop_square,
+    crops_to,
+    hann_window,
+    map_box_back,
+)
 from tracker_ros.geometry import Box, check_box, clip_box
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.config import OneStreamConfig
-from tracker_ros.models.one_stream.network import crops_to, maps_from
+from tracker_ros.models.one_stream.network import maps_from
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
 

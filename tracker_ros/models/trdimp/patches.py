@@ -29,7 +29,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,7 +36,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
 from tracker_ros.geometry import Box
 from tracker_ros.models.layers.packed import in_float32
 from tracker_ros.models.trdimp.config import TrackingParameters
@@ -169,19 +167,6 @@ def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> T
     shown = np.pad(image[rows, columns], (above_below, left_right, (0, 0)), mode="edge")
     pixels = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1))).to(device)
     return F.interpolate(pixels[None].float(), (side, side), mode="bilinear", align_corners=False)
-
-
-def normalise_patches(patches: Tensor) -> Tensor:
-    """(N, 3, S, S) float32 in 0..255 -> the same shape with ImageNet's mean and deviation."""
-    mean, std = _imagenet(patches.device)
-    return patches.div(255.0).sub_(mean).div_(std)
-
-
-@cache
-def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """(1, 3, 1, 1) mean and deviation; on a GPU a copy for each patch would be waited for."""
-    mean, std = (torch.tensor(v, dtype=torch.float32) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return mean.view(1, 3, 1, 1).to(device), std.view(1, 3, 1, 1).to(device)
 
 
 @dataclass(frozen=True)

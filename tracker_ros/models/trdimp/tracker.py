@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.crops import hann_window
+from tracker_ros.crops import hann_window, normalize_tensor
 from tracker_ros.geometry import check_box
 from tracker_ros.models.trdimp.boxes import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import TrackingParameters
@@ -44,7 +44,6 @@ from tracker_ros.models.trdimp.patches import (
     choose_window,
     cut,
     drop_channels,
-    normalise_patches,
     target_to_box,
 )
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
@@ -171,7 +170,7 @@ class TrDiMPTracker(Tracker):
         boxes[:, :2] += views.shifts
 
         # Features, of the first view for the IoU branch too.
-        patches = normalise_patches(views.patches)
+        patches = normalize_tensor(views.patches / 255.0)
         first = model.features(patches[:1])
         others = [model.features(part).classification for part in patches[1:].split(VIEWS_AT_ONCE)]
         classification = torch.cat([first.classification, *others])
@@ -223,7 +222,7 @@ class TrDiMPTracker(Tracker):
             options.patch_max_scale_change,
         )
         placement = Placement.of(window, side)
-        patch = normalise_patches(cut(image, window, side, model.device))
+        patch = normalize_tensor(cut(image, window, side, model.device) / 255.0)
         features = model.features(patch)
         decoded = target.memory.decode(features.classification)
         score = _finite(model.score(target.filter, decoded).cpu().numpy(), "score map")

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros.checkpoints import read_weights
+from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
@@ -34,7 +35,7 @@ from tracker_ros.synthetic.clips import ClipBatch
 from tracker_ros.training import clip_losses
 from tracker_ros.training.initialisation import begin_as_matcher, starting_weights
 from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sources import normalise, open_clips
+from tracker_ros.training.sources import open_clips
 from tracker_ros.training.tasks.task import TrainingTask, figures
 
 CENTRE_CELLS = 1.0
@@ -114,7 +115,7 @@ class ClipTask(TrainingTask):
 
     def _features(self, network: TrDiMPNetwork, batch: ClipBatch, boxes: Tensor) -> ClipFeatures:
         clips, crops = boxes.shape[:2]
-        images = normalise(batch.images.to(boxes.device).flatten(0, 1))
+        images = normalize_tensor(batch.images.to(boxes.device).flatten(0, 1))
         with self.autocast(boxes.device):
             layers = network.feature_extractor(images.to(memory_format=torch.channels_last))
             raw = network.classifier.feature_extractor[0](layers.layer3)

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_cxcywh, xywh_to_xyxy
 from tracker_ros.models.layers.center_head import boxes_at_cells
 from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
@@ -47,7 +48,7 @@ from tracker_ros.training.losses import (
     giou_loss,
 )
 from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sources import normalise, open_pairs
+from tracker_ros.training.sources import open_pairs
 from tracker_ros.training.tasks.task import TrainingTask, figures
 
 FUSED_FIRST = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
@@ -107,8 +108,8 @@ class PairTask(TrainingTask):
         template_boxes = batch.template_boxes.to(device)
         with self.autocast(device), sdpa_kernel(attention):
             prediction = self.network(
-                normalise(batch.template.to(device)),
-                normalise(batch.search.to(device)),
+                normalize_tensor(batch.template.to(device)),
+                normalize_tensor(batch.search.to(device)),
                 template_boxes=template_boxes,
                 **self.training_arguments(template_boxes, step),
             )
@@ -173,8 +174,8 @@ def validate_pairs(network: OneStreamNetwork, batches: Sequence[PairBatch]) -> d
     overlaps, scores = [], []
     for batch in batches:
         out = network(
-            normalise(batch.template.to(device)),
-            normalise(batch.search.to(device)),
+            normalize_tensor(batch.template.to(device)),
+            normalize_tensor(batch.search.to(device)),
             template_boxes=batch.template_boxes.to(device),
         )
         scores.append(out["score_map"].flatten(1).amax(1).cpu())
