@@ -37,12 +37,15 @@ shell: setup ## Open a shell in which ros2 and the package's programs work
 
 media: setup ## Run the demo and renew the README's pictures and its demo numbers
 	@dev/run python -m tools.demo.run_demo --media docs/media $(ARGS)
-	@dev/run python dev/update_readme.py
+	@dev/run python -m tools.measured
 
 accuracy: setup ## Measure on SEQUENCES=folder; renew docs/accuracy.md and the README's table
 	@dev/run tracker-ros evaluate $(SEQUENCES) --models ostrack_tiny grm_tiny trdimp_tiny trsiam_tiny mast_tiny csrt kcf mil \
 		--out out/evaluation --markdown docs/accuracy.md
-	@dev/run python dev/update_readme.py
+	@dev/run python -m tools.measured
+
+docs: setup ## Generate config/track.yaml and the tables of the documents from the code
+	@dev/run python -m tools.generate
 
 clean: ## Remove the development environment and all results
 	rm -rf .dev out build install log

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Development programs that are not installed: demo, soak test, benchmarks."""
+"""Programs for development: demo, soak test, benchmarks, generated documents. Never installed."""

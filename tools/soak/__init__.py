@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dev/soak`: the real node under a camera and an operator who do everything wrong, for long."""
+"""`python -m tools.soak`: minutes of everything that goes wrong on a robot, then a verdict."""

@@ -153,8 +153,9 @@ def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
     if node.status != 0:
         wrong.append(f"the node ended with status {node.status}")
     wrong += driver.silent_refusals
-    if driver.wrong_sums:
-        wrong.append(f"{len(driver.wrong_sums)} statuses do not add up: {driver.wrong_sums[0]}")
+    if driver.wrong_statuses:
+        count = len(driver.wrong_statuses)
+        wrong.append(f"{count} statuses are contradictory: {driver.wrong_statuses[0]}")
     wrong += log_faults(node.output)
     grown = growth(rests) if len(rests) >= 4 else 0.0
     if grown >= MAX_GROWTH:

@@ -16,12 +16,14 @@ from vision_msgs.msg import Detection2D
 from tools.harness import HarnessError
 from tools.harness.operator import Operator
 from tools.soak.camera import Camera
-from tracker_interfaces.msg import TargetStatus
+from tracker_interfaces.msg import TargetStatus, TargetStatusArray
+from tracker_interfaces.srv import SelectTarget
 from tracker_ros.nodes.messages import keep_last
 
 ANSWER_S = 30.0
 """Limit of every answer, on a machine that does other things too."""
 STANDSTILL_S = 5.0
+OK = SelectTarget.Response.OK
 
 
 class Driver(Operator):
@@ -32,7 +34,7 @@ class Driver(Operator):
         requests: Number of requests by service.
         silent_refusals: Refusals without code or reason.
         statuses: Number of statuses received.
-        wrong_sums: Statuses whose counters do not add up.
+        wrong_statuses: Statuses that contradict themselves, in words.
         status: The newest status.
         boxes_heard: Number of boxes received.
         standstills: How often this process, and with it the machine, stood still.
@@ -51,7 +53,7 @@ class Driver(Operator):
         self._explain = explain
         self.requests: Counter[str] = Counter()
         self.silent_refusals: list[str] = []
-        self.wrong_sums: list[str] = []
+        self.wrong_statuses: list[str] = []
         self.statuses = self.boxes_heard = self.standstills = 0
         self.status = TargetStatus()
         self.newest_stamp: Any = None
@@ -59,6 +61,7 @@ class Driver(Operator):
         self._timer: Any = None
         self._stood_still = -math.inf
         self.hear(TargetStatus, "target_status", self._on_status, keep_last(50))
+        self.hear(TargetStatusArray, "target_statuses", self._on_statuses, keep_last(50))
         self.hear(Detection2D, "target", self._on_target, keep_last(10))
 
     def set_rate(self, hertz: float) -> None:
@@ -108,8 +111,9 @@ class Driver(Operator):
 
     def _check(self, service: str, answer: Any) -> None:
         """Note a refusal that gives no reason."""
-        if not getattr(answer, "success", True) and not getattr(answer, "message", "?"):
-            self.silent_refusals.append(f"{service} refused without a reason")
+        refused = not getattr(answer, "success", True)
+        if refused and (not answer.message or getattr(answer, "code", 1) == OK):
+            self.silent_refusals.append(f"{service} refused without a code or a reason")
         for result in getattr(answer, "results", ()):
             if not result.successful and not result.reason:
                 self.silent_refusals.append(f"{service} refused a parameter without a reason")
@@ -124,11 +128,19 @@ class Driver(Operator):
         self.boxes_heard += 1
 
     def _on_status(self, message: TargetStatus) -> None:
-        self.statuses += 1
         self.status = message
-        parts = {
-            name: getattr(message, f"frames_{name}")
-            for name in ("tracked", "dropped", "rejected", "idle")
-        }
+        self._check_sum(message)
+
+    def _on_statuses(self, message: TargetStatusArray) -> None:
+        self._check_sum(message)
+        ids = [status.target_id for status in message.statuses]
+        if len(set(ids)) < len(ids):
+            self.wrong_statuses.append(f"an id comes twice: {ids}")
+
+    def _check_sum(self, message: TargetStatus | TargetStatusArray) -> None:
+        """Note a message whose frame counters do not add up."""
+        self.statuses += 1
+        kinds = ("tracked", "dropped", "rejected", "idle")
+        parts = {kind: getattr(message, f"frames_{kind}") for kind in kinds}
         if message.frames_received != sum(parts.values()):
-            self.wrong_sums.append(f"{message.frames_received} received, {parts}")
+            self.wrong_statuses.append(f"{message.frames_received} received, {parts}")

