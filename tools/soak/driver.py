@@ -111,8 +111,8 @@ class Driver(Operator):
 
     def _check(self, service: str, answer: Any) -> None:
         """Note a refusal that gives no reason."""
-        refused = not getattr(answer, "success", True)
-        if refused and (not answer.message or getattr(answer, "code", 1) == OK):
+        explained = getattr(answer, "message", "?") and getattr(answer, "code", 1) != OK
+        if not getattr(answer, "success", True) and not explained:
             self.silent_refusals.append(f"{service} refused without a code or a reason")
         for result in getattr(answer, "results", ()):
             if not result.successful and not result.reason:
