@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-SHORT = ["--seconds", "2", "--fill", "0.5", "--sizes", "320x240"]
+SHORT = ["--seconds", "2", "--fill", "0.5", "--sizes", "320x240", "--backend", "torch"]
 
 
 @pytest.fixture

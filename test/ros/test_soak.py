@@ -15,7 +15,17 @@ from tools.soak.__main__ import growth, log_faults
 @pytest.mark.slow
 def test_each_action_once(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "tools.soak", "--minutes", "0", "--out", str(tmp_path)],
+        [
+            sys.executable,
+            "-m",
+            "tools.soak",
+            "--minutes",
+            "0",
+            "--backend",
+            "torch",
+            "--out",
+            str(tmp_path),
+        ],
         capture_output=True,
         text=True,
         check=False,

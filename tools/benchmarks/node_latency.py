@@ -42,6 +42,7 @@ ECHO, FLOOR = "echo", "echo, memory kept"
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 FILL_S = 6.0
 """The frame buffer keeps five seconds; until it is full, each image takes memory never used."""
+EMPTY: Mapping[str, str] = {}
 LATENCY_NODES = "tools.benchmarks.latency_nodes"
 COLUMNS = ("size", "rate_hz", "path", "boxes", "p50_ms", "p95_ms", "p99_ms", "own_p50_ms",
            "goal_p50_ms")  # fmt: skip
@@ -103,13 +104,16 @@ class Listener(Operator):
 
 @contextmanager
 def listening(
-    size: str, rate_hz: float, model: str | None, settings: Mapping[str, str] | None = None
+    size: str,
+    run: argparse.Namespace,
+    model: str | None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Listener, Program]]:
     """Run a camera and a node until the block ends; wait for the node's first box.
 
     Args:
         size: Of the images, as "640x480".
-        rate_hz: Images per second.
+        run: The command line.
         model: Of the tracker; None for the node that only answers.
         settings: Environment variables to add for the node.
 
@@ -121,10 +125,10 @@ def listening(
         command = python_command(LATENCY_NODES, "echo")
     else:
         command = node_command("track", "--ros-args", "--log-level", "warn")
-        command += ["-p", f"model:={model}"]
+        command += ["-p", f"model:={model}", "-p", f"backend:={run.backend}"]
     with (
         Program(command, settings=settings) as node,
-        Program(python_command(LATENCY_NODES, "camera", width, height, rate_hz)),
+        Program(python_command(LATENCY_NODES, "camera", width, height, run.rate)),
         Listener(lambda: node.alive) as listener,
     ):
         if model is not None:
@@ -133,46 +137,40 @@ def listening(
         yield listener, node
 
 
-def measure(size: str, rate_hz: float, path: str, seconds: float, fill_s: float) -> Row:
+def measure(size: str, run: argparse.Namespace, path: str) -> Row:
     """Return one row: of an echo node, or of the tracker with the model named `path`."""
     echo = path in (ECHO, FLOOR)
-    settings = KEEP_MEMORY if path == FLOOR else None
-    with listening(size, rate_hz, None if echo else path, settings) as (listener, _):
-        listener.spin(min(1.0, fill_s) if echo else fill_s)
+    settings = KEEP_MEMORY if path == FLOOR else EMPTY
+    with listening(size, run, None if echo else path, settings) as (listener, _):
+        listener.spin(min(1.0, run.fill) if echo else run.fill)
         listener.forget()
-        listener.spin(seconds)
+        listener.spin(run.seconds)
         delays = listener.delays_ms(with_own=False)
         own = np.median(list(listener.own_s.values())) * 1e3 if listener.own_s else 0.0
     p50, p95, p99 = np.percentile(delays, (50, 95, 99)).tolist()
     return {
-        "size": size,
-        "rate_hz": rate_hz,
-        "path": path,
-        "boxes": len(delays),
-        "p50_ms": p50,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "own_p50_ms": float(own),
-    }
+        "size": size, "rate_hz": run.rate, "path": path, "boxes": len(delays),
+        "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "own_p50_ms": float(own),
+    }  # fmt: skip
 
 
-def compare(size: str, rate_hz: float, model: str, seconds: float, fill_s: float) -> list[Row]:
+def compare(size: str, run: argparse.Namespace) -> list[Row]:
     """Return the rows of both echo nodes and of the tracker, with the goal of the latter."""
-    rows = [measure(size, rate_hz, path, seconds, fill_s) for path in (ECHO, FLOOR, model)]
+    rows = [measure(size, run, path) for path in (ECHO, FLOOR, run.model)]
     rows[-1]["goal_p50_ms"] = 1.3 * rows[1]["p50_ms"] + 2.0
     return rows
 
 
-def overload(size: str, rate_hz: float, model: str, seconds: float, fill_s: float) -> Row:
+def overload(size: str, run: argparse.Namespace) -> list[Row]:
     """Return one row with a camera faster than the tracker: age of boxes, memory of the node."""
     resident = []
-    with listening(size, rate_hz, model) as (listener, node):
-        listener.spin(fill_s)
+    with listening(size, run, run.model) as (listener, node):
+        listener.spin(run.fill)
         listener.forget()
         before = listener.status
-        end = time.monotonic() + seconds
+        end = time.monotonic() + run.seconds
         while time.monotonic() < end:
-            listener.spin(min(1.0, seconds / 4))
+            listener.spin(min(1.0, run.seconds / 4))
             resident.append(node.resident_mib)
         after = listener.status
         ages = listener.delays_ms(with_own=True)
@@ -180,21 +178,16 @@ def overload(size: str, rate_hz: float, model: str, seconds: float, fill_s: floa
     first, last = np.median(resident[:quarter]), np.median(resident[-quarter:])
     work = float(np.diff(sorted(listener.arrivals)).mean()) / 1e6
     p50, p95, p99 = np.percentile(ages, (50, 95, 99)).tolist()
-    return {
-        "size": size,
-        "rate_hz": rate_hz,
-        "model": model,
-        "boxes": len(ages),
-        "work_ms": work,
-        "age_p50_ms": p50,
-        "age_p95_ms": p95,
-        "age_p99_ms": p99,
-        "goal_p99_ms": 2 * work + 1e3 / rate_hz,
+    row = {
+        "size": size, "rate_hz": run.rate, "model": run.model, "boxes": len(ages),
+        "work_ms": work, "age_p50_ms": p50, "age_p95_ms": p95, "age_p99_ms": p99,
+        "goal_p99_ms": 2 * work + 1e3 / run.rate,
         "received": after.frames_received - before.frames_received,
         "dropped": after.frames_dropped - before.frames_dropped,
         "rss_mib": float(last),
         "growth_percent": float(100 * (last / first - 1)),
-    }
+    }  # fmt: skip
+    return [row]
 
 
 def main() -> None:
@@ -204,29 +197,23 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="images per second (30; overload 120)")
     parser.add_argument("--model", help="ostrack_tiny; overload trdimp_tiny")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--backend", default="auto", help="of the tracker (%(default)s)")
     parser.add_argument("--minutes", type=float, help="the same in minutes")
     parser.add_argument("--fill", type=float, default=FILL_S, help="seconds until measuring")
     parser.add_argument("--overload", action="store_true", help="camera faster than tracker")
     parser.add_argument("--json", type=Path, help="write the rows here too")
-    arguments = parser.parse_args()
-    seconds = arguments.minutes * 60 if arguments.minutes else arguments.seconds
+    run = parser.parse_args()
+    run.seconds = run.minutes * 60 if run.minutes else run.seconds
+    run.rate = run.rate or (120.0 if run.overload else 30.0)
+    run.model = run.model or ("trdimp_tiny" if run.overload else "ostrack_tiny")
+    sizes = run.sizes or (SIZES[:1] if run.overload else SIZES)
     with private_domain():
         rclpy.init()
-        if arguments.overload:
-            rate_hz, model = arguments.rate or 120.0, arguments.model or "trdimp_tiny"
-            rows = [
-                overload(size, rate_hz, model, seconds, arguments.fill)
-                for size in arguments.sizes or SIZES[:1]
-            ]
-        else:
-            rate_hz, model = arguments.rate or 30.0, arguments.model or "ostrack_tiny"
-            rows = [
-                row
-                for size in arguments.sizes or SIZES
-                for row in compare(size, rate_hz, model, seconds, arguments.fill)
-            ]
+        rows = [
+            row for size in sizes for row in (overload if run.overload else compare)(size, run)
+        ]
         rclpy.shutdown()
-    publish(rows, OVERLOAD_COLUMNS if arguments.overload else COLUMNS, 2, arguments.json)
+    publish(rows, OVERLOAD_COLUMNS if run.overload else COLUMNS, 2, run.json)
 
 
 if __name__ == "__main__":

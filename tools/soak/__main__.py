@@ -80,7 +80,8 @@ def calm(driver: Driver) -> list[str]:
     driver.camera.heal()
     driver.set_rate(0.0)
     driver.bring(INACTIVE)
-    driver.set(score_found=0.45, score_lost=0.35, lost_after=1.0, buffer_seconds=5.0)
+    driver.set(score_found=0.45, score_lost=0.35, lost_after=1.0)
+    driver.set(buffer_seconds=5.0, buffer_megabytes=256.0)
     if not driver.bring(ACTIVE) or not driver.wait(driver.watched, 10.0):
         return ["the node does not become active at the end"]
     driver.spin(1.0)
@@ -122,15 +123,16 @@ def log_faults(text: str) -> list[str]:
     return list(found.values())
 
 
-def soak(minutes: float, seed: int, log: Path) -> dict[str, Any]:
+def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
     """Drive the node for so long. Returns everything that was counted, and the verdict."""
     chance = random.Random(seed)
     camera = Camera(seed, SCENE_FRAMES, chance)
     done: Counter[str] = Counter()
     rests: list[float] = []
     wrong: list[str] = []
+    arguments = ["--ros-args", "-p", f"backend:={backend}"]
     with (
-        Program([sys.executable, "-c", PROGRAM], log) as node,
+        Program([sys.executable, "-c", PROGRAM, *arguments], log) as node,
         Driver(camera, lambda: node.alive, lambda: node.send(signal.SIGUSR1)) as driver,
     ):
         actions = Actions(driver, chance)
@@ -191,12 +193,13 @@ def main(argv: list[str] | None = None) -> int:
         help="at least until each action is done once (%(default)g)",
     )
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--backend", default="auto", help="of the node (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     options = parser.parse_args(argv)
     options.out.mkdir(parents=True, exist_ok=True)
     with private_domain():
         rclpy.init()
-        verdict = soak(options.minutes, options.seed, options.out / "soak.log")
+        verdict = soak(options.minutes, options.seed, options.backend, options.out / "soak.log")
         rclpy.shutdown()
     (options.out / "soak.json").write_text(json.dumps(verdict, indent=2) + "\n")
     sent = sum(verdict["requests"].values())
