@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.half_precision import HalfPrecision, fold_norms
+from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.engines.half_precision import HalfPrecision
 
 
 class Steps(nn.Module):

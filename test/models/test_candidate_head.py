@@ -10,7 +10,7 @@ from torch import nn
 from tracker_ros.models.layers.center_head import CenterHead
 from tracker_ros.models.layers.packed import Layers
 from tracker_ros.models.one_stream.candidate_elimination import restore_raster
-from tracker_ros.models.one_stream.ostrack_fast_cpu import CandidateHead
+from tracker_ros.models.one_stream.fast_cpu import CandidateHead
 
 GRID = 6
 

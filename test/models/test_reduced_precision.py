@@ -14,10 +14,10 @@ from tracker_ros.geometry import iou
 from tracker_ros.models.layers import packed as reduced_precision
 from tracker_ros.models.layers.packed import Layers, precisions
 from tracker_ros.models.one_stream.config import GRM_TINY, OSTRACK_TINY
+from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
-from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 from tracker_ros.synthetic.scene_video import synthetic_video
 

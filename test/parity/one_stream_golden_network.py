@@ -30,10 +30,10 @@ from tracker_ros.models.one_stream.config import (
     GRMConfig,
     OSTrackConfig,
 )
+from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
-from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
 from tracker_ros.registry import empty_network
 
 MAPS = ("score_map", "size_map", "offset_map")

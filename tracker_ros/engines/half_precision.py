@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
+
+from tracker_ros.engines.fold_norms import fold_norms
 
 
 class HalfPrecision(nn.Module):
@@ -59,18 +60,6 @@ class HalfProducts(nn.Module):
         """Inputs and outputs as those of the module."""
         with _HalfProducts():
             return tuple(self.inner(*inputs))
-
-
-def fold_norms(module: nn.Module) -> nn.Module:
-    """Fold every batch norm that follows a convolution in a `Sequential`, in place."""
-    for child in module.children():
-        fold_norms(child)
-    if isinstance(module, nn.Sequential):
-        for index in range(len(module) - 1):
-            conv, norm = module[index], module[index + 1]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return module
 
 
 class _SingleIslands(TorchFunctionMode):

@@ -22,8 +22,8 @@ from tracker_ros.models.one_stream.config import (
     OSTRACK_TINY,
     OSTrackConfig,
 )
+from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
-from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
 
 CONFIGS: dict[str, Config] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
 SMALL = OSTrackConfig(

@@ -32,17 +32,17 @@ class HeadMaps(NamedTuple):
 
 
 def clamped_sigmoid(logits: Tensor) -> Tensor:
-    """Sigmoid kept off 0 and 1 by 1e-4."""
+    """Return the sigmoid, clamped to [1e-4, 1 - 1e-4]."""
     return logits.sigmoid().clamp(1e-4, 1.0 - 1e-4)
 
 
 def _at_least_single(values: Tensor) -> Tensor:
-    """Half-precision values as float32: a position needs more digits than they have."""
+    """Return half-precision values as float32: positions need more digits than they have."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def boxes_at_cells(size: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
-    """Read one box per sample.
+    """Return one box per sample.
 
     Args:
         size: (B, 2, n, n) width and height as fractions of the search crop.
@@ -50,8 +50,8 @@ def boxes_at_cells(size: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
         cell: (B,) int64 flat index, row * n + column.
 
     Returns:
-        (B, 4) cxcywh as fractions of the search crop. No half cell is added: cell (r, c) with
-        offset 0 has its centre at (c / n, r / n).
+        (B, 4) cxcywh as fractions of the search crop. No half cell is added: offset 0 in cell
+        (r, c) means a centre at (c / n, r / n).
     """
     n = size.shape[-1]
     place = cell[:, None, None].expand(-1, 2, 1)
@@ -62,10 +62,10 @@ def boxes_at_cells(size: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
 
 
 def decode_box(score: Tensor, maps: HeadMaps) -> Tensor:
-    """Read the box at the maximum of `score`.
+    """Return the box at the maximum of `score`.
 
     Args:
-        score: (B, 1, n, n), the plain score map or one multiplied by a window.
+        score: (B, 1, n, n), the score map, plain or multiplied by a window.
         maps: The head's maps; size and offset are read where `score` peaks.
 
     Returns:
@@ -87,7 +87,7 @@ class CenterHead(nn.Module):
 
     Args:
         embed_dim: Channels of the search tokens.
-        channels: Channels of each branch's first convolution; every further one has half as many.
+        channels: Channels of each branch's first convolution; each further one has half as many.
     """
 
     def __init__(self, embed_dim: int, channels: int) -> None:
@@ -103,7 +103,7 @@ class CenterHead(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def branch(self, name: str, features: Tensor) -> Tensor:
-        """Raw output of one branch: (B, 1 or 2, n, n)."""
+        """Return the raw output of one branch: (B, 1 or 2, n, n)."""
         for i in range(1, 6):
             features = getattr(self, f"conv{i}_{name}")(features)
         return features
@@ -113,7 +113,7 @@ class CenterHead(nn.Module):
         return self.maps(features, features, features)
 
     def maps(self, ctr: Tensor, offset: Tensor, size: Tensor) -> HeadMaps:
-        """Maps of one input per branch, each (B, ., n, n)."""
+        """Return the maps from one input per branch, each (B, ., n, n)."""
         return HeadMaps(
             score=clamped_sigmoid(_at_least_single(self.branch("ctr", ctr))),
             size=clamped_sigmoid(_at_least_single(self.branch("size", size))),

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear and convolution layers as inference wants them: norms folded, weights laid out once.
+"""Layers with fixed weights for inference, in fp32, bf16 or int8.
 
-On a CPU torch multiplies float32 matrices through its BLAS, and hands oneDNN only convolutions.
-With weights reordered once into oneDNN's own blocked layout the same products run at the same
-precision and, on processors the BLAS does not favour, at twice the speed (measured in
-`docs/models.md`); an activation is fused into the product. The operators are those that
-`torch.compile` emits for CPUs. Where this build of torch lacks them, and on GPUs, the plain ones
-are used. Written for this package; the official code has no counterpart.
+On a CPU torch multiplies float32 matrices through its BLAS and gives oneDNN only the convolutions.
+With weights reordered once into oneDNN's blocked layout, the same products have the same precision
+and take half the time on processors that the BLAS does not favour (measured in `docs/models.md`);
+an activation is fused into the product. The operators are those that `torch.compile` emits for
+CPUs. Plain operators are used on GPUs and where this build of torch lacks the others.
 
-Transformer layers on a CPU in the precision that was asked for: fp32, bf16 or int8.
-
-In bf16, weights and what the layers exchange are bfloat16, sums are float32, and so is the stream
-of tokens that blocks add to. In int8, the weights of linear layers are 8-bit integers with one
-scale per output, and what comes in is rounded to 8 bits by its own smallest and largest value in
-every frame, so that nothing needs calibrating; the rest is as in bf16, or in float32 where the
-processor has no bfloat16. Norms, softmax and sums stay float32 throughout. Written for this
-package; the official codes have no counterpart.
+In bf16, weights and layer outputs are bfloat16; sums and the residual stream of a transformer are
+float32. In int8, the weights of linear layers are 8-bit integers with one scale per output, and
+each input is rounded to 8 bits by its own minimum and maximum, so nothing needs calibration; the
+rest is as in bf16, or float32 where the processor has no bfloat16. Norms, softmax and sums stay
+float32. Written for this package; the official codes have no counterpart.
 """
 
 from __future__ import annotations
@@ -28,17 +24,19 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.models.layers.center_head import BRANCHES, CenterHead
 
 in_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-"""Decorator: on GPUs torch runs convolutions in TF32 unless told otherwise: three digits
-under the name of float32; in a tracker that learns, boxes come to lie pixels away."""
+"""Decorator for functions with convolutions. By default GPUs compute those in TF32, with three
+digits: in a tracker that learns online, boxes would end up pixels away."""
+
+Linear = Callable[[Tensor], Tensor]
 
 
 def can_pack(device: torch.device) -> bool:
-    """Whether oneDNN's prepacked layers exist for `device` in this build of torch."""
+    """Return whether this build of torch has oneDNN's prepacked layers for `device`."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
@@ -47,8 +45,37 @@ def can_pack(device: torch.device) -> bool:
     )
 
 
+def _cpu_has(name: str) -> bool:
+    """Return whether torch knows a CPU feature by that name and this CPU has it."""
+    return bool(getattr(torch.cpu, name, lambda: False)())
+
+
+def can_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 products are faster than float32 ones on `device`."""
+    return can_pack(device) and (
+        _cpu_has("_is_avx512_bf16_supported") or _cpu_has("_is_amx_tile_supported")
+    )
+
+
+def can_int8(device: torch.device) -> bool:
+    """Return whether 8-bit products are exact and fast on `device`: a CPU with VNNI."""
+    # Without VNNI, pairs of products are added in 16 bits and may overflow.
+    return (
+        device.type == "cpu"
+        and hasattr(torch, "quantize_per_channel")
+        and hasattr(torch.ops.quantized, "linear_dynamic")
+        and _cpu_has("_is_vnni_supported")
+    )
+
+
+def precisions(device: torch.device) -> tuple[str, ...]:
+    """Return the precisions that `Layers` supports on `device`, most exact first."""
+    reduced = {"bf16": can_bfloat16(device), "int8": can_int8(device)}
+    return ("fp32", *(name for name, possible in reduced.items() if possible))
+
+
 class InferenceLinear:
-    """`x W^T + b` with an optional exact GELU; weights are fixed at construction.
+    """Computes `x W^T + b` with an optional exact GELU; the weights are fixed.
 
     Args:
         weight: (outputs, inputs) float32.
@@ -68,7 +95,7 @@ class InferenceLinear:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 
     def __call__(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(..., inputs) -> (..., outputs); a `bias` (outputs,) stands in for the fixed one."""
+        """(..., inputs) -> (..., outputs); `bias` (outputs,) replaces the fixed one if given."""
         bias = self.bias if bias is None else bias
         if self.packed:
             activation = "gelu" if self.gelu else "none"
@@ -79,14 +106,52 @@ class InferenceLinear:
         return F.gelu(result) if self.gelu else result
 
 
+class BFloat16Linear:
+    """Like `InferenceLinear`, with bfloat16 factors and output and float32 sums."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+        rounded = weight.detach().bfloat16().contiguous()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(rounded, None)
+        self.bias = None if bias is None else bias.detach().bfloat16()
+        self.activation = "gelu" if gelu else "none"
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(..., inputs) of any floating type -> (..., outputs) bfloat16."""
+        return torch.ops.mkldnn._linear_pointwise(
+            tokens.bfloat16(), self.weight, self.bias, self.activation, [], "none"
+        )
+
+
+class Int8Linear:
+    """Like `InferenceLinear`, with 8-bit factors and float32 output."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+        weight = weight.detach().contiguous()
+        scale = weight.abs().amax(dim=1).double().clamp(min=1e-12) / 127.0
+        zero_point = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # Torch plans to replace its 8-bit tensors; `can_int8` asks whether they are there.
+            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*deprecated")
+            rounded = torch.quantize_per_channel(weight, scale, zero_point, 0, torch.qint8)
+        kept = None if bias is None else bias.detach()
+        self.packed = torch.ops.quantized.linear_prepack(rounded, kept)
+        self.gelu = gelu
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """(..., inputs) of any floating type -> (..., outputs) float32."""
+        result = torch.ops.quantized.linear_dynamic(tokens.float(), self.packed)
+        return F.gelu(result) if self.gelu else result
+
+
 class InferenceConv(nn.Module):
-    """A convolution with fixed weights and an optional fused ReLU.
+    """Computes a convolution with fixed weights and an optional fused ReLU.
 
     Args:
-        conv: With bias, batch norm already folded in.
+        conv: The convolution, with its batch norm folded in.
         packed: Lay the weight out for oneDNN.
         relu: Apply a ReLU to the result.
-        dtype: What it computes in and returns; None for the weight's. Sums are float32 at least.
+        dtype: Type of the products and of the output; None for the weight's. Sums are at least
+            float32.
     """
 
     def __init__(
@@ -107,10 +172,10 @@ class InferenceConv(nn.Module):
         self._laid_out_for = 0
 
     def _lay_out(self, shape: torch.Size) -> None:
-        """Reorder the weight for images of a shape, unless it already is for larger ones.
+        """Reorder the weight for an image shape, unless it already is for a larger one.
 
-        Any layout gives the right numbers for any shape, but in another shape's a convolution with
-        strides takes up to twenty times as long.
+        Any layout gives correct results for any shape, but a strided convolution can take up to
+        twenty times as long in the layout of another shape.
         """
         pixels = shape[2] * shape[3]
         if pixels <= self._laid_out_for:
@@ -123,11 +188,14 @@ class InferenceConv(nn.Module):
         self._laid_out_for = pixels
 
     def forward(self, image: Tensor, plus: Tensor | None = None) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H', W').
+        """Convolve.
 
         Args:
-            image: What the convolution runs over.
-            plus: (B, outputs, H', W') to add, before the ReLU.
+            image: (B, inputs, H, W).
+            plus: (B, outputs, H', W') to add before the ReLU.
+
+        Returns:
+            (B, outputs, H', W').
         """
         image = image.to(self.dtype)
         if self.packed:
@@ -152,128 +220,37 @@ class InferenceConv(nn.Module):
 def for_inference(
     module: nn.Module, *, packed: bool, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """Fold batch norms and fix the convolutions of a module tree, in place.
+    """Fold the batch norms of a module tree and fix its convolutions, in place.
 
     Args:
-        module: In eval mode. In a `Sequential` a convolution takes up the batch norm and the ReLU
-            that directly follow it; elsewhere convolutions are replaced alone.
+        module: In eval mode. In a `Sequential`, a convolution also takes over the ReLU after it.
         packed: Lay weights out for oneDNN.
-        dtype: What convolutions compute in; None for their weights'.
+        dtype: Type that convolutions compute in; None for their weights'.
 
     Returns:
-        The module, or its replacement if it is a convolution itself.
+        The module, or its replacement if it is a convolution or a `Sequential` itself.
     """
+    return _fix_convolutions(fold_norms(module), packed, dtype)
+
+
+def _fix_convolutions(module: nn.Module, packed: bool, dtype: torch.dtype | None) -> nn.Module:
     if isinstance(module, nn.Conv2d):
         return InferenceConv(module, packed=packed, dtype=dtype)
-    if isinstance(module, nn.Sequential):
-        return nn.Sequential(*_fold_chain(list(module), packed, dtype))
-    for name, child in module.named_children():
-        setattr(module, name, for_inference(child, packed=packed, dtype=dtype))
-    return module
-
-
-def _fold_chain(
-    layers: list[nn.Module], packed: bool, dtype: torch.dtype | None
-) -> list[nn.Module]:
-    folded: list[nn.Module] = []
-    while layers:
-        layer = layers.pop(0)
-        if isinstance(layer, nn.Conv2d):
-            if layers and isinstance(layers[0], nn.BatchNorm2d):
-                layer = fuse_conv_bn_eval(layer, layers[0])
-                layers.pop(0)
-            relu = bool(layers) and isinstance(layers[0], nn.ReLU)
-            if relu:
-                layers.pop(0)
-            folded.append(InferenceConv(layer, packed=packed, relu=relu, dtype=dtype))
-        else:
-            folded.append(for_inference(layer, packed=packed, dtype=dtype))
-    return folded
-
-
-Linear = Callable[[Tensor], Tensor]
-
-
-def _has(name: str) -> bool:
-    """Whether this build of torch knows a feature of CPUs by that name, and this one has it."""
-    return bool(getattr(torch.cpu, name, lambda: False)())
-
-
-def can_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 are faster than those of float32 on `device`."""
-    return can_pack(device) and (
-        _has("_is_avx512_bf16_supported") or _has("_is_amx_tile_supported")
-    )
-
-
-def can_int8(device: torch.device) -> bool:
-    """Whether 8-bit products are exact and fast on `device`: a CPU with VNNI."""
-    # Without VNNI, pairs of products are added in 16 bits, which they may not fit in.
-    return (
-        device.type == "cpu"
-        and hasattr(torch, "quantize_per_channel")
-        and hasattr(torch.ops.quantized, "linear_dynamic")
-        and _has("_is_vnni_supported")
-    )
-
-
-def precisions(device: torch.device) -> tuple[str, ...]:
-    """What `Layers` can have on `device`, most exact first."""
-    reduced = {"bf16": can_bfloat16(device), "int8": can_int8(device)}
-    return ("fp32", *(name for name, possible in reduced.items() if possible))
-
-
-class BFloat16Linear:
-    """`x W^T + b` in bfloat16, summed in float32, with an optional exact GELU.
-
-    Args:
-        weight: (outputs, inputs) float32.
-        bias: (outputs,) float32, or None.
-        gelu: Apply a GELU to the result.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
-        rounded = weight.detach().bfloat16().contiguous()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(rounded, None)
-        self.bias = None if bias is None else bias.detach().bfloat16()
-        self.activation = "gelu" if gelu else "none"
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(..., inputs) of any floating type -> (..., outputs) bfloat16."""
-        return torch.ops.mkldnn._linear_pointwise(
-            tokens.bfloat16(), self.weight, self.bias, self.activation, [], "none"
-        )
-
-
-class Int8Linear:
-    """`x W^T + b` with 8-bit factors, with an optional exact GELU.
-
-    Args:
-        weight: (outputs, inputs) float32.
-        bias: (outputs,) float32, or None.
-        gelu: Apply a GELU to the result.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
-        weight = weight.detach().contiguous()
-        scale = weight.abs().amax(dim=1).double().clamp(min=1e-12) / 127.0
-        middle = torch.zeros(len(weight), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # torch means to replace its 8-bit tensors; `can_int8` asks whether they are there.
-            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*deprecated")
-            rounded = torch.quantize_per_channel(weight, scale, middle, 0, torch.qint8)
-        kept = None if bias is None else bias.detach()
-        self.packed = torch.ops.quantized.linear_prepack(rounded, kept)
-        self.gelu = gelu
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(..., inputs) of any floating type -> (..., outputs) float32."""
-        result = torch.ops.quantized.linear_dynamic(tokens.float(), self.packed)
-        return F.gelu(result) if self.gelu else result
+    if not isinstance(module, nn.Sequential):
+        for name, child in module.named_children():
+            setattr(module, name, _fix_convolutions(child, packed, dtype))
+        return module
+    chain: list[nn.Module] = []
+    for layer in module:
+        if isinstance(layer, nn.ReLU) and chain and isinstance(chain[-1], InferenceConv):
+            chain[-1].relu = True
+        elif not isinstance(layer, nn.Identity):
+            chain.append(_fix_convolutions(layer, packed, dtype))
+    return nn.Sequential(*chain)
 
 
 def bfloat16_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Weighted values (B, heads, n, head_dim); products in bfloat16, softmax in float32."""
+    """Return weighted values (B, heads, n, head_dim): bfloat16 products, float32 softmax."""
     query = (query * query.shape[-1] ** -0.5).bfloat16()
     scores = query @ key.bfloat16().transpose(-2, -1)
     return scores.float().softmax(dim=-1).bfloat16() @ value.bfloat16()
@@ -297,15 +274,15 @@ class Layers:
     def on(
         cls, device: torch.device, precision: str = "fp32", packed: bool | None = None
     ) -> Layers:
-        """The layers for a device.
+        """Return the layers for a device.
 
         Args:
-            device: Where they run.
+            device: Device they run on.
             precision: One of `precisions(device)`.
-            packed: Use oneDNN's prepacked layers; None decides by what this build of torch has.
+            packed: Use oneDNN's prepacked layers; None uses them where this build has them.
 
         Raises:
-            ValueError: The device does not have the precision.
+            ValueError: The device does not support the precision.
         """
         if precision not in precisions(device):
             raise ValueError(
@@ -317,7 +294,7 @@ class Layers:
         return cls(precision, can_pack(device) if packed is None else packed, reduced)
 
     def linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Linear:
-        """A linear layer, with an optional exact GELU."""
+        """Return a linear layer with an optional exact GELU."""
         if self.precision == "int8":
             return Int8Linear(weight, bias, gelu=gelu)
         if self.precision == "bf16":
@@ -325,19 +302,19 @@ class Layers:
         return InferenceLinear(weight, bias, packed=self.packed, gelu=gelu)
 
     def fix(self, module: nn.Module) -> nn.Module:
-        """See `for_inference`."""
+        """Prepare a module tree in place; see `for_inference`."""
         dtype = torch.bfloat16 if self.bfloat16 else torch.float32
         return for_inference(module, packed=self.packed, dtype=dtype)
 
     def fix_head(self, head: CenterHead) -> CenterHead:
-        """The same for a head; what it returns is not rounded, since boxes are read from it."""
+        """Prepare a head in place. Its last layers stay float32: boxes are read from them."""
         for branch in BRANCHES:
             last = for_inference(head.get_submodule(f"conv5_{branch}"), packed=self.packed)
             setattr(head, f"conv5_{branch}", last)
         return cast(CenterHead, self.fix(head))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Weighted values of (B, heads, n, head_dim) queries."""
+        """Return the weighted values of (B, heads, n, head_dim) queries."""
         if self.bfloat16:
             return bfloat16_attention(query, key, value)
         return F.scaled_dot_product_attention(query, key, value)

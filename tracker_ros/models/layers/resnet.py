@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The residual network that TrDiMP reads features from.
+"""The residual network that TrDiMP reads features from, for training and with folded norms.
 
 Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016
 (https://arxiv.org/abs/1512.03385); in TrDiMP `ltr/models/backbone/resnet.py` of
-https://github.com/594422814/TransformerTrack (MIT). Written anew; the state-dict keys and shapes
-are the official ones. The stride of a bottleneck is on its 3 x 3 convolution.
+https://github.com/594422814/TransformerTrack (MIT). Written anew with the official state-dict keys
+and shapes. The stride of a bottleneck is on its 3 x 3 convolution.
 
-Tracking reads the second and the third stage. The official weights file holds the fourth stage
-and the classifier too; they are built where the configuration says so and are never run.
+Tracking reads the second and the third stage. The official weights file also holds the fourth
+stage and the classifier; they are built where the configuration asks for them and never run.
+
+`FoldedResNet` is this package's own: it gives the same numbers with batch norms folded into the
+convolutions, which also compute the activations and the sums of the residual blocks. Channels are
+innermost in memory, which suits the matrix library and the transformer that reads the features.
 """
 
 from __future__ import annotations
@@ -15,19 +19,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.models.layers.packed import InferenceConv
 from tracker_ros.models.trdimp.config import TrDiMPConfig
 
 _CLASSES = 1000
 
 
 class Features(NamedTuple):
-    """What the backbone returns.
+    """Features of images.
 
     Attributes:
-        layer2: (N, C2, S / 8, S / 8), for the IoU branch alone.
+        layer2: (N, C2, S / 8, S / 8), read only by the IoU branch.
         layer3: (N, C3, S / 16, S / 16).
     """
 
@@ -36,12 +43,12 @@ class Features(NamedTuple):
 
 
 class ResidualBlock(nn.Module, ABC):
-    """What both kinds of block share: the sum of a branch and of the input, or its projection.
+    """Adds a learned branch to the input, or to its projection where shapes differ.
 
     Args:
-        inputs: Channels that enter.
-        outputs: Channels that leave.
-        stride: Of the block.
+        inputs: Input channels.
+        outputs: Output channels.
+        stride: Stride of the block.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -54,7 +61,7 @@ class ResidualBlock(nn.Module, ABC):
 
     @abstractmethod
     def branch(self, image: Tensor) -> Tensor:
-        """The learned residual of `image`, before the sum."""
+        """Return the learned residual of `image`, before the sum."""
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
@@ -63,7 +70,7 @@ class ResidualBlock(nn.Module, ABC):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3 x 3 convolutions; `width` channels leave."""
+    """Two 3 x 3 convolutions with `width` output channels."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__(inputs, width, stride)
@@ -78,7 +85,7 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """A 3 x 3 convolution between two 1 x 1 ones; `4 * width` channels leave."""
+    """A 3 x 3 convolution between two 1 x 1 ones, with `4 * width` output channels."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__(inputs, 4 * width, stride)
@@ -98,8 +105,8 @@ class Bottleneck(ResidualBlock):
 class ResNet(nn.Module):
     """Stem and residual stages.
 
-    Convolutions start as He et al. propose, and every block as the identity (its last norm's
-    weight is 0), so that a network can be trained from nothing.
+    Convolutions are initialised as He et al. propose and every block as the identity (the weight
+    of its last norm is 0), so that a network can be trained from scratch.
 
     Args:
         config: Kind and number of blocks, channels.
@@ -143,7 +150,68 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn2.weight)
 
     def forward(self, images: Tensor) -> Features:
-        """(N, 3, S, S) normalised RGB, S a multiple of 16 -> features of two stages."""
+        """Return features of (N, 3, S, S) normalised RGB; S is a multiple of 16."""
         image = self.maxpool(F.relu(self.bn1(self.conv1(images))))
         layer2 = self.layer2(self.layer1(image))
         return Features(layer2, self.layer3(layer2))
+
+
+class FoldedBlock:
+    """A residual block with fixed weights.
+
+    Args:
+        block: Loaded, in eval mode.
+        packed: Lay weights out for oneDNN.
+    """
+
+    def __init__(self, block: ResidualBlock, *, packed: bool) -> None:
+        names = ("1", "2", "3") if isinstance(block, Bottleneck) else ("1", "2")
+        pairs = [(getattr(block, f"conv{n}"), getattr(block, f"bn{n}")) for n in names]
+        self.convolutions = [_folded(*pair, packed=packed, relu=True) for pair in pairs]
+        self.downsample: InferenceConv | None = None
+        if isinstance(block.downsample, nn.Sequential):
+            self.downsample = _folded(*block.downsample, packed=packed, relu=False)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        shortcut = image if self.downsample is None else self.downsample(image)
+        for convolution in self.convolutions[:-1]:
+            image = convolution(image)
+        return self.convolutions[-1](image, plus=shortcut)
+
+
+class FoldedResNet:
+    """The stem and the three stages that tracking runs, with fixed weights.
+
+    Args:
+        backbone: Loaded, in eval mode; it is not changed.
+        packed: Lay weights out for oneDNN.
+    """
+
+    def __init__(self, backbone: ResNet, *, packed: bool) -> None:
+        self.stem = _folded(backbone.conv1, backbone.bn1, packed=packed, relu=True)
+        self.stages = [
+            [
+                FoldedBlock(block, packed=packed)
+                for block in stage
+                if isinstance(block, ResidualBlock)
+            ]
+            for stage in (backbone.layer1, backbone.layer2, backbone.layer3)
+        ]
+
+    def __call__(self, images: Tensor) -> Features:
+        """Return features of (N, 3, S, S) normalised RGB, with their channels innermost."""
+        image = images.contiguous(memory_format=torch.channels_last)
+        image = F.max_pool2d(self.stem(image), 3, stride=2, padding=1)
+        outputs = []
+        for stage in self.stages:
+            for block in stage:
+                image = block(image)
+            outputs.append(image)
+        return Features(outputs[1], outputs[2])
+
+
+def _folded(conv: nn.Module, norm: nn.Module, *, packed: bool, relu: bool) -> InferenceConv:
+    """Return a convolution with its norm folded in; neither is changed."""
+    folded = fold_norms(nn.Sequential(conv, norm))[0]  # type: ignore[index]
+    return InferenceConv(folded, packed=packed, relu=relu)

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vision transformer parts: patch embedding, attention, MLP and the pre-norm block.
+"""Vision transformer parts: patch embedding or stem, attention, MLP and the pre-norm block.
 
 Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021
 (https://arxiv.org/abs/2010.11929). Parameter names follow timm's `vision_transformer.py`
 (Apache-2.0), on which the official one-stream trackers are built; the code is written anew.
 
 What differs on purpose: attention is fused (no matrix is stored), and a block can be told that
-only some of its tokens are read afterwards; queries, projection and MLP are then computed for
-those alone.
+only some of its tokens are read afterwards; it then computes queries, projection and MLP for those
+alone.
 
-Convolutional stem: patch embedding for the compact models.
-
-Paper: Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021
-(https://arxiv.org/abs/2106.14881): a few small strided convolutions in place of the one projection
-with a large stride make a vision transformer train faster and with less data. Written for this
-package; differs from the paper by one residual convolution before the last stride.
+The compact models replace the patch embedding by a convolutional stem. Paper: Xiao et al., "Early
+Convolutions Help Transformers See Better", NeurIPS 2021 (https://arxiv.org/abs/2106.14881): with a
+few small strided convolutions in place of the one projection with a large stride, a vision
+transformer trains faster and needs less data. Written for this package; it differs from the paper
+by one residual convolution before the last stride.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from torch import Tensor, nn
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` (B, k) of `tokens` (B, N, C), as (B, k, C)."""
+    """Return the rows `index` (B, k) of `tokens` (B, N, C), as (B, k, C)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 class PatchEmbed(nn.Module):
-    """One linear projection to `embed_dim` channels per patch of `stride` x `stride` pixels."""
+    """Projects each patch of `stride` x `stride` pixels to `embed_dim` channels."""
 
     def __init__(self, stride: int, embed_dim: int) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class Attention(nn.Module):
         return query.view(batch, count, self.num_heads, self.head_dim).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Weighted values of (B, heads, n, head_dim) queries, projected: (B, n, C)."""
+        """Return the projected weighted values of (B, heads, n, head_dim) queries: (B, n, C)."""
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
@@ -93,7 +92,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drop a residual branch of a whole sample while training."""
+    """Stochastic depth: drops a residual branch of a whole sample while training."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -139,7 +138,7 @@ class Block(nn.Module):
 
         Args:
             tokens: All tokens.
-            first: Tokens before this one are read as keys and values only, and not returned.
+            first: Tokens before this index serve only as keys and values and are not returned.
         """
         normed = self.norm1(tokens)
         if first == 0:
@@ -152,7 +151,7 @@ class Block(nn.Module):
 
 
 def conv_norm(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """3 x 3 convolution and batch norm: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+    """Return a 3 x 3 convolution with batch norm."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -160,13 +159,11 @@ def conv_norm(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class ConvStem(nn.Module):
-    """Images to tokens' feature map by strided 3×3 convolutions.
+    """Embeds images by 3 x 3 convolutions with a total stride of `2 ** (len(channels) + 1)`.
 
     Args:
-        channels: Channels after each stride-2 convolution but the last.
+        channels: Channels after each stride-2 convolution except the last.
         embed_dim: Channels of the output.
-
-    The stride is ``2 ** (len(channels) + 1)``.
     """
 
     def __init__(self, channels: tuple[int, ...], embed_dim: int) -> None:
@@ -180,14 +177,7 @@ class ConvStem(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Embed images.
-
-        Args:
-            image: (B, 3, H, W) float, normalised; H and W divisible by the stride.
-
-        Returns:
-            (B, embed_dim, H/stride, W/stride) float.
-        """
+        """(B, 3, H, W) normalised image -> (B, embed_dim, H / stride, W / stride)."""
         x = image
         for layer in self.downsample:
             x = self.activation(layer(x))

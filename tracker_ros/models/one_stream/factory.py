@@ -12,10 +12,10 @@ from tracker_ros.engines.select_backend import Backend
 from tracker_ros.models.layers.packed import precisions
 from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRM_CONFIGS, OSTRACK_CONFIGS
 from tracker_ros.models.one_stream.export import grm_graphs, on_backend, ostrack_graphs
+from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
-from tracker_ros.models.one_stream.ostrack_fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 
 

@@ -1,32 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the one-stream trackers share when they run: fixed blocks, embedding and head.
+"""OSTrack as a tracker runs it, and the parts that GRM shares (`grm_fast_cpu.py`).
 
-Written for this package; the official codes run their training modules. A template is embedded
-once, not per frame, attention is fused, in the last block only search tokens get queries,
-projection and MLP, batch norms are folded into the convolutions, and weights are laid out once for
-the matrix library, in the precision asked for (`inference_layers.py`, `reduced_precision.py`).
+Paper and official code: see `ostrack.py`. Written for this package; the official codes run their
+training modules. The numbers are those of `ostrack.py`, computed in a different order:
+
+- A template is embedded once, not per frame. Attention is fused, batch norms are folded into the
+  convolutions, and weights are laid out once for the matrix library, in the precision asked for
+  (`layers/packed.py`). The last block computes queries, projection and MLP of search tokens only.
+- An eliminating layer computes only the attention rows that rank the candidates, and ranks first,
+  so that tokens it is about to drop get no query, projection or MLP. Tokens are picked and put
+  back by index, in the order of their rank.
+- After elimination the official head convolves a map in which every dropped token is zero. On a
+  CPU its first convolution, by far the largest, is done instead as one matrix product over the
+  remaining tokens, for all three branches and nine taps at once, followed by a sum of each product
+  into its cell (`CandidateHead`): two thirds of that convolution were multiplications with zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.models.layers.packed import Layers
-from tracker_ros.models.layers.vit import Block
+from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.models.layers.center_head import BRANCHES, CenterHead, HeadMaps
+from tracker_ros.models.layers.packed import Layers, in_float32
+from tracker_ros.models.layers.vit import Block, gather_tokens
+from tracker_ros.models.one_stream.candidate_elimination import (
+    RankingRows,
+    eliminate,
+    keep_count,
+    rank_search_tokens,
+    ranking_rows,
+    restore_raster,
+    row_attention,
+    stack_rows,
+)
 from tracker_ros.models.one_stream.network import OneStreamNetwork
+from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
 
 class InferenceBlock:
-    """One transformer block with fixed weights.
+    """A transformer block with fixed weights.
 
     Args:
         block: Loaded, in eval mode.
-        split_queries: Whether fewer queries than keys will be asked for, so that they are
-            projected apart.
+        split_queries: Project queries apart from keys and values, because fewer of them are
+            needed.
         layers: Makes its layers.
     """
 
@@ -52,12 +76,11 @@ class InferenceBlock:
         return split.unbind(0)
 
     def _finish(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention and MLP of the tokens that the queries belong to."""
-        mixed = self.attend(query, key, value)
-        return self._project(tokens, mixed.transpose(1, 2))
+        """Run attention and MLP for the (B, n, C) tokens that the queries belong to."""
+        return self._project(tokens, self.attend(query, key, value).transpose(1, 2))
 
     def _project(self, tokens: Tensor, mixed: Tensor) -> Tensor:
-        """The rest of the block: (B, N, C) tokens, (B, N, heads, head_dim) weighted values."""
+        """Run what follows attention: (B, N, C) tokens, (B, N, heads, head_dim) mixed values."""
         tokens = tokens + self.proj(mixed.flatten(2))
         return tokens + self.fc2(self.fc1(self.norm2(tokens)))
 
@@ -66,24 +89,46 @@ class InferenceBlock:
         return self._finish(tokens, *self._split(self.to_qkv(self.norm1(tokens)), 3))
 
     def search_only(self, tokens: Tensor, num_template: int) -> Tensor:
-        """(B, N, C) -> (B, N - num_template, C): template tokens are keys and values only."""
+        """(B, N, C) -> (B, N - num_template, C): template tokens serve as keys and values."""
         normed = self.norm1(tokens)
         key, value = self._split(self.to_kv(normed), 2)
         (query,) = self._split(self.to_q(normed[:, num_template:]), 1)
         return self._finish(tokens[:, num_template:], query, key, value)
 
+    def eliminating(
+        self, tokens: Tensor, num_template: int, rows: RankingRows, keep_rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """Run the block, keeping only the search tokens that the template attends to most.
 
-BlockT = TypeVar("BlockT", bound=InferenceBlock)
+        Args:
+            tokens: (B, N, C), template first.
+            num_template: Number of template tokens.
+            rows: The template tokens that rank.
+            keep_rate: Fraction of the search tokens to keep.
+
+        Returns:
+            (B, num_template + k, C), and (B, k) positions kept among the search tokens.
+        """
+        normed = self.norm1(tokens)
+        key, value = self._split(self.to_kv(normed), 2)
+        (row_query,) = self._split(self.to_q(gather_tokens(normed, rows.position)), 1)
+        attention = row_attention(row_query.float(), key.float())
+        rank = rank_search_tokens(attention, rows.weight, num_template)
+        kept = eliminate(rank, keep_count(rank.shape[1], keep_rate)).kept
+        template = torch.arange(num_template, device=tokens.device).expand(len(tokens), -1)
+        left = torch.cat([template, kept + num_template], dim=1)
+        (query,) = self._split(self.to_q(gather_tokens(normed, left)), 1)
+        return self._finish(gather_tokens(tokens, left), query, key, value), kept
 
 
-class OneStreamInference(Generic[BlockT]):
-    """A trained network's embedding, blocks and last norm, prepared to follow targets.
+class OneStreamInference:
+    """The embedding, blocks and last norm of a trained network, prepared for tracking.
 
     Args:
         network: Loaded, in eval mode; its modules are taken over and changed.
-        device: Where it runs.
+        device: Device to run on.
         layers: Makes the layers.
-        fix: Makes the fixed form of a block, given the block and its number.
+        fix: Returns the fixed form of a block, given the block and its index.
     """
 
     def __init__(
@@ -91,17 +136,17 @@ class OneStreamInference(Generic[BlockT]):
         network: OneStreamNetwork,
         device: torch.device,
         layers: Layers,
-        fix: Callable[[Block, int], BlockT],
+        fix: Callable[[Block, int], InferenceBlock],
     ) -> None:
         self.device = device
         self.precision = layers.precision
         backbone = network.eval().to(device).backbone
         backbone.patch_embed = layers.fix(backbone.patch_embed)
         self.embed_template, self.embed_search = backbone.embed_template, backbone.embed_search
-        self.blocks: list[BlockT] = []
+        self.blocks: list[InferenceBlock] = []
         for layer, block in enumerate(backbone.blocks):
             self.blocks.append(fix(cast(Block, block), layer))
-            # Lets go of the weights as they were, so that they are never all there twice.
+            # Releases the original weights, so that the network is never in memory twice.
             backbone.blocks[layer] = nn.Identity()
         self.norm = backbone.norm
 
@@ -109,3 +154,169 @@ class OneStreamInference(Generic[BlockT]):
     def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use."""
         return {"backend": "torch", "device": str(self.device), "precision": self.precision}
+
+
+class EncodedTemplate(NamedTuple):
+    """The template as the tracker keeps it.
+
+    Attributes:
+        tokens: (B, Nz, C) embedded, with positions.
+        rows: The tokens that rank search tokens; None without candidate elimination.
+    """
+
+    tokens: Tensor
+    rows: RankingRows | None
+
+
+class OSTrackInference(OneStreamInference):
+    """A trained network, prepared for tracking.
+
+    Args:
+        network: Loaded, in eval mode; its modules are taken over and changed.
+        device: Device to run on.
+        packed: Use oneDNN's prepacked layers; None uses them where this build of torch has them.
+        precision: See `Layers.on`.
+    """
+
+    def __init__(
+        self,
+        network: OSTrackNetwork,
+        device: torch.device,
+        packed: bool | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self.config = config = network.config
+        self.template_mask = network.template_mask
+        layers = Layers.on(device, precision, packed)
+
+        def fix(block: Block, layer: int) -> InferenceBlock:
+            split = layer == config.depth - 1 or layer in config.ce_layers
+            return InferenceBlock(block, split_queries=split, layers=layers)
+
+        super().__init__(network, device, layers, fix)
+        self._kept: list[Tensor] = []
+        self.candidate_head: CandidateHead | None = None
+        if config.ce_layers and device.type == "cpu":
+            self.candidate_head = CandidateHead(network.box_head, config.search_grid, layers)
+        else:
+            self.head = layers.fix_head(network.box_head)
+
+    @torch.inference_mode()
+    @in_float32
+    def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
+        """Embed a template.
+
+        Args:
+            template: (1, 3, T, T) normalised RGB.
+            box_xywh: (1, 4) target box as fractions of the template crop.
+        """
+        tokens = self.embed_template(template.to(self.device), box_xywh.to(self.device))
+        rows = None
+        if self.config.ce_layers:
+            mask = self.template_mask(box_xywh)
+            rows = ranking_rows(mask, 1, tokens.shape[1], self.device)
+        return EncodedTemplate(tokens, rows)
+
+    @torch.inference_mode()
+    @in_float32
+    def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
+        """Return the maps of search regions (B, 3, S, S), normalised RGB, one per template."""
+        num_template = template.tokens.shape[1]
+        embedded = self.embed_search(search.to(self.device))
+        tokens = torch.cat([template.tokens, embedded], dim=1)
+        position: Tensor | None = None
+        self._kept = []
+        last = self.config.depth - 1
+        for layer, block in enumerate(self.blocks):
+            if layer in self.config.ce_layers and template.rows is not None:
+                tokens, kept = block.eliminating(
+                    tokens, num_template, template.rows, self.config.ce_keep_ratio
+                )
+                position = kept if position is None else position.gather(1, kept)
+                self._kept.append(position)
+            elif layer == last:
+                tokens = block.search_only(tokens, num_template)
+            else:
+                tokens = block(tokens)
+        search_tokens = self.norm(tokens[:, -(self.config.kept_tokens()[-1]) :])
+        n = self.config.search_grid
+        if position is not None and self.candidate_head is not None:
+            return self.candidate_head(search_tokens, position)
+        if position is not None:
+            search_tokens = restore_raster(search_tokens, position, n * n)
+        return self.head(search_tokens.transpose(1, 2).unflatten(2, (n, n)))
+
+    @torch.inference_mode()
+    def locate_batch(self, templates: Sequence[EncodedTemplate], searches: Tensor) -> HeadMaps:
+        """Return the maps of one (3, S, S) search region per template, in one pass."""
+        tokens = torch.cat([template.tokens for template in templates])
+        rows = [template.rows for template in templates if template.rows is not None]
+        return self.locate(EncodedTemplate(tokens, stack_rows(rows) if rows else None), searches)
+
+    def token_mask(self) -> np.ndarray | None:
+        """Return which search tokens the last `locate` kept.
+
+        Returns:
+            (B, layers, n, n) bool, rows from top to bottom, for every layer that eliminates
+            candidates: False on those that it or an earlier one eliminated. None without
+            candidate elimination.
+
+        Raises:
+            RuntimeError: `locate` was not called yet.
+        """
+        if not self.config.ce_layers:
+            return None
+        if not self._kept:
+            raise RuntimeError("token_mask() was called before locate()")
+        n = self.config.search_grid
+        masks = []
+        for kept in self._kept:
+            mask = torch.zeros(len(kept), n * n, dtype=torch.bool, device=kept.device)
+            masks.append(mask.scatter_(1, kept, True).unflatten(1, (n, n)))
+        return torch.stack(masks, dim=1).cpu().numpy()
+
+
+class CandidateHead:
+    """A `CenterHead` with fixed weights that takes tokens and their places instead of a map.
+
+    Args:
+        head: Loaded, in eval mode; its modules are taken over and changed.
+        grid: n, cells along one side.
+        layers: Makes its layers.
+    """
+
+    def __init__(self, head: CenterHead, grid: int, layers: Layers) -> None:
+        fold_norms(head)
+        first = [cast(nn.Conv2d, head.get_submodule(f"conv1_{branch}.0")) for branch in BRANCHES]
+        weight = torch.cat([conv.weight for conv in first])  # (outputs, inputs, 3, 3)
+        outputs, inputs = weight.shape[:2]
+        by_tap = weight.permute(2, 3, 0, 1).reshape(9 * outputs, inputs)
+        self.first = layers.linear(by_tap, None)
+        self.first_bias = torch.cat([cast(Tensor, conv.bias) for conv in first]).detach()
+        for branch in BRANCHES:
+            setattr(head, f"conv1_{branch}", nn.Identity())
+        layers.fix_head(head)
+        self.rest = head
+        self.grid = grid
+        tap = torch.arange(9)
+        # Where the product of a tap belongs, relative to its token, in a map with a border of one.
+        self.landing = (2 - tap // 3) * (grid + 2) + 2 - tap % 3
+
+    def __call__(self, tokens: Tensor, position: Tensor) -> HeadMaps:
+        """Return the maps of the remaining tokens.
+
+        Args:
+            tokens: (B, k, C), after the last norm.
+            position: (B, k) their raster positions.
+        """
+        n, batch = self.grid, len(tokens)
+        outputs = len(self.first_bias)
+        products = self.first(tokens.flatten(0, 1)).float().view(-1, outputs)
+        corner = torch.div(position, n, rounding_mode="floor") * (n + 2) + position % n
+        corner = corner + torch.arange(batch)[:, None] * (n + 2) ** 2
+        cell = (corner[..., None] + self.landing).flatten()
+        bordered = products.new_zeros(batch * (n + 2) ** 2, outputs).index_add_(0, cell, products)
+        summed = bordered.view(batch, n + 2, n + 2, outputs)[:, 1:-1, 1:-1] + self.first_bias
+        features = F.relu(summed).permute(0, 3, 1, 2)
+        ctr, offset, size = features.chunk(len(BRANCHES), dim=1)
+        return self.rest.maps(ctr, offset, size)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GRM as a tracker runs it: the numbers of `network.py`, without the pairs that may not attend.
+"""GRM as a tracker runs it, without computing the pairs of tokens that may not attend.
 
-Paper and official code: see `network.py`. Written for this package; what differs from the official
-forward pass is the order of the work, not its result:
+Paper and official code: see `grm.py`. Written for this package; the numbers are those of `grm.py`,
+computed in a different order:
 
-- What every one-stream tracker gets: see `one_stream_inference.py`.
-- On a CPU each block sorts its tokens into template, second category, first category. What each of
-  the three attends to then stands in one piece, and three fused products replace the dense one
-  (`grouped_attention`); the trace of weight that the official softmax leaves on masked pairs is
-  added in closed form, since it grows with how far a masked pair's score stands out.
-- The template's part of the division's first layer is one row, not one per search token.
+- All that every one-stream tracker shares: see `fast_cpu.py`.
+- On a CPU each block sorts its tokens into template, second category and first category. The keys
+  of each of the three are then contiguous, and three fused attentions replace the dense one
+  (`grouped_attention`). The official softmax leaves a trace of weight on masked pairs, which grows
+  with the score of the masked pair; it is added in closed form.
+- The first layer of the division predictor treats the template as one row, not as one row per
+  search token.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from tracker_ros.models.one_stream.grm import (
 
 
 def can_group(device: torch.device) -> bool:
-    """Whether attention by groups pays and this build of torch has what it takes."""
-    # Group sizes are data: on a GPU each would be waited for, and the dense products cost little.
+    """Return whether attention by groups is faster and this build of torch supports it."""
+    # Group sizes are data: a GPU would stall on each, and dense products cost it little.
     return device.type == "cpu" and hasattr(
         torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"
     )
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -> Tensor:
-    """Weighted values with every pair computed, as officially.
+    """Return weighted values, computing every pair as the official code does.
 
     Args:
         query: (B, heads, n, head_dim) of the last n tokens.
         key: (B, heads, N, head_dim) of all tokens, template first.
-        value: The same shape.
+        value: Same shape as `key`.
         second: (B, N - template tokens) bool, search tokens of the second category.
 
     Returns:
@@ -65,12 +66,12 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -> Tensor:
-    """The same for one target, of tokens in the order template, second, first category.
+    """Return what `dense_attention` does, for one target with its tokens sorted by category.
 
     Args:
         query: (1, heads, n, head_dim) of the last n tokens: all of them, or the search tokens.
-        key: (1, heads, N, head_dim) of all tokens.
-        value: The same shape.
+        key: (1, heads, N, head_dim) of all tokens: template, second, first category.
+        value: Same shape as `key`.
         second: (N - template tokens,) bool in that order, so True comes first.
 
     Returns:
@@ -97,12 +98,13 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor)
 
 
 def _with_trace(query: Tensor, key: Tensor, value: Tensor, masked: Tensor, mean: Tensor) -> Tensor:
-    """Attention to `key` with the trace that the official softmax leaves on `masked` keys.
+    """Attend to `key`, with the trace of weight that the official softmax leaves on `masked`.
 
-    Officially weights are (e + epsilon / N) / (sum + epsilon), e relative to the row's largest
-    score, masked ones included: the softmax over the allowed keys, drawn towards the mean of all
-    values by epsilon / (sum + epsilon). That is below 1e-6 unless a masked score exceeds the
-    allowed ones' log-sum, so where none does, the sum may be taken for 1.
+    The official weights are (e + epsilon / N) / (sum + epsilon), with e relative to the largest
+    score of the row, masked ones included. That is the softmax over the allowed keys, mixed with
+    the mean of all values in the proportion epsilon / (sum + epsilon). The proportion is below
+    1e-6 unless a masked score exceeds the log-sum of the allowed ones; elsewhere the sum is taken
+    as 1.
 
     Returns:
         (1, n, heads, head_dim).
@@ -116,7 +118,7 @@ def _with_trace(query: Tensor, key: Tensor, value: Tensor, masked: Tensor, mean:
 
 
 class DividingInferenceBlock(InferenceBlock):
-    """One dividing block with fixed weights.
+    """A `DividingBlock` with fixed weights.
 
     Args:
         block: Loaded, in eval mode.
@@ -141,18 +143,18 @@ class DividingInferenceBlock(InferenceBlock):
         self.target_type, self.threshold, self.grouped = target_type, threshold, grouped
         first, _, middle, _, last = cast(Any, block.attn.divide_predict)
         width, packed = block.attn.proj.in_features, layers.packed
-        # A decision is yes or no, and takes little work: it stays in float32.
+        # The decision is binary and cheap, so it stays in float32.
         self.of_search = InferenceLinear(first.weight[:, :width], None, packed=packed, gelu=True)
         self.of_template = InferenceLinear(first.weight[:, width:], first.bias, packed=packed)
         self.narrow = InferenceLinear(middle.weight, middle.bias, packed=packed, gelu=True)
         self.choose = InferenceLinear(last.weight, last.bias, packed=packed)
 
     def divide(self, normed: Tensor, num_template: int, template_mask: Tensor | None) -> Tensor:
-        """(B, N, C) normed tokens -> (B, Nx) bool, True where a token meets the template."""
+        """(B, N, C) normed tokens -> (B, Nx) bool, True for tokens of the second category."""
         template, search = normed[:, :num_template], normed[:, num_template:]
         summary = summarise_template(template, self.target_type, template_mask)
         bias = self.of_template(summary)[:, 0]
-        # A bias is fused into the product, but there is one per target.
+        # The bias is fused into the product, and differs from target to target.
         hidden = torch.cat([self.of_search(search[i : i + 1], bias[i]) for i in range(len(bias))])
         logits = self.choose(self.narrow(hidden))
         return decide(logits.log_softmax(dim=-1), self.threshold)
@@ -164,12 +166,12 @@ class DividingInferenceBlock(InferenceBlock):
 
         Args:
             tokens: (B, N, C), template first, search tokens in raster order.
-            num_template: Template tokens.
+            num_template: Number of template tokens.
             template_mask: (B, Nz), for the "roi" target types.
 
         Returns:
             (B, N, C), or (B, Nx, C) with `split_queries`, in the same order; and (B, Nx) bool,
-            True where a search token meets the template.
+            True for search tokens of the second category, which are compared with the template.
         """
         normed = self.norm1(tokens)
         second = self.divide(normed, num_template, template_mask)
@@ -181,14 +183,14 @@ class DividingInferenceBlock(InferenceBlock):
         template = torch.arange(num_template, device=tokens.device).expand(len(tokens), -1)
         order = torch.cat([template, num_template + by_group], dim=1)
         parts = self._project_apart(gather_tokens(normed, order), skipped)
-        # How large a group is differs from target to target.
+        # Group sizes differ from target to target.
         each = zip(*(part.split(1) for part in parts), second.gather(1, by_group), strict=True)
         mixed = torch.cat([grouped_attention(*one) for one in each])
         back = (order[:, skipped:] - skipped).argsort(dim=1)
         return self._project(tokens[:, skipped:], gather_tokens(mixed.flatten(2), back)), second
 
     def _project_apart(self, normed: Tensor, skipped: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of all tokens but the first `skipped`, keys and values of all."""
+        """Return queries of all but the first `skipped` tokens, and keys and values of all."""
         if not self.split_queries:
             query, key, value = self._split(self.to_qkv(normed).float(), 3)
             return query, key, value
@@ -198,26 +200,26 @@ class DividingInferenceBlock(InferenceBlock):
 
 
 class EncodedTemplate(NamedTuple):
-    """What is kept of a template.
+    """The template as the tracker keeps it.
 
     Attributes:
         tokens: (B, Nz, C) embedded, with positions.
-        mask: (B, Nz) of 0 and 1, tokens that the target's box touches.
+        mask: (B, Nz) of 0 and 1; 1 for tokens that the target's box touches.
     """
 
     tokens: Tensor
     mask: Tensor
 
 
-class GRMInference(OneStreamInference[InferenceBlock]):
-    """A trained network, prepared to follow targets.
+class GRMInference(OneStreamInference):
+    """A trained network, prepared for tracking.
 
     Args:
         network: Loaded, in eval mode; its modules are taken over and changed.
-        device: Where it runs.
-        packed: Use oneDNN's prepacked layers; None decides by what this build of torch has.
+        device: Device to run on.
+        packed: Use oneDNN's prepacked layers; None uses them where this build of torch has them.
         threshold: Of the division, see `GRMConfig.threshold_of`.
-        grouped: Compute attention by groups; None decides by device and build of torch.
+        grouped: Compute attention by groups; None does so where `can_group` allows.
         precision: See `Layers.on`.
     """
 
@@ -267,7 +269,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
     @torch.inference_mode()
     @in_float32
     def locate(self, template: EncodedTemplate, search: Tensor) -> HeadMaps:
-        """Maps of search regions (B, 3, S, S), normalised RGB, one per template."""
+        """Return the maps of search regions (B, 3, S, S), normalised RGB, one per template."""
         num_template = template.tokens.shape[1]
         tokens = torch.cat([template.tokens, self.embed_search(search.to(self.device))], dim=1)
         decisions = []
@@ -283,7 +285,7 @@ class GRMInference(OneStreamInference[InferenceBlock]):
 
     @torch.inference_mode()
     def locate_batch(self, templates: Sequence[EncodedTemplate], searches: Tensor) -> HeadMaps:
-        """Maps of one search region per target (B, 3, S, S), normalised RGB, in one pass."""
+        """Return the maps of one (3, S, S) search region per template, in one pass."""
         stacked = EncodedTemplate(*(torch.cat(parts) for parts in zip(*templates, strict=True)))
         return self.locate(stacked, searches)
 

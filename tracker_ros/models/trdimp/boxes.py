@@ -28,7 +28,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from tracker_ros.cuda.prroi_pool import AxisWeights, pooling_weights_with_derivatives
 from tracker_ros.geometry import xywh_to_xyxy
@@ -157,7 +156,7 @@ class LayerOverlap:
 
     Args:
         convs: The layer's two convolutions, prepared.
-        block: Layer over pooled regions, loaded, in eval mode.
+        block: Layer over pooled regions, with its batch norm folded in.
         predictor: (outputs,) weights of its outputs in the prediction.
         pool: Bins along each axis.
         stride: Crop pixels per cell.
@@ -178,10 +177,9 @@ class LayerOverlap:
         self.predictor = predictor.detach()
         self.pool = pool
         self.stride = stride
-        linear = fuse_linear_bn_eval(block.linear, block.bn)
-        weight = linear.weight.detach().unflatten(1, (-1, pool, pool))
+        weight = block.linear.weight.detach().unflatten(1, (-1, pool, pool))
         weight = weight.permute(0, 2, 3, 1).flatten(1)
-        self.forward = InferenceLinear(weight, linear.bias, packed=packed)
+        self.forward = InferenceLinear(weight, block.linear.bias, packed=packed)
         self.backward = InferenceLinear(weight.t(), None, packed=packed)
 
     def map(self, layer: Tensor, modulation: Tensor) -> PartialMap:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
 from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
 from tracker_ros.models.trdimp.export_modules import (
@@ -37,7 +38,6 @@ from tracker_ros.models.trdimp.export_modules import (
     ScorePart,
     tokens_of,
     with_norm,
-    without_norms,
 )
 from tracker_ros.models.trdimp.network.iou_net import LAYER2_STRIDE
 from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
@@ -154,7 +154,7 @@ def graphs(network: TrDiMPNetwork, parameters: TrackingParameters) -> list[Graph
     sizes = shapes(config, parameters)
     cells = sizes["classification"][2:]
     branch = copy.deepcopy(network.bb_regressor)
-    without_norms(branch)
+    fold_norms(branch)
     modules: dict[str, nn.Module] = {
         "features": PatchPart(network),
         "meet": MeetPart(classifier.transformer),

@@ -34,9 +34,9 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from tracker_ros.cuda.prroi_pool import AxisWeights, pooling_weights_with_derivatives
+from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.boxes import climb_relative, pooled_overlap
@@ -71,26 +71,6 @@ from tracker_ros.models.trdimp.network.target_filter import (
 from tracker_ros.models.trdimp.network.transformer_memory import mean_of
 
 
-def without_norms(module: nn.Module) -> nn.Module:
-    """Fold batch norms into the layers before them, in place.
-
-    Args:
-        module: In eval mode; a batch norm directly follows its layer among a module's children.
-    """
-    last, layer = "", module
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm1d) and isinstance(layer, nn.Linear):
-            setattr(module, last, fuse_linear_bn_eval(layer, child))
-            setattr(module, name, nn.Identity())
-        elif isinstance(child, nn.BatchNorm2d) and isinstance(layer, nn.Conv2d):
-            setattr(module, last, fuse_conv_bn_eval(layer, child))
-            setattr(module, name, nn.Identity())
-        else:
-            without_norms(child)
-        last, layer = name, child
-    return module
-
-
 def with_norm(tokens: Tensor, scale: float) -> Tensor:
     """(..., n, C) -> the same, every image of root mean square `scale`; see `InstanceL2Norm`."""
     norm, wide = InstanceL2Norm(scale), tokens.float()
@@ -115,7 +95,7 @@ class PatchPart(nn.Module):
         for unread in ("layer4", "fc"):
             if hasattr(self.backbone, unread):
                 delattr(self.backbone, unread)
-        without_norms(self.backbone)
+        fold_norms(self.backbone)
         conv, norm = network.classifier.feature_extractor
         self.conv = copy.deepcopy(conv)
         self.scale = cast(InstanceL2Norm, norm).scale

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tracker_ros.models.layers.folded_resnet import FixedResNet
 from tracker_ros.models.layers.packed import can_pack, for_inference, in_float32
+from tracker_ros.models.layers.resnet import FoldedResNet
 from tracker_ros.models.trdimp.boxes import BoxRefinement
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.network.filter_fitting import FilterFitting, FirstFilter
@@ -61,7 +61,7 @@ class TrDiMPInference:
         # Each part lets go of the weights as they were, so that they are never all there twice.
         backbone = network.feature_extractor.eval().to(device)
         del network.feature_extractor
-        self._backbone = FixedResNet(backbone, packed=self.packed)
+        self._backbone = FoldedResNet(backbone, packed=self.packed)
         del backbone
         # What is kept as it is must not hold on to a weights file that is mapped into memory.
         network = copy.deepcopy(network.eval()).to(device)

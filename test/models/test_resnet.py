@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.models.layers.folded_resnet import FixedResNet
-from tracker_ros.models.layers.resnet import ResNet
+from tracker_ros.models.layers.resnet import FoldedResNet, ResNet
 from tracker_ros.models.trdimp.config import RESNET50, TINY, TrDiMPConfig
 
 BASIC = replace(TINY, width=8, layers=(1, 2, 2))
@@ -37,7 +36,7 @@ def test_folding_changes_nothing(config: TrDiMPConfig, packed: bool) -> None:
     backbone = make_resnet(config)
     images = torch.randn(2, 3, 64, 48)
     wanted = backbone(images)
-    found = FixedResNet(backbone, packed=packed)(images)
+    found = FoldedResNet(backbone, packed=packed)(images)
     assert wanted.layer2.shape == (2, config.layer2_dim, 8, 6)
     assert wanted.layer3.shape == (2, config.layer3_dim, 4, 3)
     for one, other in zip(found, wanted, strict=True):
