@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import FrameBuffer
+from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.selection import Selection, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.tracker import Tracker, TrackResult
@@ -62,10 +62,10 @@ class Bench:
         self.complaints = []
         self.outcomes = []
         self.targets = TargetSet()
-        self.follower = Follower(
+        self.follower = LiveFollower(
             self.decode,
             self.targets,
-            buffer=self.buffer,
+            self.buffer,
             report=self.reports.append,
             complain=lambda text, error: self.complaints.append(text),
             topic="/image",

@@ -177,7 +177,7 @@ def test_what_comes_during_a_replay_is_counted_by_it(bench):
     bench.arrive(3)
     bench.select(2)
     assert bench.counts() == {"received": 4, "idle": 1, "tracked": 3}
-    newest = bench.buffer.newest
+    newest = bench.buffer.frames[-1]
     bench.follower.handle(newest)
     assert bench.counts()["received"] == 4, "the replay was there already"
 
@@ -386,20 +386,31 @@ def test_the_model_is_updated_after_the_report_and_both_are_timed(bench):
 
         def update_model(self):
             bench.now += 1.0
-            events.append("update")
-            if self.fails:
-                raise RuntimeError("nothing to learn")
+            reported.append(bench.reports[-1].frame.number)
 
-    events = []
+    reported = []
     learner = Learner()
     bench.follower.load(lambda: learner)
     bench.arrive()
     bench.select(1)
-    bench.follower._report = lambda report: events.append("report")
     report = bench.handle()
-    assert events == ["report", "update"]
+    assert reported == [2]
     assert (report.processing_time, bench.follower.tracking_seconds) == (2.0, 3.0)
-    assert bench.follower.counts.faults == 0
+
+
+def test_a_model_that_cannot_be_updated_is_a_fault_and_tracks_on(bench, monkeypatch):
+    bench.arrive()
+    bench.select(1)
+
+    def fail(tracker):
+        raise RuntimeError("nothing to learn")
+
+    monkeypatch.setattr(Fixed, "update_model", fail)
+    bench.handle()
+    assert "nothing to learn" in bench.complaints[-1]
+    assert bench.follower.counts.faults == 1
+    bench.handle()
+    assert bench.seen() == {"1": [1, 2, 3]}
 
 
 def test_a_video_is_followed_without_a_buffer():

@@ -2,15 +2,13 @@
 """Frames, and a buffer of the last few seconds of them.
 
 By the time a person or a detector has drawn a box, the camera has moved on. The selection names
-the stamp of its frame; the buffer still has that frame and those that came after it. Its memory is
-bounded twice: by time and by bytes.
+the stamp of its frame; the buffer still has that frame and those that came after it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,12 +24,12 @@ class Frame(Generic[T]):
     """One frame of a stream.
 
     Attributes:
-        stamp_ns: Stamp of the image, nanoseconds; 0 where the camera gives none.
+        stamp_ns: Stamp of the image, nanoseconds; 0 if the camera gives none.
         number: Its place in the order of arrival, counted from 1.
-        frame_id: Name of the camera's coordinate frame; empty where there is none.
+        frame_id: Name of the camera's coordinate frame; empty if it has none.
         payload: The image in the form in which it came: an array, a ROS message.
-        time_s: Time by which targets are judged, seconds: the stamp, or the time of arrival where
-            the camera gives none.
+        time_s: Time by which targets are judged, seconds: the stamp, or the time of arrival if
+            the camera gives no stamp.
         byte_count: Bytes that the payload keeps in memory.
     """
 
@@ -72,15 +70,11 @@ class FrameBuffer(Generic[T]):
         self._sequence = 0
         self.set_limits(max_seconds, max_bytes)
 
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._frames)
-
     @property
-    def byte_count(self) -> int:
-        """Bytes of all kept frames."""
+    def frames(self) -> tuple[Frame[T], ...]:
+        """All kept frames, the oldest first."""
         with self._lock:
-            return self._bytes
+            return tuple(self._frames)
 
     @property
     def arrivals(self) -> int:
@@ -90,21 +84,9 @@ class FrameBuffer(Generic[T]):
 
     @property
     def sequence(self) -> int:
-        """Number of times the stamps have jumped back."""
+        """Number of times that the stamps have jumped back."""
         with self._lock:
             return self._sequence
-
-    @property
-    def newest(self) -> Frame[T] | None:
-        """The frame with the newest stamp, or None if the buffer is empty."""
-        with self._lock:
-            return self._frames[-1] if self._frames else None
-
-    @property
-    def oldest(self) -> Frame[T] | None:
-        """The oldest frame that is still kept, or None if the buffer is empty."""
-        with self._lock:
-            return self._frames[0] if self._frames else None
 
     def set_limits(self, max_seconds: float, max_bytes: int) -> None:
         """Change the bounds and drop the frames that exceed them.
@@ -113,9 +95,9 @@ class FrameBuffer(Generic[T]):
             ValueError: A bound is negative; the old bounds then stay.
         """
         if not max_seconds >= 0:
-            raise ValueError(f"max_seconds is {max_seconds}, wanted seconds, 0 or more")
+            raise ValueError(f"max_seconds is {max_seconds}, expected seconds, 0 or more")
         if not max_bytes >= 0:
-            raise ValueError(f"max_bytes is {max_bytes}, wanted bytes, 0 or more")
+            raise ValueError(f"max_bytes is {max_bytes}, expected bytes, 0 or more")
         with self._lock:
             self._max_ns = round(max_seconds * 1e9)
             self._max_bytes = max_bytes
@@ -125,7 +107,7 @@ class FrameBuffer(Generic[T]):
         """Add the newest frame and drop those that exceed the bounds.
 
         Args:
-            stamp_ns: Its stamp, nanoseconds; 0 where the camera gives none.
+            stamp_ns: Its stamp, nanoseconds; 0 if the camera gives none.
             payload: The image.
             byte_count: Bytes that it keeps in memory.
             frame_id: Name of the camera's coordinate frame.
@@ -136,49 +118,24 @@ class FrameBuffer(Generic[T]):
         time_s = stamp_ns / 1e9 if stamp_ns else time.monotonic()
         with self._lock:
             self._arrivals += 1
-            entry = Frame(stamp_ns, self._arrivals, frame_id, payload, time_s, byte_count)
+            frame = Frame(stamp_ns, self._arrivals, frame_id, payload, time_s, byte_count)
             newest = self._frames[-1].stamp_ns if self._frames else stamp_ns
             if stamp_ns < newest:
                 self._sequence += 1
-                self._forget()
+                self._drop_all()
             elif self._frames and stamp_ns == newest:
                 self._bytes -= self._frames.pop().byte_count
-            self._frames.append(entry)
+            self._frames.append(frame)
             self._bytes += byte_count
             self._trim()
-            return entry
+            return frame
 
     def clear(self) -> None:
         """Drop every frame."""
         with self._lock:
-            self._forget()
+            self._drop_all()
 
-    def nearest(self, stamp_ns: int, tolerance_ns: int = 0) -> Frame[T] | None:
-        """Find the frame with this stamp, or the nearest one.
-
-        Args:
-            stamp_ns: Stamp to look for, nanoseconds.
-            tolerance_ns: Largest accepted distance; 0 accepts the exact stamp only.
-
-        Returns:
-            The frame, the older one if two are equally near, or None if none is near enough.
-        """
-        with self._lock:
-            if not self._frames:
-                return None
-            stamps = [f.stamp_ns for f in self._frames]
-            right = bisect_left(stamps, stamp_ns)
-            near = [self._frames[i] for i in (right - 1, right) if 0 <= i < len(stamps)]
-            best = min(near, key=lambda f: abs(f.stamp_ns - stamp_ns))
-            return best if abs(best.stamp_ns - stamp_ns) <= tolerance_ns else None
-
-    def after(self, stamp_ns: int) -> list[Frame[T]]:
-        """Return every kept frame newer than ``stamp_ns``, oldest first."""
-        with self._lock:
-            stamps = [f.stamp_ns for f in self._frames]
-            return list(self._frames)[bisect_right(stamps, stamp_ns) :]
-
-    def _forget(self) -> None:
+    def _drop_all(self) -> None:
         self._frames.clear()
         self._bytes = 0
 

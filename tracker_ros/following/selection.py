@@ -6,13 +6,14 @@ Every refusal has a code, and a message that names the value, what was expected 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
 import numpy as np
 
-from tracker_ros.following.frames import Frame, FrameBuffer
+from tracker_ros.following.frames import Frame
 from tracker_ros.geometry import (
     Box,
     BoxOutsideImageError,
@@ -29,7 +30,6 @@ __all__ = [
     "SelectionRefused",
     "arrives_soon",
     "check_selection",
-    "check_selection_on_image",
     "find_frame",
 ]
 
@@ -140,86 +140,92 @@ class Outcome:
         return self.code is SelectionCode.OK
 
 
-def check_selection(selection: Selection) -> None:
-    """Check everything that can be checked without the image.
+def check_selection(selection: Selection, image: np.ndarray | None = None) -> None:
+    """Check a selection, against its image or without it as far as that is possible.
+
+    Args:
+        selection: The request.
+        image: The image on which it was made, (H, W, 3).
 
     Raises:
-        SelectionRefused: The box or the mask cannot be used on any image.
+        SelectionRefused: The box or the mask cannot be used.
     """
-    if selection.mask is None:
-        try:
-            check_box_size(selection.bounds, MIN_SIDE)
-        except ValueError as error:
-            raise SelectionRefused(SelectionCode.INVALID_BOX, str(error)) from error
+    if selection.mask is not None:
+        _check_mask(selection.mask, image)
         return
-    if not selection.mask.any():
+    try:
+        if image is None:
+            check_box_size(selection.bounds, MIN_SIDE)
+        else:
+            height, width = image.shape[:2]
+            check_box(
+                selection.bounds,
+                height,
+                width,
+                min_side=MIN_SIDE,
+                min_visible=MIN_SIDE,
+                max_ratio=1.0,
+                slack=1.0,
+            )
+    except BoxOutsideImageError as error:
+        raise SelectionRefused(SelectionCode.OUTSIDE_IMAGE, str(error)) from error
+    except ValueError as error:
+        raise SelectionRefused(SelectionCode.INVALID_BOX, str(error)) from error
+
+
+def _check_mask(mask: np.ndarray, image: np.ndarray | None) -> None:
+    if not mask.any():
         raise SelectionRefused(
             SelectionCode.INVALID_MASK, "mask is empty: set the target's pixels to 255"
         )
-    width, height = selection.bounds[2:]
+    width, height = tight_box(mask)[2:]
     if min(width, height) < MIN_SIDE:
         raise SelectionRefused(
             SelectionCode.INVALID_MASK,
             f"mask is too small, {width:g} x {height:g} pixels: give a target of at least "
             f"{MIN_SIDE:g} x {MIN_SIDE:g}",
         )
-
-
-def check_selection_on_image(selection: Selection, height: int, width: int) -> None:
-    """Check a selection against the size of its image, pixels.
-
-    Raises:
-        SelectionRefused: The box is larger than the image or too little of it is inside, or the
-            mask has another size.
-    """
-    if selection.mask is None:
-        try:
-            box, side = selection.bounds, MIN_SIDE
-            check_box(
-                box, height, width, min_side=side, min_visible=side, max_ratio=1.0, slack=1.0
-            )
-        except BoxOutsideImageError as error:
-            raise SelectionRefused(SelectionCode.OUTSIDE_IMAGE, str(error)) from error
-        except ValueError as error:
-            raise SelectionRefused(SelectionCode.INVALID_BOX, str(error)) from error
-    elif selection.mask.shape != (height, width):
-        rows, columns = selection.mask.shape
+    if image is not None and mask.shape != image.shape[:2]:
         raise SelectionRefused(
             SelectionCode.INVALID_MASK,
-            f"mask of {columns} x {rows} pixels does not fit the image of that stamp "
-            f"({width} x {height}): publish it in the size of the image",
+            f"mask of {mask.shape[1]} x {mask.shape[0]} pixels does not fit the image of that "
+            f"stamp ({image.shape[1]} x {image.shape[0]}): publish it in the size of the image",
         )
 
 
-def arrives_soon(buffer: FrameBuffer[T], selection: Selection) -> bool:
+def arrives_soon(frames: Sequence[Frame[T]], selection: Selection) -> bool:
     """Whether the selection's frame is likely to be on its way: its stamp is slightly ahead.
 
     The request and the image take different ways, so the request may be faster.
     """
-    newest = buffer.newest
-    return newest is not None and 0 < selection.stamp_ns - newest.stamp_ns < _MAX_AHEAD_NS
+    return bool(frames) and 0 < selection.stamp_ns - frames[-1].stamp_ns < _MAX_AHEAD_NS
 
 
-def find_frame(buffer: FrameBuffer[T], selection: Selection, topic: str) -> Frame[T]:
+def find_frame(frames: Sequence[Frame[T]], selection: Selection, topic: str) -> Frame[T]:
     """Find the frame on which a selection was made.
 
     Args:
-        buffer: The frames kept.
+        frames: The frames kept, the oldest first.
         selection: The request.
         topic: Name of the image topic, for messages.
 
+    Returns:
+        The newest frame if the selection has no stamp, else the one whose stamp is nearest.
+
     Raises:
-        SelectionRefused: There is no such frame, or it has another ``frame_id``.
+        SelectionRefused: No frame is near enough, or it has another ``frame_id``.
     """
-    wanted, oldest, newest = selection.stamp_ns, buffer.oldest, buffer.newest
-    if newest is None or oldest is None:
+    wanted = selection.stamp_ns
+    if not frames:
         raise SelectionRefused(
             SelectionCode.NO_IMAGE,
             f"no image has arrived on {topic} yet: start the camera, or remap the topic",
         )
-    found = newest if wanted == 0 else buffer.nearest(wanted, _TOLERANCE_NS)
-    if found is None:
-        raise _no_frame(wanted, oldest.stamp_ns, newest.stamp_ns)
+    found = frames[-1]
+    if wanted != 0:
+        found = min(frames, key=lambda frame: abs(frame.stamp_ns - wanted))
+        if abs(found.stamp_ns - wanted) > _TOLERANCE_NS:
+            raise _no_frame(wanted, frames[0].stamp_ns, frames[-1].stamp_ns)
     if selection.frame_id and selection.frame_id != found.frame_id:
         raise SelectionRefused(
             SelectionCode.WRONG_FRAME_ID,
@@ -230,27 +236,28 @@ def find_frame(buffer: FrameBuffer[T], selection: Selection, topic: str) -> Fram
 
 
 def _no_frame(wanted: int, oldest: int, newest: int) -> SelectionRefused:
-    """Explain why there is no frame with the stamp ``wanted``; all in nanoseconds."""
+    """Explain why no frame has the stamp ``wanted``; all in nanoseconds."""
+    copy = "copy the header of one of this camera's images"
     if wanted < oldest:
-        return SelectionRefused(
-            SelectionCode.STALE_STAMP,
-            f"stamp {_seconds(wanted)} is older than every frame kept, the oldest is "
-            f"{_seconds(oldest)} ({_seconds(oldest - wanted)} s later): select on a newer frame, "
-            "or raise buffer_seconds and buffer_megabytes",
+        code = SelectionCode.STALE_STAMP
+        text = (
+            f"older than every frame kept, the oldest is {_seconds(oldest)} "
+            f"({_seconds(oldest - wanted)} s later): select on a newer frame, or raise "
+            "buffer_seconds and buffer_megabytes"
         )
-    if wanted > newest:
-        return SelectionRefused(
-            SelectionCode.FUTURE_STAMP,
-            f"stamp {_seconds(wanted)} is {_seconds(wanted - newest)} s ahead of the newest "
-            f"frame, {_seconds(newest)}: copy the header of one of this camera's images, or "
-            "leave the stamp zero for the newest",
+    elif wanted > newest:
+        code = SelectionCode.FUTURE_STAMP
+        text = (
+            f"{_seconds(wanted - newest)} s ahead of the newest frame, {_seconds(newest)}: "
+            f"{copy}, or leave the stamp zero for the newest"
         )
-    return SelectionRefused(
-        SelectionCode.UNKNOWN_STAMP,
-        f"no frame within {_seconds(_TOLERANCE_NS)} s of stamp {_seconds(wanted)} has arrived "
-        f"(kept are {_seconds(oldest)} to {_seconds(newest)}): copy the header of one of this "
-        "camera's images",
-    )
+    else:
+        code = SelectionCode.UNKNOWN_STAMP
+        text = (
+            f"not within {_seconds(_TOLERANCE_NS)} s of any frame; kept are {_seconds(oldest)} "
+            f"to {_seconds(newest)}: {copy}"
+        )
+    return SelectionRefused(code, f"stamp {_seconds(wanted)} is {text}")
 
 
 def _seconds(nanoseconds: int) -> str:

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import statistics
 import time
 from collections.abc import Mapping
 
 import numpy as np
 
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.frames import number_frames
+from tracker_ros.following.selection import Selection
+from tracker_ros.following.target_set import TargetSet
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import Tracker
 
@@ -29,24 +34,36 @@ def seconds_per_frame(trackers: Mapping[str, Tracker]) -> dict[str, float]:
     Args:
         trackers: By name; all follow the same target in the same image.
     """
-    probes = {name: copy.copy(tracker) for name, tracker in trackers.items()}
     height, width = next(iter(trackers.values())).usual_size
     image, box = textured_image(max(height, _MIN_SIDE), max(width, _MIN_SIDE))
-    for probe in probes.values():
-        probe.initialize(image, box)
-        probe.track(image)
+    probes = {name: _Probe(copy.copy(tracker), image, box) for name, tracker in trackers.items()}
     taken: dict[str, list[float]] = {name: [] for name in probes}
     end = time.perf_counter() + _SECONDS * len(probes)
     while time.perf_counter() < end or min(map(len, taken.values())) < _MIN_FRAMES:
         for name, probe in probes.items():
-            for frame in range(_FRAMES_PER_TURN):
-                start = time.perf_counter()
-                probe.track(image)
-                probe.update_model()
-                # The threads of the tracker before may still spin during the first frame.
-                if frame:
-                    taken[name].append(time.perf_counter() - start)
+            # The threads of the tracker before may still spin during the first frame.
+            taken[name] += [probe.seconds() for _ in range(_FRAMES_PER_TURN)][1:]
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+class _Probe:
+    """Follows a target that stands still."""
+
+    def __init__(self, tracker: Tracker, image: np.ndarray, box: Box) -> None:
+        targets = TargetSet(tracker=tracker)
+        self._follower = Follower[np.ndarray](
+            lambda image: image, targets, clock=time.perf_counter
+        )
+        frames = number_frames(itertools.repeat(image))
+        self._reports = self._follower.follow(Selection(box), frames)
+        next(self._reports)
+        next(self._reports)
+
+    def seconds(self) -> float:
+        """Track one frame and return the seconds that it took."""
+        before = self._follower.tracking_seconds
+        next(self._reports)
+        return self._follower.tracking_seconds - before
 
 
 def textured_image(height: int, width: int) -> tuple[np.ndarray, Box]:
@@ -62,4 +79,9 @@ def textured_image(height: int, width: int) -> tuple[np.ndarray, Box]:
     top, left, h, w = rows * 3 // 8, columns * 3 // 8, max(2, rows // 4), max(2, columns // 4)
     tiles[top : top + h, left : left + w] = generator.integers(140, 256, (h, w, 3))
     image = tiles.repeat(_TILE, 0).repeat(_TILE, 1)[:height, :width].astype(np.uint8)
-    return image, tuple(float(_TILE * tile) for tile in (left, top, w, h))  # type: ignore[return-value]
+    return image, (
+        float(_TILE * left),
+        float(_TILE * top),
+        float(_TILE * w),
+        float(_TILE * h),
+    )

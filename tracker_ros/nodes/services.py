@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
-from tracker_ros.following.follower import Follower
+from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.selection import Outcome, Selection, SelectionCode, SelectionRefused
 from tracker_ros.nodes.messages import selection_from, selection_from_mask
 from tracker_ros.nodes.session import Session
@@ -141,7 +141,7 @@ class TargetServices:
         follower = session.follower
         session.ask(lambda done: follower.select(selection, done), answer)
 
-    async def _ask(self, job: Callable[[Follower[Image]], Outcome]) -> Outcome:
+    async def _ask(self, job: Callable[[LiveFollower[Image]], Outcome]) -> Outcome:
         """Await the outcome of a job for the worker, or return why there is none."""
         refused, session = self._refusal(), self._session()
         if refused is not None or session is None:

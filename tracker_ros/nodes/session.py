@@ -12,9 +12,9 @@ from collections.abc import Callable
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import Image
 
-from tracker_ros.following.follower import Follower
 from tracker_ros.following.frame_report import FrameReport
 from tracker_ros.following.frames import Frame, FrameBuffer
+from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.worker import Worker
@@ -72,10 +72,10 @@ class Session:
         diagnostics.latency.clear()
         self.outputs = Outputs(node, model_name, debug, diagnostics.latency.add)
         diagnostics.output_rate = self.outputs.rate
-        self.follower = Follower(
+        self.follower = LiveFollower(
             rgb_from_image,
             targets,
-            buffer=buffer,
+            buffer,
             report=self._report,
             complain=lambda text, error: watch.complain(text),
             wants_image=lambda: self._active and self.outputs.wants_image(),
