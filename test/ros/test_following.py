@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.following import follower as replay
+from tracker_ros.following import live_follower as replay
 from tracker_ros.nodes.track import TrackNode
 
 

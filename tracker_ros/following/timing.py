@@ -50,10 +50,8 @@ class _Probe:
     """Follows a target that stands still."""
 
     def __init__(self, tracker: Tracker, image: np.ndarray, box: Box) -> None:
-        targets = TargetSet(tracker=tracker)
-        self._follower = Follower[np.ndarray](
-            lambda image: image, targets, clock=time.perf_counter
-        )
+        targets, clock = TargetSet(tracker=tracker), time.perf_counter
+        self._follower = Follower[np.ndarray](lambda image: image, targets, clock=clock)
         frames = number_frames(itertools.repeat(image))
         self._reports = self._follower.follow(Selection(box), frames)
         next(self._reports)
