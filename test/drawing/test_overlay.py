@@ -10,7 +10,6 @@ from tracker_ros.drawing.overlay import (
     TARGET_COLOURS,
     DrawnTarget,
     colour_map_score,
-    draw_target,
     draw_targets,
     draw_token_mask,
 )
@@ -28,6 +27,10 @@ def _grey(height=240, width=320):
 
 def _is_colour(pixel, state):
     return np.abs(pixel.astype(int) - np.array(STATE_COLOURS[state])).max() <= 12
+
+
+def draw_target(image, result, *, rate_hz=None, scale=1.0, **target):
+    return draw_targets(image, [DrawnTarget(result, **target)], rate_hz=rate_hz, scale=scale)
 
 
 @pytest.mark.parametrize("size", [(240, 320), (480, 640), (1080, 1920)])

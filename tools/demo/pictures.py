@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from tools.demo.recording import FrameRecord, Recording, newest_answer
-from tracker_ros.drawing.overlay import draw_target
+from tracker_ros.drawing.overlay import DrawnTarget, draw_targets
 from tracker_ros.drawing.side_panel import close_up, place_beside
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.geometry import Box, iou
@@ -55,12 +55,9 @@ def drawn_frames(
         result = None
         if known.box is not None:
             result = TrackResult(known.box, known.score, None, known.box)
-        picture = draw_target(
+        picture = draw_targets(
             frames[record.index],
-            result,
-            target_id=known.target_id,
-            label=label,
-            state=state,
+            [DrawnTarget(result, known.target_id, label, state)],
             rate_hz=1.0 / interval_s if interval_s else None,
         )
         target = None if known.box is None else close_up(frames[record.index], known.box)

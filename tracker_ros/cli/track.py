@@ -246,16 +246,20 @@ class _Drawing:
         rate: float | None,
     ) -> None:
         """Draw and append one frame; the first decides the video's size."""
-        from tracker_ros.drawing.overlay import colour_map_score, draw_target, draw_token_mask
+        from tracker_ros.drawing.overlay import (
+            DrawnTarget,
+            colour_map_score,
+            draw_targets,
+            draw_token_mask,
+        )
         from tracker_ros.drawing.side_panel import close_up, place_beside
         from tracker_ros.io.writer import VideoWriter
 
         ground = image
         if result.token_mask is not None:
             ground = draw_token_mask(image, result.token_mask, result.search_region)
-        drawn = draw_target(
-            ground, result, target_id=target_id, label=label, state=state, rate_hz=rate
-        )
+        target = DrawnTarget(result, target_id, label, state)
+        drawn = draw_targets(ground, [target], rate_hz=rate)
         score = None
         if result.score_map is not None:
             score = colour_map_score(result.score_map, (256, 256))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The panel beside a frame: the response map and the target close up."""
+"""Put a panel beside a frame: the response map and the target close up."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def place_beside(
         (H, W + panel, 3) uint8, RGB; the panel is about a third of the frame's width.
     """
     height, width = frame_rgb.shape[:2]
-    metrics = DrawingSizes.for_image(height, width)
+    sizes = DrawingSizes.for_image(height, width)
     panel_width = max(48, min(width // 3, height // 2))
     panel = np.empty((height, panel_width, 3), np.uint8)
     panel[:] = INK
-    left, top = metrics.margin, metrics.margin
-    title_height = metrics.text + metrics.margin
-    side = min(panel_width - 2 * left, (height - top) // 2 - title_height - metrics.margin)
-    side = max(1, side)
+    left, top = sizes.margin, sizes.margin
+    title_height = sizes.text + sizes.margin
+    side = (height - top) // 2 - title_height - sizes.margin
+    side = max(1, min(panel_width - 2 * left, side))
     for title, picture in (("response", score_rgb), ("target", target_rgb)):
-        blend_text(panel, title, (left, top), metrics.text, PAPER)
+        blend_text(panel, title, (left, top), sizes.text, PAPER)
         top += title_height
         place = panel[top : top + side, left : left + side]
         if picture is None:
@@ -47,7 +47,7 @@ def place_beside(
         else:
             size = (place.shape[1], place.shape[0])
             place[:] = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-        top += side + metrics.margin
+        top += side + sizes.margin
     return np.concatenate([frame_rgb, panel], axis=1)
 
 
@@ -70,15 +70,11 @@ def close_up(
         not finite or empty.
     """
     x, y, w, h = box
-    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
+    if not np.isfinite(box).all() or w <= 0 or h <= 0:
         return None
     scale = side / (context * max(w, h))
-    to_output = np.array(
-        [
-            [scale, 0.0, side / 2 - scale * (x + w / 2)],
-            [0.0, scale, side / 2 - scale * (y + h / 2)],
-        ]
-    )
+    shift_x, shift_y = side / 2 - scale * (x + w / 2), side / 2 - scale * (y + h / 2)
+    to_output = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
     return cv2.warpAffine(
         image_rgb, to_output, (side, side), flags=cv2.INTER_LINEAR, borderValue=_EMPTY
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smooth text and sizes that follow the image, for drawing with OpenCV's stroke fonts."""
+"""Draw smooth text with OpenCV's stroke fonts, in sizes that follow the image."""
 
 from __future__ import annotations
 
@@ -18,15 +18,25 @@ _SUPERSAMPLING = 4
 
 @dataclass(frozen=True)
 class DrawingSizes:
-    """Line widths and text heights, in pixels, for one image size."""
+    """Line width, text height and margin, in pixels, for one image size."""
 
     line: int
     text: int
     margin: int
 
+    @property
+    def pad(self) -> int:
+        """Pixels between a text and the border of its tag or strip."""
+        return max(1, self.text // 6)
+
+    @property
+    def strip(self) -> int:
+        """Height of a tag or strip."""
+        return self.text + 2 * self.pad
+
     @staticmethod
     def for_image(height: int, width: int) -> DrawingSizes:
-        """Sizes that look alike from 320×240 to 1080p and beyond."""
+        """Return sizes that look alike from 320×240 to 1080p and beyond."""
         unit = min(height, width * 3 / 4) / 240.0
         return DrawingSizes(
             line=max(2, round(1.5 * unit**0.8)),
@@ -36,15 +46,15 @@ class DrawingSizes:
 
 
 def text_width(text: str, height: int) -> int:
-    """Width in pixels of a text of a given capital height plus descender room."""
+    """Return the width in pixels of a text of a given height, descenders included."""
     return _text_coverage(text, height).shape[1] if text else 0
 
 
 @lru_cache(maxsize=256)
 def _text_coverage(text: str, height: int) -> np.ndarray:
-    """Coverage (height, width) in [0, 1] of a text, drawn large and averaged down.
+    """Return the coverage (height, width) in [0, 1] of a text, drawn large and averaged down.
 
-    OpenCV's stroke fonts know ASCII only; any other character shows as a question mark.
+    OpenCV's stroke fonts have ASCII only; any other character shows as a question mark.
     """
     text = text.encode("ascii", "replace").decode("ascii")
     font = cv2.FONT_HERSHEY_DUPLEX
@@ -76,6 +86,12 @@ def blend_text(
         return
     alpha = coverage[top - y : bottom - y, left - x : right - x, None]
     area = canvas[top:bottom, left:right]
-    area[:] = np.rint(area * (1.0 - alpha) + np.asarray(colour, np.float32) * alpha).astype(
-        np.uint8
-    )
+    area[:] = mix(area, 1.0 - alpha, colour, alpha)
+
+
+def mix(
+    pixels: np.ndarray, kept: float | np.ndarray, colour: RGB, added: float | np.ndarray
+) -> np.ndarray:
+    """Return (..., 3) uint8: a share of some pixels plus a share of a colour, rounded."""
+    mixed = pixels.astype(np.float32) * kept + np.asarray(colour, np.float32) * added
+    return np.rint(mixed).astype(np.uint8)
