@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The documents: links lead somewhere, and measured numbers can be renewed."""
+"""The documents: what they name exists, commands parse, and tables are up to date."""
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tools import generate, measured
+from tracker_ros.cli.main import build_parser
+
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "dev" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+FOLDERS = ["", "tracker_ros/", "tracker_ros/models/", "docs/", "dev/"]
+"""Where a path in a document may begin."""
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@each_document
 def test_relative_links_lead_to_files(document):
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text())
     relative = [target for target in targets if "://" not in target]
@@ -19,30 +32,89 @@ def test_relative_links_lead_to_files(document):
     assert missing == []
 
 
-def _updater():
-    spec = importlib.util.spec_from_file_location("updater", ROOT / "dev" / "update_readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@each_document
+def test_links_within_documents_lead_to_headings(document):
+    links = re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", document.read_text())
+    for target, anchor in links:
+        text = (document.parent / target if target else document).read_text()
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        known = [
+            re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+        ]
+        assert anchor in known, f"{target}#{anchor}"
+
+
+@each_document
+def test_paths_in_documents_exist(document):
+    text = document.read_text()
+    named = re.findall(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|yaml|xml|toml))`", text)
+    parts = {path.parts[-1] for path in ROOT.glob("t*/**/*.py")}
+    missing = [
+        name
+        for name in named
+        if Path(name).suffix in {".py", ".md", ".yaml", ".xml", ".toml", ".txt", ".srv", ".msg"}
+        and not any((ROOT / folder / name).exists() for folder in FOLDERS)
+        and name not in parts
+    ]
+    assert missing == []
+
+
+def _commands(document):
+    """The command lines in a document's code blocks and code spans, without comments."""
+    text = document.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"```(?:bash)?\n(.*?)```", text, re.DOTALL)
+    spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+    for line in [*spans, *(line for block in blocks for line in block.splitlines())]:
+        words = line.split("  #")[0].strip()
+        yield words.removeprefix("dev/run ")
+
+
+@each_document
+def test_commands_in_documents_parse(document, capsys):
+    for line in _commands(document):
+        if line.startswith("tracker-ros ") and "…" not in line:
+            words = shlex.split(line)[1:]
+            try:
+                build_parser().parse_args(words)
+            except SystemExit as end:
+                # A command named without its arguments lacks some, which is all right.
+                error = capsys.readouterr().err
+                incomplete = "are required" in error and len(words) < 3
+                assert end.code == 0 or incomplete, f"{line}: {error}"
+
+
+@each_document
+def test_programs_in_documents_exist(document):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in _commands(document):
+        if match := re.match(r"make ([a-z]+)", line):
+            assert match[1] in targets, line
+        if match := re.search(r"python -m ((?:tools|tracker_ros)\.[\w.]+)", line):
+            assert importlib.util.find_spec(match[1]), line
+        if match := re.match(r"ros2 run tracker_ros (\w\S*)", line):
+            programs = re.findall(r"\"([\w-]+) = tracker_ros", (ROOT / "setup.py").read_text())
+            assert match[1] in programs, line
+
+
+def test_generated_files_are_up_to_date():
+    assert generate.main(["--check"]) == 0, "run `make docs`"
+
+
+def test_readme_has_a_place_for_every_measured_table():
+    text = (ROOT / "README.md").read_text()
+    for name in measured.TABLES:
+        renewed = generate.replace_table(text, name, "NEW NUMBERS")
+        assert f"<!-- {name}:begin -->\nNEW NUMBERS\n<!-- {name}:end -->" in renewed
+        assert generate.replace_table(renewed, name, "NEW NUMBERS") == renewed
+    with pytest.raises(ValueError, match="nothing"):
+        generate.replace_table(text, "nothing", "")
 
 
 MACHINE = {"date": "2026-01-02", "processor": "Some CPU, 2 cores", "accelerator": ""}
 
 
-def test_readme_has_a_place_for_every_measured_block():
-    updater = _updater()
-    text = (ROOT / "README.md").read_text()
-    for name in updater.BLOCKS:
-        renewed = updater.replace_block(text, name, "NEW NUMBERS")
-        assert f"<!-- {name}:begin -->\nNEW NUMBERS\n<!-- {name}:end -->" in renewed
-        assert updater.replace_block(renewed, name, "NEW NUMBERS") == renewed
-    with pytest.raises(ValueError, match="found 0 blocks named 'nothing'"):
-        updater.replace_block(text, "nothing", "")
-
-
-def test_blocks_name_numbers_machine_and_date():
-    updater = _updater()
-    demo = updater.demo_block(
+def test_measured_tables_name_numbers_machine_and_date():
+    demo = measured.demo_table(
         {
             "frames": {"given_to_tracker": 170, "dropped": 3},
             "latency": {"p50": 21.4, "p99": 40.6},
@@ -55,7 +127,7 @@ def test_blocks_name_numbers_machine_and_date():
     )
     for part in ("170 frames at 10 Hz", "97%", "3 dropped", "0.71", "21 ms", "2026-01-02"):
         assert part in demo
-    accuracy = updater.accuracy_block(
+    accuracy = measured.accuracy_table(
         {
             "machine": MACHINE,
             "device": "cpu",

@@ -21,7 +21,7 @@ from tracker_ros import DEFAULT_MODEL, list_models, model_card
 from tracker_ros.model_cards import embedded_file
 
 
-def demo_block(data: dict[str, Any]) -> str:
+def demo_table(data: dict[str, Any]) -> str:
     """Return a sentence on a run of the demo."""
     frames, latency, machine = data["frames"], data["latency"], data["machine"]
     return (
@@ -34,7 +34,7 @@ def demo_block(data: dict[str, Any]) -> str:
     )
 
 
-def accuracy_block(data: dict[str, Any]) -> str:
+def accuracy_table(data: dict[str, Any]) -> str:
     """Return the table of means and what it was measured on."""
     machine = data["machine"]
     lines = [
@@ -67,9 +67,9 @@ def _comparison(trackers: list[dict[str, Any]]) -> str:
     return f"`{DEFAULT_MODEL}` is {abs(gap):.3f} AUC {relation} CSRT here. "
 
 
-BLOCKS: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
-    "demo": (Path("out/demo.json"), demo_block),
-    "accuracy": (Path("out/evaluation/results.json"), accuracy_block),
+TABLES: dict[str, tuple[Path, Callable[[dict[str, Any]], str]]] = {
+    "demo": (Path("out/demo.json"), demo_table),
+    "accuracy": (Path("out/evaluation/results.json"), accuracy_table),
 }
 
 
@@ -93,12 +93,12 @@ def main() -> int:
     """Update README.md and the cards. Returns 1 if no file of results was found."""
     readme = ROOT / "README.md"
     text, done = readme.read_text(), []
-    for name, (source, block) in BLOCKS.items():
+    for name, (source, table) in TABLES.items():
         if (ROOT / source).is_file():
-            text = replace_table(text, name, block(json.loads((ROOT / source).read_text())))
+            text = replace_table(text, name, table(json.loads((ROOT / source).read_text())))
             done.append(name)
     readme.write_text(text)
-    results = ROOT / BLOCKS["accuracy"][0]
+    results = ROOT / TABLES["accuracy"][0]
     if results.is_file():
         update_cards(json.loads(results.read_text()))
     print(f"README.md: {', '.join(done) or 'nothing'} updated")

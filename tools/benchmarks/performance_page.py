@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`docs/performance.md` and its figure, made from what `benchmarks.performance` measured."""
+"""Make `docs/performance.md` and its figure from the rows that `performance` measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.benchmarks.rows import Row, as_table
 
 Run = dict[str, Any]
 FIRST_WORK = ("1 target", "plain", "one reference")
-"""What a frame takes as a rule; other work is in the tables only."""
+"""The work of an ordinary frame, shown in the figure; other work is in the tables only."""
 HEADS = {
     "model": "model", "work": "work", "backend": "back end", "precision": "precision",
     "threads": "threads", "ms": "ms", "p95_ms": "p95", "gflop": "GFLOP", "rate": "rate",
@@ -21,33 +21,33 @@ HEADS = {
 }  # fmt: skip
 INTRODUCTION = """# Performance
 
-Made by `python -m tools.benchmarks.performance`; do not edit by hand. Rows are measured one after
-the other, each in a process of its own; models without embedded weights got random ones, on which
-no time depends (the gate then compares scores, but not boxes). Images are 640 × 480, for MAST
+This page is made by `python -m tools.benchmarks.performance`; do not edit it by hand. Rows are measured
+one after the other, each in a process of its own. Models without embedded weights got random ones, which
+change no times. (Their parity check then compares scores but not boxes.) Images are 640 × 480, for MAST
 854 × 480.
 """
 LEGEND = """
-- **ms**: median wall time of one image, crop to box, with all updates that it brings; **p95**:
-  95 % of the images took at most that. Threads wait for each other as those of `tracker-ros`,
-  which spin for some microseconds; in the node they sleep at once ([node.md](node.md)).
-- **GFLOP**: arithmetic of the image as this package computes it in torch; a multiply-add is two.
-- **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU); where it
-  differs on one machine, something else ran beside. **fraction**: of that rate, what the image's
-  arithmetic amounts to. Above 1 the layers are faster than torch's matrix
-  product: on a CPU they run on oneDNN's kernels and in fewer bits.
-- **multiple**: the time over "arithmetic of the official network / rate of `torch.mm`".
-  **× official**: how many times faster than the official code that is, which was measured at a
-  multiple of 1.30 (`ostrack_vitb_256_ce`), 1.27 (`_384_ce`), 1.23 (without elimination) and 1.32
-  (`grm_vitb_256`), and, for TrDiMP and MAST, in CPU seconds on two threads of a similar machine.
-- **box IoU**: median overlap with the boxes of torch in fp32, each frame of a synthetic video
+- **ms**: median wall time of one image, from crop to box, with all updates that the image causes.
+  **p95**: 95 % of the images took at most this time. Waiting threads spin for some microseconds, as those
+  of `tracker-ros` do. In the node they sleep at once ([node.md](node.md)).
+- **GFLOP**: arithmetic of the image as this package computes it in torch. A multiply-add counts as two.
+- **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU). If the rate differs
+  between rows of one machine, something else ran beside. **fraction**: arithmetic of the image per second,
+  divided by this rate. Values above 1 mean that the layers are faster than torch's matrix product: on a
+  CPU they use oneDNN's kernels and fewer bits.
+- **multiple**: the time divided by "arithmetic of the official network / rate of `torch.mm`".
+  **× official**: how many times faster than the official code. The official code was measured at a multiple
+  of 1.30 (`ostrack_vitb_256_ce`), 1.27 (`_384_ce`), 1.23 (without elimination) and 1.32 (`grm_vitb_256`);
+  TrDiMP and MAST were measured in CPU seconds on two threads of a similar machine.
+- **box IoU**: median overlap with the boxes of torch in fp32 on a synthetic video, where each frame is
   searched from the same box; embedded models only.
-- **MiB**: the most memory the process (on a GPU: torch on the GPU) held; **start**: creating the
-  tracker and warming it up, with engines already exported and built.
+- **MiB**: the most memory that the process held (on a GPU: that torch held on the GPU). **start**: seconds
+  to create the tracker and warm it up, with engines already exported and built.
 """
 
 
 def _several_targets(rows: list[Row]) -> list[str]:
-    """What four targets cost, as lines of a list."""
+    """Return lines that compare four targets with one."""
     one = {_key(row): row for row in rows if row["work"] == "1 target"}
     lines = []
     for row in rows:
@@ -69,12 +69,12 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _digits(row: Row) -> str:
-    """The overlap, to three digits."""
+    """Return the overlap with three digits."""
     return f"{row['box_iou']:.3f}" if "box_iou" in row else ""
 
 
 def _columns(rows: list[Row]) -> list[str]:
-    """Those that have a value in some row."""
+    """Return the columns that have a value in some row."""
     return [column for column in HEADS if any(column in row for row in rows)]
 
 
@@ -82,7 +82,7 @@ def write_page(runs: list[Run], path: Path, figure: Path | None) -> None:
     """Write the page.
 
     Args:
-        runs: What the benchmark's JSON files hold.
+        runs: Contents of the benchmark's JSON files.
         path: Of the page.
         figure: Of the plot, or None.
     """
@@ -107,7 +107,7 @@ def write_page(runs: list[Run], path: Path, figure: Path | None) -> None:
 
 
 def plot(runs: list[Run], path: Path) -> None:
-    """Draw milliseconds per image, a panel per machine, a bar per row.
+    """Draw milliseconds per image: a panel per machine, a bar per row.
 
     Raises:
         ImportError: If matplotlib is missing.

@@ -2,7 +2,6 @@
 """The demo's verdict on what was recorded, without ROS."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from tools.demo.footage import BOXES_FILE, FootageError, street_scene, synthetic_scene
 from tools.demo.pictures import drawn_frames, write_contact_sheet, write_video
 from tools.demo.recording import Counters, FrameRecord, Recording, judge, latency_milliseconds
-from tools.harness.domain import private_domain
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.io.sources import open_video
 
@@ -154,11 +152,3 @@ def test_synthetic_footage_is_rendered_once_and_knows_its_target(tmp_path):
     before = [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())]
     assert synthetic_scene(tmp_path, frames=21) == footage
     assert [file.stat().st_mtime_ns for file in sorted(tmp_path.iterdir())] == before
-
-
-def test_two_runs_never_share_a_domain(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", "0")
-    with private_domain() as one, private_domain() as other:
-        assert one != other
-        assert os.environ["ROS_DOMAIN_ID"] == str(other)
-        assert 1 <= one <= 99
