@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much arithmetic a frame takes: ours by counting, the official network's by formula.
+"""Count the arithmetic of a frame: ours while it runs, the official network's by formula.
 
-A multiply-add counts as two operations; norms, activations and softmax are left out on both sides.
+A multiply-add counts as two operations. Norms, activations and softmax are left out on both sides.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Product(NamedTuple):
 
 
 def search_tokens(config: Config) -> list[tuple[int, int]]:
-    """Search tokens that enter each block, and those that its MLP runs on."""
+    """Return for each block how many search tokens enter it and how many its MLP runs on."""
     if isinstance(config, GRMConfig):
         return [(config.search_grid**2, config.search_grid**2)] * config.depth
     kept = config.kept_tokens()
@@ -40,10 +40,10 @@ def search_tokens(config: Config) -> list[tuple[int, int]]:
 
 
 def official_products(config: Config) -> list[Product]:
-    """The linear layers of the official network's blocks, in order.
+    """Return the linear layers of the official network's blocks, in order.
 
-    An elimination layer projects every token it is given and runs its MLP on those it keeps; a
-    dividing layer also runs its division on every search token.
+    An elimination layer projects all its tokens and runs its MLP on those it keeps. A dividing
+    layer also runs its division on every search token.
     """
     width, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
     template, products = config.template_grid**2, []
@@ -59,7 +59,7 @@ def official_products(config: Config) -> list[Product]:
 
 
 def official_gflop(config: Config) -> float:
-    """Operations per frame of the official code, which embeds the template anew in each frame.
+    """Return the GFLOP per frame of the official code, which embeds the template in each frame.
 
     Raises:
         ValueError: The model has no official counterpart.
@@ -76,7 +76,7 @@ def official_gflop(config: Config) -> float:
 
 
 def official_head_gflop(config: Config) -> float:
-    """Operations of the three branches: four 3 x 3 convolutions and a 1 x 1 each."""
+    """Return the GFLOP of the three branches, each of four 3 x 3 convolutions and a 1 x 1."""
     widths = [config.embed_dim, *(config.head_channels // 2**i for i in range(4))]
     cells = config.search_grid**2
     branch = sum(Product(cells, 9 * widths[i], widths[i + 1]).gflop for i in range(4))
@@ -84,7 +84,7 @@ def official_head_gflop(config: Config) -> float:
 
 
 def counted_gflop(function: Callable[[], object]) -> float:
-    """Operations of one call in torch, counted while it runs."""
+    """Return the GFLOP of one call in torch, counted while it runs."""
     ops = torch.ops
     named: list[tuple[Any, str, Callable[..., int]]] = [
         (ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention_flop),
@@ -93,7 +93,7 @@ def counted_gflop(function: Callable[[], object]) -> float:
         (ops.tracker_ros, "local_attention", _local_attention_flop),
         (ops.tracker_ros, "expected_offset", _expected_offset_flop),
     ]
-    # A build of torch without oneDNN, as for Jetson, lacks some.
+    # Builds of torch without oneDNN, such as those for Jetson, lack some.
     formulas = {getattr(of, name): flop for of, name, flop in named if hasattr(of, name)}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         function()
@@ -110,7 +110,7 @@ def _linear_flop(tokens: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
 
 
 def _convolution_flop(image: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
-    # A sum that is added on the way stands between image and weight.
+    # An addend may stand between image and weight.
     weight = next(shape for shape in args if len(shape) == 4 and tuple(shape) != tuple(out_shape))
     return conv_flop_count(image, weight, out_shape)
 

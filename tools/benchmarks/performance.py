@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time and memory of every model, back end and precision that this machine can run.
+"""Measure time and memory of every model, back end and precision that this machine can run.
 
     python -m tools.benchmarks.performance --json out/cpu.json [--models …] [--threads 2 1]
     python -m tools.benchmarks.performance --device cuda --json out/gpu.json
     python -m tools.benchmarks.performance --show out/cpu.json out/gpu.json \
         --markdown docs/performance.md --plot docs/media/performance.png
 
-Every row is measured in a process of its own. Milliseconds say little across machines, so the rate
-at which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured in turn
-with the frames, and each row says what fraction of it the tracker's arithmetic amounts to. Models
-without embedded weights get random ones: no time depends on them, and their engines pass the gate
-whatever boxes they find. What does not run as its row would say is left out. Rows that a JSON file
-already holds are kept unless they are measured anew.
+Every row is measured in a process of its own. Milliseconds cannot be compared across machines, so
+the rate at which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured
+in turn with the frames, and each row has the fraction of this rate that the tracker reaches.
+Models without embedded weights get random ones: they change no times, and the parity check of
+their engines ignores boxes. A row is left out if something else would compute than it says. Rows
+in an existing JSON file are kept unless they are measured again.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from tracker_ros.tracker import Tracker
 
 MODULE = "tools.benchmarks.performance"
 SAME_SHAPES = ("_got10k", "_lasot", "_vot")
-"""Ends of names of models that differ from others in weights or thresholds alone."""
+"""Endings of names of models that differ from others only in weights or thresholds."""
 CHOICES = {
     "cpu": [("torch", "fp32"), ("torch", "bf16"), ("torch", "int8"), ("onnxruntime", "fp32")],
     "cuda": [("torch", "fp32"), ("torch", "fp16"), ("tensorrt", "fp16")],
 }
-# Of the official code on two threads of a CPU: time of a frame over "its operations / rate of
-# torch.mm", and CPU seconds where work differs from frame to frame.
+# The official code on two threads of a CPU: time of a frame divided by "its operations / rate of
+# torch.mm", or CPU seconds where work differs from frame to frame.
 OFFICIAL_MULTIPLE = {
     "ostrack_vitb_256_ce": 1.30,
     "ostrack_vitb_384_ce": 1.27,
@@ -74,7 +74,7 @@ COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "
 
 
 class MatrixRate:
-    """How fast this machine multiplies square matrices, by the fastest repetition."""
+    """Measures how fast this machine multiplies square matrices, by the fastest repetition."""
 
     def __init__(self, device: torch.device, precision: str) -> None:
         self.device, self.best = device, float("inf")
@@ -85,7 +85,7 @@ class MatrixRate:
         )
 
     def sample(self) -> None:
-        """Multiply twice."""
+        """Time two multiplications."""
         for _ in range(2):
             settle(self.device)
             start = time.perf_counter()
@@ -95,33 +95,33 @@ class MatrixRate:
 
     @property
     def gflop_per_second(self) -> float:
-        """Operations over time."""
+        """The rate of the fastest multiplication."""
         return 2e-9 * len(self.left) ** 3 / self.best
 
 
 def settle(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_mib(device: torch.device) -> float:
-    """The most memory that this process has held: on a GPU of torch's, else of the system's."""
+    """Return the most memory held by this process, or by torch on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(options: dict[str, Any]) -> list[Row]:
-    """Rows of one model on one back end in one precision, in this process.
+    """Return the rows of one model on one back end in one precision, measured in this process.
 
     Raises:
-        ValueError: The back end is not to be had, or something else computes in its place.
+        ValueError: The back end is not available, or something else computes in its place.
     """
     torch.set_num_threads(options["threads"])
     torch.backends.cuda.matmul.allow_tf32 = False
     if options["weights"]:
-        # With random weights many places are as good as the best, and rounding chooses.
+        # With random weights many places are as good as the best, and rounding decides.
         gate.MEDIAN_IOU = gate.MIN_IOU = 0.0
     arguments = {key: options[key] for key in ("device", "weights", "backend", "precision")}
     arguments["engine_cache_dir"] = options["cache"]
@@ -165,7 +165,7 @@ def measure(options: dict[str, Any]) -> list[Row]:
 
 
 def prepare_for_several(options: dict[str, Any]) -> None:
-    """Export or build what looks at several targets at once, which a tracker never does itself."""
+    """Export or build the graphs for several targets, which a tracker never does itself."""
     if options["backend"] not in ("onnxruntime", "tensorrt"):
         return
     backend = Backend(
@@ -182,10 +182,10 @@ def prepare_for_several(options: dict[str, Any]) -> None:
 
 
 def check_that_it_runs(tracker: Tracker, options: dict[str, Any]) -> None:
-    """Refuse a tracker on another back end or precision than its rows would say.
+    """Check that a tracker runs on the back end and in the precision that its rows name.
 
     Raises:
-        ValueError: It is, or its operators are launched one by one where they should be replayed.
+        ValueError: It does not, or its CUDA graph could not be recorded.
     """
     facts = tracker.runtime_info
     same = all(facts[name] == options[name] for name in ("backend", "precision"))
@@ -197,7 +197,7 @@ def check_that_it_runs(tracker: Tracker, options: dict[str, Any]) -> None:
 
 
 def _gflop(tracker: Tracker) -> dict[str, float]:
-    """Arithmetic of every kind of work."""
+    """Return the GFLOP of every kind of work."""
     counted: dict[str, float] = {}
     for work in round_of_work(tracker):
         work.prepare()
@@ -211,7 +211,7 @@ def _gflop(tracker: Tracker) -> dict[str, float]:
 def _times(
     tracker: Tracker, rate: MatrixRate, seconds: float
 ) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of every kind of work: of one round, or as many as fit in a time."""
+    """Return wall and CPU seconds of every kind of work, for at least one round."""
     taken: dict[str, list[tuple[float, float]]] = {}
     end = time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
@@ -228,9 +228,9 @@ def _times(
 
 
 def _box_overlap(tracker: Tracker, arguments: dict[str, Any], name: str) -> float | None:
-    """Median IoU with the boxes of torch in float32, each frame searched from the same box.
+    """Return the median IoU with torch in float32, where each frame is searched from the same box.
 
-    None where there is nothing to compare: no weights, or a tracker with a memory of its own.
+    Returns None without embedded weights and for trackers with a memory.
     """
     plain = (arguments["backend"], arguments["precision"]) == ("torch", "fp32")
     if plain or model_card(name).weights is None or not isinstance(tracker, OneStreamTracker):
@@ -248,7 +248,7 @@ def _box_overlap(tracker: Tracker, arguments: dict[str, Any], name: str) -> floa
 
 
 def compare(rows: list[Row]) -> None:
-    """Fill in what follows from several rows: fractions of the rate, and the official code."""
+    """Add columns that need several rows: fractions of the rate, and the official code."""
     counted = {(row["model"], row["work"]): row["gflop"] for row in rows if "gflop" in row}
     for row in rows:
         key = (row["model"], row["work"])
@@ -267,7 +267,7 @@ def compare(rows: list[Row]) -> None:
 
 
 def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
-    """Rows of one run after the other; a line on standard error for what cannot be had."""
+    """Yield the rows of one run after the other; print a line for each run left out."""
     from tqdm import tqdm
 
     kinds = [
@@ -294,12 +294,12 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                     "weights": None if weights is None else str(weights),
                     "cache": f"{folder}/engines",
                 }
-                # What is exported and built once is not part of starting up.
+                # Exporting and building are done once and do not count as start.
                 for prepare in (True, False) if backend != "torch" else (False,):
                     row = {**options, "prepare": prepare}
                     try:
                         found = measure_apart(MODULE, ["--row", json.dumps(row)])
-                    except RuntimeError as error:  # a breakdown is that row's
+                    except RuntimeError as error:  # only this row is lost
                         found = str(error)
                     if isinstance(found, str):
                         tqdm.write(f"left out: {found}", file=sys.stderr)
@@ -310,7 +310,7 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
 
 
 def _keep(path: Path, device: str, rows: list[Row]) -> None:
-    """Write rows to a file, beside the others that it holds already."""
+    """Add rows to a file; they replace earlier ones of the same kind."""
     keys = ("model", "backend", "precision", "threads", "work")
     kept: dict[tuple[Any, ...], Row] = {}
     before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
@@ -325,7 +325,7 @@ def _keep(path: Path, device: str, rows: list[Row]) -> None:
 
 
 def main() -> None:
-    """Measure, print the table, write JSON; or make page and plot from JSON."""
+    """Measure, print the table and write JSON; or make page and figure from JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     distinct = [name for name in list_models() if not name.endswith(SAME_SHAPES)]
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")

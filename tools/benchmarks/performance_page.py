@@ -21,28 +21,32 @@ HEADS = {
 }  # fmt: skip
 INTRODUCTION = """# Performance
 
-This page is made by `python -m tools.benchmarks.performance`; do not edit it by hand. Rows are measured
-one after the other, each in a process of its own. Models without embedded weights got random ones, which
-change no times. (Their parity check then compares scores but not boxes.) Images are 640 × 480, for MAST
-854 × 480.
+This page is made by `python -m tools.benchmarks.performance`; do not edit it by hand. Rows are
+measured one after the other, each in a process of its own. Models without embedded weights got
+random ones, which change no times. (Their parity check then compares scores but not boxes.)
+Images are 640 × 480, for MAST 854 × 480.
 """
 LEGEND = """
-- **ms**: median wall time of one image, from crop to box, with all updates that the image causes.
-  **p95**: 95 % of the images took at most this time. Waiting threads spin for some microseconds, as those
-  of `tracker-ros` do. In the node they sleep at once ([node.md](node.md)).
-- **GFLOP**: arithmetic of the image as this package computes it in torch. A multiply-add counts as two.
-- **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU). If the rate differs
-  between rows of one machine, something else ran beside. **fraction**: arithmetic of the image per second,
-  divided by this rate. Values above 1 mean that the layers are faster than torch's matrix product: on a
-  CPU they use oneDNN's kernels and fewer bits.
+- **ms**: median wall time of one image, from crop to box, with all updates that the image
+  causes. **p95**: 95 % of the images took at most this time. Waiting threads spin for some
+  microseconds, as those of `tracker-ros` do. In the node they sleep at once
+  ([node.md](node.md)).
+- **GFLOP**: arithmetic of the image as this package computes it in torch. A multiply-add counts
+  as two.
+- **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU). If the
+  rate differs between rows of one machine, something else ran beside. **fraction**: arithmetic
+  of the image per second, divided by this rate. Values above 1 mean that the layers are faster
+  than torch's matrix product: on a CPU they use oneDNN's kernels and fewer bits.
 - **multiple**: the time divided by "arithmetic of the official network / rate of `torch.mm`".
-  **× official**: how many times faster than the official code. The official code was measured at a multiple
-  of 1.30 (`ostrack_vitb_256_ce`), 1.27 (`_384_ce`), 1.23 (without elimination) and 1.32 (`grm_vitb_256`);
-  TrDiMP and MAST were measured in CPU seconds on two threads of a similar machine.
-- **box IoU**: median overlap with the boxes of torch in fp32 on a synthetic video, where each frame is
-  searched from the same box; embedded models only.
-- **MiB**: the most memory that the process held (on a GPU: that torch held on the GPU). **start**: seconds
-  to create the tracker and warm it up, with engines already exported and built.
+  **× official**: how many times faster than the official code. The official code was measured at
+  a multiple of 1.30 (`ostrack_vitb_256_ce`), 1.27 (`_384_ce`), 1.23 (without elimination) and
+  1.32 (`grm_vitb_256`); TrDiMP and MAST were measured in CPU seconds on two threads of a similar
+  machine.
+- **box IoU**: median overlap with the boxes of torch in fp32 on a synthetic video, where each
+  frame is searched from the same box; embedded models only.
+- **MiB**: the most memory that the process held (on a GPU: that torch held on the GPU).
+  **start**: seconds to create the tracker and warm it up, with engines already exported and
+  built.
 """
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time of one RoI pooling as TrDiMP's box refinement uses it: matrix form against kernel.
+"""Time one RoI pooling of TrDiMP's box refinement: as matrix products and by the kernel.
 
     dev/run python -m tools.benchmarks.prroi_pool
 
-Both are compared with the least time that reading the map and writing the result once could take,
-at the speed at which this machine copies memory.
+Both are compared with the time it takes to read the map and write the result once at the speed
+at which this machine copies memory; nothing can be faster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BOXES = 10
 
 
 def milliseconds(call: Callable[[], Tensor], repeats: int = 50) -> float:
-    """Median time of a call."""
+    """Return the median time of a call."""
     call()
     times = []
     for _ in range(repeats):
@@ -35,7 +35,7 @@ def milliseconds(call: Callable[[], Tensor], repeats: int = 50) -> float:
 
 
 def measure(cells: int, channels: int, bins: int) -> dict[str, float]:
-    """Times in ms of the two forms, without and with gradients, and of the traffic alone."""
+    """Return the ms of both forms, without and with gradients, and of the traffic alone."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(1, channels, cells, cells, generator=generator, requires_grad=True)
     corners = torch.rand(BOXES, 2, 2, generator=generator).sort(dim=1).values * cells
@@ -56,7 +56,7 @@ def measure(cells: int, channels: int, bins: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a line per case."""
+    """Print a line for each case."""
     torch.set_num_threads(1)
     for cells, channels, bins in CASES:
         times = ", ".join(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of measurements: each taken in a process of its own, all shown as a table and kept."""
+"""Take rows of measurements, each in a process of its own; show them as a table, keep them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Row = dict[str, Any]
 
 
 def measure_apart(module: str, arguments: Iterable[object]) -> Any:
-    """What a benchmark prints as JSON, run anew so that memory and threads are its own.
+    """Run a benchmark in a process of its own. Returns what it prints as JSON.
 
     Its threads wait as those of the program `tracker-ros` do.
 
     Args:
-        module: Of the benchmark.
-        arguments: Of its command line.
+        module: The benchmark.
+        arguments: Its command line.
 
     Raises:
-        RuntimeError: It failed; the message holds what it said.
+        RuntimeError: It failed; the message contains its error output.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
     environment = {"GOMP_SPINCOUNT": "1000", **os.environ}
@@ -40,7 +40,7 @@ def measure_apart(module: str, arguments: Iterable[object]) -> Any:
 
 
 def as_table(rows: Iterable[Row], columns: Sequence[str], decimals: int) -> str:
-    """Rows as a Markdown table; below 10, numbers have so many `decimals`, else one."""
+    """Return a Markdown table; numbers below 10 have so many `decimals`, others one."""
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     for row in rows:
         cells = [_cell(row.get(column, ""), decimals) for column in columns]
@@ -55,7 +55,7 @@ def _cell(value: object, decimals: int) -> str:
 
 
 def publish(rows: list[Row], columns: Sequence[str], decimals: int, path: Path | None) -> None:
-    """Print the machine and the table; write the rows to a JSON file too if a path is given."""
+    """Print the machine and the table; with a path, write the rows to a JSON file too."""
     print(f"{processor_name()}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}")
     print(as_table(rows, columns, decimals))
     if path:

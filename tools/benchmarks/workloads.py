@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tracker of each family has to do, one piece of work after the other, over and over.
+"""Give a tracker of each family one piece of work after the other, to be timed.
 
-Images are noise and boxes are put back where they were, so that every frame takes the same work.
+Images are noise and boxes are put back to their place, so that every frame takes the same work.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TRDIMP_FRAMES = 21
 
 
 class Work(NamedTuple):
-    """One thing to be timed.
+    """A piece of work to be timed.
 
     Attributes:
-        name: Of its kind.
-        prepare: Brings the tracker where it can begin; not timed.
-        run: Does it.
+        name: Its kind.
+        prepare: Brings the tracker into its initial state; not timed.
+        run: Does the work.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Work(NamedTuple):
 
 
 def random_weights(name: str) -> dict[str, Tensor]:
-    """Values of a sensible size for every key of a model, the same at every call."""
+    """Return random values of a sensible size for every key of a model, always the same."""
     generator = torch.Generator().manual_seed(0)
     state = {}
     for key, meta in empty_network(name).state_dict().items():
@@ -60,7 +60,7 @@ def random_weights(name: str) -> dict[str, Tensor]:
 
 
 def round_of_work(tracker: Tracker) -> Iterator[Work]:
-    """Every kind of work of a tracker at least once, each to be run when it is handed out."""
+    """Yield every kind of work of a tracker at least once; run each before taking the next."""
     height, width = (480, 854) if isinstance(tracker, MASTTracker) else (480, 640)
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     if isinstance(tracker, OneStreamTracker):
@@ -69,7 +69,7 @@ def round_of_work(tracker: Tracker) -> Iterator[Work]:
         return _trdimp(tracker, image)
     if isinstance(tracker, MASTTracker):
         return _mast(tracker, image)
-    raise TypeError(f"no work is known for a {type(tracker).__name__}")
+    raise TypeError(f"no work is defined for a {type(tracker).__name__}")
 
 
 def _one_stream(tracker: OneStreamTracker, image: np.ndarray) -> Iterator[Work]:
@@ -91,7 +91,7 @@ def _one_stream(tracker: OneStreamTracker, image: np.ndarray) -> Iterator[Work]:
 
 
 def _accept_every_frame(parameters: TrackingParameters) -> TrackingParameters:
-    """Thresholds that find the target, and no look-alike, always: only then are there updates."""
+    """Return thresholds that always find the target and no distractor, so that it updates."""
     return replace(
         parameters,
         target_not_found_threshold=-float("inf"),
@@ -101,7 +101,7 @@ def _accept_every_frame(parameters: TrackingParameters) -> TrackingParameters:
 
 
 def _kind_of(frame: int, parameters: TrackingParameters) -> str:
-    """What a frame brings with it; frames count from 1, the first image."""
+    """Return the kind of work of a frame; frames count from 1, the first image."""
     memory = (frame - 1) % parameters.transformer_skipping == 0
     updates = parameters.net_opt_update_iter > 0
     learned = updates and (frame - 1) % parameters.train_skipping == 0

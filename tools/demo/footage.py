@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo shows: real footage from a Debian package, or the built-in scene instead.
+"""Fetch the demo's footage: a clip of a Debian package, or else the built-in scene.
 
-The package is downloaded and unpacked into the user's cache folder, never installed, and the
-system's package lists are neither needed nor touched. The clip's contents are checked.
+The package is downloaded and unpacked into the user's cache folder, never installed. The system's
+package lists are neither needed nor changed. The clip's contents are checked by a hash.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 class FootageError(RuntimeError):
-    """The footage cannot be had; the message says why."""
+    """The footage is not available; the message says why."""
 
 
 @dataclass(frozen=True)
 class Footage:
-    """What the camera stand-in shows and what is known about it.
+    """What the camera stand-in shows, and facts about it.
 
     Attributes:
-        title: What it is, in words.
-        source: What the `video` program is given.
+        title: Description of the footage.
+        source: Source for the program `video`.
         rate_hz: Frames per second to publish.
         label: What the target is.
         first_box: Box of the target in the first frame: x, y, w, h in pixels.
@@ -55,7 +55,7 @@ class Footage:
 
 
 def street_scene(cache: Path) -> Footage:
-    """The pedestrian of `vtest.json`.
+    """Return the footage of the pedestrian of `vtest.json`.
 
     Raises:
         FootageError: If the clip cannot be downloaded or is not the one the boxes belong to.
@@ -78,15 +78,15 @@ def street_scene(cache: Path) -> Footage:
 def synthetic_scene(
     cache: Path, frames: int = 150, rate_hz: float = 10.0, progress: Progress = iter
 ) -> Footage:
-    """The built-in scene, rendered once into the cache.
+    """Return the built-in scene, rendered once into the cache.
 
-    Its own truth, every 20 frames, takes the place of hand-placed boxes.
+    Its true boxes, every 20 frames, take the place of hand-placed ones.
 
     Args:
         cache: Folder to render into.
         frames: Length of the scene.
         rate_hz: Frames per second to publish.
-        progress: Wraps the scenes while they are rendered, e.g. into a progress bar.
+        progress: Wraps the scenes while they are rendered, for example into a progress bar.
     """
     clip = cache / f"synthetic-{SYNTHETIC_SEED}-{frames}.mp4"
     truth = clip.with_suffix(".json")
@@ -106,7 +106,7 @@ def synthetic_scene(
 
 
 def _render(clip: Path, frames: int, rate_hz: float, progress: Progress) -> list[dict[str, Any]]:
-    """Write the scene as a video; returns true boxes of some frames in which it is visible."""
+    """Write the scene as a video. Returns true boxes of some frames with a visible target."""
     from tracker_ros.io.writer import VideoWriter
     from tracker_ros.synthetic.scene_video import synthetic_video
 
@@ -121,13 +121,13 @@ def _render(clip: Path, frames: int, rate_hz: float, progress: Progress) -> list
 
 
 def _fetch_clip(footage: dict[str, str], cache: Path) -> Path:
-    """The clip from the cache, or downloaded into it."""
+    """Return the path of the clip in the cache; download it if it is not there."""
     clip = cache / Path(footage["member"]).name
     if clip.is_file() and sha256_of(clip) == footage["sha256"]:
         return clip
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
-            raise FootageError(f"{tool} is not here: this is no Debian or Ubuntu system")
+            raise FootageError(f"{tool} is missing: this is not a Debian or Ubuntu system")
     folder = cache / "package"
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -148,7 +148,7 @@ def _fetch_clip(footage: dict[str, str], cache: Path) -> Path:
 
 
 def _download(name: str, folder: Path) -> Path:
-    """Download a Debian package; with lists of its own where the system has none."""
+    """Download a Debian package, with private package lists if the system has none."""
     download = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", name]
     try:
         _run(download, folder)
@@ -163,7 +163,7 @@ def _download(name: str, folder: Path) -> Path:
 
 
 def _private_lists(root: Path) -> list[str]:
-    """Options that give apt-get a state of its own below a folder, so that no root is needed."""
+    """Return options that give apt-get its own state in a folder, so that root is not needed."""
     for part in ("lists/partial", "archives/partial"):
         (root / part).mkdir(parents=True, exist_ok=True)
     (root / "status").touch()
@@ -179,7 +179,7 @@ def _private_lists(root: Path) -> list[str]:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    """Run a command, FootageError with its last words if it fails."""
+    """Run a command. Raises FootageError with its last line if it fails."""
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

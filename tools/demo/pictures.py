@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's pictures: the video, the contact sheet, and a small moving picture for the README."""
+"""Draw the demo's pictures: video, contact sheet, and a small animation for the README."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _CHECK_COLOUR = (255, 255, 255)
 def drawn_frames(
     recording: Recording, frames: Sequence[np.ndarray], label: str
 ) -> Iterator[tuple[FrameRecord, int, np.ndarray]]:
-    """Draw each frame once, from the selection on, with the newest that the topics said by then.
+    """Draw each frame once, from the selection on, with what the topics had said until then.
 
     Args:
-        recording: What was heard.
+        recording: Messages of the topics.
         frames: The footage by frame number.
         label: What the target is.
 
     Yields:
-        What was known, the frame's number, and its picture, (H, W + panel, 3) uint8 RGB.
+        The latest record, the frame's number, and its picture, (H, W + panel, 3) uint8 RGB.
     """
     interval_s: float | None = None
     previous: FrameRecord | None = None
@@ -67,7 +67,7 @@ def drawn_frames(
 def write_video(
     recording: Recording, frames: Sequence[np.ndarray], label: str, path: Path, fps: float
 ) -> int:
-    """Write the drawn frames as a video; returns how many there were."""
+    """Write the drawn frames as a video. Returns their number."""
     writer: VideoWriter | None = None
     for _, _, picture in drawn_frames(recording, frames, label):
         if writer is None:
@@ -86,7 +86,7 @@ def write_contact_sheet(
     label: str,
     path: Path,
 ) -> None:
-    """Write one picture with the frames that have check boxes, both boxes drawn, overlap named."""
+    """Write one picture of the frames with check boxes: both boxes drawn, overlap in words."""
     tiles = []
     for record, index, picture in drawn_frames(recording, frames, label):
         box = check_boxes.get(index)
@@ -118,7 +118,7 @@ def write_contact_sheet(
 def write_moving_picture(
     recording: Recording, frames: Sequence[np.ndarray], label: str, path: Path, fps: float
 ) -> None:
-    """Write a small animated WebP of the video, every second frame."""
+    """Write every second frame as a small animated WebP."""
     from PIL import Image
 
     pictures = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was recorded from the topics, and the verdict on it; no ROS in here."""
+"""Judge what was recorded from the topics; no ROS in here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tracker_ros.geometry import Box, iou
 MIN_MEAN_IOU = 0.4
 MIN_TRACKED_SHARE = 0.9
 OLDEST = 5
-"""How many frames back an answer still counts for one that the tracker left out."""
+"""Maximum age, in frames, of an answer that counts for a frame that was left out."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Counters:
 
 @dataclass
 class FrameRecord:
-    """What the topics said of one image.
+    """What the topics said about one image.
 
     Attributes:
         index: Number of the frame in the stretch shown, counted from 0.
         stamp_ns: The image's stamp.
-        state: From `target_status`, None if the tracker never spoke of this image.
+        state: From `target_status`; None if no status described this image.
         score: From `target_status`.
         latency_s: From `target_status`: image stamp to publication.
         target_id: From `target_status`.
@@ -57,7 +57,7 @@ class FrameRecord:
 
 @dataclass
 class Recording:
-    """Everything heard from the selection to the end of the stretch.
+    """Everything received from the selection to the end of the stretch.
 
     Attributes:
         frames: Images in the order of their stamps; the first frame, which the camera stand-in
@@ -73,7 +73,7 @@ class Recording:
     at_end: Counters = Counters()
 
     def answered(self) -> list[FrameRecord]:
-        """Frames that the tracker was given, from the selection on."""
+        """Return the frames that were tracked, from the selection on."""
         return [
             frame
             for frame in self.frames
@@ -82,15 +82,15 @@ class Recording:
 
 
 def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> dict[str, Any]:
-    """Work out what `out/demo.json` says.
+    """Return the contents of `out/demo.json`.
 
     Args:
-        recording: What was heard.
+        recording: Messages of the topics.
         check_boxes: True boxes by frame number.
-        title: What was shown.
+        title: Description of the footage.
 
     Returns:
-        Plain data for JSON; `passed` and, where it is False, `reason` are the verdict.
+        Plain data for JSON. `passed` is the verdict, `reason` says why it is False.
     """
     answered = recording.answered()
     tracked = sum(frame.state is TargetState.TRACKING for frame in answered)
@@ -135,7 +135,7 @@ def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> d
 
 
 def newest_answer(answered: Sequence[FrameRecord], index: int) -> FrameRecord | None:
-    """What a listener knew at a frame: the answer to it, or to one at most `OLDEST` before it.
+    """Return the newest answer at a frame: to this frame, or to one at most `OLDEST` before it.
 
     A frame that the tracker left out because it was busy has no answer of its own.
     """
@@ -144,7 +144,7 @@ def newest_answer(answered: Sequence[FrameRecord], index: int) -> FrameRecord | 
 
 
 def latency_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
-    """Percentiles p50, p95 and p99 in milliseconds; empty without values."""
+    """Return the percentiles p50, p95 and p99 in milliseconds; empty without values."""
     if len(seconds) == 0:
         return {}
     values = np.percentile(np.asarray(seconds) * 1e3, [50, 95, 99])
@@ -154,14 +154,14 @@ def latency_milliseconds(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _rate(answered: Sequence[FrameRecord]) -> float | None:
-    """Answers per second over the whole recording."""
+    """Return the answers per second over the whole recording."""
     if len(answered) < 2 or answered[-1].heard_s <= answered[0].heard_s:
         return None
     return round((len(answered) - 1) / (answered[-1].heard_s - answered[0].heard_s), 2)
 
 
 def _reason(answered: int, share: float, mean_iou: float) -> str:
-    """Why the target counts as not followed; empty if it was."""
+    """Return why the target was not followed; empty if it was."""
     if answered == 0:
         return "the tracker answered no frame"
     if share < MIN_TRACKED_SHARE:

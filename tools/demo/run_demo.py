@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follow a pedestrian in real footage through the ROS graph, and show how it went.
+"""Follow a pedestrian in real footage through the ROS graph, and judge the result.
 
     make demo                         # or: dev/run python -m tools.demo.run_demo
     make demo ARGS="--synthetic"      # the built-in scene instead of real footage
     make demo ARGS="--model trdimp_tiny"
 
 Launches `track.launch.py` with the camera stand-in, selects the target through `/select_target`
-with the program that a user would take, records the topics, and writes `out/demo.mp4`,
+with the program that a user would run, records the topics, and writes `out/demo.mp4`,
 `out/demo.png` and `out/demo.json`. Ends with 1 and the reason if the target was not followed.
 """
 
@@ -44,7 +44,7 @@ SILENCE_S = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the demo; 0 if the target was followed, 1 with a reason if not."""
+    """Run the demo. Returns 0 if the target was followed, else 1 after printing the reason."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     parser.add_argument("--synthetic", action="store_true", help="use the built-in scene")
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
-    """The footage and its frames; the built-in scene where the real one cannot be had."""
+    """Return the footage and its frames; the built-in scene if the clip is not available."""
     from tracker_ros.io.sources import open_video
 
     footage = None
@@ -93,7 +93,7 @@ def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
 
 
 def _model_arguments(options: argparse.Namespace) -> list[str]:
-    """The launch arguments that choose the model."""
+    """Return the launch arguments that choose the model."""
     chosen = [f"model:={options.model}"]
     if options.weights is not None:
         chosen.append(f"weights:={options.weights.resolve()}")
@@ -208,7 +208,7 @@ def _write(
 
 
 def _print_summary(verdict: dict[str, Any], out: Path, seconds: float) -> None:
-    """One screen of what happened."""
+    """Print a summary."""
     frames, latency = verdict["frames"], verdict["latency"]
     verdict_line = "followed" if verdict["passed"] else f"NOT followed: {verdict['reason']}"
     print(f"\n{verdict['footage']}\n  target    {verdict_line}")
