@@ -30,9 +30,8 @@ from tracker_ros.models.trdimp.config import (
     siamese,
 )
 from tracker_ros.models.trdimp.export import HALF, WIRES, graphs
-from tracker_ros.models.trdimp.fast_cpu import PatchFeatures, TrDiMPInference
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.on_engines import TrDiMPOnEngines
+from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference, TrDiMPOnEngines
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 from tracker_ros.registry import model_graphs
 from tracker_ros.synthetic.scene_video import SyntheticFrame, synthetic_video

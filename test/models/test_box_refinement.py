@@ -19,7 +19,7 @@ from tracker_ros.models.trdimp.boxes import (
     part_of_axis,
 )
 from tracker_ros.models.trdimp.config import BASE, TINY
-from tracker_ros.models.trdimp.network.iou_net import IoUNet, Modulation
+from tracker_ros.models.trdimp.network import IoUNet, Modulation
 
 SIDE = 352
 SMALL = [[150.0, 160, 61, 52], [149, 158, 70, 44], [153, 163, 58, 60]]

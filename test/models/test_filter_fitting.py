@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.models.trdimp.config import TINY, TrDiMPConfig
-from tracker_ros.models.trdimp.network.filter_fitting import (
+from tracker_ros.models.trdimp.filter_fitting import (
     FilterFitting,
     FirstFilter,
     as_cells,
@@ -18,7 +18,7 @@ from tracker_ros.models.trdimp.network.filter_fitting import (
     as_taps,
     rows_by_rows,
 )
-from tracker_ros.models.trdimp.network.target_filter import (
+from tracker_ros.models.trdimp.target_filter import (
     FilterInitializer,
     FilterOptimizer,
     apply_filter,

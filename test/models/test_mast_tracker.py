@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracker_ros.geometry import iou, tight_box
 from tracker_ros.models.mast.config import PropagationParameters
-from tracker_ros.models.mast.lab import cell_labels, spread_cells, strongest
+from tracker_ros.models.mast.matching import cell_labels, spread_cells, strongest
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.models.mast.tracker import MASTTracker
 from tracker_ros.tracker import Verdict

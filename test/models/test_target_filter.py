@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tracker_ros.models.trdimp.config import TINY
-from tracker_ros.models.trdimp.network.target_filter import (
+from tracker_ros.models.trdimp.target_filter import (
     FilterInitializer,
     FilterOptimizer,
     activate,

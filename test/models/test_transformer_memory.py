@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracker_ros.models.trdimp.network.memory_transformer import MemoryTransformer
-from tracker_ros.models.trdimp.network.transformer_memory import (
+from tracker_ros.models.trdimp.memory import (
     FixedTransformer,
     TransformerMemory,
 )
+from tracker_ros.models.trdimp.memory_transformer import MemoryTransformer
 
 CHANNELS, KEYS, SCALE = 24, 8, 0.25
 TOLERANCE = 1e-6

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tracker_ros.models.trdimp.config import BASE, TINY
-from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.network.target_filter import apply_filter
+from tracker_ros.models.trdimp.inference import TrDiMPInference
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.target_filter import apply_filter
 
 CONFIG = replace(TINY, width=8, layers=(1, 1, 1), feature_dim=16, key_dim=8, iou_dim=16)
 SIDE, TOLERANCE = 96, 1e-5

@@ -19,8 +19,8 @@ from tracker_ros.models.trdimp.config import (
     TrDiMPConfig,
     siamese,
 )
-from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.inference import TrDiMPInference
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 from tracker_ros.tracker import TrackResult, Verdict
 

@@ -20,8 +20,13 @@ from torch import Tensor
 from tracker_ros.cuda import library
 from tracker_ros.cuda.local_attention import expected_offset
 from tracker_ros.models.mast.config import BEHAVIOURS, PropagationParameters
-from tracker_ros.models.mast.lab import cell_labels, one_hot
-from tracker_ros.models.mast.matching import Reference, colourise, search_dilation
+from tracker_ros.models.mast.matching import (
+    Reference,
+    cell_labels,
+    colourise,
+    one_hot,
+    search_dilation,
+)
 from tracker_ros.training.tasks.reconstruction import (
     copy_colours,
     drop_channel,

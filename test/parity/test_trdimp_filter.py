@@ -12,8 +12,8 @@ from golden_files import golden, helper, seed_of, stats
 from torch import Tensor
 from trdimp_golden_network import golden_network, relative_difference
 
-from tracker_ros.models.trdimp.network.filter_fitting import FilterFitting, FirstFilter
-from tracker_ros.models.trdimp.network.target_filter import (
+from tracker_ros.models.trdimp.filter_fitting import FilterFitting, FirstFilter
+from tracker_ros.models.trdimp.target_filter import (
     FilterSteps,
     activate,
     apply_filter,

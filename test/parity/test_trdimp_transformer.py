@@ -14,15 +14,15 @@ from torch import Tensor
 from trdimp_golden_network import relative_difference, with_golden_weights
 
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.network.memory_transformer import (
+from tracker_ros.models.trdimp.memory import (
+    FixedTransformer,
+    TransformerMemory,
+)
+from tracker_ros.models.trdimp.memory_transformer import (
     InstanceL2Norm,
     MemoryTransformer,
     images_of,
     tokens_of,
-)
-from tracker_ros.models.trdimp.network.transformer_memory import (
-    FixedTransformer,
-    TransformerMemory,
 )
 
 TOLERANCE = 1e-5

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tracker_ros.checkpoints import load_strictly
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 
 
 def part_weights(prefix: str) -> dict[str, Tensor]:

@@ -10,8 +10,7 @@ import torch
 
 from tracker_ros.checkpoints import read_weights
 from tracker_ros.models.mast.config import MAST_MODELS, MASTConfig
-from tracker_ros.models.mast.lab import network_input, normalised_lab
-from tracker_ros.models.mast.network import MASTNetwork
+from tracker_ros.models.mast.network import MASTNetwork, network_input
 from tracker_ros.synthetic.footage import Footage
 from tracker_ros.synthetic.moving_scenes import FrameConfig
 from tracker_ros.training.card import read_log, write_card
@@ -20,6 +19,7 @@ from tracker_ros.training.sources import VALIDATION_FRAMES, open_frames
 from tracker_ros.training.tasks.families import open_task
 from tracker_ros.training.tasks.reconstruction import (
     ReconstructionTask,
+    normalised_lab,
     propagate,
     region_similarities,
 )

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
-from tracker_ros.models.trdimp.network.target_filter import distances, target_centres
+from tracker_ros.models.trdimp.target_filter import distances, target_centres
 from tracker_ros.training.losses import generalized_iou
 
 HINGE_THRESHOLD = 0.05

@@ -20,7 +20,7 @@ from tracker_ros.model_cards import embedded_file
 from tracker_ros.models.layers.vit import Attention
 from tracker_ros.models.one_stream.grm import DividingAttention
 from tracker_ros.models.one_stream.network import OneStreamNetwork
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 
 POSITION_AMPLITUDE = 0.3
 MARK_AMPLITUDE = 0.5

@@ -18,8 +18,7 @@ from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpe
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
 from tracker_ros.models.mast.config import STRIDE
-from tracker_ros.models.mast.lab import network_input
-from tracker_ros.models.mast.network import MASTNetwork
+from tracker_ros.models.mast.network import MASTNetwork, network_input
 
 _MIN_SCENE = 64
 

@@ -28,8 +28,14 @@ from tracker_ros.models.mast.config import (
     frames_to_keep,
     reference_frames,
 )
-from tracker_ros.models.mast.lab import cell_labels, one_hot, spread_cells, strongest
-from tracker_ros.models.mast.matching import Reference, colourise
+from tracker_ros.models.mast.matching import (
+    Reference,
+    cell_labels,
+    colourise,
+    one_hot,
+    spread_cells,
+    strongest,
+)
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 

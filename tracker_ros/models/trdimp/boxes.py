@@ -33,7 +33,7 @@ from tracker_ros.cuda.prroi_pool import AxisWeights, pooling_weights_with_deriva
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.packed import InferenceLinear, for_inference
 from tracker_ros.models.trdimp.config import TrackingParameters
-from tracker_ros.models.trdimp.network.iou_net import (
+from tracker_ros.models.trdimp.network import (
     LAYER2_POOL,
     LAYER2_STRIDE,
     LAYER3_POOL,

@@ -39,9 +39,8 @@ from tracker_ros.models.trdimp.export_modules import (
     tokens_of,
     with_norm,
 )
-from tracker_ros.models.trdimp.network.iou_net import LAYER2_STRIDE
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.network.target_filter import gaussian_label, score_size
+from tracker_ros.models.trdimp.network import LAYER2_STRIDE, TrDiMPNetwork
+from tracker_ros.models.trdimp.target_filter import gaussian_label, score_size
 
 # Inputs and outputs by graph, in the order of the module's arguments and results.
 WIRES = {

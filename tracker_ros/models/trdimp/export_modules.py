@@ -40,16 +40,9 @@ from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.boxes import climb_relative, pooled_overlap
-from tracker_ros.models.trdimp.network.filter_fitting import maps_at, tables_of
-from tracker_ros.models.trdimp.network.iou_net import (
-    LAYER2_POOL,
-    LAYER2_STRIDE,
-    LAYER3_POOL,
-    LAYER3_STRIDE,
-    IoUNet,
-    LinearBlock,
-)
-from tracker_ros.models.trdimp.network.memory_transformer import (
+from tracker_ros.models.trdimp.filter_fitting import maps_at, tables_of
+from tracker_ros.models.trdimp.memory import mean_of
+from tracker_ros.models.trdimp.memory_transformer import (
     TEMPERATURE,
     DecoderLayer,
     InstanceL2Norm,
@@ -57,8 +50,16 @@ from tracker_ros.models.trdimp.network.memory_transformer import (
     KeyHead,
     MemoryTransformer,
 )
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.network.target_filter import (
+from tracker_ros.models.trdimp.network import (
+    LAYER2_POOL,
+    LAYER2_STRIDE,
+    LAYER3_POOL,
+    LAYER3_STRIDE,
+    IoUNet,
+    LinearBlock,
+    TrDiMPNetwork,
+)
+from tracker_ros.models.trdimp.target_filter import (
     MIN_STEP_DENOMINATOR,
     FilterInitializer,
     FilterOptimizer,
@@ -68,7 +69,6 @@ from tracker_ros.models.trdimp.network.target_filter import (
     score_size,
     target_centres,
 )
-from tracker_ros.models.trdimp.network.transformer_memory import mean_of
 
 
 def with_norm(tokens: Tensor, scale: float) -> Tensor:

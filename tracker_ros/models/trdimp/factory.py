@@ -11,9 +11,8 @@ from tracker_ros.checkpoints import read_network
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.models.trdimp.export import graphs
-from tracker_ros.models.trdimp.fast_cpu import TrDiMPInference
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.on_engines import TrDiMPOnEngines
+from tracker_ros.models.trdimp.inference import TrDiMPInference, TrDiMPOnEngines
+from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
 

@@ -27,13 +27,15 @@ from tracker_ros.crops import hann_window, normalize_tensor
 from tracker_ros.geometry import check_box
 from tracker_ros.models.trdimp.boxes import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import TrackingParameters
-from tracker_ros.models.trdimp.fast_cpu import PatchFeatures, TrDiMPInference
+from tracker_ros.models.trdimp.inference import (
+    GraphMemory,
+    PatchFeatures,
+    TrDiMPInference,
+    TrDiMPOnEngines,
+)
 from tracker_ros.models.trdimp.localisation import Sighting, keep_inside, localise
-from tracker_ros.models.trdimp.memory import SampleMemory
-from tracker_ros.models.trdimp.network.iou_net import Modulation
-from tracker_ros.models.trdimp.network.target_filter import gaussian_label
-from tracker_ros.models.trdimp.network.transformer_memory import TransformerMemory
-from tracker_ros.models.trdimp.on_engines import GraphMemory, TrDiMPOnEngines
+from tracker_ros.models.trdimp.memory import SampleMemory, TransformerMemory
+from tracker_ros.models.trdimp.network import Modulation
 from tracker_ros.models.trdimp.patches import (
     Border,
     Draws,
@@ -46,6 +48,7 @@ from tracker_ros.models.trdimp.patches import (
     drop_channels,
     target_to_box,
 )
+from tracker_ros.models.trdimp.target_filter import gaussian_label
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
 VIEWS_AT_ONCE = 4

@@ -28,9 +28,8 @@ from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
-from tracker_ros.models.trdimp.network.iou_net import IoUFeatures, IoUNet, Modulation
-from tracker_ros.models.trdimp.network.network import TrDiMPNetwork
-from tracker_ros.models.trdimp.network.target_filter import apply_filter, gaussian_label
+from tracker_ros.models.trdimp.network import IoUFeatures, IoUNet, Modulation, TrDiMPNetwork
+from tracker_ros.models.trdimp.target_filter import apply_filter, gaussian_label
 from tracker_ros.synthetic.clips import ClipBatch
 from tracker_ros.training import clip_losses
 from tracker_ros.training.initialisation import begin_as_matcher, starting_weights

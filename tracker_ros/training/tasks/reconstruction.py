@@ -27,13 +27,21 @@ from torch import Tensor, nn
 
 from tracker_ros.checkpoints import read_weights
 from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters, reference_frames
-from tracker_ros.models.mast.lab import cell_labels, normalised_lab, spread_cells
-from tracker_ros.models.mast.network import MASTNetwork
+from tracker_ros.models.mast.matching import cell_labels, spread_cells
+from tracker_ros.models.mast.network import LAB_MEAN, LAB_STD, MASTNetwork
 from tracker_ros.synthetic.moving_scenes import FrameBatch
 from tracker_ros.training.initialisation import starting_weights
 from tracker_ros.training.recipe import Recipe
 from tracker_ros.training.sources import open_frames
 from tracker_ros.training.tasks.task import TrainingTask
+
+# sRGB to CIE XYZ over its white point D65, and the constants of CIE Lab, as OpenCV has them.
+_TO_XYZ = (
+    (0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754),
+)
+_DARK = 0.008856
 
 SMALLEST_OBJECT = 64
 """An object with fewer visible pixels in a frame is not judged there."""
@@ -264,3 +272,19 @@ def reconstruct(
     *keys, query = (each.to(target.dtype).contiguous() for each in features)
     values = [cell_labels(image[:, channel : channel + 1]) for image in references]
     return copy_colours(query, keys, values, network.config.radius_training)
+
+
+def normalised_lab(images: Tensor) -> Tensor:
+    """(..., 3, H, W) RGB in [0, 1] -> the same shape, normalised Lab; on any device.
+
+    The result differs from `network_input` by up to 0.004: OpenCV interpolates in a table.
+    """
+    linear = torch.where(
+        images > 0.04045, ((images.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, images / 12.92
+    )
+    xyz = torch.einsum("...chw,kc->...khw", linear, images.new_tensor(_TO_XYZ))
+    root = torch.where(xyz > _DARK, xyz.clamp(min=_DARK) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = root.unbind(-3)
+    lab = torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
+    mean, std = (images.new_tensor(numbers)[:, None, None] for numbers in (LAB_MEAN, LAB_STD))
+    return (lab - mean) / std

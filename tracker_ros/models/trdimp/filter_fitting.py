@@ -27,7 +27,7 @@ from torch import Tensor
 
 from tracker_ros.cuda.prroi_pool import pooling_weights
 from tracker_ros.geometry import xywh_to_xyxy
-from tracker_ros.models.trdimp.network.target_filter import (
+from tracker_ros.models.trdimp.target_filter import (
     MIN_STEP_DENOMINATOR,
     FilterInitializer,
     FilterOptimizer,

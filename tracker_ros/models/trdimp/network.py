@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IoU branch: how well a box fits the target, as a function that boxes can climb.
+"""The network of TrDiMP and TrSiam: backbone, target classifier, memory transformer, IoU branch.
 
-Paper: Danelljan, Bhat, Khan, Felsberg, "ATOM: Accurate Tracking by Overlap Maximization", CVPR
-2019 (https://arxiv.org/abs/1811.07628), used by DiMP and Wang et al., CVPR 2021.
+Paper: Wang et al., "Transformer Meets Tracker: Exploiting Temporal Context for Robust Visual
+Tracking", CVPR 2021 (https://arxiv.org/abs/2103.11681). The IoU branch predicts how well a box
+fits the target: Danelljan, Bhat, Khan, Felsberg, "ATOM: Accurate Tracking by Overlap
+Maximization", CVPR 2019 (https://arxiv.org/abs/1811.07628).
 Official code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
-`ltr/models/bbreg/atom_iou_net.py`; written anew with the same parameter names.
+`ltr/models/tracking/dimpnet.py` and `ltr/models/bbreg/atom_iou_net.py`. Written anew; for
+`trdimp_resnet50` the state-dict keys and shapes are the official ones. TrSiam is the same network.
 
-Boxes are xywh in crop pixels. This module is differentiable and serves training; what a tracker
-runs is `box_refinement.py`.
+These modules are differentiable and serve training; trackers run `inference.py` and `boxes.py`.
+Boxes are xywh in crop pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from torch import Tensor, nn
 
 from tracker_ros.cuda.prroi_pool import pool_boxes
 from tracker_ros.geometry import xywh_to_xyxy
+from tracker_ros.models.layers.resnet import ResNet
 from tracker_ros.models.trdimp.config import TrDiMPConfig
+from tracker_ros.models.trdimp.memory_transformer import InstanceL2Norm, MemoryTransformer
+from tracker_ros.models.trdimp.target_filter import FilterInitializer, FilterOptimizer
 
 LAYER2_STRIDE = 8
 LAYER3_STRIDE = 16
@@ -157,3 +163,40 @@ class IoUNet(nn.Module):
         layer3 = (layer3 * modulation.layer3[:, None]).flatten(0, 1)
         both = torch.cat([self.fc3_rt(layer2), self.fc4_rt(layer3)], dim=1)
         return self.iou_predictor(both).reshape(proposals.shape[:2])
+
+
+class TargetClassifier(nn.Module):
+    """All that tells the target from the rest: features, memory, filter.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TrDiMPConfig) -> None:
+        super().__init__()
+        self.feature_extractor = nn.Sequential(
+            nn.Conv2d(config.layer3_dim, config.feature_dim, 3, padding=1, bias=False),
+            InstanceL2Norm(config.norm_scale),
+        )
+        self.filter_initializer = FilterInitializer(config)
+        self.filter_optimizer = FilterOptimizer(config)
+        self.transformer = MemoryTransformer(config.feature_dim, config.key_dim, config.norm_scale)
+
+
+class TrDiMPNetwork(nn.Module):
+    """The whole network under the official names.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: TrDiMPConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_extractor = ResNet(config)
+        self.classifier = TargetClassifier(config)
+        self.bb_regressor = IoUNet(config)
+
+    def classification_features(self, layer3: Tensor) -> Tensor:
+        """(N, layer3_dim, h, w) -> (N, feature_dim, h, w), every image normalised."""
+        return self.classifier.feature_extractor(layer3)
