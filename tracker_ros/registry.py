@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracker_ros.cache_folder import cache_folder
+from tracker_ros.cache import cache_folder
 from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards
 from tracker_ros.tracker import Tracker
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tracker_ros import create_tracker
+from tracker_ros.checkpoints import sha256_of
 from tracker_ros.cli.main import main
-from tracker_ros.engines import onnxruntime_engine
-from tracker_ros.engines import parity_check as gate
+from tracker_ros.engines import onnx_engine, parity_check
 from tracker_ros.synthetic.scene_video import synthetic_video
 from tracker_ros.tracker import TrackResult
 
@@ -24,9 +24,10 @@ def test_a_model_is_exported_checked_and_found(
     template, track = output["graphs"]
     assert (template["graph"], track["graph"]) == ("template", "track")
     assert track["precision"] == "fp32"
-    assert track["check"]["crops"] == gate.CROPS
+    assert track["check"]["crops"] == parity_check.CROPS
     assert max(o["relative_error"] for o in track["check"]["outputs"].values()) < 1e-4
-    assert json.loads(Path(track["manifest"]).read_text())["model"]["file"] in track["file"]
+    manifest = json.loads(Path(track["manifest"]).read_text())
+    assert manifest["sha256"][".onnx"] == sha256_of(track["file"])
     tracker = create_tracker(
         "ostrack_tiny",
         device="cpu",
@@ -40,12 +41,12 @@ def test_a_model_is_exported_checked_and_found(
 def test_a_graph_that_does_not_equal_torch_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = onnxruntime_engine.OnnxRuntimeEngine.__call__
+    right = onnx_engine.OnnxRuntimeEngine.__call__
 
     def wrong(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
         return {name: t + 3e-4 * t.abs().max() for name, t in right(self, **tensors).items()}
 
-    monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "__call__", wrong)
+    monkeypatch.setattr(onnx_engine.OnnxRuntimeEngine, "__call__", wrong)
     assert main(["export", "ostrack_tiny", "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "graph 'template' in fp32 does not equal torch" in error
@@ -59,7 +60,7 @@ def test_graphs_of_several_targets_are_exported_and_used(
     assert main(arguments) == 0
     exported = json.loads(capsys.readouterr().out)["graphs"]
     assert [entry["graph"] for entry in exported] == ["template", "track", "track_2"]
-    assert exported[2]["check"]["crops"] == gate.CROPS
+    assert exported[2]["check"]["crops"] == parity_check.CROPS
     assert Path(exported[2]["file"]).is_file()
     first = create_tracker(
         "ostrack_tiny",
@@ -73,13 +74,13 @@ def test_graphs_of_several_targets_are_exported_and_used(
     for tracker in (first, second):
         tracker.initialize(frame.image, frame.box)
     computed: list[str] = []
-    run = onnxruntime_engine.OnnxRuntimeEngine.__call__
+    run = onnx_engine.OnnxRuntimeEngine.__call__
 
     def watched(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
         computed.append(self.spec.name)
         return run(self, **tensors)
 
-    monkeypatch.setattr(onnxruntime_engine.OnnxRuntimeEngine, "__call__", watched)
+    monkeypatch.setattr(onnx_engine.OnnxRuntimeEngine, "__call__", watched)
     found = first.track_batch([second], frame.image)
     assert all(isinstance(result, TrackResult) for result in found)
     assert computed == ["track_2"]

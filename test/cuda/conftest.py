@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker_ros.cuda import library
+from tracker_ros.cuda import build
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,7 +21,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def nothing_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Forget what this process has built; return the cache folder, not made yet."""
-    monkeypatch.setattr(library, "_found", {})
-    monkeypatch.setattr(library, "_reported", set())
+    monkeypatch.setattr(build, "_found", {})
+    monkeypatch.setattr(build, "_reported", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "tracker_ros" / "kernels"

@@ -12,8 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracker_ros.cuda.build import BuildError
-from tracker_ros.cuda.compilers import CppLibrary
+from tracker_ros.cuda.build import KERNELS, BuildError, CppLibrary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,14 +21,13 @@ POOL_ONE_PIXEL = """
 import ctypes, sys
 from pathlib import Path
 from types import SimpleNamespace
-from tracker_ros.cuda.compilers import CppLibrary
+from tracker_ros.cuda.build import CppLibrary
 
 library = CppLibrary("prroi_pool", Path(sys.argv[1]))
 out, features = ctypes.c_double(), ctypes.c_double(7.0)
-rois = (ctypes.c_double * 5)(0, 0, 0, 1, 1)
-pointers = [ctypes.c_void_p(ctypes.addressof(array)) for array in (out, features, rois)]
-sizes = [ctypes.c_int64(1)] * 6
-library.run("prroi_pool_double", [ctypes.c_int64(1), *pointers, *sizes, ctypes.c_double(1)])
+boxes = (ctypes.c_double * 4)(0, 0, 1, 1)
+pointers = [ctypes.c_void_p(ctypes.addressof(array)) for array in (out, features, boxes)]
+library.run("prroi_pool_double", [ctypes.c_int64(1), *pointers, *[ctypes.c_int64(1)] * 4])
 print(out.value)
 """
 
@@ -97,7 +95,7 @@ def test_two_processes_at_once_compile_once_and_a_third_not_at_all(
     assert pooled(start(folder)) == 1.75
     assert compiler.runs == 1
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert not list(folder.glob("*unfinished*"))
+    assert {path.suffix for path in folder.iterdir()} == {".so", ".json", ".lock"}
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one byte"])
@@ -123,7 +121,10 @@ def test_another_compiler_or_source_builds_anew(
     compiler.write(version="g++ 2")
     CppLibrary("prroi_pool", folder)
     assert compiler.runs == 2
-    monkeypatch.setattr("tracker_ros.cuda.compilers.sources", lambda: [b"other", b"text"])
+    sources = tmp_path / "source"
+    shutil.copytree(KERNELS, sources)
+    (sources / "kernel.cuh").write_text("// changed\n" + (sources / "kernel.cuh").read_text())
+    monkeypatch.setattr("tracker_ros.cuda.build.KERNELS", sources)
     CppLibrary("prroi_pool", folder)
     assert compiler.runs == 3
     assert len(list(folder.glob("*.so"))) == 3
@@ -160,7 +161,7 @@ def test_the_compiler_s_complaint_is_passed_on(
     kernels = tmp_path / "source"
     kernels.mkdir()
     (kernels / "broken.cuh").write_text("int f() { return undeclared_name; }\n")
-    monkeypatch.setattr("tracker_ros.cuda.compilers.KERNELS", kernels)
+    monkeypatch.setattr("tracker_ros.cuda.build.KERNELS", kernels)
     with pytest.raises(BuildError, match="undeclared_name"):
         CppLibrary("broken", tmp_path / "kernels")
 
@@ -168,7 +169,7 @@ def test_the_compiler_s_complaint_is_passed_on(
 def test_every_kernel_is_exported_for_both_types(tmp_path: Path) -> None:
     library = CppLibrary("prroi_pool", tmp_path / "kernels")
     loaded = ctypes.CDLL(library._library._name)
-    for kernel in ("prroi_pool", "prroi_pool_grad_features", "prroi_pool_grad_boxes"):
+    for kernel in ("prroi_pool", "prroi_pool_grad_boxes"):
         assert loaded[f"{kernel}_float"]
         assert loaded[f"{kernel}_double"]
 
@@ -180,7 +181,7 @@ def test_another_processor_builds_anew(
     other = tmp_path / "cpuinfo"
     other.write_text("processor : 0\nflags : none\nbogomips : 1\n")
     CppLibrary("prroi_pool", folder)
-    monkeypatch.setattr("tracker_ros.cuda.compilers._CPU_INFO", other)
+    monkeypatch.setattr("tracker_ros.cuda.build._CPU_INFO", other)
     CppLibrary("prroi_pool", folder)
     assert compiler.runs == 2
     other.write_text("processor : 1\nflags : none\nbogomips : 2\n")
@@ -190,7 +191,7 @@ def test_another_processor_builds_anew(
 
 def test_a_compiler_that_does_not_know_the_processor_builds_for_any(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tracker_ros.cuda.compilers.NATIVE", "-march=unheard-of")
+        patch.setattr("tracker_ros.cuda.build.NATIVE", "-march=unheard-of")
         CppLibrary("prroi_pool", tmp_path / "kernels")
     assert library_file(tmp_path / "kernels").is_file()
 

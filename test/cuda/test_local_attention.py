@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracker_ros.cuda import library
+from tracker_ros.cuda import build
 from tracker_ros.cuda.local_attention import expected_offset, local_attention
 from tracker_ros.cuda.local_attention_reference import (
     expected_offset_reference,
@@ -59,9 +59,9 @@ class Case:
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run with the compiled kernels, then as where there is no compiler."""
     if request.param == "compiled":
-        assert library.kernels("local_attention", CPU) is not None
+        assert build.kernels("local_attention", CPU) is not None
     else:
-        monkeypatch.setitem(library._found, ("local_attention", CPU), None)
+        monkeypatch.setitem(build._found, ("local_attention", CPU), None)
     return request.param
 
 
@@ -178,7 +178,7 @@ def test_arguments_are_checked_before_memory_is_read(
 @pytest.mark.gpu
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_plain_torch_on_a_gpu(shape: tuple[int, ...]) -> None:
-    assert library.kernels("local_attention", torch.device("cuda", 0)) is not None
+    assert build.kernels("local_attention", torch.device("cuda", 0)) is not None
     case = Case(shape, device="cuda:0")
     found, wanted = local_attention(*case.arguments), local_attention_reference(*case.arguments)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from tracker_ros.cuda.build import KERNELS, BuildError
-from tracker_ros.cuda.compilers import CppLibrary, CudaLibrary, cubin
-from tracker_ros.cuda.library import Kernels
-from tracker_ros.cuda.prroi_pool import prroi_pool
+from tracker_ros.cuda.build import KERNELS, BuildError, CppLibrary, CudaLibrary, Kernels, cubin
+from tracker_ros.cuda.prroi_pool import pool_by_matrix
 
 # Jetson Orin, RTX 40, H100, Jetson Thor, RTX 50.
 ARCHITECTURES = ["sm_87", "sm_89", "sm_90", "sm_110", "sm_120"]
@@ -32,8 +30,7 @@ CUDA_MACHINE, FLAG_OF_ARCHITECTURE = 190, 49
 
 
 def test_kernels_are_found() -> None:
-    pooling = ["prroi_pool", "prroi_pool_grad_features", "prroi_pool_grad_boxes"]
-    assert ENTRIES["prroi_pool"] == pooling
+    assert ENTRIES["prroi_pool"] == ["prroi_pool", "prroi_pool_grad_boxes"]
     assert all(ENTRIES.values())
 
 
@@ -160,23 +157,23 @@ def driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Driver:
 
 def pool_on_gpu(folder: Path, count: int | None = None) -> torch.Tensor:
     """Start one kernel of float64 on GPU 1, for `count` indices or as many as there are."""
-    features, rois = pooling_inputs()
-    pooled = features.new_empty(2, 3, 4, 5)
+    cells, boxes = pooling_inputs()
+    pooled = cells.new_empty(2, 4, 4, 3)
     run = Kernels(CudaLibrary("prroi_pool", folder, torch.device("cuda", 1)))
     count = pooled.numel() if count is None else count
-    run("prroi_pool", count, pooled, features, rois, *features.shape, 4, 5, 0.5)
+    run("prroi_pool", count, pooled, cells, boxes, *cells.shape, 4)
     return pooled
 
 
 def pooling_inputs() -> tuple[torch.Tensor, torch.Tensor]:
-    features = torch.arange(84, dtype=torch.float64).sin().view(1, 3, 4, 7)
-    return features, torch.tensor([[0, 1.5, 0.2, 12, 7], [0, -3, 2, 5, 20]], dtype=torch.float64)
+    cells = torch.arange(84, dtype=torch.float64).sin().view(4, 7, 3)
+    return cells, torch.tensor([[0.75, 0.1, 6, 3.5], [-1.5, 1, 2.5, 10]], dtype=torch.float64)
 
 
 def test_a_kernel_is_started_with_its_arguments(driver: Driver, tmp_path: Path) -> None:
     pooled = pool_on_gpu(tmp_path / "kernels")
     assert driver.launches == [("prroi_pool_double", [1, 1, 1, 256, 1, 1], 77)]
-    torch.testing.assert_close(pooled, prroi_pool(*pooling_inputs(), (4, 5), 0.5))
+    torch.testing.assert_close(pooled, pool_by_matrix(*pooling_inputs(), 4).values)
 
 
 @pytest.mark.parametrize(("count", "blocks"), [(257, 2), (2**40, 2**31 - 1)])
@@ -200,6 +197,6 @@ def test_a_driver_that_does_not_take_the_kernels(driver: Driver, tmp_path: Path)
 def test_a_failed_start_is_an_error(driver: Driver, tmp_path: Path) -> None:
     run = Kernels(CudaLibrary("prroi_pool", tmp_path / "kernels", torch.device("cuda", 1)))
     driver.status = SimpleNamespace(value=700, name="CUDA_ERROR_ILLEGAL_ADDRESS")
-    features, rois = pooling_inputs()
+    cells, boxes = pooling_inputs()
     with pytest.raises(RuntimeError, match="driver answered CUDA_ERROR_ILLEGAL_ADDRESS"):
-        run("prroi_pool", 1, features.clone(), features, rois, *features.shape, 4, 5, 0.5)
+        run("prroi_pool", 1, cells.clone(), cells, boxes, *cells.shape, 4)

@@ -11,7 +11,6 @@ from tracker_ros.cuda.prroi_pool import (
     pool_boxes,
     pooling_weights,
     pooling_weights_with_derivatives,
-    prroi_pool,
 )
 
 # Start and end: inside, over both borders, tiny, on whole pixels, far outside, empty, reversed.
@@ -31,8 +30,8 @@ def random_features(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def mean_by_sampling(features: Tensor, box: Tensor, bins: tuple[int, int]) -> Tensor:
-    """Mean of the bilinear surface at many points of every bin; (C, ph, pw)."""
+def mean_by_sampling(features: Tensor, box: Tensor, bins: int) -> Tensor:
+    """Mean of the bilinear surface at many points of every bin; (C, bins, bins)."""
     samples = 400
     x0, y0, x1, y1 = box.tolist()
 
@@ -43,17 +42,17 @@ def mean_by_sampling(features: Tensor, box: Tensor, bins: tuple[int, int]) -> Te
         )
         return (1 - (at[:, None] - torch.arange(size)).abs()).clamp(min=0)
 
-    rows = hats(y0, y1, bins[0], features.shape[1])
-    columns = hats(x0, x1, bins[1], features.shape[2])
+    rows = hats(y0, y1, bins, features.shape[1])
+    columns = hats(x0, x1, bins, features.shape[2])
     values = rows @ features @ columns.T
-    return values.unflatten(1, (bins[0], samples)).unflatten(3, (bins[1], samples)).mean((2, 4))
+    return values.unflatten(1, (bins, samples)).unflatten(3, (bins, samples)).mean((2, 4))
 
 
 def test_it_is_the_mean_of_the_bilinear_surface() -> None:
     features = random_features(1, 2, 7, 9)
     boxes = random_boxes(6, 9, seed=1)
-    pooled = pool_boxes(features, boxes[None], (3, 2), 1.0)[0]
-    sampled = torch.stack([mean_by_sampling(features[0], box, (3, 2)) for box in boxes])
+    pooled = pool_boxes(features, boxes[None], 3, 1.0)[0]
+    sampled = torch.stack([mean_by_sampling(features[0], box, 3) for box in boxes])
     torch.testing.assert_close(pooled, sampled, rtol=0, atol=1e-4)
 
 
@@ -61,7 +60,7 @@ def test_gradients() -> None:
     features = random_features(2, 2, 5, 6).requires_grad_()
     boxes = random_boxes(6, 48, seed=2).view(2, 3, 4).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda maps, corners: pool_boxes(maps, corners, (2, 3), 1 / 8), (features, boxes)
+        lambda maps, corners: pool_boxes(maps, corners, 2, 1 / 8), (features, boxes)
     )
 
 
@@ -105,15 +104,6 @@ def test_weights_inside_the_map_add_up_to_one() -> None:
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 5), rtol=0, atol=3e-5)
 
 
-def test_boxes_by_image_are_rois_that_name_it() -> None:
-    features = random_features(3, 2, 6, 7)
-    boxes = random_boxes(12, 7, seed=4).view(3, 4, 4)
-    images = torch.arange(3.0, dtype=torch.float64).repeat_interleave(4)
-    rois = torch.cat([images[:, None], boxes.flatten(0, 1)], 1)
-    together = pool_boxes(features, boxes, 2, 1.0).flatten(0, 1)
-    torch.testing.assert_close(prroi_pool(features, rois, 2, 1.0), together)
-
-
 def test_half_precision_and_autocast_are_computed_in_float32() -> None:
     features = random_features(1, 3, 20, 20).half()
     boxes = random_boxes(5, 20, seed=5).float()[None]
@@ -129,25 +119,12 @@ def test_half_precision_and_autocast_are_computed_in_float32() -> None:
 
 def test_it_exports_as_one_graph() -> None:
     class Pool(torch.nn.Module):
-        def forward(self, features: Tensor, rois: Tensor) -> Tensor:
-            return prroi_pool(features, rois, (3, 2), 1 / 2)
+        def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+            return pool_boxes(features, boxes, 3, 1 / 2)
 
     features = random_features(1, 2, 6, 7).float()
-    rois = torch.cat([torch.zeros(4, 1), random_boxes(4, 14, seed=6).float()], 1)
-    program = torch.export.export(Pool(), (features, rois))
-    others = torch.cat([torch.zeros(4, 1), random_boxes(4, 14, seed=7).float()], 1)
+    boxes, others = (random_boxes(4, 14, seed=seed).float()[None] for seed in (6, 7))
+    program = torch.export.export(Pool(), (features, boxes))
     torch.testing.assert_close(
-        program.module()(features, others), prroi_pool(features, others, (3, 2), 1 / 2)
+        program.module()(features, others), pool_boxes(features, others, 3, 1 / 2)
     )
-
-
-@pytest.mark.parametrize(
-    ("features", "rois"), [((2, 5, 6), (3, 5)), ((1, 2, 5, 6), (3, 4)), ((1, 2, 5, 6), (5,))]
-)
-def test_shapes_that_do_not_fit_are_named(
-    features: tuple[int, ...], rois: tuple[int, ...]
-) -> None:
-    with pytest.raises(ValueError, match="image index") as raised:
-        prroi_pool(torch.zeros(features), torch.zeros(rois), 3, 1.0)
-    assert str(features) in str(raised.value)
-    assert str(rois) in str(raised.value)

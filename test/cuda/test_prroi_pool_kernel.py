@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled kernels of RoI pooling against the matrix form; golden data: test/parity."""
+"""The compiled kernel of RoI pooling against the matrix form, and which of them is taken."""
 
 from __future__ import annotations
 
@@ -11,130 +11,86 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracker_ros.cuda import library
-from tracker_ros.cuda.prroi_pool import prroi_pool
-from tracker_ros.cuda.prroi_pool_kernel import prroi_pool_kernel
+from tracker_ros.cuda import build, prroi_pool
+from tracker_ros.cuda.prroi_pool import (
+    MapPool,
+    compiled_pool,
+    fastest_prroi_pool,
+    pool_boxes,
+    pool_by_matrix,
+)
 
-OPERATORS = torch.ops.tracker_ros
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def random_case(dtype: torch.dtype, seed: int = 0, images: int = 3) -> tuple[Tensor, Tensor]:
-    """Features (N, 4, 9, 11) and RoIs (20, 5) for a stride of 8; some reach out of the map."""
+def random_case(dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A map (9, 11, 4) and boxes (20, 4); some reach out of it."""
     generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(images, 4, 9, 11, generator=generator, dtype=torch.float64)
-    corners = torch.rand(20, 2, 2, generator=generator, dtype=torch.float64) * 130 - 25
-    corners = corners.sort(dim=1).values.flatten(1)
-    corners[3] = torch.tensor([8, 16, 40, 64])  # whole pixels
-    corners[4] = torch.tensor([300, 300, 400, 380])  # outside
-    corners[5] = torch.tensor([30, 10, 30, 50])  # no width
-    corners[6] = torch.tensor([30, 50, 60, 10])  # reversed
-    corners[7] = torch.tensor([-100, -100, 500, 500])  # everything
-    corners[8] = torch.tensor([-2e-18, 10, -1e-18, 50])  # a width that rounding takes away
-    index = torch.randint(images, (20, 1), generator=generator)
-    if images == 1:
-        index += 7  # not to be read
-    return features.to(dtype), torch.cat([index, corners], 1).to(dtype)
+    cells = torch.randn(9, 11, 4, generator=generator, dtype=torch.float64)
+    corners = torch.rand(20, 2, 2, generator=generator, dtype=torch.float64) * 16 - 3
+    boxes = corners.sort(dim=1).values.flatten(1)
+    boxes[3] = torch.tensor([1, 2, 5, 8])  # whole cells
+    boxes[4] = torch.tensor([38, 38, 50, 48])  # outside
+    boxes[5] = torch.tensor([4, 1, 4, 6])  # no width
+    boxes[6] = torch.tensor([4, 6, 8, 1])  # reversed
+    boxes[7] = torch.tensor([-12, -12, 60, 60])  # everything
+    boxes[8] = torch.tensor([-2e-18, 1, -1e-18, 6])  # a width that rounding takes away
+    return cells.to(dtype), boxes.to(dtype)
 
 
-def check_against_matrix_form(features: Tensor, rois: Tensor, size: tuple[int, int]) -> None:
-    """Outputs and both gradients."""
-    results = []
-    for pool in (prroi_pool, prroi_pool_kernel):
-        inputs = features.detach().requires_grad_(), rois.detach().requires_grad_()
-        pooled = pool(*inputs, size, 1 / 8)
-        upstream = torch.linspace(-1, 1, pooled.numel(), dtype=pooled.dtype).to(pooled.device)
-        results.append((pooled, *torch.autograd.grad(pooled, inputs, upstream.view_as(pooled))))
-    for wanted, found in zip(*results, strict=True):
-        assert found.dtype == wanted.dtype
-        torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE[wanted.dtype])
+def compiled(device: torch.device = CPU) -> MapPool:
+    pool = compiled_pool(device)
+    assert pool is not None
+    return pool
 
 
-@pytest.fixture(params=["compiled", "fallback"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run with the compiled kernels, then as where there is no compiler."""
-    cpu = torch.device("cpu")
-    if request.param == "compiled":
-        assert library.kernels("prroi_pool", cpu) is not None
-    else:
-        monkeypatch.setitem(library._found, ("prroi_pool", cpu), None)
-    return request.param
+def check_against_matrix_form(cells: Tensor, boxes: Tensor, bins: int) -> None:
+    """Values and gradients by the boxes, from both forms and from autograd."""
+    leaf = boxes.detach().requires_grad_()
+    by_autograd = pool_boxes(cells.permute(2, 0, 1)[None], leaf[None], bins, 1.0)[0]
+    slope = torch.linspace(-1, 1, by_autograd.numel(), dtype=cells.dtype, device=cells.device)
+    slope = slope.view(len(boxes), bins, bins, -1)
+    (wanted,) = torch.autograd.grad(by_autograd, leaf, slope.permute(0, 3, 1, 2))
+    for pool in (pool_by_matrix, compiled(cells.device)):
+        pooled = pool(cells, boxes, bins)
+        assert pooled.values.dtype == cells.dtype
+        values = pooled.values.permute(0, 3, 1, 2)
+        tolerance = TOLERANCE[cells.dtype]
+        torch.testing.assert_close(values, by_autograd.detach(), rtol=0, atol=tolerance)
+        torch.testing.assert_close(pooled.box_gradient(slope), wanted, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("size", [(1, 1), (3, 5)])
-@pytest.mark.parametrize("images", [1, 3])
-def test_equals_the_matrix_form(
-    form: str, images: int, size: tuple[int, int], dtype: torch.dtype
-) -> None:
-    check_against_matrix_form(*random_case(dtype, images=images), size)
+@pytest.mark.parametrize("bins", [1, 3])
+def test_equals_the_matrix_form(bins: int, dtype: torch.dtype) -> None:
+    check_against_matrix_form(*random_case(dtype), bins)
 
 
-def test_features_of_any_memory_layout(form: str) -> None:
-    features, rois = random_case(torch.float64)
-    check_against_matrix_form(features.to(memory_format=torch.channels_last), rois, (2, 3))
-    check_against_matrix_form(features, rois.T.contiguous().T, (2, 3))
+def test_maps_of_any_memory_layout() -> None:
+    cells, boxes = random_case(torch.float64)
+    check = check_against_matrix_form
+    planar = cells.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    wanted = compiled()(cells, boxes, 2)
+    torch.testing.assert_close(compiled()(planar, boxes, 2).values, wanted.values, rtol=0, atol=0)
+    check(cells, boxes.T.contiguous().T, 2)
 
 
-def test_half_precision_is_computed_in_float32(form: str) -> None:
-    features, rois = random_case(torch.float32)
-    found = prroi_pool_kernel(features.half(), rois, 3, 1 / 8)
-    wanted = prroi_pool(features.half().float(), rois, 3, 1 / 8)
-    assert found.dtype == torch.float16
-    torch.testing.assert_close(found.float(), wanted, rtol=1e-3, atol=1e-4)
-
-
-def test_gradcheck(form: str) -> None:
-    features, rois = random_case(torch.float64, seed=1)
-    # Only boxes whose edges are not on whole pixels: the second derivative jumps there.
-    features, rois = features[:, :2, :5, :5].contiguous(), rois[9:15]
-    boxes = rois[:, 1:].detach().requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda maps, corners: prroi_pool_kernel(
-            maps, torch.cat([rois[:, :1], corners], 1), (2, 3), 1 / 8
-        ),
-        (features.requires_grad_(), boxes),
-    )
-
-
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_opcheck(form: str, dtype: torch.dtype) -> None:
-    features, rois = random_case(dtype)
-    grad = torch.randn(20, 4, 2, 3, dtype=dtype)
-    checks = torch.library.opcheck
-    checks(OPERATORS.prroi_pool, (features.requires_grad_(), rois.requires_grad_(), 2, 3, 0.125))
-    features, rois = features.detach(), rois.detach()
-    checks(OPERATORS.prroi_pool_grad_features, (grad, features, rois, 0.125))
-    checks(OPERATORS.prroi_pool_grad_boxes, (grad, features, rois, 0.125))
-
-
-def test_what_would_read_outside_the_arrays_gives_zeros() -> None:
-    features, rois = random_case(torch.float32)
+def test_what_would_read_outside_the_map_gives_zeros() -> None:
+    cells, _ = random_case(torch.float32)
     inf, nan = float("inf"), float("nan")
-    odd = rois[:1].repeat(8, 1)
-    odd[:4, 0] = torch.tensor([-1.0, 3.0, 1e30, nan])
-    odd[4:, 1:] = torch.tensor(
+    odd = torch.tensor(
         [[1e30, 0, 2e30, 9], [-2e30, 0, -1e30, 9], [nan, 0, 40, 9], [inf, 0, inf, 9]]
     )
-    features.requires_grad_()
-    pooled = prroi_pool_kernel(features, odd, 3, 1 / 8)
-    pooled.sum().backward()
-    assert not pooled.any()
-    assert features.grad is not None and not features.grad.any()
+    pooled = compiled()(cells, odd, 3)
+    assert not pooled.values.any()
 
 
-def test_no_rois_at_all(form: str) -> None:
-    features, rois = random_case(torch.float32)
-    features.requires_grad_()
-    pooled = prroi_pool_kernel(features, rois[:0].requires_grad_(), 3, 1 / 8)
-    assert pooled.shape == (0, 4, 3, 3)
-    pooled.sum().backward()
-    assert features.grad is not None and not features.grad.any()
-
-
-def test_arguments_are_checked_before_memory_is_read() -> None:
-    with pytest.raises(ValueError, match=r"\(3, 4\)"):
-        prroi_pool_kernel(torch.zeros(1, 2, 5, 6), torch.zeros(3, 4), 3, 1.0)
+def test_no_boxes_at_all() -> None:
+    cells, boxes = random_case(torch.float32)
+    pooled = compiled()(cells, boxes[:0], 3)
+    assert pooled.values.shape == (0, 3, 3, 4)
+    assert pooled.box_gradient(pooled.values).shape == (0, 4)
 
 
 @pytest.fixture
@@ -143,10 +99,14 @@ def logged() -> Iterator[list[logging.LogRecord]]:
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append
-    logger = logging.getLogger(library.__name__)
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(module.__name__) for module in (build, prroi_pool)]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
     yield records
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 def write_program(path: Path, script: str) -> None:
@@ -157,7 +117,7 @@ def write_program(path: Path, script: str) -> None:
 @pytest.mark.parametrize(
     "obstacle", ["no compiler", "failing compiler", "no cache", "no library", "no home"]
 )
-def test_what_cannot_be_built_falls_back_with_one_line(
+def test_what_cannot_be_built_is_told_once(
     obstacle: str,
     nothing_built: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -182,26 +142,77 @@ def test_what_cannot_be_built_falls_back_with_one_line(
     if obstacle == "no cache":
         (tmp_path / "cache").write_text("a file where a folder should be")
     elif obstacle == "no home":
-
-        def no_home() -> Path:
-            raise RuntimeError("Could not determine home directory.")
-
         monkeypatch.delenv("XDG_CACHE_HOME")
-        monkeypatch.setattr(Path, "home", no_home)
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)
     else:
         monkeypatch.setenv("PATH", str(programs))
-    for seed in range(3):
-        check_against_matrix_form(*random_case(torch.float64, seed), (3, 3))
+    assert [compiled_pool(CPU) for _ in range(3)] == [None] * 3
     assert [record.levelno for record in logged] == [logging.WARNING]
     assert reason in logged[0].getMessage()
     if obstacle in ("no compiler", "no cache", "no home"):  # the same for every file of kernels
-        assert library.kernels("another", torch.device("cpu")) is None
+        assert build.kernels("another", CPU) is None
         assert len(logged) == 1
+
+
+MAPS = [(6, 6, 8, 3)]
+
+
+@pytest.mark.parametrize("fastest", ["matrix", "kernel"])
+def test_the_faster_form_is_taken_on_a_gpu(
+    fastest: str, monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    kernel = compiled()
+    monkeypatch.setattr(prroi_pool, "compiled_pool", lambda device: kernel)
+    asked = []
+
+    def seconds(pool: MapPool, device: torch.device, maps: object, boxes: int) -> float:
+        asked.append((maps, boxes))
+        return 1.0 if (pool is kernel) == (fastest == "kernel") else 2.0
+
+    monkeypatch.setattr(prroi_pool, "_seconds", seconds)
+    found = fastest_prroi_pool(GPU, MAPS, 10)
+    assert found is (kernel if fastest == "kernel" else pool_by_matrix)
+    assert asked == [(MAPS, 10)] * 2
+    assert [record.levelno for record in logged] == [logging.INFO]
+
+
+def test_a_kernel_that_cannot_be_compiled_leaves_the_matrix_form(
+    nothing_built: Path, monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    def refuse(*given: object) -> None:
+        raise build.BuildError("out of registers")
+
+    monkeypatch.setattr(build, "CudaLibrary", refuse)
+    assert fastest_prroi_pool(GPU, MAPS, 10) is pool_by_matrix
+    assert [record.levelno for record in logged] == [logging.WARNING]
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_a_kernel_that_fails_or_computes_something_else_leaves_the_matrix_form(
+    error: float, monkeypatch: pytest.MonkeyPatch, logged: list[logging.LogRecord]
+) -> None:
+    """Both forms run on a CPU, which is waited for as a GPU is."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: tensor)
+
+    def wrong(cells: Tensor, boxes: Tensor, bins: int) -> prroi_pool.Pooled:
+        if not error:
+            raise RuntimeError("an illegal memory access was encountered")
+        return pool_by_matrix(cells + error, boxes, bins)
+
+    monkeypatch.setattr(prroi_pool, "compiled_pool", lambda device: wrong)
+    assert fastest_prroi_pool(GPU, MAPS, 10) is pool_by_matrix
+    assert [record.levelno for record in logged] == [logging.WARNING]
+
+
+def test_a_cpu_has_the_matrix_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prroi_pool, "_seconds", None)
+    assert fastest_prroi_pool(CPU, MAPS, 10) is pool_by_matrix
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_equals_the_matrix_form_on_a_gpu(dtype: torch.dtype) -> None:
-    assert library.kernels("prroi_pool", torch.device("cuda", 0)) is not None
-    features, rois = random_case(dtype)
-    check_against_matrix_form(features.to("cuda:0"), rois.to("cuda:0"), (3, 5))
+    cells, boxes = random_case(dtype)
+    check_against_matrix_form(cells.to(GPU), boxes.to(GPU), 3)
+    assert fastest_prroi_pool(GPU, MAPS, 10) is not None

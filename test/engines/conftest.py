@@ -12,10 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.engines import cuda_graph_engine
-from tracker_ros.engines import select_backend as choose
+from tracker_ros.engines import select_backend, torch_engine
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
-from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine, open_engine
+from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine, open_engine
 from tracker_ros.models.one_stream import export as one_stream_engines
 
 CPU = torch.device("cpu")
@@ -52,7 +51,7 @@ def grm_graphs() -> list[Graph]:
 def mast_graphs() -> list[Graph]:
     """Random weights, an odd size of image, norms that do something."""
     from tracker_ros.models.mast.config import MAST_TINY
-    from tracker_ros.models.mast.export import grm_graphs
+    from tracker_ros.models.mast.export import graphs
     from tracker_ros.models.mast.network import MASTNetwork
 
     torch.manual_seed(0)
@@ -61,12 +60,12 @@ def mast_graphs() -> list[Graph]:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return grm_graphs(network, 61, 82)
+    return graphs(network, 61, 82)
 
 
 @pytest.fixture(scope="session")
 def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where every test's grm_graphs are exported to."""
+    """A folder of engines that all tests export graphs to."""
     return tmp_path_factory.mktemp("engines")
 
 
@@ -75,7 +74,7 @@ def open_onnx(onnx_folder: Path) -> Callable[[Graph, str], OnnxRuntimeEngine]:
     """Export a graph unless another test has, and open it."""
 
     def open_graph(graph: Graph, precision: str) -> OnnxRuntimeEngine:
-        engine = open_engine(graph, precision, onnx_folder, build=True, device=CPU)
+        engine = open_engine(graph, precision, onnx_folder, model="m", build=True, device=CPU)
         assert isinstance(engine, OnnxRuntimeEngine)
         return engine
 
@@ -88,7 +87,8 @@ def logged() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    loggers = [choose._LOG, cuda_graph_engine._LOG, one_stream_engines._LOG]
+    modules = (select_backend, torch_engine, one_stream_engines)
+    loggers = [logging.getLogger(module.__name__) for module in modules]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)

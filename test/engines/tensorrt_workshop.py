@@ -10,9 +10,8 @@ import torch
 from fake_tensorrt import FakeTensorRT
 from torch import Tensor, nn
 
-from tracker_ros.engines.cache import EngineCache
 from tracker_ros.engines.graph import Engine, Graph
-from tracker_ros.engines.tensorrt_engine import TensorRTLadder
+from tracker_ros.engines.tensorrt_engine import TensorRTOpener
 
 CPU = torch.device("cpu")
 
@@ -48,8 +47,7 @@ class Workshop:
     folder: Path
 
     def open(self, trt: FakeTensorRT, *, precision: str = "fp16", build: bool = True) -> Engine:
-        ladder = TensorRTLadder(trt, EngineCache(self.folder), "toy", build, CPU)
-        return ladder.climb_down(self.graph, precision)
+        return TensorRTOpener(trt, self.folder, "toy", build, CPU).open(self.graph, precision)
 
     def __call__(self, *errors: float, precision: str = "fp16", build: bool = True) -> Engine:
         trt = FakeTensorRT(self.graph, errors=list(errors))

@@ -11,10 +11,9 @@ import torch
 from fake_tensorrt import FakeTensorRT
 
 from tracker_ros import create_tracker
-from tracker_ros.engines.cache import EngineCache
 from tracker_ros.engines.graph import Engine, Graph
-from tracker_ros.engines.onnx_export import exported_graph
-from tracker_ros.engines.tensorrt_engine import TensorRTLadder
+from tracker_ros.engines.onnx_engine import exported_graph
+from tracker_ros.engines.tensorrt_engine import TensorRTOpener
 from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
 from tracker_ros.models.one_stream.export import OneStreamOnEngines
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
@@ -24,22 +23,21 @@ FRAMES, GOOD_FRAMES = 6, 3
 
 
 @pytest.fixture
-def cache(ostrack_graphs: list[Graph], onnx_folder: Path, tmp_path: Path) -> EngineCache:
-    """Holds the model's graphs as ONNX."""
-    cache = EngineCache(tmp_path / "engines")
+def cache(ostrack_graphs: list[Graph], onnx_folder: Path, tmp_path: Path) -> Path:
+    """A folder of engines with the model's graphs as ONNX."""
     for graph in ostrack_graphs:
-        exported_graph(graph, "fp32", onnx_folder, build=True)
-    shutil.copytree(onnx_folder, cache.folder / "onnx" / "ostrack_tiny")
-    return cache
+        exported_graph(graph, "fp32", onnx_folder, model="m", build=True)
+    shutil.copytree(onnx_folder, tmp_path / "engines")
+    (tmp_path / "engines").chmod(0o700)
+    return tmp_path / "engines"
 
 
-def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: EngineCache) -> None:
+def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: Path) -> None:
     broken: list[FakeTensorRT] = []
 
     def opened(graph: Graph) -> Engine:
         trt = FakeTensorRT(graph)
-        ladder = TensorRTLadder(trt, cache, "ostrack_tiny", True, torch.device("cpu"))
-        engine = ladder.climb_down(graph, "fp32")
+        engine = TensorRTOpener(trt, cache, "m", True, torch.device("cpu")).open(graph, "fp32")
         if graph.spec.name == "track":
             trt.executions = trt.run + GOOD_FRAMES
             broken.append(trt)
@@ -61,5 +59,5 @@ def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: EngineCache) -> 
     assert backends == ["tensorrt"] * GOOD_FRAMES + ["torch"] * (FRAMES - GOOD_FRAMES)
     facts = tracker.runtime_info
     assert "an illegal memory access was encountered" in facts["fallback"]
-    assert facts["gate template"].startswith("16 crops: cosine at least 1.0")
+    assert facts["parity template"].startswith("16 crops: cosine at least 1.0")
     assert broken[0].run == broken[0].executions + 1

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracker_ros.engines import parity_check as gate
+from tracker_ros.engines import parity_check
 from tracker_ros.engines.graph import Graph
-from tracker_ros.engines.onnx_export import exported_graph
-from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine, exported_graph
 from tracker_ros.models.one_stream.config import GRM_VITB_256, OSTRACK_VITB_256_CE
 from tracker_ros.models.one_stream.export import grm_graphs as grm_graphs
 from tracker_ros.models.one_stream.export import ostrack_graphs as ostrack_graphs
@@ -33,12 +32,12 @@ def grm() -> Graph:
 def test_vit_b_equals_torch(make: object, tmp_path: Path) -> None:
     torch.manual_seed(0)
     graph = make()  # type: ignore[operator]
-    path = exported_graph(graph, "fp32", tmp_path, build=True)
+    path = exported_graph(graph, "fp32", tmp_path, model="m", build=True)
     engine = OnnxRuntimeEngine(graph.spec, path, "fp32", torch.device("cpu"))
-    report = gate.examine(engine, graph, "fp32", crops=2)
+    report = parity_check.examine(engine, graph, "fp32", crops=2)
     assert report.passed, report.problems
     assert max(figures.relative_error for figures in report.outputs.values()) < 1e-4
-    operators = json.loads(path.with_suffix(".json").read_text())["operators"]
+    operators = json.loads(path.with_suffix(".json").read_text())["info"]["operators"]
     # Which candidates stay is data, how many is not: one TopK for each elimination.
     assert operators.get("TopK", 0) == (3 if make is ostrack else 0)
     assert "NonZero" not in operators

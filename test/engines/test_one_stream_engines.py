@@ -14,12 +14,11 @@ import torch
 from small_networks import SMALL_OSTRACK
 from torch import Tensor
 
-from tracker_ros.engines import parity_check as gate
-from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
+from tracker_ros.engines import parity_check
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
-from tracker_ros.engines.onnxruntime_engine import OnnxRuntimeEngine
+from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine
 from tracker_ros.engines.select_backend import Backend
-from tracker_ros.engines.torch_engine import TorchEngine
+from tracker_ros.engines.torch_engine import CudaGraphEngine, TorchEngine
 from tracker_ros.models.one_stream.config import OSTRACK_TINY
 from tracker_ros.models.one_stream.export import OneStreamOnEngines, on_backend
 from tracker_ros.models.one_stream.export import ostrack_graphs as make_ostrack_graphs
@@ -83,19 +82,19 @@ def test_so_does_onnx_runtime(
     together = several(graph, 2)
     engine, inputs = open_onnx(together, "fp32"), together.example(0)
     assert_equal(engine(**inputs), one_by_one(graph, inputs))
-    report = gate.examine(engine, together, "fp32", crops=6)
+    report = parity_check.examine(engine, together, "fp32", crops=6)
     assert report.passed, report.problems
     assert report.crops == 6
 
 
-def test_the_gate_notices_samples_that_are_mixed_up(ostrack_graphs: list[Graph]) -> None:
+def test_the_parity_check_notices_samples_that_are_mixed_up(ostrack_graphs: list[Graph]) -> None:
     together = several(ostrack_graphs[1], 2)
     engine = TorchEngine(together, "fp32", CPU)
 
     def swapped(**inputs: Tensor) -> dict[str, Tensor]:
         return {name: t.flip(0) for name, t in engine(**inputs).items()}
 
-    assert not gate.examine(swapped, together, "fp32", crops=4).passed
+    assert not parity_check.examine(swapped, together, "fp32", crops=4).passed
 
 
 def test_engines_for_any_number_of_targets_share_the_weights(doubling: Graph) -> None:
@@ -220,12 +219,12 @@ def test_nothing_is_exported_between_images(
     alone = model.locate_batch(templates, inputs["search"])
     (line,) = logged
     assert "graph 'track_2' is not exported" in line
-    assert not list(tmp_path.rglob("track_*"))
-    assert "gate track_2" not in model.runtime_info
+    assert not list(tmp_path.rglob("*-track_*"))
+    assert "parity track_2" not in model.runtime_info
 
     exported = on_backend(OSTRACK_TINY, ostrack_graphs, backend)
     backend.open(several(ostrack_graphs[1], 2))
-    assert list(tmp_path.rglob("track_2-*.onnx"))
+    assert list(tmp_path.rglob("*-track_2-*.onnx"))
     together = exported.locate_batch(templates, inputs["search"])
     assert_equal(together._asdict(), alone._asdict())
     assert len(logged) == 1
@@ -265,5 +264,5 @@ def test_recordings_for_any_number_of_targets_equal_torch(
         engine = CudaGraphEngine(together, precision, device)
         assert engine.runtime_info["cuda_graph"] == "yes"
         assert engine._module is alone._module
-        report = gate.examine(engine, together, engine.precision)
+        report = parity_check.examine(engine, together, engine.precision)
         assert report.passed, report.problems

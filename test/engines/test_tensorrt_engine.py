@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +19,7 @@ from fake_tensorrt import FakeTensorRT
 from tensorrt_workshop import ToyNetwork, Workshop, toy_example
 
 from tracker_ros.cli.main import main
-from tracker_ros.engines import tensorrt_engine
-from tracker_ros.engines import torch_engine as fallback_engine
+from tracker_ros.engines import tensorrt_engine, torch_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
 
 CPU = torch.device("cpu")
@@ -39,10 +39,10 @@ def graph() -> Graph:
 
 @pytest.fixture(scope="module")
 def exported(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the graph as ONNX in every precision of the ladder."""
+    """A folder with the graph as ONNX in every precision that is tried."""
     folder = tmp_path_factory.mktemp("exported")
-    for precision in tensorrt_engine.LADDERS["fp16"]:
-        tensorrt_engine.exported_graph(graph, precision, folder / "onnx" / "toy", build=True)
+    for precision in tensorrt_engine.ATTEMPTS["fp16"]:
+        tensorrt_engine.exported_graph(graph, precision, folder, model="toy", build=True)
     return folder
 
 
@@ -60,12 +60,90 @@ def messages() -> Iterator[Callable[[int], list[str]]]:
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
-    loggers = [tensorrt_engine._LOG, fallback_engine._LOG]
+    loggers = [logging.getLogger(m.__name__) for m in (tensorrt_engine, torch_engine)]
     for logger in loggers:
         logger.addHandler(handler)
     yield lambda level: [r.getMessage() for r in records if r.levelno >= level]
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+def test_tensorrt_must_be_there_and_new_enough(
+    monkeypatch: pytest.MonkeyPatch, doubling: Graph, tmp_path: Path
+) -> None:
+    def attempt() -> None:
+        tensorrt_engine.open_engine(
+            doubling, "fp16", tmp_path / "e", model="toy", build=True, device=CPU
+        )
+
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineUnavailable, match="there is no TensorRT.*pip install tensorrt"):
+        attempt()
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(doubling, version="10.2.9"))
+    with pytest.raises(EngineUnavailable, match="10.2.9 is too old; expected at least 10.3"):
+        attempt()
+    monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT(doubling))
+    with pytest.raises(EngineUnavailable, match="on GPUs only, and this is cpu"):
+        attempt()
+
+
+def test_a_package_that_does_not_load_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: not found')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(EngineUnavailable, match="libnvinfer.so.10: not found"):
+        tensorrt_engine.load_tensorrt()
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.03  Tue Mar  3 01:12:48 UTC\n"
+            "GCC version:  gcc version 13.3.0 (Ubuntu 13.3.0-6ubuntu2)\n",
+            "580.159.03",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build\n",
+            "540.4.0",
+        ),
+        ("nothing of the kind\n", "none"),
+    ],
+)
+def test_the_driver_tells_its_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, version: str
+) -> None:
+    (tmp_path / "version").write_text(text)
+    monkeypatch.setattr(tensorrt_engine, "_DRIVER", tmp_path / "version")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert tensorrt_engine.driver_version() == version
+
+
+def test_the_key_names_all_that_a_plan_depends_on(
+    monkeypatch: pytest.MonkeyPatch, doubling: Graph
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Orin")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 7))
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    monkeypatch.setattr(tensorrt_engine, "driver_version", lambda: "540.4.0")
+    key = tensorrt_engine.engine_key(
+        FakeTensorRT(doubling), "toy track", "0" * 64, "fp16", torch.device("cuda", 0)
+    )
+    assert key.subject == "toy track"
+    assert key.parts == {
+        "onnx": "0" * 64,
+        "precision": "fp16",
+        "options": tensorrt_engine.OPTIONS,
+        "tensorrt": "tensorrt 10.3.0",
+        "driver": "540.4.0",
+        "cuda": "12.6",
+        "gpu": "Orin",
+        "capability": "8.7",
+    }
 
 
 def test_an_engine_is_built_once_and_then_found(workshop: Workshop) -> None:
@@ -81,7 +159,7 @@ def test_an_engine_is_built_once_and_then_found(workshop: Workshop) -> None:
         "backend": "tensorrt",
         "device": "cpu",
         "precision": "fp16",
-        "gate": "16 crops: box IoU median 1.0000, least 1.0000, scores within 0.0000",
+        "parity": "16 crops: box IoU median 1.0000, least 1.0000, scores within 0.0000",
     }
 
 
@@ -143,7 +221,7 @@ def test_what_tensorrt_refuses_is_computed_by_torch(
     assert workshop.plans == []
 
 
-def test_a_failed_gate_climbs_down_and_is_remembered(
+def test_a_failed_parity_check_is_remembered_and_float32_tried(
     workshop: Workshop, messages: Callable[[int], list[str]]
 ) -> None:
     engine = workshop(WRONG, WRONG, RIGHT)
@@ -168,14 +246,14 @@ def test_float32_islands_may_be_enough(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize(("precision", "steps"), [("fp16", 3), ("fp32", 1)])
-def test_torch_is_the_end_of_the_ladder(
+def test_torch_computes_where_no_plan_passes(
     workshop: Workshop, messages: Callable[[int], list[str]], precision: str, steps: int
 ) -> None:
     engine = workshop(*[WRONG] * steps, precision=precision)
     assert engine.backend == "torch"
     assert workshop.is_right(engine)
     assert len(messages(logging.WARNING)) == steps + 1
-    assert "failed the gate" in engine.runtime_info["fallback"]
+    assert "failed the parity check" in engine.runtime_info["fallback"]
     again = workshop(build=False, precision=precision)
     assert again.backend == "torch"
     assert "median box IoU" in again.runtime_info["fallback"]
@@ -183,7 +261,7 @@ def test_torch_is_the_end_of_the_ladder(
 
 def test_without_building_what_is_missing_is_refused(workshop: Workshop) -> None:
     trt = FakeTensorRT(workshop.graph)
-    with pytest.raises(EngineUnavailable, match="no engine of toy track is cached") as raised:
+    with pytest.raises(EngineUnavailable, match="toy track is not cached") as raised:
         workshop.open(trt, build=False)
     assert "tracker-ros export toy --backend tensorrt" in str(raised.value)
     assert trt.built == 0

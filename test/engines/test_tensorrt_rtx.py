@@ -15,11 +15,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from tracker_ros.engines import tensorrt_build
-from tracker_ros.engines.cache import EngineCache
+from tracker_ros.engines import tensorrt_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph
-from tracker_ros.engines.onnx_export import exported_graph
-from tracker_ros.engines.tensorrt_engine import LADDERS, TensorRTEngine, TensorRTLadder
+from tracker_ros.engines.onnx_engine import exported_graph
+from tracker_ros.engines.tensorrt_engine import ATTEMPTS, TensorRTEngine, TensorRTOpener
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -55,9 +54,9 @@ def test_every_graph_is_parsed_and_built(
     graphs: list[Graph] = request.getfixturevalue(f"{family}_graphs")
     sizes = {}
     for graph in graphs:
-        onnx = exported_graph(graph, precision, onnx_folder, build=True).read_bytes()
+        onnx = exported_graph(graph, precision, onnx_folder, model="m", build=True).read_bytes()
         start = time.monotonic()
-        plan = tensorrt_build.build_plan(trt, onnx, graph.spec.name)
+        plan = tensorrt_engine.build_plan(trt, onnx, graph.spec.name)
         record_property(f"seconds to build {graph.spec.name}", time.monotonic() - start)
         sizes[graph.spec.name] = (len(plan), len(onnx))
     assert sizes
@@ -68,19 +67,21 @@ def test_every_graph_is_parsed_and_built(
 def test_half_precision_products_are_built_too(
     ostrack_graphs: list[Graph], onnx_folder: Path, trt: ModuleType
 ) -> None:
-    mixed = LADDERS["fp16"][1]
-    onnx = exported_graph(ostrack_graphs[-1], mixed, onnx_folder, build=True).read_bytes()
-    assert tensorrt_build.build_plan(trt, onnx, "track")
+    mixed = ATTEMPTS["fp16"][1]
+    onnx = exported_graph(
+        ostrack_graphs[-1], mixed, onnx_folder, model="m", build=True
+    ).read_bytes()
+    assert tensorrt_engine.build_plan(trt, onnx, "track")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no ONNX", "empty"])
 def test_what_is_no_onnx_is_refused_with_the_parser_s_words(
     doubling: Graph, onnx_folder: Path, trt: ModuleType, damage: str
 ) -> None:
-    onnx = exported_graph(doubling, "fp32", onnx_folder, build=True).read_bytes()
+    onnx = exported_graph(doubling, "fp32", onnx_folder, model="m", build=True).read_bytes()
     broken = {"truncated": onnx[: len(onnx) // 2], "no ONNX": b"rubbish", "empty": b""}[damage]
     with pytest.raises(EngineUnavailable, match="TensorRT .* graph 'double': ") as raised:
-        tensorrt_build.build_plan(trt, broken, "double")
+        tensorrt_engine.build_plan(trt, broken, "double")
     assert "it gave no reason" not in str(raised.value)
 
 
@@ -88,8 +89,8 @@ def test_what_is_no_onnx_is_refused_with_the_parser_s_words(
 def test_without_a_gpu_a_plan_is_not_loaded(
     doubling: Graph, onnx_folder: Path, trt: ModuleType
 ) -> None:
-    onnx = exported_graph(doubling, "fp32", onnx_folder, build=True).read_bytes()
-    plan = tensorrt_build.build_plan(trt, onnx, "double")
+    onnx = exported_graph(doubling, "fp32", onnx_folder, model="m", build=True).read_bytes()
+    plan = tensorrt_engine.build_plan(trt, onnx, "double")
     with pytest.raises(EngineUnavailable, match="cannot load the plan of graph 'double': ") as no:
         TensorRTEngine(doubling.spec, plan, "fp32", CPU, trt)
     assert "Cuda Runtime" in str(no.value)
@@ -99,8 +100,7 @@ def test_without_a_gpu_a_plan_is_not_loaded(
 def test_a_plan_that_is_not_loaded_leaves_the_work_to_torch(
     doubling: Graph, tmp_path: Path, trt: ModuleType
 ) -> None:
-    cache = EngineCache(tmp_path / "engines")
-    engine = TensorRTLadder(trt, cache, "toy", True, CPU).climb_down(doubling, "fp32")
+    engine = TensorRTOpener(trt, tmp_path / "engines", "toy", True, CPU).open(doubling, "fp32")
     assert engine.backend == "torch"
     assert "cannot load the plan" in engine.runtime_info["fallback"]
     inputs = doubling.example(3)
@@ -108,7 +108,7 @@ def test_a_plan_that_is_not_loaded_leaves_the_work_to_torch(
 
 
 def test_the_package_is_found(trt: ModuleType) -> None:
-    found = tensorrt_build.load_tensorrt()
-    assert found.__name__ in tensorrt_build.MODULES
-    key = tensorrt_build.engine_key(found, "toy track", "0" * 64, "fp32", CPU)
+    found = tensorrt_engine.load_tensorrt()
+    assert found.__name__ in tensorrt_engine.MODULES
+    key = tensorrt_engine.engine_key(found, "toy track", "0" * 64, "fp32", CPU)
     assert key.tensorrt == f"{found.__name__} {found.__version__}"

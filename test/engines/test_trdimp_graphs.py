@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros import create_tracker
-from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision
-from tracker_ros.engines.torch_engine import TorchEngine
+from tracker_ros.engines.torch_engine import CudaGraphEngine, TorchEngine
 from tracker_ros.geometry import iou
 from tracker_ros.models.trdimp.config import (
     BASE,

@@ -17,7 +17,7 @@ from golden_files import golden
 from mast_golden_network import golden_network
 from torch import Tensor
 
-from tracker_ros.cuda import library
+from tracker_ros.cuda import build
 from tracker_ros.cuda.local_attention import expected_offset
 from tracker_ros.models.mast.config import BEHAVIOURS, PropagationParameters
 from tracker_ros.models.mast.matching import (
@@ -46,7 +46,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is no compiler."""
-    monkeypatch.setitem(library._found, ("local_attention", CPU), None)
+    monkeypatch.setitem(build._found, ("local_attention", CPU), None)
 
 
 def features(name: str, dtype: torch.dtype = torch.float32) -> Tensor:

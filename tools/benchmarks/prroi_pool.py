@@ -1,68 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time one RoI pooling of TrDiMP's box refinement: as matrix products and by the kernel.
+"""Time of the RoI pooling in one step of TrDiMP's box refinement: matrix products against kernel.
 
     dev/run python -m tools.benchmarks.prroi_pool
 
-Both are compared with the time it takes to read the map and write the result once at the speed
-at which this machine copies memory; nothing can be faster.
+Prints a row of a Markdown table for each map. On a GPU `fastest_prroi_pool` chooses by the same
+measurement when a model is loaded.
 """
 
 from __future__ import annotations
 
+import argparse
+import statistics
 import time
-from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from tracker_ros.cuda.prroi_pool import prroi_pool
-from tracker_ros.cuda.prroi_pool_kernel import prroi_pool_kernel
+from tracker_ros.cuda.prroi_pool import MapPool, compiled_pool, pool_by_matrix
+from tracker_ros.registry import resolve_device
 
-# Cells along a side of the map, channels, bins along a side: the test branch of AtomIoUNet.
-CASES = [(44, 256, 5), (22, 256, 3)]
+# Cells along a side of the map, channels, bins along a side: the branch of AtomIoUNet that boxes
+# are pooled from, in the official network and in the embedded one.
+CASES = [(44, 256, 5), (22, 256, 3), (32, 64, 5), (16, 64, 3)]
 BOXES = 10
 
 
-def milliseconds(call: Callable[[], Tensor], repeats: int = 50) -> float:
-    """Return the median time of a call."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return 1e3 * sorted(times)[repeats // 2]
+def milliseconds(pool: MapPool, case: tuple[torch.Tensor, torch.Tensor, int]) -> float:
+    """Return the median time of pooling with the gradient by the boxes."""
+    device, times = case[0].device, []
+    for _ in range(50):
+        start = time.perf_counter()
+        pooled = pool(*case)
+        pooled.box_gradient(pooled.values)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
 
 
-def measure(cells: int, channels: int, bins: int) -> dict[str, float]:
-    """Return the ms of both forms, without and with gradients, and of the traffic alone."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1, channels, cells, cells, generator=generator, requires_grad=True)
-    corners = torch.rand(BOXES, 2, 2, generator=generator).sort(dim=1).values * cells
-    rois = torch.cat([torch.zeros(BOXES, 1), corners.flatten(1)], 1).requires_grad_()
-    found = {}
-    for name, pool in (("matrix", prroi_pool), ("kernel", prroi_pool_kernel)):
-        with torch.inference_mode():
-            found[name] = milliseconds(lambda pool=pool: pool(features, rois, bins, 1.0))
-
-        def with_gradients(pool: Callable[..., Tensor] = pool) -> Tensor:
-            return torch.autograd.grad(pool(features, rois, bins, 1.0).sum(), (features, rois))[0]
-
-        found[f"{name} + gradients"] = milliseconds(with_gradients, repeats=20)
-    block = torch.empty(8_000_000)
-    bytes_per_ms = 2 * block.nbytes / milliseconds(block.clone, repeats=10)
-    found["traffic"] = (features.nbytes + 4 * BOXES * channels * bins**2) / bytes_per_ms
-    return found
-
-
+@torch.inference_mode()
 def main() -> None:
-    """Print a line for each case."""
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto", help="(default: %(default)s)")
+    device = resolve_device(parser.parse_args().device)
     torch.set_num_threads(1)
+    compiled = compiled_pool(device)
+    if compiled is None:
+        raise SystemExit("the kernel cannot be built here; the log says why")
+    print(f"| Map on {device.type} | bins | matrix products, ms | kernel, ms |")
+    print("| --- | --- | --- | --- |")
     for cells, channels, bins in CASES:
-        times = ", ".join(
-            f"{name} {ms:.2f} ms" for name, ms in measure(cells, channels, bins).items()
+        generator = torch.Generator().manual_seed(0)
+        maps = torch.randn(cells, cells, channels, generator=generator).to(device)
+        corners = torch.rand(BOXES, 2, 2, generator=generator).sort(dim=1).values * cells
+        case = maps, corners.flatten(1).to(device), bins
+        matrix, kernel = milliseconds(pool_by_matrix, case), milliseconds(compiled, case)
+        print(
+            f"| {cells} × {cells} × {channels} | {bins} × {bins} | {matrix:.3f} | {kernel:.3f} |"
         )
-        print(f"{BOXES} boxes, {channels} x {cells} x {cells}, {bins} x {bins} bins: {times}")
 
 
 if __name__ == "__main__":

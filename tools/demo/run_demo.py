@@ -30,7 +30,7 @@ from tools.harness import HarnessError
 from tools.harness.domain import private_domain
 from tools.harness.program import Program
 from tracker_ros import DEFAULT_MODEL
-from tracker_ros.cache_folder import cache_folder
+from tracker_ros.cache import cache_folder
 from tracker_ros.cli.options import progress_bar
 from tracker_ros.evaluation.machine import describe_machine
 

@@ -6,18 +6,18 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cli.options import add_json_option, print_json
 
 if TYPE_CHECKING:
-    from tracker_ros.engines.cache import EngineCache, ExportedGraph
+    from tracker_ros.cache import Cache
 
 SUMMARY = "list, verify and prune the cache of engines"
 DAMAGED = 1
 _MEGABYTE = 1_000_000
+_NAMES = {"engines": "engines", "exported": "exported graphs"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,73 +48,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at the cache, and print what was found."""
-    from tracker_ros.engines.cache import EngineCache, exported_graphs
+    """List, verify or prune both caches, and print the outcome."""
+    from tracker_ros.cache import Cache, cache_folder
+    from tracker_ros.engines.onnx_engine import graph_cache
 
     limit = args.limit_mb
     if limit is not None and (args.action != "prune" or not 0 <= limit < math.inf):
         raise ValueError(f"--limit-mb {limit} is for prune, and at least 0")
     if args.cache is not None and not args.cache.is_dir():
         raise ValueError(f"--cache {args.cache} is no folder; give one that export wrote")
-    cache = EngineCache(args.cache)
+    folder = args.cache or cache_folder("engines")
+    caches = {"engines": Cache(folder), "exported": graph_cache(folder)}
     if args.action == "prune":
-        return _prune(cache, args)
+        return _prune(caches, args)
     verify = args.action == "verify"
-    engines = [_described(cache, stem, verify=verify) for stem in cache.stems()]
-    graphs = exported_graphs(_onnx_folder(cache), verify=verify)
+    found = {
+        kind: [_described(cache, stem, verify=verify) for stem in cache.stems()]
+        for kind, cache in caches.items()
+    }
     if args.json:
-        print_json(
-            {
-                "folder": str(cache.folder),
-                "engines": engines,
-                "exported": [
-                    {"name": graph.name} | asdict(graph) | {"path": str(graph.path)}
-                    for graph in graphs
-                ],
-            }
-        )
+        print_json({"folder": str(folder), **found})
     else:
-        for line in (*map(_line, engines), *map(_line_of_graph, graphs)):
-            print(line)
-        total = sum(engine.get("bytes", 0) for engine in engines) / _MEGABYTE
-        print(f"{len(engines)} engines, {total:.1f} MB in {cache.folder}")
-        total = sum(graph.byte_count for graph in graphs) / _MEGABYTE
-        print(f"{len(graphs)} exported graphs, {total:.1f} MB in {_onnx_folder(cache)}")
-    problems = [*(engine["problem"] for engine in engines), *(graph.problem for graph in graphs)]
-    return DAMAGED if any(problems) else 0
+        for kind, entries in found.items():
+            for entry in entries:
+                print(_line(entry))
+            total = sum(entry.get("bytes", 0) for entry in entries) / _MEGABYTE
+            print(f"{len(entries)} {_NAMES[kind]}, {total:.1f} MB in {caches[kind].folder}")
+    return DAMAGED if any(e["problem"] for entries in found.values() for e in entries) else 0
 
 
-def _onnx_folder(cache: EngineCache) -> Path:
-    return cache.folder / "onnx"
-
-
-def _prune(cache: EngineCache, args: argparse.Namespace) -> int:
-    from tracker_ros.engines.cache import LIMIT_BYTES, exported_graphs, prune_exported
-
-    limit = None if args.limit_mb is None else int(args.limit_mb * _MEGABYTE)
-    removed = cache.prune(cache.limit_bytes if limit is None else limit)
-    folder = _onnx_folder(cache)
-    damaged = [graph for graph in exported_graphs(folder, verify=True) if graph.problem]
-    for graph in damaged:
-        graph.remove()
-    removed_graphs = [graph.name for graph in damaged]
-    removed_graphs += prune_exported(folder, LIMIT_BYTES if limit is None else limit)
-    kept = [graph.name for graph in exported_graphs(folder)]
+def _prune(caches: dict[str, Cache], args: argparse.Namespace) -> int:
+    report: dict[str, Any] = {"folder": str(caches["engines"].folder)}
+    for kind, cache in caches.items():
+        limit = cache.limit_bytes if args.limit_mb is None else int(args.limit_mb * _MEGABYTE)
+        report[kind] = {"removed": cache.prune(limit, verify=True), "kept": cache.stems()}
     if args.json:
-        engines = {"removed": removed, "kept": cache.stems()}
-        exported = {"removed": removed_graphs, "kept": kept}
-        print_json({"folder": str(cache.folder), **engines, "exported": exported})
+        print_json(report)
         return 0
-    for name in (*removed, *removed_graphs):
-        print(f"removed {name}")
-    print(f"{len(removed)} engines removed, {len(cache.stems())} kept in {cache.folder}")
-    print(f"{len(removed_graphs)} exported graphs removed, {len(kept)} kept in {folder}")
+    for kind, cache in caches.items():
+        removed, kept = report[kind]["removed"], report[kind]["kept"]
+        for stem in removed:
+            print(f"removed {stem}")
+        print(f"{len(removed)} {_NAMES[kind]} removed, {len(kept)} kept in {cache.folder}")
     return 0
 
 
-def _described(cache: EngineCache, stem: str, *, verify: bool) -> dict[str, Any]:
-    """What is known of an entry, and what is wrong with it; its sidecar is always read."""
-    from tracker_ros.engines.cache import NotCached
+def _described(cache: Cache, stem: str, *, verify: bool) -> dict[str, Any]:
+    """Return what is known about an entry, and why it cannot be used."""
+    from tracker_ros.cache import NotCached
 
     try:
         entry = cache.read(stem)
@@ -123,32 +104,26 @@ def _described(cache: EngineCache, stem: str, *, verify: bool) -> dict[str, Any]
     return {
         "name": stem,
         "problem": cache.verify(stem) if verify else "",
-        "passed": entry.passed,
-        "gate": entry.gate,
-        "built": entry.built,
+        "passed": bool(entry.sha256),
+        "info": entry.info,
+        "made": entry.made,
         "used": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.used)),
         "bytes": entry.size,
-        "key": asdict(entry.key),
+        "key": {"graph": entry.key.subject, **entry.key.parts},
     }
 
 
-def _line_of_graph(graph: ExportedGraph) -> str:
-    used = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(graph.used))
-    size = graph.byte_count / _MEGABYTE
-    return f"{graph.name}: exported in {graph.precision}, {size:.1f} MB, used {used}" + (
-        f"\n  {graph.problem}" if graph.problem else ""
-    )
-
-
-def _line(engine: dict[str, Any]) -> str:
-    """One entry for people."""
-    if "key" not in engine:
-        return f"{engine['name']}: {engine['problem']}"
-    key, gate = engine["key"], engine["gate"]
-    state = "passed" if engine["passed"] else "refused"
+def _line(entry: dict[str, Any]) -> str:
+    """Return the text about one entry."""
+    if "key" not in entry:
+        return f"{entry['name']}: {entry['problem']}"
+    key, info = entry["key"], entry["info"]
+    where = f", {key['tensorrt']} on {key['gpu']}" if "tensorrt" in key else ""
     text = (
-        f"{engine['name']}: {key['graph']} in {key['precision']}, {key['tensorrt']} on "
-        f"{key['gpu']}, {engine['bytes'] / _MEGABYTE:.1f} MB, used {engine['used']}\n"
-        f"  {state}: {gate.get('summary', 'no figures')}"
+        f"{entry['name']}: {key['graph']} in {key['precision']}{where}, "
+        f"{entry['bytes'] / _MEGABYTE:.1f} MB, used {entry['used']}"
     )
-    return text + (f"\n  {engine['problem']}" if engine["problem"] else "")
+    if "tensorrt" in key:
+        state = "passed" if entry["passed"] else "refused"
+        text += f"\n  {state}: {info.get('summary', 'no figures')}"
+    return text + (f"\n  {entry['problem']}" if entry["problem"] else "")

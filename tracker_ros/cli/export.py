@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export every graph of a model."""
-    from tracker_ros.cache_folder import cache_folder
+    from tracker_ros.cache import cache_folder
     from tracker_ros.engines.select_backend import Backend
     from tracker_ros.registry import model_graphs, parse_options, resolve_device
 
@@ -125,11 +125,11 @@ def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> li
 
 def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
     """Write one graph, open it, and compare it to torch."""
-    from tracker_ros.engines import parity_check as gate
-    from tracker_ros.engines.onnx_export import exported_graph
+    from tracker_ros.engines import parity_check
+    from tracker_ros.engines.onnx_engine import exported_graph
 
     engine = backend.open(graph)
-    report = gate.examine(engine, graph, engine.precision)
+    report = parity_check.examine(engine, graph, engine.precision)
     problems = list(report.problems)
     if engine.precision == "fp32" and backend.name == "onnxruntime":
         problems += [
@@ -149,6 +149,8 @@ def _export(backend: Backend, graph: Graph) -> dict[str, Any]:
         "check": report.as_dict(),
     }
     if backend.name == "onnxruntime":
-        path = exported_graph(graph, backend.precision, backend.onnx_folder, build=False)
+        path = exported_graph(
+            graph, backend.precision, backend.cache_dir, model=backend.model, build=False
+        )
         entry |= {"file": str(path), "manifest": str(path.with_suffix(".json"))}
     return entry

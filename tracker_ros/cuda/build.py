@@ -1,142 +1,367 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps what a compiler made: checked when read, built once even if two processes ask at once.
+"""Compiles the files of `kernels/` for the device that tensors are on, and calls their kernels.
 
-A folder of this user's own, for what is executed later, and locks in it.
+For the CPU by g++, called through ctypes, without torch's headers. For a GPU by NVRTC at run time,
+started through the driver; that needs NVIDIA's `cuda-bindings` and an NVRTC (from a wheel, a CUDA
+toolkit or JetPack), which are optional, come along with PyTorch's CUDA wheels, and are imported
+when a kernel is first wanted. What was compiled is kept in the user's cache.
 """
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import logging
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tracker_ros.cache import Cache, Key, cache_folder
 
 KERNELS = Path(__file__).parent / "kernels"
-_DIGEST_BYTES = hashlib.sha256().digest_size
+CPP_OPTIONS = (
+    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math"),
+    *("-shared", "-fPIC", "-x", "c++"),
+)
+# Tried first; the processor is part of the key, since a home folder, and the cache in it, may be
+# shared by machines of different kinds.
+NATIVE = "-march=native"
+CUDA_OPTIONS = ("--std=c++17", f"--include-path={KERNELS}")
+_CPU_INFO = Path("/proc/cpuinfo")
+_CPU_FACTS = ("model name", "flags", "CPU implementer", "CPU part", "Features")
+_TIMEOUT_SECONDS = 120
+_THREADS = 256
+_MAX_BLOCKS = 2**31 - 1
+_LOG = logging.getLogger(__name__)
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+
+Values = Sequence["ctypes._SimpleCData"]
 
 
 class BuildError(RuntimeError):
     """Kernels could not be built or loaded; the message says why and what would help."""
 
 
-def default_folder() -> Path:
-    """Folder below the user's cache folder; not made here.
+class Library(Protocol):
+    """The compiled kernels of one file, for one device."""
 
-    Raises:
-        BuildError: The user has no home, as in some containers.
-    """
-    try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:
-        raise BuildError(
-            f"there is no folder for a cache ({error}); set HOME or XDG_CACHE_HOME"
-        ) from error
-    return Path(root) / "tracker_ros" / "kernels"
+    def run(self, symbol: str, values: Values) -> None:
+        """Run the kernel `symbol`; `values` are its number of indices and its arguments."""
 
 
-def sources() -> list[bytes]:
-    """Name and text of every kernel file: any of them may include any other."""
-    files = sorted(KERNELS.glob("*.cuh"))
-    return [part for file in files for part in (file.name.encode(), file.read_bytes())]
+class Kernels:
+    """Calls the kernels of a library with tensors and numbers."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def __call__(self, kernel: str, count: int, out: Tensor, *arguments: Tensor | float) -> None:
+        """Run a kernel for the indices 0 .. count - 1.
+
+        Args:
+            kernel: Its name in the source, without the type of number.
+            count: Number of indices.
+            out: float32 or float64, the type of all other tensors too; all are contiguous.
+            arguments: Tensors, integers and floats in the kernel's order.
+        """
+        values = [_c_value(argument) for argument in (count, out, *arguments)]
+        if count > 0:
+            self._library.run(f"{kernel}_{_TYPES[out.dtype]}", values)
 
 
-def cached(
-    folder: Path, name: str, key: Iterable[bytes], build: Callable[[Path], object]
-) -> tuple[Path, bytes]:
-    """Return a file of the cache, built first if it is missing or damaged.
+def _c_value(argument: Tensor | float) -> ctypes._SimpleCData:
+    """Return a tensor's address, an integer or a float as kernels take them."""
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument)
 
-    The sha256 of what `build` wrote is appended to the file, which no loader minds, so that one
-    rename publishes both. A second process that wants the same waits for the first.
+
+_found: dict[tuple[str, torch.device], Kernels | None] = {}
+_reported: set[str] = set()
+_lock = threading.Lock()
+
+
+def kernels(name: str, device: torch.device) -> Kernels | None:
+    """Return the kernels of one file for a device, or None where they cannot be built.
+
+    The reason is logged once per process; building is not tried again.
 
     Args:
-        folder: Made if need be; it must belong to this user, and to nobody else.
-        name: Begins the name of the file and ends it, as in "prroi_pool.so".
-        key: Everything that the result depends on: source, compiler, options.
-        build: Writes the result to the path that it is given.
+        name: File in `kernels/`, without its suffix.
+        device: Of the tensors; there are kernels for CPUs and CUDA.
+    """
+    with _lock:
+        if (name, device) not in _found:
+            try:
+                _found[name, device] = Kernels(_library(name, device))
+            except BuildError as error:
+                _found[name, device] = None
+                if str(error) not in _reported:
+                    _reported.add(str(error))
+                    _LOG.warning(
+                        "no compiled operators on %s, plain PyTorch takes their place: %s",
+                        device.type,
+                        error,
+                    )
+        return _found[name, device]
 
-    Returns:
-        The file's path, and its content without the appended digest.
+
+def _library(name: str, device: torch.device) -> Library:
+    try:
+        folder = cache_folder("kernels")
+    except RuntimeError as error:
+        raise BuildError(str(error)) from error
+    if device.type == "cpu":
+        return CppLibrary(name, folder)
+    if device.type == "cuda":
+        return CudaLibrary(name, folder, device)
+    raise BuildError("there are kernels for cpu and cuda only")
+
+
+def _compiled(
+    folder: Path, name: str, suffix: str, parts: dict[str, str], compile_to: Callable[[Path], None]
+) -> Path:
+    """Return the file that a compiler made of a file of kernels, from the cache if possible.
+
+    Args:
+        folder: Of the cache.
+        name: File in `kernels/`, without its suffix.
+        suffix: Of the file to return.
+        parts: What it depends on besides the sources.
+        compile_to: Writes it to a path.
 
     Raises:
-        BuildError: The folder cannot be used, or what `build` raised.
+        BuildError: The folder cannot be used, or the compiler failed.
     """
-    digest = hashlib.sha256()
-    for part in key:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    stem, suffix = os.path.splitext(name)
-    path = folder / f"{stem}-{digest.hexdigest()[:16]}{suffix}"
+    # Any file of kernels may include any other.
+    sources = b"".join(path.read_bytes() for path in sorted(KERNELS.glob("*.cuh")))
+    key = Key(name, {**parts, "sources": hashlib.sha256(sources).hexdigest()})
+
+    def make() -> tuple[dict[str, bytes], dict[str, str]]:
+        with tempfile.TemporaryDirectory() as scratch:
+            out = Path(scratch) / f"{name}{suffix}"
+            compile_to(out)
+            return {suffix: out.read_bytes()}, {}
+
     try:
-        make_private(folder)
-        with locked(folder / f"{path.name}.lock"):
-            content = _intact_content(path)
-            if content is None:
-                content = _built(path, build)
+        cache = Cache(folder)
+        return cache.path(cache.obtain(key, make).stem, suffix)
     except OSError as error:
         raise BuildError(
             f"the cache folder {folder} cannot be used ({error.strerror or error}); "
             "make it writable, or set XDG_CACHE_HOME to a folder that is"
         ) from error
-    return path, content
 
 
-def _intact_content(path: Path) -> bytes | None:
-    """What was built, or None if there is no such file or it is damaged."""
-    try:
-        whole = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    content, digest = whole[:-_DIGEST_BYTES], whole[-_DIGEST_BYTES:]
-    return content if hashlib.sha256(content).digest() == digest else None
-
-
-def _built(path: Path, build: Callable[[Path], object]) -> bytes:
-    """Build into a file beside the final one, and rename."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    try:
-        build(unfinished)
-        content = unfinished.read_bytes()
-        with unfinished.open("ab") as file:
-            file.write(hashlib.sha256(content).digest())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return content
-
-
-def make_private(folder: Path) -> None:
-    """Make the folder, readable and writable by this user only; refuse any other.
-
-    What lies in it is executed, so whoever can write to it could run code as this user.
-
-    Raises:
-        PermissionError: It is a link, belongs to another, or others may enter it.
-        OSError: It cannot be made.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if not private or found.st_uid != os.getuid():
-        raise PermissionError(
-            f"{folder} (mode {stat.filemode(found.st_mode)}, user {found.st_uid}) must be a real "
-            f"folder of user {os.getuid()} that nobody else may enter; remove it, or take the "
-            "rights of others away (chmod 700)"
-        )
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock that other processes respect; it ends with the process at the latest.
+class CppLibrary:
+    """The kernels of one file, as loops on the CPU.
 
     Args:
-        path: The lock's file, made if need be and left there.
-        wait: Wait for another holder.
+        name: File in `kernels/`, without its suffix.
+        folder: Of the cache.
 
     Raises:
-        BlockingIOError: Another holds it, and `wait` is false.
+        BuildError: There is no compiler, it failed, or its result cannot be kept or loaded.
     """
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+
+    def __init__(self, name: str, folder: Path) -> None:
+        compiler = shutil.which("g++")
+        if compiler is None:
+            raise BuildError("there is no g++ on PATH (apt-get install g++)")
+        command = [*CPP_OPTIONS, str(KERNELS / f"{name}.cuh"), "-o"]
+
+        def compile_to(out: Path) -> None:
+            try:
+                _run([compiler, NATIVE, *command, str(out)])
+            except BuildError:
+                _run([compiler, *command, str(out)])
+
+        parts = {
+            "compiler": _run([compiler, "--version"]) + _run([compiler, "-dumpmachine"]),
+            "processor": _processor(),
+            "options": " ".join([NATIVE, *CPP_OPTIONS]),
+        }
+        try:
+            self._library = ctypes.CDLL(str(_compiled(folder, name, ".so", parts, compile_to)))
+        except OSError as error:
+            raise BuildError(f"the kernels cannot be loaded ({error})") from error
+
+    def run(self, symbol: str, values: Values) -> None:
+        """Run a kernel for all its indices, divided among as many threads as torch uses.
+
+        Args:
+            symbol: Exported name.
+            values: Number of indices, then the kernel's arguments.
+        """
+        function = getattr(self._library, symbol)
+        function.restype = None
+        count, *arguments = values
+        parts = max(1, min(torch.get_num_threads(), count.value))
+        edges = [ctypes.c_int64(count.value * part // parts) for part in range(parts + 1)]
+        ranges = [(*between, *arguments) for between in zip(edges, edges[1:], strict=False)]
+        # ctypes releases Python's lock during a call.
+        others = [threading.Thread(target=function, args=values) for values in ranges[1:]]
+        for thread in others:
+            thread.start()
+        function(*ranges[0])
+        for thread in others:
+            thread.join()
+
+
+def _processor() -> str:
+    """Return a digest of what decides which instructions a compiler may use on this machine."""
+    lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
+    facts = sorted({line for line in lines if line.startswith(_CPU_FACTS)})
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _run(command: list[str]) -> str:
+    """Return a compiler's output.
+
+    Raises:
+        BuildError: It cannot be started, failed, or did not finish.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{command[0]} cannot be run ({error})") from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = next((line for line in lines if "error" in line), " ".join(lines[:1]))
+        raise BuildError(f"'{' '.join(command)}' exited with {done.returncode}: {reason}")
+    return done.stdout.decode(errors="replace")
+
+
+def cubin(name: str, architecture: str, folder: Path) -> bytes:
+    """Return the kernels of one file, compiled for one architecture of GPUs.
+
+    Args:
+        name: File in `kernels/`, without its suffix.
+        architecture: For example "sm_87".
+        folder: Of the cache.
+
+    Raises:
+        BuildError: There is no NVRTC, it failed, or its result cannot be kept.
+    """
+    try:
+        from cuda.bindings import nvrtc
+
+        version = _checked(nvrtc, nvrtc.nvrtcVersion())
+    except (ImportError, RuntimeError) as error:
+        raise BuildError(f"NVRTC is missing ({error}; pip install cuda-bindings)") from error
+    options = [f"--gpu-architecture={architecture}", *CUDA_OPTIONS]
+    parts = {"compiler": repr(version), "options": " ".join([options[0], CUDA_OPTIONS[0]])}
+    source = KERNELS / f"{name}.cuh"
+    return _compiled(
+        folder, name, ".cubin", parts, lambda out: _compile_cuda(nvrtc, source, options, out)
+    ).read_bytes()
+
+
+def _compile_cuda(nvrtc: Any, source: Path, options: list[str], out: Path) -> None:
+    """Compile a file and write the cubin.
+
+    Raises:
+        BuildError: With the compiler's own message.
+    """
+    program = _checked(
+        nvrtc, nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], [])
+    )
+    try:
+        encoded = [option.encode() for option in options]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(encoded), encoded)
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = bytearray(_checked(nvrtc, nvrtc.nvrtcGetProgramLogSize(program)))
+            _checked(nvrtc, nvrtc.nvrtcGetProgramLog(program, log))
+            message = log.decode(errors="replace").strip("\0 \n") or status.name
+            raise BuildError(f"NVRTC with {' '.join(options)} failed: {message.splitlines()[0]}")
+        code = bytearray(_checked(nvrtc, nvrtc.nvrtcGetCUBINSize(program)))
+        _checked(nvrtc, nvrtc.nvrtcGetCUBIN(program, code))
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    out.write_bytes(code)
+
+
+class CudaLibrary:
+    """The kernels of one file, on one GPU.
+
+    Args:
+        name: File in `kernels/`, without its suffix.
+        folder: Of the cache.
+        device: A CUDA device of torch.
+
+    Raises:
+        BuildError: They cannot be compiled, kept or loaded.
+    """
+
+    def __init__(self, name: str, folder: Path, device: torch.device) -> None:
+        major, minor = torch.cuda.get_device_capability(device)
+        code = cubin(name, f"sm_{major}{minor}", folder)
+        self._device = device
+        self._functions: dict[str, Any] = {}
+        try:
+            from cuda.bindings import driver
+
+            self._driver = driver
+            handle = _checked(driver, driver.cuDeviceGet(device.index))
+            # The context that torch uses; it has to be current in whichever thread calls.
+            self._context = _checked(driver, driver.cuDevicePrimaryCtxRetain(handle))
+            with torch.cuda.device(device):
+                _checked(driver, driver.cuCtxSetCurrent(self._context))
+                self._module = _checked(driver, driver.cuModuleLoadData(code))
+        except (ImportError, RuntimeError) as error:
+            raise BuildError(f"the CUDA driver does not take the kernels ({error})") from error
+
+    def run(self, symbol: str, values: Values) -> None:
+        """Start a kernel for all its indices on torch's current stream, without waiting.
+
+        Args:
+            symbol: Exported name.
+            values: Number of indices, then the kernel's arguments.
+
+        Raises:
+            RuntimeError: The driver refused.
+        """
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        with torch.cuda.device(self._device):
+            _checked(self._driver, self._driver.cuCtxSetCurrent(self._context))
+            if symbol not in self._functions:
+                found = self._driver.cuModuleGetFunction(self._module, symbol.encode())
+                self._functions[symbol] = _checked(self._driver, found)
+            addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+            blocks = min(-(-values[0].value // _THREADS), _MAX_BLOCKS)
+            # The driver copies what the addresses point to before it returns.
+            started = self._driver.cuLaunchKernel(
+                self._functions[symbol],
+                *(blocks, 1, 1),
+                *(_THREADS, 1, 1),
+                0,
+                stream,
+                ctypes.addressof(addresses),
+                0,
+            )
+            _checked(self._driver, started)
+
+
+def _checked(library: Any, answer: tuple[Any, ...]) -> Any:
+    """Return what a call answered beside its status.
+
+    Raises:
+        RuntimeError: The status is not success.
+    """
+    status, *values = answer
+    if status.value != 0:
+        raise RuntimeError(f"{library.__name__.rsplit('.')[-1]} answered {status.name}")
+    return values[0] if len(values) == 1 else tuple(values)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over windows of reference maps by compiled kernels, which store no scores.
+"""Attention over windows of reference maps, by compiled kernels that store no scores.
 
 A pixel's feature is compared with the features in a window of every reference; one softmax over
-all those windows together weights the references' values. Windows may be displaced pixel by pixel,
-then they are sampled bilinearly. What lies outside a map takes part with a score of 0 and carries
-no value, so that weights add up to less than one near borders.
+all those windows weights the references' values. Windows may be displaced pixel by pixel, and are
+then sampled bilinearly. Pixels outside a map have a score of 0 and no value, so that weights add
+up to less than one near borders.
 
 Paper: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, sections 3.2
 and 3.3 (https://arxiv.org/abs/2002.07793). Written anew. Importing this module registers the
 operators `tracker_ros::local_attention` and `::expected_offset`. Where kernels cannot be built, or
-windows are wider than the kernels', plain torch computes the same (`local_attention_reference.py`)
-in bands; so do gradients, which inference needs none of.
+windows are wider than the kernels allow, plain torch computes the same in bands of rows
+(`local_attention_reference.py`). Gradients, which inference does not need, are plain torch's too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.cuda.library import Kernels, kernels
+from tracker_ros.cuda.build import Kernels, kernels
 from tracker_ros.cuda.local_attention_reference import (
     expected_offset_reference,
     local_attention_reference,
@@ -41,14 +41,14 @@ def local_attention(
     offsets: Sequence[Tensor | None],
     radius: int,
 ) -> Tensor:
-    """Values of every pixel, from windows of all references under one softmax.
+    """Look up the value of every pixel in windows of all references, under one softmax.
 
     Args:
         query: (B, C, H, W) float32 or float64.
         keys: Of each reference, (B, C, H, W).
         values: Of each reference, (B, V, H, W).
-        offsets: Of each reference, (B, H, W, 2), by how much (dx, dy) in pixels its window is
-            displaced at each pixel; None for not at all.
+        offsets: Of each reference, (B, H, W, 2), displacement (dx, dy) of its window at each
+            pixel, in pixels; None for windows in place.
         radius: Pixels on each side of a window's middle.
 
     Returns:
@@ -83,16 +83,16 @@ def local_attention(
 
 
 def expected_offset(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
-    """Where in a dilated window each pixel's like lies on average, under a softmax.
+    """Return where in a dilated window the pixels like each pixel lie on average.
 
     Args:
         query: (B, C, H, W) float32 or float64.
         key: (B, C, H, W).
         radius: Places on each side of the window's middle.
-        dilation: Pixels between two of them.
+        dilation: Pixels between two neighbouring places.
 
     Returns:
-        (B, H, W, 2) mean (dx, dy) in pixels.
+        (B, H, W, 2) mean (dx, dy) in pixels, weighted by a softmax.
 
     Raises:
         ValueError: Shapes do not fit.
@@ -109,12 +109,12 @@ def _kernels_for(maps: Tensor, radius: int) -> Kernels | None:
 
 
 def _by_line(maps: Tensor) -> Tensor:
-    """(..., C, H, W) -> (..., H, C, pitch), each line between zeros, as the kernels read maps."""
+    """Lay (..., C, H, W) out as (..., H, C, pitch), each line between zeros, for the kernels."""
     return F.pad(maps.transpose(-3, -2), (_MARGIN, _MARGIN)).contiguous()
 
 
 def _whole_channels(maps: Tensor) -> Tensor:
-    """(..., C, H, W) with zero channels up to a number that the kernels can take."""
+    """Add zero channels to (..., C, H, W) up to a number that the kernels can take."""
     missing = -maps.shape[-3] % _CHANNELS_AT_ONCE
     return F.pad(maps, (0, 0, 0, 0, 0, missing)) if missing else maps
 
@@ -126,7 +126,7 @@ def _whole_channels(maps: Tensor) -> Tensor:
     schema="(Tensor query, Tensor keys, Tensor values, Tensor offsets, SymInt radius) -> Tensor",
 )
 def _attend(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius: int) -> Tensor:
-    """The same with references stacked on axis 1."""
+    """Compute `local_attention` of references stacked on axis 1."""
     run = _kernels_for(query, radius)
     if run is None:
         return _attend_plainly(query, keys, values, offsets, radius)
@@ -190,9 +190,9 @@ def _expect(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
 
 
 def _interleaved(maps: Tensor, dilation: int) -> Tensor:
-    """(B, C, H, W) -> (B d d, C, H / d, W / d): every d-th pixel, so that windows are dense.
+    """Split (B, C, H, W) into (B d d, C, H / d, W / d), so that dilated windows become dense.
 
-    Zeros fill up maps that d does not divide; they count as what lies outside does.
+    Zeros fill up maps that d does not divide; they count like pixels outside.
     """
     missing = (-maps.shape[3] % dilation, -maps.shape[2] % dilation)
     padded = F.pad(maps, (0, missing[0], 0, missing[1]))
@@ -202,7 +202,7 @@ def _interleaved(maps: Tensor, dilation: int) -> Tensor:
 
 
 def _woven(maps: Tensor, size: tuple[int, int], dilation: int) -> Tensor:
-    """(B d d, H / d, W / d, 2) -> (B, *size, 2), the way back from `_interleaved`."""
+    """Join (B d d, H / d, W / d, 2) to (B, *size, 2), the inverse of `_interleaved`."""
     parts = maps.unflatten(0, (-1, dilation, dilation)).permute(0, 3, 1, 4, 2, 5)
     whole = parts.flatten(3, 4).flatten(1, 2)
     return whole[:, : size[0], : size[1]].contiguous()
@@ -230,7 +230,7 @@ _expect.register_autograd(_expect_backward, setup_context=_save_expect)
 def _recomputed(
     function: Any, tensors: Sequence[Tensor], numbers: Sequence[int], grad: Tensor
 ) -> tuple[Tensor, ...]:
-    """Gradients by the tensors, from computing the function once more in plain torch."""
+    """Return the gradients by the tensors, from computing the function again in plain torch."""
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in tensors]
         return torch.autograd.grad(function(*inputs, *numbers), inputs, grad)

@@ -1,38 +1,109 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over windows of reference maps, and where its middle lies, in plain torch: the oracle.
+"""The operators of `local_attention.py` in plain torch: fallback, source of gradients, oracle.
 
-A pixel's feature is compared with the features in a window of every reference; one softmax over
-all those windows together weights the references' values. Windows may be displaced pixel by pixel.
-What lies outside a map takes part with a score of 0 and carries no value, so that weights add up
-to less than one near borders.
-
-Paper: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 2020, sections 3.2
-and 3.3 (https://arxiv.org/abs/2002.07793). Written anew from its definition.
+It has two variants that the compiled kernels lack: values gathered from other windows than the
+keys, and windows sampled as torch's `grid_sample` samples a grid normalised by size - 1 when it is
+told nothing about its corners. MAST's official code does both; see `models/mast/matching.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.cuda.deformable_gather import sample_bilinear, window_positions
-from tracker_ros.cuda.spatial_correlation import correlate_padded
-
 _BAND_VALUES = 1 << 23  # of the windows that are gathered at once
 
 
+def correlate_padded(first: Tensor, padded: Tensor, window: int, dilation: int) -> Tensor:
+    """Multiply every pixel with a window of a map that has a border already.
+
+    Args:
+        first: (B, C, H, W).
+        padded: (B, C, H + 2 border, W + 2 border), border = window // 2 * dilation.
+        window: Side of the window, odd.
+        dilation: Pixels between two of its places.
+
+    Returns:
+        (B, window, window, H, W): dy, then dx, from negative to positive.
+    """
+    height, width = first.shape[2:]
+    steps = range(0, window * dilation, dilation)
+    rows = [
+        torch.stack(
+            [(first * padded[:, :, i : i + height, j : j + width]).sum(1) for j in steps], 1
+        )
+        for i in steps
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def sample_bilinear(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Sample maps between their pixels, zero outside; differentiable in all arguments.
+
+    Args:
+        maps: (B, C, H, W).
+        x: (B, ...) columns.
+        y: (B, ...) rows, of the same shape.
+
+    Returns:
+        (B, ..., C).
+    """
+    batch, channels, height, width = maps.shape
+    left, top = x.detach().floor(), y.detach().floor()
+    flat = maps.flatten(2).transpose(1, 2).contiguous()
+    image = torch.arange(batch, device=maps.device).view(-1, *[1] * (x.dim() - 1))
+    total = maps.new_zeros(*x.shape, channels)
+    for row, weight_y in ((top, top + 1 - y), (top + 1, y - top)):
+        for column, weight_x in ((left, left + 1 - x), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            # nan is outside too.
+            place = torch.where(inside, row * width + column, 0).long()
+            weight = torch.where(inside, weight_x * weight_y, 0)
+            total = total + flat[image, place] * weight[..., None]
+    return total
+
+
+def window_positions(
+    offset_xy: Tensor, radius: int, first_row: int, *, half_pixel: bool, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """Return where the windows around displaced pixels lie.
+
+    Args:
+        offset_xy: (B, h, w, 2) displacement (dx, dy) of h rows of pixels.
+        radius: Pixels on each side of the middle one.
+        first_row: Row of the map at which those rows begin.
+        half_pixel: See `local_attention_reference`.
+        height: Of the map.
+        width: Of the map.
+
+    Returns:
+        Columns and rows, each (B, (2 radius + 1)^2, h, w); windows run row by row.
+    """
+    like: dict[str, Any] = {"dtype": offset_xy.dtype, "device": offset_xy.device}
+    _, rows, columns, _ = offset_xy.shape
+    steps = torch.arange(-radius, radius + 1, **like)
+    dy, dx = (d.reshape(-1, 1, 1) for d in torch.meshgrid(steps, steps, indexing="ij"))
+    x = offset_xy[..., 0].unsqueeze(1) + dx + torch.arange(columns, **like)
+    y = offset_xy[..., 1].unsqueeze(1) + dy + torch.arange(rows, **like)[:, None] + first_row
+    if half_pixel:
+        x = x * (width / (width - 1)) - 0.5
+        y = y * (height / (height - 1)) - 0.5
+    return x, y
+
+
 def _halo(maps: Tensor, border: int, rows: slice) -> Tensor:
-    """Some rows of maps and a border around them, zero outside."""
+    """Return some rows of maps and a border around them, zero outside."""
     return F.pad(maps, [border] * 4)[:, :, rows.start : rows.stop + 2 * border]
 
 
 def _displaced_windows(
     maps: Tensor, offset_xy: Tensor, radius: int, rows: slice, half_pixel: bool
 ) -> Tensor:
-    """(B, C, H, W) -> displaced windows of some rows of pixels (B, (2 radius + 1)^2, h, W, C)."""
+    """Sample displaced windows of some rows of (B, C, H, W): (B, (2 radius + 1)^2, h, W, C)."""
     height, width = maps.shape[2:]
     x, y = window_positions(
         offset_xy[:, rows], radius, rows.start, half_pixel=half_pixel, height=height, width=width
@@ -48,7 +119,7 @@ def _scores(
     rows: slice,
     half_pixel: bool,
 ) -> Tensor:
-    """Products of some rows of pixels with their windows, (B, (2 radius + 1)^2, h, W)."""
+    """Multiply some rows of pixels with their windows: (B, (2 radius + 1)^2, h, W)."""
     band = query[:, :, rows]
     if offset_xy is None:
         return correlate_padded(band, _halo(key, radius, rows), 2 * radius + 1, 1).flatten(1, 2)
@@ -64,7 +135,7 @@ def _gathered(
     rows: slice,
     half_pixel: bool,
 ) -> Tensor:
-    """Weighted sum of some rows' windows, (B, V, h, W)."""
+    """Add up some rows' windows by weight: (B, V, h, W)."""
     if offset_xy is None:
         side = 2 * radius + 1
         windows = _halo(value, radius, rows).unfold(2, side, 1).unfold(3, side, 1).flatten(4)
@@ -74,7 +145,7 @@ def _gathered(
 
 
 def _bands(maps: Tensor, side: int) -> list[slice]:
-    """Rows to be done together, so that their windows take a bounded amount of memory."""
+    """Divide the rows, so that the windows of each part take a bounded amount of memory."""
     batch, channels, height, width = maps.shape
     rows = max(1, _BAND_VALUES // (batch * channels * width * side**2))
     return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
@@ -90,16 +161,17 @@ def local_attention_reference(
     value_offsets: Sequence[Tensor | None] | None = None,
     half_pixel: bool = False,
 ) -> Tensor:
-    """`local_attention` in plain torch, and two ways of it that only the oracle knows.
+    """Compute `local_attention`, whose first five arguments it shares, in plain torch.
 
     Args:
-        query: See `local_attention`, as the next four.
+        query: (B, C, H, W).
         keys: One per reference.
         values: One per reference.
         offsets: One per reference.
         radius: Of the windows.
-        value_offsets: Where to look for values, if not where the keys are.
-        half_pixel: How displaced windows are sampled; see `deformable_gather`.
+        value_offsets: Displacements of the windows of values, if not those of the keys.
+        half_pixel: Sample position p of an axis at p size / (size - 1) - 1/2; sides of the maps
+            must then exceed 1.
     """
     value_offsets = offsets if value_offsets is None else value_offsets
     bands = []
@@ -118,7 +190,7 @@ def local_attention_reference(
 
 
 def expected_offset_reference(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
-    """`expected_offset` in plain torch."""
+    """Compute `expected_offset` in plain torch."""
     batch, _, height, width = query.shape
     side, reach = 2 * radius + 1, radius * dilation
     steps = torch.arange(-reach, reach + 1, dilation, dtype=query.dtype, device=query.device)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What computes a network's static graphs: torch, ONNX Runtime, TensorRT."""
+"""Compute a network's static graphs by torch, ONNX Runtime or TensorRT."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network part as a static graph: names, shapes and types of what goes in and comes out."""
+"""Static graphs, the parts of a network that engines compute: names, shapes and types."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+PRECISIONS = ("fp32", "fp16")
+MIXED = "fp16-mixed"
+"""Half precision in products only, for graphs that need float32 between them."""
+
 
 class EngineUnavailable(RuntimeError):
-    """An engine cannot be had here; the message says why, and what would help."""
+    """An engine cannot be made here; the message says why, and what would help."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,7 @@ class TensorSpec:
 
     Attributes:
         shape: Every axis is fixed.
-        dtype: "float32", "int64" or "bool", as the caller hands it over or gets it back, whatever
-            an engine computes in.
+        dtype: "float32", "int64" or "bool", for the caller; an engine may compute in another.
     """
 
     shape: tuple[int, ...]
@@ -30,7 +33,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """What a graph is called, takes and returns.
+    """Name, inputs and outputs of a graph.
 
     Attributes:
         name: Unique within the model, such as "template" or "track".
@@ -38,8 +41,8 @@ class GraphSpec:
         outputs: By name, in the order of the module's results.
         half: Whether it may be computed in half precision. Solvers and pooling may not, and what
             runs once per target need not.
-        settings: What decides the numbers besides weights and shapes, as text: configuration and
-            options. Two graphs that differ must differ in it: it is part of a cache's key.
+        settings: Configuration and options, as text: what decides the numbers besides weights and
+            shapes. Graphs with other numbers must differ in it, since it is part of cache keys.
     """
 
     name: str
@@ -49,7 +52,7 @@ class GraphSpec:
     settings: str = ""
 
     def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Compare what an engine is called with to the inputs.
+        """Check the tensors of a call against the inputs.
 
         Raises:
             ValueError: A tensor is missing, unknown, or of another shape or type; the message
@@ -80,13 +83,13 @@ class Graph:
         spec: Names, shapes, types.
         module: In eval mode, float32, on the CPU; plain torch operators that export. Its
             positional arguments and its tuple of results follow the spec.
-        example: Draws plausible inputs by name from a seed: what engines are checked with.
+        example: Draws plausible inputs by name from a seed, to check engines with.
         boxes: Reads (N, 4) boxes cxcywh and their (N,) scores from the outputs, so that engines
-            that round differently can be compared by what they find; None where the outputs hold
-            no boxes and are compared themselves.
+            that round differently can be compared by what they find; None for graphs whose
+            outputs hold no boxes and are compared themselves.
         samples: How many independent samples it computes at once.
-        batched: The graph of the same module, which is shared, for another number of samples; None
-            where there is none.
+        batched: Returns the graph of the same module for another number of samples; None for
+            graphs that have none.
     """
 
     spec: GraphSpec
@@ -96,9 +99,28 @@ class Graph:
     samples: int = 1
     batched: Callable[[int], Graph] | None = None
 
+    def precision(self, wanted: str) -> str:
+        """Return what this graph is computed in when its model runs in `wanted`.
+
+        Raises:
+            ValueError: Engines do not know this precision.
+        """
+        if wanted not in (*PRECISIONS, MIXED):
+            raise ValueError(
+                f"precision {wanted!r} is not available for engines; "
+                f"expected {' or '.join(PRECISIONS)}"
+            )
+        return wanted if self.spec.half else "fp32"
+
+    def reference(self, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return an example's inputs, and the outputs that the module computes from them."""
+        inputs = self.example(seed)
+        outputs = self.module(*inputs.values())
+        return inputs, dict(zip(self.spec.outputs, outputs, strict=True))
+
 
 class Engine(ABC):
-    """Something that computes one graph.
+    """Computes one graph.
 
     Attributes:
         spec: Of the graph.
@@ -120,8 +142,7 @@ class Engine(ABC):
             **tensors: By name, with the shapes and types of the spec, on any device.
 
         Returns:
-            By name, on the engine's device. They may be overwritten by the next call: clone what
-            is to be kept.
+            By name, on the engine's device. The next call may overwrite them: clone those to keep.
 
         Raises:
             ValueError: See `GraphSpec.check`.
@@ -130,24 +151,24 @@ class Engine(ABC):
 
     @property
     def runtime_info(self) -> dict[str, str]:
-        """Back end, device and precision in use, and what else is worth a line of diagnostics."""
+        """Back end, device and precision in use, and further facts for diagnostics."""
         return {"backend": self.backend, "device": self.device, "precision": self.precision}
 
 
 def collect_runtime_info(main: Engine, engines: Iterable[Engine]) -> dict[str, str]:
-    """What a model of several engines runs on.
+    """Return the facts about a model of several engines.
 
     Args:
         main: The engine that does most of the work.
         engines: All of them, or the others.
 
     Returns:
-        Facts of `main`; those of the others' gates and fallbacks under the names of their graphs.
+        Facts of `main`; parity checks and fallbacks of the others under the names of their graphs.
     """
     facts = dict(main.runtime_info)
     for engine in engines:
         found = engine.runtime_info if engine is not main else {}
-        for name in ("gate", "fallback"):
+        for name in ("parity", "fallback"):
             if name in found:
                 facts[f"{name} {engine.spec.name}"] = found[name]
     return facts

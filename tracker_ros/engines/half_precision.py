@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A module's half-precision form, typed in torch: what an exported graph computes is decided here.
+"""Half-precision forms of modules, typed in torch, as they are exported and run on GPUs.
 
-Layer norms and softmaxes are islands of float32, since sums of squares and exponentials leave the
-range of half precision; batch norms are folded into their convolutions before these are rounded.
+Layer norms and softmaxes stay in float32, since sums of squares and exponentials leave the range
+of half precision; batch norms are folded into their convolutions before these are rounded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class HalfPrecision(nn.Module):
 
     Args:
         module: In eval mode, float32; it is copied.
-        islands: Keep norms and softmaxes in float32. Kernels that do so themselves, as torch's on
-            a GPU, are faster without.
+        islands: Keep norms and softmaxes in float32 here. Torch's kernels on a GPU do so
+            themselves, and are faster without.
     """
 
     def __init__(self, module: nn.Module, *, islands: bool = True) -> None:
@@ -33,7 +33,7 @@ class HalfPrecision(nn.Module):
         self.islands = islands
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and outputs as those of the module; floating-point ones are float32."""
+        """Compute the module; floating-point inputs and outputs are float32."""
         halves = [t.half() if t.is_floating_point() else t for t in inputs]
         if self.islands:
             with _SingleIslands():
@@ -44,7 +44,7 @@ class HalfPrecision(nn.Module):
 
 
 class HalfProducts(nn.Module):
-    """Computes products of matrices and convolutions in float16, everything else in float32.
+    """Computes matrix products and convolutions in float16, everything else in float32.
 
     For graphs whose sums, norms or outputs leave the range of half precision.
 
@@ -57,13 +57,13 @@ class HalfProducts(nn.Module):
         self.inner = fold_norms(copy.deepcopy(module))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and outputs as those of the module."""
+        """Compute the module, with its own inputs and outputs."""
         with _HalfProducts():
             return tuple(self.inner(*inputs))
 
 
 class _SingleIslands(TorchFunctionMode):
-    """Runs norms and softmaxes in float32 and rounds what they return."""
+    """Runs norms and softmaxes in float32 and rounds their results."""
 
     _SOFTMAXES = (torch.softmax, torch.log_softmax, Tensor.softmax, Tensor.log_softmax, F.softmax)
 
@@ -80,7 +80,7 @@ class _SingleIslands(TorchFunctionMode):
 
 
 class _HalfProducts(TorchFunctionMode):
-    """Rounds what is multiplied, and lets sums go on in float32."""
+    """Rounds the factors of products and returns float32."""
 
     _PRODUCTS = frozenset(
         [F.linear, F.conv2d, torch.conv2d, torch.einsum, torch.bmm, torch.matmul]
@@ -105,6 +105,6 @@ def _as_single(value: Any) -> Any:
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Products in half precision, the softmax between them in float32."""
+    """Compute the products in half precision, the softmax between them in float32."""
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
     return scores.float().softmax(dim=-1).to(value.dtype) @ value

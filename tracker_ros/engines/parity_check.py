@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares an engine to torch before it is trusted: by what it finds, or number by number.
+"""Checks that an engine computes what torch computes, by what it finds or number by number.
 
 Several versions of TensorRT compute transformers silently wrong (NVIDIA/TensorRT issues 4419,
-4558, 4723, 4742), so no engine runs without having passed.
+4558, 4723, 4742), so no engine is used that has not passed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tracker_ros.engines.graph import Graph
 
 CROPS = 16
 MEDIAN_IOU, MIN_IOU, SCORE_DIFFERENCE = 0.99, 0.95, 0.02
-# Least cosine and largest relative error of outputs without boxes. Half precision has three
+# Smallest cosine and largest relative error of outputs without boxes. Half precision has three
 # digits, and a few dozen layers lose one of them.
 NUMBERS = {"fp32": (0.99999, 1e-3)}
 ROUNDED_NUMBERS = (0.999, 0.03)
@@ -29,7 +29,7 @@ Outputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """The worst of one output over all crops.
+    """The worst figures of one output over all crops.
 
     Attributes:
         cosine: Between reference and candidate.
@@ -44,15 +44,15 @@ class OutputFigures:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How an engine compares to torch.
+    """Result of a parity check.
 
     Attributes:
         crops: How many inputs were compared.
         outputs: By name.
         median_iou: Of the boxes; None where the graph finds none.
-        least_iou: Likewise.
-        score_difference: Largest, likewise.
-        problems: What is not within the limits; empty if the engine passed.
+        least_iou: Smallest of the boxes, likewise.
+        score_difference: Largest of the scores, likewise.
+        problems: What exceeds the limits; empty if the engine passed.
     """
 
     crops: int
@@ -68,11 +68,11 @@ class ParityReport:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report for JSON."""
         return asdict(self) | {"summary": self.summary()}
 
     def summary(self) -> str:
-        """The figures in one line."""
+        """Return the figures in one line."""
         if self.median_iou is not None:
             figures = (
                 f"box IoU median {self.median_iou:.4f}, least {self.least_iou:.4f}, "
@@ -92,14 +92,14 @@ def examine(
     crops: int = CROPS,
     reference: Callable[..., Outputs] | None = None,
 ) -> ParityReport:
-    """Compare an engine to what it should compute, on examples of its inputs.
+    """Compare an engine to the module of its graph, on examples of its inputs.
 
     Args:
-        run: Called as an engine.
+        run: The engine, or a function that is called like one.
         graph: What it should compute.
         precision: What it computes in.
-        crops: How many, in examples of as many samples as the graph has, seeds 0, 1, ...
-        reference: Called as an engine; None for the graph's module, on the CPU.
+        crops: How many samples to compare; each example has as many as the graph.
+        reference: Called like an engine; None for the graph's module, on the CPU.
     """
 
     def module(**inputs: Tensor) -> Outputs:
@@ -114,8 +114,36 @@ def examine(
 
 
 def _kept(outputs: Outputs) -> Outputs:
-    """A copy on the CPU; an engine may overwrite them."""
+    """Copy outputs to the CPU; an engine may overwrite them."""
     return {name: tensor.cpu().clone() for name, tensor in outputs.items()}
+
+
+def pack_example(inputs: Outputs, outputs: Outputs) -> bytes:
+    """Return an example of inputs and outputs as a safetensors file."""
+    from safetensors.torch import save
+
+    named = [("input", inputs), ("output", outputs)]
+    return save(
+        {
+            f"{kind}.{name}": tensor.clone().contiguous()
+            for kind, tensors in named
+            for name, tensor in tensors.items()
+        }
+    )
+
+
+def examine_example(
+    run: Callable[..., Outputs], graph: Graph, precision: str, example: bytes
+) -> ParityReport:
+    """Compare an engine to the outputs of one recorded example; see `pack_example`."""
+    from safetensors.torch import load
+
+    recorded = load(example)
+
+    def named(kind: str) -> dict[str, Tensor]:
+        return {n.partition(".")[2]: t for n, t in recorded.items() if n.startswith(kind)}
+
+    return compare([(named("output."), _kept(run(**named("input."))))], graph, precision)
 
 
 def compare(
@@ -180,7 +208,7 @@ def _figures(pairs: Iterable[tuple[Tensor, Tensor]]) -> OutputFigures:
 
 
 def _overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of (N, 4) boxes cxcywh, pair by pair; 0 where there is no union."""
+    """Return the IoU of (N, 4) boxes cxcywh, pair by pair; 0 where there is no union."""
     low = torch.maximum(first[:, :2] - first[:, 2:] / 2, second[:, :2] - second[:, 2:] / 2)
     high = torch.minimum(first[:, :2] + first[:, 2:] / 2, second[:, :2] + second[:, 2:] / 2)
     both = (high - low).clamp(min=0).prod(dim=1)

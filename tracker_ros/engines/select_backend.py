@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model is asked to run on, and how its graphs become engines there.
+"""Selects the back end that a model runs on, and opens engines for its graphs there.
 
-Which back end a model runs on, if that is left open.
-
-On a GPU: an engine of TensorRT, if one was built and has passed its gate; else torch recorded as a
-CUDA graph, in half precision, or in float32 if that fails the gate; else torch as it is. On a CPU:
-torch or ONNX Runtime, whichever is measured to be faster when the model is loaded. Exporting for
-that takes seconds, once; building for TensorRT takes minutes, and is left to `tracker-ros export`
-and `backend="tensorrt"`.
+With "auto" on a GPU: TensorRT, if an engine was built and passed its parity check; else torch in
+half precision with a CUDA graph, or in float32 if that fails the check; else torch as it is. On a
+CPU: torch or ONNX Runtime, whichever is measured to be faster when the model is loaded. Exporting
+for that takes seconds, once; building for TensorRT takes minutes, and is left to `tracker-ros
+export` and `backend="tensorrt"`.
 """
 
 from __future__ import annotations
@@ -20,9 +18,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tracker_ros.engines import onnxruntime_engine
-from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.engines import onnx_engine, parity_check, tensorrt_engine, torch_engine
+from tracker_ros.engines.graph import PRECISIONS, Engine, EngineUnavailable, Graph, GraphSpec
 from tracker_ros.tracker import Tracker
+
+_LOG = logging.getLogger(__name__)
+CPU_PRECISIONS = ("fp32", "bf16", "int8")
+GPU_PRECISIONS = ("fp32", "fp16")
+# Minimum speed-up before torch is left: one measurement varies, and torch computes several targets
+# in one pass, for which an engine needs further graphs.
+_MIN_SPEED_UP = 1.2
+
+Timing = Callable[[dict[str, Tracker]], dict[str, float]]
+"""Times trackers by name: seconds for a frame."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,11 @@ class Backend:
     Attributes:
         name: "torch" (the family's own inference class), "cuda_graph" (torch, replayed from a
             recording on a GPU), "onnxruntime" or "tensorrt".
-        device: Where.
+        device: Where the model runs.
         precision: "fp32", "fp16", "bf16" or "int8".
         model: Name of the model.
         cache_dir: Where exported graphs and built engines are kept.
-        build: Export and build what is not there.
+        build: Export and build what is missing there.
     """
 
     name: str
@@ -45,11 +53,6 @@ class Backend:
     model: str
     cache_dir: Path
     build: bool = False
-
-    @property
-    def onnx_folder(self) -> Path:
-        """Where the model's exported graphs are kept."""
-        return self.cache_dir / "onnx" / self.model
 
     def check_precision(self, *known: str) -> None:
         """Refuse a precision that a family's own inference class does not have.
@@ -64,35 +67,19 @@ class Backend:
         """Make the engine of a graph.
 
         Raises:
-            EngineUnavailable: It cannot be had here.
+            EngineUnavailable: It cannot be made here.
             ValueError: This back end does not know the precision.
         """
         if self.name == "cuda_graph":
-            from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
-
-            engine = CudaGraphEngine(graph, self.precision, self.device)
-            if self.precision == "fp16" and graph.spec.half:
-                self._compare(engine, graph)
-            return engine
-        if self.name == "onnxruntime":
-            from tracker_ros.engines import onnxruntime_engine
-
-            try:
-                if self.build:
-                    # Built engines beside it are refused in a folder that others may enter.
-                    self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-                return onnxruntime_engine.open_engine(
-                    graph, self.precision, self.onnx_folder, build=self.build, device=self.device
-                )
-            except OSError as error:
-                raise EngineUnavailable(
-                    f"exported graphs cannot be kept in {self.cache_dir} ({error}); make it "
-                    "writable, or give another engine_cache_dir"
-                ) from error
-        if self.name == "tensorrt":
-            from tracker_ros.engines import tensorrt_engine
-
-            return tensorrt_engine.open_engine(
+            return self._cuda_graph(graph)
+        modules = {"onnxruntime": onnx_engine, "tensorrt": tensorrt_engine}
+        if self.name not in modules:
+            raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
+        try:
+            if self.build:
+                # Built engines are refused in a folder that others may enter.
+                self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return modules[self.name].open_engine(  # type: ignore[attr-defined]
                 graph,
                 self.precision,
                 self.cache_dir,
@@ -100,29 +87,34 @@ class Backend:
                 build=self.build,
                 device=self.device,
             )
-        raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
+        except OSError as error:
+            raise EngineUnavailable(
+                f"exported graphs cannot be kept in {self.cache_dir} ({error}); make it "
+                "writable, or give another engine_cache_dir"
+            ) from error
 
-    def _compare(self, engine: Engine, graph: Graph) -> None:
-        """Hold half precision to the gate that built engines pass, beside torch on this device.
+    def _cuda_graph(self, graph: Graph) -> Engine:
+        """Record a graph; half precision must pass the parity check beside torch on this device.
 
         That takes a moment where a CPU would take seconds, and a tracker may be waiting.
         """
-        from tracker_ros.engines import parity_check as gate
-        from tracker_ros.engines.torch_engine import TorchEngine
-
-        reference = TorchEngine(graph, "fp32", self.device)
+        engine = torch_engine.CudaGraphEngine(graph, self.precision, self.device)
+        if self.precision != "fp16" or not graph.spec.half:
+            return engine
+        reference = torch_engine.TorchEngine(graph, "fp32", self.device)
         # An example has one box to compare, or else thousands of numbers.
-        crops = gate.CROPS if graph.boxes else 1
-        problems = gate.examine(engine, graph, engine.precision, crops, reference).problems
-        if problems:
+        crops = parity_check.CROPS if graph.boxes else 1
+        report = parity_check.examine(engine, graph, engine.precision, crops, reference)
+        if report.problems:
             raise EngineUnavailable(
                 f"graph {graph.spec.name!r} in {engine.precision} does not equal torch: "
-                f"{'; '.join(problems)}; use precision='fp32'"
+                f"{'; '.join(report.problems)}; use precision='fp32'"
             )
+        return engine
 
 
 def collect_graphs(make: Callable[[Backend], object]) -> list[Graph]:
-    """The graphs that a model opens when it is made."""
+    """Return the graphs that a model opens when it is made."""
     collector = _Collector("", torch.device("cpu"), "fp32", "", Path())
     make(collector)
     return collector.graphs
@@ -149,18 +141,6 @@ class _Closed(Engine):
         raise RuntimeError(f"graph {self.spec.name!r} was not opened")
 
 
-_LOG = logging.getLogger(__name__)
-# What a change of back end must win at least: one measurement varies, and torch looks at several
-# targets in one pass, for which an engine needs further graphs.
-_GAIN = 1.2
-
-Timing = Callable[[dict[str, Tracker]], dict[str, float]]
-"""Times trackers by name: seconds for a frame."""
-
-CPU_PRECISIONS = ("fp32", "bf16", "int8")
-GPU_PRECISIONS = ("fp32", "fp16")
-
-
 def open_tracker(
     make: Callable[[Backend], Tracker], wanted: Backend, seconds_per_frame: Timing
 ) -> Tracker:
@@ -172,12 +152,12 @@ def open_tracker(
         seconds_per_frame: Times trackers by name, for "auto" on a CPU.
 
     Raises:
-        ValueError: What was asked for cannot be had here; the message says what could help.
+        ValueError: The wanted back end is not available here; the message says what could help.
     """
     _check_precision(wanted)
     try:
         if wanted.name != "auto":
-            return make(_named(wanted))
+            return make(_with_precision(wanted))
         if wanted.device.type == "cpu":
             return _faster_on_cpu(make, wanted, seconds_per_frame)
         return _first_on_gpu(make, replace(wanted, build=False))
@@ -191,7 +171,7 @@ def open_tracker(
 def _check_precision(wanted: Backend) -> None:
     known = CPU_PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
     if wanted.name == "onnxruntime":
-        known = ("fp32", "fp16")
+        known = PRECISIONS
     if wanted.precision not in ("auto", *known):
         raise ValueError(
             f"precision {wanted.precision!r} is not available for {wanted.model} with backend "
@@ -199,8 +179,8 @@ def _check_precision(wanted: Backend) -> None:
         )
 
 
-def _named(wanted: Backend) -> Backend:
-    """A back end that was asked for by name, with its precision filled in."""
+def _with_precision(wanted: Backend) -> Backend:
+    """Fill in the precision of a back end that was asked for by name."""
     if wanted.name == "torch" and wanted.precision == "fp16":
         return replace(wanted, name="cuda_graph")
     default = "fp16" if wanted.name == "tensorrt" else "fp32"
@@ -235,19 +215,19 @@ def _faster_on_cpu(
         _LOG.info("%s runs on torch: %s", wanted.model, error)
         return plain
     seconds = seconds_per_frame({"torch": plain, "onnxruntime": exported})
-    chosen = "torch" if seconds["torch"] <= _GAIN * seconds["onnxruntime"] else "onnxruntime"
+    faster = seconds["torch"] > _MIN_SPEED_UP * seconds["onnxruntime"]
     _LOG.info(
         "%s runs on %s: a frame took %.1f ms in torch and %.1f ms in ONNX Runtime",
         wanted.model,
-        chosen,
+        "onnxruntime" if faster else "torch",
         1e3 * seconds["torch"],
         1e3 * seconds["onnxruntime"],
     )
-    return plain if chosen == "torch" else exported
+    return exported if faster else plain
 
 
 def _exported(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
-    """A tracker on exported graphs; they are exported first if need be and allowed.
+    """Make a tracker on exported graphs; they are exported first if need be and allowed.
 
     The tracker itself never exports: that would hold up images.
     """
@@ -255,11 +235,11 @@ def _exported(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
     try:
         return make(ready)
     except EngineUnavailable:
-        if not wanted.build or not onnxruntime_engine.can_export():
+        if not wanted.build or not onnx_engine.can_export():
             raise
     _LOG.info(
-        "exporting %s for ONNX Runtime, once, to try it beside torch; build_engine:=false "
-        "leaves that out",
+        "exporting %s for ONNX Runtime, once, to time it beside torch; build_engine:=false "
+        "prevents that",
         wanted.model,
     )
     make(wanted)

@@ -1,64 +1,218 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs computed by TensorRT: from the cache, or built, and only after passing the gate.
+"""Graphs computed by TensorRT: built from ONNX, kept in the cache, and checked against torch.
 
-A plan that fails the gate is built again with more of it in float32, and in the end torch computes
-the graph. Each step is logged once; why a plan failed is kept, so that it is not tried again.
+One strongly typed way serves TensorRT 10.3 to 11: types are decided in torch and stand in the ONNX
+file, so no flag or layer asks for a precision, which TensorRT 11 no longer knows. The package
+tensorrt_rtx (TensorRT for RTX) has the same interface and serves where tensorrt is not installed.
 
-Runs a TensorRT plan: fixed buffers, named tensors, on a GPU replayed as a CUDA graph.
+A plan that fails its parity check is built again with more of it in float32; if none passes, torch
+computes the graph. Each step is logged once. The cache remembers why a plan failed, so that it is
+not built again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
+import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tracker_ros.engines import parity_check as gate
-from tracker_ros.engines.cache import EngineCache, EngineKey, NotCached
-from tracker_ros.engines.cuda_graph_engine import record
-from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec
-from tracker_ros.engines.onnx_export import MIXED, exported_graph, typed_precision
-from tracker_ros.engines.tensorrt_build import build_plan, engine_key, load_tensorrt, logger_of
-from tracker_ros.engines.torch_engine import FallbackEngine
+from tracker_ros.cache import Cache, Key, NotCached
+from tracker_ros.engines import parity_check
+from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.engines.onnx_engine import exported_graph
+from tracker_ros.engines.torch_engine import CudaGraphEngine, FallbackEngine, TorchEngine, record
 
 _LOG = logging.getLogger(__name__)
 
-LADDERS = {"fp16": ("fp16", MIXED, "fp32"), "fp32": ("fp32",)}
-"""What is tried, one after another, for a precision that was asked for."""
+MODULES = ("tensorrt", "tensorrt_rtx")
+OLDEST = {"tensorrt": (10, 3), "tensorrt_rtx": (1, 2)}
+INSTALL = (
+    "on a Jetson it comes with JetPack (apt-get install python3-libnvinfer), "
+    "elsewhere by pip install tensorrt"
+)
+WORKSPACE_BYTES = 1024**3
+OPTIONS = f"workspace {WORKSPACE_BYTES} bytes, no TF32"
+ATTEMPTS = {"fp16": ("fp16", MIXED, "fp32"), "fp32": ("fp32",)}
+"""Precisions to try one after another, for each precision that may be wanted."""
+_DRIVER = Path("/proc/driver/nvidia/version")
+_PLAN, _EXAMPLE = ".plan", ".safetensors"
+_DTYPES = {
+    "FLOAT": torch.float32,
+    "HALF": torch.float16,
+    "BF16": torch.bfloat16,
+    "INT64": torch.int64,
+    "INT32": torch.int32,
+    "BOOL": torch.bool,
+}
 
 
-class GateRefusal(Exception):
-    """A plan is not to be trusted; the message holds the figures."""
+class PlanRefused(Exception):
+    """A plan failed its parity check; the message holds the figures."""
+
+
+def load_tensorrt() -> ModuleType:
+    """Import the first of TensorRT's packages that is installed.
+
+    Raises:
+        EngineUnavailable: There is none, or it is too old or cannot be imported.
+    """
+    problems = []
+    for name in MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                problems.append(f"{name} cannot be imported ({error})")
+        except (ImportError, OSError) as error:  # one of its libraries does not load
+            problems.append(f"{name} cannot be imported ({error})")
+        else:
+            found = tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:2])
+            oldest = OLDEST.get(module.__name__, (0, 0))
+            if found < oldest:
+                raise EngineUnavailable(
+                    f"{module.__name__} {module.__version__} is too old; expected at least "
+                    f"{'.'.join(map(str, oldest))}: {INSTALL}"
+                )
+            return module
+    reason = "; ".join(problems) or "it is not installed"
+    raise EngineUnavailable(f"there is no TensorRT: {reason}; {INSTALL}")
+
+
+def engine_key(
+    trt: ModuleType, graph: str, onnx_sha256: str, precision: str, device: torch.device
+) -> Key:
+    """Return everything that a graph's plan depends on.
+
+    Args:
+        trt: TensorRT's package.
+        graph: Model and graph, such as "ostrack_tiny track".
+        onnx_sha256: Of the ONNX file: weights, operators, shapes, types.
+        precision: Of the graph.
+        device: The GPU.
+    """
+    gpu, capability = "none", "none"
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_name(device)
+        capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
+    parts = {
+        "onnx": onnx_sha256,
+        "precision": precision,
+        "options": OPTIONS,
+        "tensorrt": f"{trt.__name__} {trt.__version__}",
+        "driver": driver_version(),
+        "cuda": torch.version.cuda or "none",
+        "gpu": gpu,
+        "capability": capability,
+    }
+    return Key(graph, parts)
+
+
+def driver_version() -> str:
+    """Return the version of NVIDIA's driver, or the CUDA that it supports if that is unknown."""
+    try:
+        match = re.search(r"\s(\d+\.[\d.]+)\s", _DRIVER.read_text())
+    except OSError:
+        match = None
+    if match:
+        return match.group(1)
+    if torch.cuda.is_available():
+        return f"for CUDA {torch._C._cuda_getDriverVersion()}"  # type: ignore[attr-defined]
+    return "none"
+
+
+def build_plan(trt: ModuleType, onnx: bytes, name: str) -> bytes:
+    """Build the plan of an ONNX file; takes seconds to minutes.
+
+    Args:
+        trt: TensorRT's package.
+        onnx: The file's content, in the types that it is to be computed in.
+        name: Of the graph, for messages.
+
+    Raises:
+        EngineUnavailable: TensorRT refused the graph, or failed; with its own messages.
+    """
+    log = logger_of(trt)
+    builder = _checked(trt.Builder(log), "no builder", name, log)
+    # From TensorRT 11 on every network is strongly typed and the flag may be gone.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    flags = 0 if flag is None else 1 << int(flag)
+    network = _checked(builder.create_network(flags), "no network", name, log)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(onnx):
+        reasons = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise EngineUnavailable(
+            f"TensorRT {trt.__version__} cannot parse graph {name!r}: "
+            f"{'; '.join(reasons) or log.last()}"
+        )
+    config = _checked(builder.create_builder_config(), "no configuration", name, log)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    # TF32 would give three digits under the name of float32.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    plan = builder.build_serialized_network(network, config)
+    return bytes(_checked(plan, "no plan", name, log))
+
+
+def _checked(made: Any, lack: str, name: str, log: Any) -> Any:
+    """Return what TensorRT made; it returns None where others raise."""
+    if made is None:
+        raise EngineUnavailable(f"TensorRT returned {lack} for graph {name!r}: {log.last()}")
+    return made
+
+
+@lru_cache(maxsize=2)
+def logger_of(trt: ModuleType) -> Any:
+    """Return the process's logger for TensorRT, which keeps the first one that it is given.
+
+    Its `last()` returns the last errors.
+    """
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=3)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in ("INTERNAL_ERROR", "ERROR"):
+                self.errors.append(message)
+            level = logging.WARNING if severity.name == "WARNING" else logging.DEBUG
+            _LOG.log(level, "TensorRT: %s", message)
+
+        def last(self) -> str:
+            messages = "; ".join(self.errors) or "it gave no reason"
+            self.errors.clear()
+            return messages
+
+    return Logger()
 
 
 def open_engine(
-    graph: Graph,
-    precision: str,
-    cache_dir: Path,
-    *,
-    model: str,
-    build: bool,
-    device: torch.device,
+    graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool, device: torch.device
 ) -> Engine:
-    """An engine for a graph.
+    """Make the engine of a graph.
 
     Args:
         graph: What to compute.
         precision: "fp32" or "fp16".
         cache_dir: Where engines and exported graphs are kept.
-        model: Whose graph it is.
+        model: Name of the graph's model.
         build: Build what is not cached, for seconds to minutes.
         device: A GPU.
 
     Returns:
-        One of TensorRT that goes over to torch if it fails; one of torch where no plan passed.
+        An engine of TensorRT that goes over to torch if it fails, or one of torch if no plan
+        passed its parity check.
 
     Raises:
         EngineUnavailable: TensorRT or a GPU is missing, the cache cannot be used, or the plan is
@@ -68,65 +222,63 @@ def open_engine(
     trt = load_tensorrt()
     if device.type != "cuda":
         raise EngineUnavailable(f"TensorRT computes on GPUs only, and this is {device}")
-    try:
-        cache = EngineCache(cache_dir)
-    except OSError as error:
-        raise EngineUnavailable(f"the cache of engines cannot be used: {error}") from error
-    return TensorRTLadder(trt, cache, model, build, device).climb_down(graph, precision)
+    return TensorRTOpener(trt, cache_dir, model, build, device).open(graph, precision)
 
 
-class TensorRTLadder:
-    """Tries one precision after another.
+class TensorRTOpener:
+    """Finds or builds the engines of one model.
 
     Args:
         trt: TensorRT's package.
-        cache: Of plans.
-        model: Whose graphs they are.
+        cache_dir: Where engines and exported graphs are kept.
+        model: Name of the model.
         build: Build what is not cached.
         device: Where plans run.
+
+    Raises:
+        EngineUnavailable: The cache cannot be used.
     """
 
     def __init__(
-        self,
-        trt: ModuleType,
-        cache: EngineCache,
-        model: str,
-        build: bool,
-        device: torch.device,
+        self, trt: ModuleType, cache_dir: Path, model: str, build: bool, device: torch.device
     ) -> None:
-        self._trt, self._cache, self._model = trt, cache, model
-        self._build, self._device = build, device
+        self._trt, self._model, self._build, self._device = trt, model, build, device
+        try:
+            self._cache = Cache(cache_dir)
+        except OSError as error:
+            raise EngineUnavailable(f"the cache of engines cannot be used: {error}") from error
 
-    def climb_down(self, graph: Graph, precision: str) -> Engine:
-        """The engine of the first precision that passes, or torch's; see `open_engine`."""
-        wanted = typed_precision(graph, precision)
+    def open(self, graph: Graph, precision: str) -> Engine:
+        """Return the engine of the first precision that passes, or torch's; see `open_engine`."""
+        wanted = graph.precision(precision)
+        name = self._name(graph)
         refusals: dict[str, list[str]] = {}
-        for rung in LADDERS[wanted]:
+        for attempt in ATTEMPTS[wanted]:
             try:
-                engine = self._on_rung(graph, rung)
-            except (GateRefusal, EngineUnavailable) as problem:
+                engine = self._open(graph, attempt)
+            except (PlanRefused, EngineUnavailable) as problem:
                 if isinstance(problem, EngineUnavailable) and not self._build:
                     raise
-                _LOG.warning(
-                    "%s: TensorRT in %s is not used: %s", self._name(graph), rung, problem
-                )
-                refusals.setdefault(str(problem), []).append(rung)
+                _LOG.warning("%s: TensorRT in %s is not used: %s", name, attempt, problem)
+                refusals.setdefault(str(problem), []).append(attempt)
             else:
                 return FallbackEngine(engine, lambda: torch_engine(graph, wanted, self._device))
-        reasons = [f"in {', '.join(rungs)}, {why}" for why, rungs in refusals.items()]
+        reasons = [f"in {', '.join(tried)}, {why}" for why, tried in refusals.items()]
         reason = f"TensorRT was refused: {'; '.join(reasons)}"
         instead = torch_engine(graph, wanted, self._device)
-        _LOG.error("%s is computed by torch %s: %s", self._name(graph), instead.precision, reason)
+        _LOG.error("%s is computed by torch %s: %s", name, instead.precision, reason)
         return FallbackEngine(instead, None, reason)
 
     def _name(self, graph: Graph) -> str:
         return f"{self._model} {graph.spec.name}"
 
-    def _on_rung(self, graph: Graph, precision: str) -> TensorRTEngine:
-        """An engine that has passed the gate, cached or built."""
+    def _open(self, graph: Graph, precision: str) -> TensorRTEngine:
+        """Return an engine that has passed its parity check, cached or built."""
         try:
-            folder = self._cache.folder / "onnx" / self._model
-            onnx = exported_graph(graph, precision, folder, build=self._build).read_bytes()
+            path = exported_graph(
+                graph, precision, self._cache.folder, model=self._model, build=self._build
+            )
+            onnx = path.read_bytes()
             digest = hashlib.sha256(onnx).hexdigest()
             key = engine_key(self._trt, self._name(graph), digest, precision, self._device)
             try:
@@ -138,7 +290,7 @@ class TensorRTLadder:
                         f"tensorrt --precision {precision.removesuffix('-mixed')}`, or allow "
                         "building (build_engine)"
                     ) from reason
-            with self._cache.building(key):
+            with self._cache.lock(key.stem):
                 try:
                     return self._cached(graph, key)  # another process was building it
                 except NotCached as reason:
@@ -146,61 +298,61 @@ class TensorRTLadder:
         except OSError as error:
             raise EngineUnavailable(f"its files cannot be used: {error}") from error
 
-    def _cached(self, graph: Graph, key: EngineKey) -> TensorRTEngine:
-        """The engine of a cached plan, tried with the tensors that were recorded for it.
+    def _cached(self, graph: Graph, key: Key) -> TensorRTEngine:
+        """Return the engine of a cached plan, after trying it on its recorded example.
 
         Raises:
             NotCached: There is no plan that works.
-            GateRefusal: The plan had failed the gate.
+            PlanRefused: The plan failed its parity check when it was built.
         """
         entry = self._cache.find(key)
-        if not entry.passed:
-            raise GateRefusal(f"it has failed the gate ({_why(entry.gate)})")
-        plan, trial = self._cache.load(entry)
+        if not entry.sha256:
+            raise PlanRefused(f"it has failed the parity check ({_why(entry.info)})")
+        contents = self._cache.load(entry)
+        precision = key.parts["precision"]
         try:
-            engine = self._engine(graph, plan, key.precision)
-            report = _tried(engine, graph, trial)
+            engine = TensorRTEngine(
+                graph.spec, contents[_PLAN], precision, self._device, self._trt
+            )
+            report = parity_check.examine_example(engine, graph, precision, contents[_EXAMPLE])
         except RuntimeError as error:
             raise NotCached(f"the cached engine does not run: {error}") from error
         if not report.passed:
             raise NotCached(f"the cached engine fails its trial: {'; '.join(report.problems)}")
-        engine.gate = str(entry.gate.get("summary", ""))
+        engine.parity = str(entry.info.get("summary", ""))
         return engine
 
-    def _built(self, graph: Graph, key: EngineKey, onnx: bytes, reason: str) -> TensorRTEngine:
-        _LOG.info("%s is built by %s in %s: %s", key.graph, key.tensorrt, key.precision, reason)
+    def _built(self, graph: Graph, key: Key, onnx: bytes, reason: str) -> TensorRTEngine:
+        precision, package = key.parts["precision"], key.parts["tensorrt"]
+        _LOG.info("%s is built by %s in %s: %s", key.subject, package, precision, reason)
         start = time.monotonic()
         plan = build_plan(self._trt, onnx, graph.spec.name)
         try:
-            engine = self._engine(graph, plan, key.precision)
-            report = gate.examine(engine, graph, key.precision)
+            engine = TensorRTEngine(graph.spec, plan, precision, self._device, self._trt)
+            report = parity_check.examine(engine, graph, precision)
         except RuntimeError as error:
             raise EngineUnavailable(f"the engine does not run: {error}") from error
         seconds = time.monotonic() - start
-        _LOG.info("%s was built in %.1f s: %s", key.graph, seconds, report.summary())
+        _LOG.info("%s was built in %.1f s: %s", key.subject, seconds, report.summary())
         figures = {**report.as_dict(), "seconds": round(seconds, 1)}
+        files = {}
+        if report.passed:
+            with torch.inference_mode():
+                files = {_PLAN: plan, _EXAMPLE: parity_check.pack_example(*graph.reference(0))}
         try:
-            contents = (plan, _trial_tensors(graph)) if report.passed else None
-            self._cache.store(key, figures, contents)
+            self._cache.store(key, files, figures)
         except OSError as error:
-            _LOG.warning("%s is built again at the next start: %s", key.graph, error)
+            _LOG.warning("%s is built again at the next start: %s", key.subject, error)
         if not report.passed:
-            raise GateRefusal(f"it failed the gate ({_why(figures)})")
-        engine.gate = report.summary()
+            raise PlanRefused(f"it failed the parity check ({_why(figures)})")
+        engine.parity = report.summary()
         return engine
-
-    def _engine(self, graph: Graph, plan: bytes, precision: str) -> TensorRTEngine:
-        return TensorRTEngine(graph.spec, plan, precision, self._device, self._trt)
 
 
 def torch_engine(graph: Graph, precision: str, device: torch.device) -> Engine:
-    """What takes over from TensorRT."""
+    """Return torch's engine, which takes over from TensorRT."""
     if device.type == "cuda":
-        from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine
-
         return CudaGraphEngine(graph, precision, device)
-    from tracker_ros.engines.torch_engine import TorchEngine
-
     return TorchEngine(graph, "fp32", device)
 
 
@@ -209,45 +361,8 @@ def _why(figures: Mapping[str, object]) -> str:
     return "; ".join(map(str, problems)) if isinstance(problems, list) else "reason unknown"
 
 
-def _trial_tensors(graph: Graph) -> bytes:
-    """The first example and what torch makes of it, as a safetensors file."""
-    from safetensors.torch import save
-
-    inputs = graph.example(0)
-    with torch.inference_mode():
-        outputs = graph.module(*inputs.values())
-    tensors = {f"input.{name}": tensor for name, tensor in inputs.items()}
-    tensors |= {
-        f"output.{name}": tensor for name, tensor in zip(graph.spec.outputs, outputs, strict=True)
-    }
-    return save({name: t.clone().contiguous() for name, t in tensors.items()})
-
-
-def _tried(engine: Engine, graph: Graph, trial: bytes) -> gate.ParityReport:
-    """Run an engine on recorded inputs and compare."""
-    from safetensors.torch import load
-
-    recorded = load(trial)
-
-    def named(kind: str) -> dict[str, Tensor]:
-        return {n.partition(".")[2]: t for n, t in recorded.items() if n.startswith(kind)}
-
-    found = {name: tensor.cpu() for name, tensor in engine(**named("input.")).items()}
-    return gate.compare([(named("output."), found)], graph, engine.precision)
-
-
-_DTYPES = {
-    "FLOAT": torch.float32,
-    "HALF": torch.float16,
-    "BF16": torch.bfloat16,
-    "INT64": torch.int64,
-    "INT32": torch.int32,
-    "BOOL": torch.bool,
-}
-
-
 class TensorRTEngine(Engine):
-    """One plan with its buffers.
+    """One plan with its buffers, replayed as a CUDA graph on a GPU.
 
     Args:
         spec: Of the graph.
@@ -257,7 +372,7 @@ class TensorRTEngine(Engine):
         trt: The package that built it.
 
     Attributes:
-        gate: How the plan compared to torch, in one line.
+        parity: How the plan compared to torch, in one line.
 
     Raises:
         EngineUnavailable: TensorRT refuses the plan, or it is another graph's.
@@ -265,7 +380,7 @@ class TensorRTEngine(Engine):
     """
 
     backend = "tensorrt"
-    gate = ""
+    parity = ""
 
     def __init__(
         self,
@@ -294,8 +409,8 @@ class TensorRTEngine(Engine):
 
     @property
     def runtime_info(self) -> dict[str, str]:
-        """Back end, device and precision in use, and the gate's figures."""
-        return {**super().runtime_info, "gate": self.gate}
+        """Back end, device and precision in use, and the figures of the parity check."""
+        return {**super().runtime_info, "parity": self.parity}
 
     @torch.inference_mode()
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
@@ -312,10 +427,10 @@ class TensorRTEngine(Engine):
 
     @contextmanager
     def _on_stream(self) -> Iterator[None]:
-        """Use the engine's GPU, after what was to be done before, and wait for it at the end.
+        """Use the engine's stream after the work of the current one, and wait for it at the end.
 
         Raises:
-            RuntimeError: It failed: now, not when somebody reads the outputs.
+            RuntimeError: The work failed: it is raised here, not when the outputs are read.
         """
         if self._stream is None:
             yield
@@ -331,7 +446,7 @@ class TensorRTEngine(Engine):
         )
 
     def _allocated(self) -> dict[str, Tensor]:
-        """A buffer for every input and output, made known to the execution context."""
+        """Return a buffer for every input and output, known to the execution context."""
         plan, wanted = self._plan, {**self.spec.inputs, **self.spec.outputs}
         names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
         shapes = {name: tuple(plan.get_tensor_shape(name)) for name in names}
@@ -354,7 +469,7 @@ class TensorRTEngine(Engine):
             )
 
     def _recorded(self) -> Callable[[], object] | None:
-        """Replays one execution from a CUDA graph; None where there can be none."""
+        """Return what replays one execution from a CUDA graph; None where that is impossible."""
         if self._target.type != "cuda":
             return None
         try:

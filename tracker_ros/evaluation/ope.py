@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracker_ros.cache_folder import cache_folder
+from tracker_ros.cache import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.tracker import Tracker
 

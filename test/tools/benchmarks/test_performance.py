@@ -17,7 +17,7 @@ from tools.benchmarks.performance import MatrixRate, check_that_it_runs, compare
 from tools.benchmarks.workloads import random_weights
 from tracker_ros import create_tracker
 from tracker_ros.checkpoints import write_weights
-from tracker_ros.engines import parity_check as gate
+from tracker_ros.engines import parity_check
 from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
 from tracker_ros.tracker import Tracker
 
@@ -31,7 +31,7 @@ KINDS = {
 def threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The number of threads, which a measurement sets; as are the gate's limits."""
     for limit in ("MEDIAN_IOU", "MIN_IOU"):
-        monkeypatch.setattr(gate, limit, getattr(gate, limit))
+        monkeypatch.setattr(parity_check, limit, getattr(parity_check, limit))
     before = torch.get_num_threads()
     yield before
     torch.set_num_threads(before)
@@ -74,12 +74,12 @@ def test_other_back_ends_are_compared_by_their_boxes(threads: int, tmp_path: Pat
 def test_random_weights_may_find_what_they_like(threads: int, tmp_path: Path) -> None:
     measure(options("ostrack_tiny", threads, tmp_path, prepare=True, backend="onnxruntime"))
     assert len(list(tmp_path.rglob("track_4-*.onnx"))) == 1
-    assert (gate.MEDIAN_IOU, gate.MIN_IOU) == (0.99, 0.95)
+    assert (parity_check.MEDIAN_IOU, parity_check.MIN_IOU) == (0.99, 0.95)
     weights = tmp_path / "weights.safetensors"
     write_weights(random_weights("ostrack_tiny"), weights)
     measure(options("ostrack_tiny", threads, tmp_path, prepare=True, weights=str(weights)))
-    assert (gate.MEDIAN_IOU, gate.MIN_IOU) == (0.0, 0.0)
-    assert gate.SCORE_DIFFERENCE == 0.02
+    assert (parity_check.MEDIAN_IOU, parity_check.MIN_IOU) == (0.0, 0.0)
+    assert parity_check.SCORE_DIFFERENCE == 0.02
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Precise RoI pooling: the exact mean of the bilinear surface over every bin, and its gradients.
+// Precise RoI pooling: the exact mean of the bilinear surface over every bin, and its gradient by
+// the boxes.
 //
 // Same formulas as the matrix form in prroi_pool.py, which says where they come from. Arrays:
-// features (N, C, H, W); rois (R, 5) image index, x0, y0, x1, y1 in input pixels; pooled and its
-// gradient (R, C, ph, pw). A box without area, or of an image that is not there, gives zeros.
+// cells (H, W, C), one map with its channels innermost; boxes (P, 4) x0, y0, x1, y1 in cells;
+// pooled and its gradient (P, bins, bins, C). A box without area gives zeros.
 #include "kernel.cuh"
 
 // Integral of max(0, 1 - |t|) from 0 to u.
@@ -60,12 +61,6 @@ struct Axis {
     const T first = origin + ceil(edge(bin) - 1), last = origin + floor(edge(bin + 1) + 1);
     return {clamped(first, size), clamped(last + 1, size)};
   }
-  // Bins that touch a pixel.
-  DEVICE Range touched_by(int64 pixel) const {
-    const T position = T(pixel) - origin - start;
-    return {clamped(floor((position - 1) / width), bins),
-            clamped(floor((position + 1) / width) + 1, bins)};
-  }
   DEVICE T weight(int64 bin, int64 pixel) const {
     const T position = T(pixel) - origin;
     return (hat_integral(edge(bin + 1) - position) - hat_integral(edge(bin) - position)) / width;
@@ -80,124 +75,81 @@ struct Axis {
   }
 };
 
-// A RoI on the map; `image` is -1 if there is nothing to pool.
+// One box on the map.
 template <typename T>
 struct Box {
   Axis<T> x, y;
-  int64 image;
 
-  DEVICE Box(const T* roi, int64 images, int64 ph, int64 pw, int64 height, int64 width, T scale)
-      : x(roi[1] * scale, roi[3] * scale, pw, width),
-        y(roi[2] * scale, roi[4] * scale, ph, height),
-        image(-1) {
-    // With one image the index is not read, as in the matrix form.
-    if (x.valid && y.valid) {
-      if (images == 1) image = 0;
-      else if (roi[0] > -1 && roi[0] < T(images)) image = int64(roi[0]);
-    }
-  }
+  DEVICE Box(const T* edges, int64 bins, int64 height, int64 width)
+      : x(edges[0], edges[2], bins, width), y(edges[1], edges[3], bins, height) {}
+  DEVICE bool valid() const { return x.valid && y.valid; }
 };
 
-// Index: an element of pooled.
+// Index: an element of pooled. Neighbours differ in the channel only, so they read neighbouring
+// values and share their weights.
 template <typename T>
-DEVICE void prroi_pool_at(int64 index, T* pooled, const T* features, const T* rois, int64 images,
-                          int64 channels, int64 height, int64 width, int64 ph, int64 pw,
-                          double scale) {
-  const int64 j = index % pw, i = index / pw % ph, channel = index / (pw * ph) % channels;
-  const int64 roi = index / (pw * ph * channels);
-  const Box<T> box(rois + 5 * roi, images, ph, pw, height, width, T(scale));
+DEVICE void prroi_pool_at(int64 index, T* pooled, const T* cells, const T* boxes, int64 height,
+                          int64 width, int64 channels, int64 bins) {
+  const int64 channel = index % channels, bin = index / channels;
+  const int64 j = bin % bins, i = bin / bins % bins;
+  const Box<T> box(boxes + 4 * (bin / (bins * bins)), bins, height, width);
   T sum = 0;
-  if (box.image >= 0) {
-    const T* map = features + (box.image * channels + channel) * height * width;
+  if (box.valid()) {
     const Range rows = box.y.pixels(i), columns = box.x.pixels(j);
     for (int64 y = rows.first; y < rows.past; ++y) {
       T row = 0;
       for (int64 x = columns.first; x < columns.past; ++x)
-        row += box.x.weight(j, x) * map[y * width + x];
+        row += box.x.weight(j, x) * cells[(y * width + x) * channels + channel];
       sum += box.y.weight(i, y) * row;
     }
   }
   pooled[index] = sum;
 }
 KERNEL(prroi_pool,
-       (T* pooled, const T* features, const T* rois, int64 images, int64 channels, int64 height,
-        int64 width, int64 ph, int64 pw, double scale),
-       (pooled, features, rois, images, channels, height, width, ph, pw, scale))
+       (T* pooled, const T* cells, const T* boxes, int64 height, int64 width, int64 channels,
+        int64 bins),
+       (pooled, cells, boxes, height, width, channels, bins))
 
-// Index: an element of grad_features. It gathers from all RoIs, where scattering from each bin
-// would need atomic additions, whose order differs from run to run.
+// Index: a box and a channel, of grad_boxes (P, 4, C) by x0, y0, x1, y1; the caller adds up C.
 template <typename T>
-DEVICE void prroi_pool_grad_features_at(int64 index, T* grad_features, const T* grad,
-                                        const T* rois, int64 count_rois, int64 images,
-                                        int64 channels, int64 height, int64 width, int64 ph,
-                                        int64 pw, double scale) {
-  const int64 x = index % width, y = index / width % height;
-  const int64 channel = index / (width * height) % channels;
-  const int64 image = index / (width * height * channels);
-  T sum = 0;
-  for (int64 roi = 0; roi < count_rois; ++roi) {
-    const Box<T> box(rois + 5 * roi, images, ph, pw, height, width, T(scale));
-    if (box.image != image) continue;
-    const Range rows = box.y.touched_by(y), columns = box.x.touched_by(x);
-    const T* bins = grad + (roi * channels + channel) * ph * pw;
-    for (int64 i = rows.first; i < rows.past; ++i) {
-      T row = 0;
-      for (int64 j = columns.first; j < columns.past; ++j)
-        row += box.x.weight(j, x) * bins[i * pw + j];
-      sum += box.y.weight(i, y) * row;
-    }
-  }
-  grad_features[index] = sum;
-}
-KERNEL(prroi_pool_grad_features,
-       (T* grad_features, const T* grad, const T* rois, int64 count_rois, int64 images,
-        int64 channels, int64 height, int64 width, int64 ph, int64 pw, double scale),
-       (grad_features, grad, rois, count_rois, images, channels, height, width, ph, pw, scale))
-
-// Index: a RoI and a channel, of grad_boxes (R, C, 4) by x0, y0, x1, y1; the caller adds up C.
-template <typename T>
-DEVICE void prroi_pool_grad_boxes_at(int64 index, T* grad_boxes, const T* grad, const T* features,
-                                     const T* rois, int64 images, int64 channels, int64 height,
-                                     int64 width, int64 ph, int64 pw, double scale) {
-  const int64 channel = index % channels, roi = index / channels;
-  const Box<T> box(rois + 5 * roi, images, ph, pw, height, width, T(scale));
+DEVICE void prroi_pool_grad_boxes_at(int64 index, T* grad_boxes, const T* grad, const T* cells,
+                                     const T* boxes, int64 height, int64 width, int64 channels,
+                                     int64 bins) {
+  const int64 channel = index % channels, p = index / channels;
+  const Box<T> box(boxes + 4 * p, bins, height, width);
   T by_x0 = 0, by_y0 = 0, by_x1 = 0, by_y1 = 0;
-  if (box.image >= 0) {
-    const T* map = features + (box.image * channels + channel) * height * width;
-    for (int64 bin = 0; bin < ph * pw; ++bin) {
-      const int64 i = bin / pw, j = bin % pw;
-      const Range rows = box.y.pixels(i), columns = box.x.pixels(j);
-      Weight<T> sum = {0, 0, 0};  // over a row: mean and derivatives by x0, x1
-      T sum_by_y0 = 0, sum_by_y1 = 0;
-      for (int64 y = rows.first; y < rows.past; ++y) {
-        Weight<T> row = {0, 0, 0};
-        for (int64 x = columns.first; x < columns.past; ++x) {
-          const Weight<T> wx = box.x.weight_and_derivatives(j, x);
-          const T value = map[y * width + x];
-          row.mean += wx.mean * value;
-          row.by_start += wx.by_start * value;
-          row.by_end += wx.by_end * value;
-        }
-        const Weight<T> wy = box.y.weight_and_derivatives(i, y);
-        sum.by_start += wy.mean * row.by_start;
-        sum.by_end += wy.mean * row.by_end;
-        sum_by_y0 += wy.by_start * row.mean;
-        sum_by_y1 += wy.by_end * row.mean;
+  for (int64 bin = 0; box.valid() && bin < bins * bins; ++bin) {
+    const int64 i = bin / bins, j = bin % bins;
+    const Range rows = box.y.pixels(i), columns = box.x.pixels(j);
+    T sum_by_x0 = 0, sum_by_y0 = 0, sum_by_x1 = 0, sum_by_y1 = 0;
+    for (int64 y = rows.first; y < rows.past; ++y) {
+      Weight<T> row = {0, 0, 0};
+      for (int64 x = columns.first; x < columns.past; ++x) {
+        const Weight<T> wx = box.x.weight_and_derivatives(j, x);
+        const T value = cells[(y * width + x) * channels + channel];
+        row.mean += wx.mean * value;
+        row.by_start += wx.by_start * value;
+        row.by_end += wx.by_end * value;
       }
-      const T upstream = grad[index * ph * pw + bin];
-      by_x0 += upstream * sum.by_start;
-      by_y0 += upstream * sum_by_y0;
-      by_x1 += upstream * sum.by_end;
-      by_y1 += upstream * sum_by_y1;
+      const Weight<T> wy = box.y.weight_and_derivatives(i, y);
+      sum_by_x0 += wy.mean * row.by_start;
+      sum_by_x1 += wy.mean * row.by_end;
+      sum_by_y0 += wy.by_start * row.mean;
+      sum_by_y1 += wy.by_end * row.mean;
     }
+    const T upstream = grad[(p * bins * bins + bin) * channels + channel];
+    by_x0 += upstream * sum_by_x0;
+    by_y0 += upstream * sum_by_y0;
+    by_x1 += upstream * sum_by_x1;
+    by_y1 += upstream * sum_by_y1;
   }
-  T* out = grad_boxes + 4 * index;
-  out[0] = by_x0 * T(scale);
-  out[1] = by_y0 * T(scale);
-  out[2] = by_x1 * T(scale);
-  out[3] = by_y1 * T(scale);
+  T* out = grad_boxes + 4 * p * channels + channel;
+  out[0] = by_x0;
+  out[channels] = by_y0;
+  out[2 * channels] = by_x1;
+  out[3 * channels] = by_y1;
 }
 KERNEL(prroi_pool_grad_boxes,
-       (T* grad_boxes, const T* grad, const T* features, const T* rois, int64 images,
-        int64 channels, int64 height, int64 width, int64 ph, int64 pw, double scale),
-       (grad_boxes, grad, features, rois, images, channels, height, width, ph, pw, scale))
+       (T* grad_boxes, const T* grad, const T* cells, const T* boxes, int64 height, int64 width,
+        int64 channels, int64 bins),
+       (grad_boxes, grad, cells, boxes, height, width, channels, bins))

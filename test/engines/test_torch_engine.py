@@ -13,11 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from tracker_ros.engines import cuda_graph_engine
-from tracker_ros.engines import parity_check as gate
-from tracker_ros.engines.cuda_graph_engine import CudaGraphEngine, record
+from tracker_ros.engines import parity_check, torch_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph
-from tracker_ros.engines.torch_engine import TorchEngine
+from tracker_ros.engines.torch_engine import CudaGraphEngine, TorchEngine, record
 
 CPU = torch.device("cpu")
 
@@ -58,7 +56,7 @@ class FakeCuda:
     def graph(
         self, recording: SimpleNamespace, stream: SimpleNamespace, capture_error_mode: str
     ) -> Iterator[None]:
-        assert cuda_graph_engine._RECORDING.locked(), "another thread could record meanwhile"
+        assert torch_engine._RECORDING.locked(), "another thread could record meanwhile"
         self.recordings.append((stream.name, capture_error_mode))
         before = self.current_stream()
         self.set_stream(stream)
@@ -74,9 +72,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
     fake = FakeCuda()
     for name in ("device", "current_stream", "set_stream", "Stream", "CUDAGraph", "graph"):
         monkeypatch.setattr(torch.cuda, name, getattr(fake, name))
-    cuda_graph_engine._recording_stream.cache_clear()
+    torch_engine._recording_stream.cache_clear()
     yield fake
-    cuda_graph_engine._recording_stream.cache_clear()
+    torch_engine._recording_stream.cache_clear()
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return replay
 
-    monkeypatch.setattr(cuda_graph_engine, "record", record)
+    monkeypatch.setattr(torch_engine, "record", record)
 
 
 def test_a_recording_reads_new_inputs_and_reuses_its_outputs(
@@ -119,7 +117,7 @@ def test_a_recording_reads_new_inputs_and_reuses_its_outputs(
 
 def test_it_equals_torch(ostrack_graphs: list[Graph], recording: None) -> None:
     for graph in ostrack_graphs:
-        report = gate.examine(CudaGraphEngine(graph, "fp32", CPU), graph, "fp32", 2)
+        report = parity_check.examine(CudaGraphEngine(graph, "fp32", CPU), graph, "fp32", 2)
         assert report.passed, report.problems
 
 
@@ -129,7 +127,7 @@ def test_what_cannot_be_recorded_runs_operator_by_operator(
     def refuse(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
-    monkeypatch.setattr(cuda_graph_engine, "record", refuse)
+    monkeypatch.setattr(torch_engine, "record", refuse)
     engine = CudaGraphEngine(doubling, "fp32", CPU)
     assert engine.runtime_info["cuda_graph"] == "no"
     assert engine(values=torch.zeros(3))["sums"].tolist() == [1.0, 2.0, 3.0]
@@ -155,7 +153,7 @@ def test_a_recording_that_fails_leaves_the_stream_as_it_was(cuda: FakeCuda) -> N
     with pytest.raises(RuntimeError, match="not permitted"):
         record(run, torch.device("cuda", 1))
     assert cuda.streams == {0: "first 0", 1: "first 1"}
-    assert not cuda_graph_engine._RECORDING.locked()
+    assert not torch_engine._RECORDING.locked()
 
 
 def test_half_precision_has_channels_innermost(mast_graphs: list[Graph]) -> None:
@@ -180,7 +178,7 @@ def test_graphs_compute_the_same_with_channels_innermost(
     for graph in request.getfixturevalue(model):
         engine = TorchEngine(graph, "fp32", CPU)
         engine._module.to(memory_format=torch.channels_last)
-        assert gate.examine(engine, graph, "fp32", 2).passed
+        assert parity_check.examine(engine, graph, "fp32", 2).passed
 
 
 def test_half_precision_is_for_gpus(doubling: Graph) -> None:
@@ -197,7 +195,7 @@ def test_a_gpus_recording_equals_torch(
     for graph in request.getfixturevalue(model):
         engine = CudaGraphEngine(graph, precision, torch.device("cuda", 0))
         assert engine.runtime_info["cuda_graph"] == "yes"
-        report = gate.examine(engine, graph, engine.precision)
+        report = parity_check.examine(engine, graph, engine.precision)
         assert report.passed, report.problems
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the gate lets pass and what it does not, and the figures that it reports."""
+"""What passes a parity check and what does not, and the figures that it reports."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.engines import cuda_graph_engine
+from tracker_ros.engines import torch_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
-from tracker_ros.engines.parity_check import CROPS, compare, examine
+from tracker_ros.engines.parity_check import CROPS, compare, examine, examine_example, pack_example
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
 
@@ -179,7 +179,7 @@ def test_nothing_equals_nothing_only() -> None:
 
 
 @pytest.mark.parametrize(("precision", "refused"), [("fp16", True), ("fp32", False)])
-def test_recordings_in_half_precision_pass_the_gate_too(
+def test_recordings_in_half_precision_are_checked_too(
     monkeypatch: pytest.MonkeyPatch, precision: str, refused: bool
 ) -> None:
     class Doubling(nn.Module):
@@ -189,7 +189,7 @@ def test_recordings_in_half_precision_pass_the_gate_too(
     device = torch.device("cpu")
     wrong = TorchEngine(replace(BOXES, module=Doubling()), "fp32", device)
     wrong.precision = precision
-    monkeypatch.setattr(cuda_graph_engine, "CudaGraphEngine", lambda *given: wrong)
+    monkeypatch.setattr(torch_engine, "CudaGraphEngine", lambda *given: wrong)
     backend = Backend("cuda_graph", device, precision, "model", Path())
     if refused:
         with pytest.raises(EngineUnavailable, match="'numbers' in fp16 does not equal torch"):
@@ -212,7 +212,7 @@ def test_recordings_are_compared_to_torch_on_their_own_device(
     given = replace(graph, module=Watched())
     right = TorchEngine(graph, "fp32", torch.device("cpu"))
     right.precision = "fp16"
-    monkeypatch.setattr(cuda_graph_engine, "CudaGraphEngine", lambda *given: right)
+    monkeypatch.setattr(torch_engine, "CudaGraphEngine", lambda *given: right)
     device = torch.device("cpu")
     assert Backend("cuda_graph", device, "fp16", "model", Path()).open(given) is right
     assert len(computed) == crops
@@ -230,3 +230,10 @@ def test_a_reference_may_overwrite_what_it_returned() -> None:
     assert examine(lambda **inputs: inputs, BOXES, "fp32", 3, reference).passed
     zeros = {name: torch.zeros_like(tensor) for name, tensor in memory.items()}
     assert not examine(lambda **inputs: inputs, BOXES, "fp32", 3, lambda **inputs: zeros).passed
+
+
+def test_an_example_is_packed_and_compared() -> None:
+    packed = pack_example(example(0), example(0))
+    assert examine_example(lambda **inputs: inputs, BOXES, "fp16", packed).passed
+    report = examine_example(lambda **inputs: widened(inputs, 1.06), BOXES, "fp16", packed)
+    assert (report.crops, report.passed) == (1, False)

@@ -54,7 +54,7 @@ def maker(**available: float) -> Callable[[Backend], Sleeper]:
     def make(backend: Backend) -> Sleeper:
         if backend.name not in available:
             raise EngineUnavailable(f"{backend.name} is not there")
-        graph = backend.onnx_folder / "track.onnx"
+        graph = backend.cache_dir / "onnx" / "track.onnx"
         if backend.name == "onnxruntime" and not graph.exists():
             if not backend.build:
                 raise EngineUnavailable("it is not exported")
@@ -165,7 +165,7 @@ def test_a_recording_in_single_precision_comes_before_none(tmp_path: Path, preci
 
     def make(backend: Backend) -> Sleeper:
         if backend.precision == "fp16":
-            raise EngineUnavailable("it failed the gate")
+            raise EngineUnavailable("it failed the check")
         return there(backend)
 
     given = wanted(tmp_path, precision=precision, device=GPU)

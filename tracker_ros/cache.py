@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps files that take long to make: compiled kernels, exported graphs, built engines.
+
+An entry is one or more files of the same stem and a sidecar, STEM.json, which lists everything
+that the files depend on (their key), the sha256 of each, and what else is known about them. The
+sidecar is written last: without it there is no entry. Files are checked whenever they are used,
+and those used longest ago are removed when the cache grows too large.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+FORMAT = 2
+DEFAULT_LIMIT_BYTES = 4 * 1024**3
+_SIDECAR, _LOCK, _UNFINISHED = ".json", ".lock", ".part"
+_DIGITS = 16
+_ENTRY_FILE = re.compile(rf".+-[0-9a-f]{{{_DIGITS}}}\.(?!lock$)\w+")
+
+Files = Mapping[str, bytes]
+"""Contents by suffix, such as ".onnx"."""
+
+
+class NotCached(Exception):
+    """The cache has no entry that may be used; the message says why."""
+
+
+def cache_folder(purpose: str) -> Path:
+    """Return the folder for one purpose below the user's cache folder; it may not exist yet.
+
+    Args:
+        purpose: Name of the folder, for example "engines".
+
+    Raises:
+        RuntimeError: The user has no home folder, as in some containers.
+    """
+    from platformdirs import user_cache_path
+
+    try:
+        root = user_cache_path("tracker_ros", appauthor=False)
+    except RuntimeError:
+        root = Path("~")  # what older versions return
+    if not root.is_absolute():
+        raise RuntimeError("there is no folder for a cache; set HOME or XDG_CACHE_HOME")
+    return root / purpose
+
+
+@dataclass(frozen=True)
+class Key:
+    """Everything that an entry's files depend on.
+
+    Attributes:
+        subject: What the files are of, such as "ostrack_tiny track".
+        parts: Values by name; "precision", if there is one, becomes part of the files' names.
+    """
+
+    subject: str
+    parts: Mapping[str, str]
+
+    @property
+    def stem(self) -> str:
+        """Name of the entry's files without their suffixes."""
+        content = json.dumps([self.subject, dict(self.parts)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:_DIGITS]
+        words = "".join(c if c.isalnum() or c == "_" else " " for c in self.subject).split()
+        return "-".join([*words, *filter(None, [self.parts.get("precision")]), digest])
+
+    def differences(self, other: Key) -> list[str]:
+        """Return what differs in `other`, as "driver is 580.1, was 570.2"."""
+        names = dict.fromkeys([*self.parts, *other.parts])
+        pairs = [(name, self.parts.get(name, ""), other.parts.get(name, "")) for name in names]
+        if self.subject != other.subject:
+            pairs.insert(0, ("subject", self.subject, other.subject))
+        return [f"{name} is {_short(a)}, was {_short(b)}" for name, a, b in pairs if a != b]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about one entry.
+
+    Attributes:
+        stem: Name of its files without their suffixes.
+        key: What its files depend on.
+        sha256: Of each file, by suffix; empty if making the files failed for good.
+        info: Further facts, for people and for whoever made the entry.
+        made: When, UTC, in ISO 8601.
+        used: When it was last used or written, in seconds since 1970.
+        size: Of all files, in bytes.
+    """
+
+    stem: str
+    key: Key
+    sha256: dict[str, str]
+    info: dict[str, Any]
+    made: str
+    used: float
+    size: int
+
+
+class Cache:
+    """A folder of entries.
+
+    Args:
+        folder: Made if need be.
+        limit_bytes: Entries used longest ago are removed when the cache grows above this.
+        private: Whether the folder and its files must belong to this user and to nobody else, as
+            for everything that is executed later.
+
+    Raises:
+        OSError: The folder cannot be used; the message names it and the remedy.
+    """
+
+    def __init__(
+        self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, *, private: bool = True
+    ) -> None:
+        self.folder, self.limit_bytes, self._private = folder, limit_bytes, private
+        if private:
+            _make_private(folder)
+
+    def find(self, key: Key) -> Entry:
+        """Return the entry of a key.
+
+        Raises:
+            NotCached: There is none, or its sidecar cannot be trusted.
+        """
+        path = self.path(key.stem, _SIDECAR)
+        if not os.path.lexists(path):
+            raise NotCached(self._why_missing(key))
+        entry = self.read(key.stem)
+        if differences := key.differences(entry.key):
+            raise NotCached(f"{path.name} belongs to another entry: {'; '.join(differences)}")
+        return entry
+
+    def paths(self, entry: Entry) -> dict[str, Path]:
+        """Return an entry's files by suffix, after checking them; the entry counts as used.
+
+        Raises:
+            NotCached: A file is missing, damaged, or open to other users.
+        """
+        for suffix, wanted in entry.sha256.items():
+            path = self.path(entry.stem, suffix)
+            with self._opened(path) as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+                _check_digest(path, digest.hexdigest(), wanted)
+        self._mark_used(entry)
+        return {suffix: self.path(entry.stem, suffix) for suffix in entry.sha256}
+
+    def load(self, entry: Entry) -> dict[str, bytes]:
+        """Return an entry's contents by suffix, as checked as `paths` checks them.
+
+        Raises:
+            NotCached: A file is missing, damaged, or open to other users.
+        """
+        contents = {}
+        for suffix, wanted in entry.sha256.items():
+            path = self.path(entry.stem, suffix)
+            with self._opened(path) as file:
+                contents[suffix] = file.read()
+            _check_digest(path, hashlib.sha256(contents[suffix]).hexdigest(), wanted)
+        self._mark_used(entry)
+        return contents
+
+    def store(self, key: Key, files: Files, info: Mapping[str, Any]) -> Entry:
+        """Write an entry and make room for it; no files mean that making them failed for good.
+
+        Raises:
+            OSError: The disk is full or cannot be written; nothing is left behind.
+        """
+        sidecar = {
+            "format": FORMAT,
+            "subject": key.subject,
+            "key": dict(key.parts),
+            "sha256": {suffix: hashlib.sha256(data).hexdigest() for suffix, data in files.items()},
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "info": dict(info),
+        }
+        text = json.dumps(sidecar, indent=2) + "\n"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.remove(key.stem)
+        try:
+            for suffix, data in {**files, _SIDECAR: text.encode()}.items():
+                self._write(self.path(key.stem, suffix), data)
+        except OSError:
+            self.remove(key.stem)
+            raise
+        self.prune(self.limit_bytes, keep=key.stem)
+        return self.read(key.stem)
+
+    def obtain(self, key: Key, make: Callable[[], tuple[Files, Mapping[str, Any]]]) -> Entry:
+        """Return the entry of a key, made first if it is missing or damaged.
+
+        A second process that wants the same entry waits for the first.
+
+        Args:
+            key: Of the entry.
+            make: Returns the files and what else is known about them.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        with self.lock(key.stem):
+            try:
+                entry = self.find(key)
+                self.paths(entry)
+            except NotCached:
+                entry = self.store(key, *make())
+        return entry
+
+    @contextmanager
+    def lock(self, stem: str, *, wait: bool = True) -> Iterator[None]:
+        """Keep other processes from making the same entry.
+
+        Args:
+            stem: Of the entry.
+            wait: Wait for another process that holds the lock.
+
+        Raises:
+            filelock.Timeout: Another process holds the lock, and `wait` is false.
+            OSError: The folder cannot be written.
+        """
+        from filelock import FileLock
+
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(self.path(stem, _LOCK), timeout=-1 if wait else 0):
+            yield
+
+    def stems(self) -> list[str]:
+        """Return every entry's stem, whole or damaged, sorted."""
+        if not self.folder.is_dir():
+            return []
+        return sorted({p.stem for p in self.folder.iterdir() if _ENTRY_FILE.fullmatch(p.name)})
+
+    def read(self, stem: str) -> Entry:
+        """Return the entry of a stem as its sidecar describes it.
+
+        Raises:
+            NotCached: The sidecar is missing, damaged, or open to other users.
+        """
+        path = self.path(stem, _SIDECAR)
+        with self._opened(path) as file:
+            content = file.read()
+        try:
+            sidecar = json.loads(content)
+            if sidecar["format"] != FORMAT:
+                raise NotCached(f"{path.name} has format {sidecar['format']}, not {FORMAT}")
+            parts = {str(name): str(value) for name, value in sidecar["key"].items()}
+            return Entry(
+                stem=stem,
+                key=Key(str(sidecar["subject"]), parts),
+                sha256={str(suffix): str(value) for suffix, value in sidecar["sha256"].items()},
+                info=dict(sidecar["info"]),
+                made=str(sidecar["made"]),
+                used=path.stat().st_mtime,
+                size=sum(file.stat().st_size for file in self._files(stem)),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise NotCached(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
+
+    def verify(self, stem: str) -> str:
+        """Return why an entry's files cannot be used on any machine; empty if they can."""
+        try:
+            entry = self.read(stem)
+            used = entry.used
+            self.paths(entry)
+            os.utime(self.path(stem, _SIDECAR), (used, used))
+        except NotCached as problem:
+            return str(problem)
+        return ""
+
+    def prune(self, limit_bytes: int, *, keep: str = "", verify: bool = False) -> list[str]:
+        """Remove damaged entries, then those used longest ago until the rest fits a size.
+
+        Entries that another process is making stay.
+
+        Args:
+            limit_bytes: 0 removes everything.
+            keep: Stem of an entry that stays in any case.
+            verify: Read all files to find damage, rather than the sidecars only.
+
+        Returns:
+            The stems of the removed entries.
+        """
+        entries: list[Entry] = []
+        doomed: list[str] = []
+        for stem in self.stems():
+            try:
+                entry = self.read(stem)
+                if verify and self.verify(stem):
+                    raise NotCached
+                entries.append(entry)
+            except NotCached:
+                doomed.append(stem)
+        total = sum(entry.size for entry in entries)
+        for entry in sorted(entries, key=lambda entry: entry.used):
+            if total > limit_bytes and entry.stem != keep:
+                total -= entry.size
+                doomed.append(entry.stem)
+        return [stem for stem in doomed if self._remove_unless_locked(stem)]
+
+    def remove(self, stem: str) -> None:
+        """Remove an entry's files, the sidecar first."""
+        for path in sorted(self._files(stem), key=lambda path: path.suffix != _SIDECAR):
+            path.unlink(missing_ok=True)
+
+    def path(self, stem: str, suffix: str) -> Path:
+        """Return the path of one of an entry's files, which may not exist."""
+        return self.folder / f"{stem}{suffix}"
+
+    def _files(self, stem: str) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return [p for p in self.folder.glob(f"{stem}.*") if p.suffix != _LOCK]
+
+    def _remove_unless_locked(self, stem: str) -> bool:
+        from filelock import Timeout
+
+        with suppress(Timeout), self.lock(stem, wait=False):
+            self.remove(stem)
+            return True
+        return False
+
+    def _mark_used(self, entry: Entry) -> None:
+        with suppress(OSError):  # nothing is pruned from a cache that may only be read
+            os.utime(self.path(entry.stem, _SIDECAR))
+
+    def _why_missing(self, key: Key) -> str:
+        """Return which parts keep the most similar entry of the same subject from being used."""
+        nearest: list[str] = []
+        for stem in self.stems():
+            with suppress(NotCached):
+                other = self.read(stem).key
+                differences = key.differences(other)
+                similar = not nearest or len(differences) < len(nearest)
+                if other.subject == key.subject and similar:
+                    nearest = differences
+        if nearest:
+            return f"the cached entry of {key.subject} does not fit: {'; '.join(nearest)}"
+        return f"{key.subject} is not cached in {self.folder}"
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[BinaryIO]:
+        """Open a file for reading; in a private cache only one that nobody else could replace.
+
+        Raises:
+            NotCached: It is missing, a link, another user's, or open to others.
+        """
+        try:
+            flags = os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if self._private else 0)
+            with os.fdopen(os.open(path, flags), "rb") as file:
+                found = os.fstat(file.fileno())
+                owned = found.st_uid == os.getuid() or not self._private
+                if not stat.S_ISREG(found.st_mode) or not owned:
+                    raise NotCached(f"{path.name} is no regular file of user {os.getuid()}")
+                if self._private and found.st_mode & 0o077:
+                    mode = stat.filemode(found.st_mode)
+                    raise NotCached(
+                        f"{path.name} is open to others (mode {mode}, expected -rw-------)"
+                    )
+                yield file
+        except OSError as error:
+            reason = "is a link" if path.is_symlink() else f"cannot be read ({error.strerror})"
+            raise NotCached(f"{path.name} {reason}") from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write beside the final file and rename: it is there whole, or not at all."""
+        unfinished = path.with_suffix(_UNFINISHED)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        mode = 0o600 if self._private else 0o644
+        with os.fdopen(os.open(unfinished, flags, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder, readable and writable by this user only; refuse any other.
+
+    Its files are executed later: whoever can write to it could run code as this user.
+
+    Raises:
+        PermissionError: It is a link, belongs to another user, or others may enter it.
+        OSError: It cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if not private or found.st_uid != os.getuid():
+        raise PermissionError(
+            f"{folder} (mode {stat.filemode(found.st_mode)}, user {found.st_uid}) must be a real "
+            f"folder of user {os.getuid()} that nobody else may enter; remove it, or take the "
+            "rights of others away (chmod 700)"
+        )
+
+
+def _check_digest(path: Path, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise NotCached(
+            f"{path.name} is damaged: its sha256 is {_short(found)}, expected {_short(wanted)}"
+        )
+
+
+def _short(value: str) -> str:
+    """Return a digest's first digits; anything else whole."""
+    is_digest = len(value) == hashlib.sha256().digest_size * 2 and value.isalnum()
+    return f"{value[:12]}..." if is_digest else value or "nothing"

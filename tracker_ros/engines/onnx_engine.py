@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs as ONNX: exported from torch, and computed by ONNX Runtime on a CPU or a GPU.
+
+Files are opset 18 with static shapes and known operators only; their types are decided in torch.
+Beside each STEM.onnx stand STEM.safetensors, one example of inputs and the outputs that torch
+computes from them, and STEM.json, see `tracker_ros.cache`. Exporting needs the packages onnx and
+onnxscript, computing needs onnxruntime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import tracker_ros
+from tracker_ros.cache import Cache, Key, NotCached
+from tracker_ros.engines import parity_check
+from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
+
+OPSET = 18
+LIMIT_BYTES = 2 * 1024**3
+INSTALL = "pip install onnx onnxscript"
+INSTALL_RUNTIME = "pip install onnxruntime (onnxruntime-gpu for its CUDA provider)"
+# fmt: off
+ALLOWED_OPERATORS = frozenset({
+    "Abs", "Add", "And", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Div",
+    "Einsum", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements",
+    "GatherND", "Gemm", "Greater", "GreaterOrEqual", "Identity", "LayerNormalization",
+    "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min",
+    "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "ScatterElements", "ScatterND",
+    "Shape", "Sigmoid", "Sign", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
+    "Tile", "TopK", "Transpose", "Unsqueeze", "Where",
+})
+# fmt: on
+"""Operators for static shapes that ONNX Runtime and TensorRT from 10.3 on have."""
+
+
+def can_run() -> bool:
+    """Tell whether ONNX Runtime can be imported, without importing it."""
+    return _are_installed("onnxruntime")
+
+
+def can_export() -> bool:
+    """Tell whether graphs can be exported and run, without importing what that needs."""
+    return _are_installed("onnxruntime", "onnx", "onnxscript")
+
+
+def _are_installed(*packages: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def graph_cache(cache_dir: Path) -> Cache:
+    """Return the cache of exported graphs below the folder of engines."""
+    return Cache(cache_dir / "onnx", LIMIT_BYTES, private=False)
+
+
+def graph_key(graph: Graph, precision: str, model: str) -> Key:
+    """Return everything that an exported graph depends on.
+
+    Args:
+        graph: Its spec and weights are part of the key.
+        precision: What it is computed in.
+        model: Name of its model.
+    """
+    parts = {
+        "precision": precision,
+        "opset": str(OPSET),
+        "spec": hashlib.sha256(repr(graph.spec).encode()).hexdigest(),
+        "weights": _weights_digest(graph),
+        "code": _code_digest(),
+    }
+    return Key(f"{model} {graph.spec.name}", parts)
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    """Return a digest of the code of models and engines."""
+    package = Path(tracker_ros.__file__).parent
+    digest = hashlib.sha256()
+    for folder in ("engines", "models"):
+        for path in sorted((package / folder).rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _weights_digest(graph: Graph) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in graph.module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def exported_graph(
+    graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool
+) -> Path:
+    """Return the ONNX file of a graph.
+
+    Args:
+        graph: The graph.
+        precision: Of the model, "fp32" or "fp16".
+        cache_dir: Folder of engines; exported graphs are below it.
+        model: Name of the graph's model.
+        build: Export the graph if it is missing or damaged.
+
+    Raises:
+        EngineUnavailable: It is not there and `build` is false, or it cannot be exported.
+        OSError: The file cannot be written.
+        ValueError: Graphs are not exported in this precision.
+    """
+    precision = graph.precision(precision)
+    cache, key = graph_cache(cache_dir), graph_key(graph, precision, model)
+    try:
+        return cache.paths(cache.find(key))[".onnx"]
+    except NotCached as reason:
+        if not build:
+            raise EngineUnavailable(
+                f"graph {graph.spec.name!r} is not exported in {precision} ({reason}); run "
+                "`tracker-ros export` or allow building (build_engine)"
+            ) from reason
+    return cache.path(cache.obtain(key, lambda: export_onnx(graph, precision)).stem, ".onnx")
+
+
+def export_onnx(graph: Graph, precision: str) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Export a graph.
+
+    Args:
+        graph: Module and spec.
+        precision: Of the model, "fp32" or "fp16".
+
+    Returns:
+        The ONNX file and the tensors of one example by suffix, and what is known about them.
+
+    Raises:
+        EngineUnavailable: The exporter is not installed or fails, the graph needs an operator
+            that is not allowed, or its outputs are not those of its spec.
+        ValueError: Graphs are not exported in this precision.
+    """
+    precision = graph.precision(precision)
+    with torch.inference_mode():
+        inputs, outputs = graph.reference(0)
+    graph.spec.check(inputs)
+    model = _exported(graph, precision, inputs)
+    operators = dict(sorted(_operators(model.graph).items()))
+    if unknown := sorted(set(operators) - ALLOWED_OPERATORS):
+        raise EngineUnavailable(
+            f"graph {graph.spec.name!r} needs the operators {', '.join(unknown)}, which some "
+            "engines lack; express them by others"
+        )
+    found = {name: tuple(tensor.shape) for name, tensor in outputs.items()}
+    if found != {name: spec.shape for name, spec in graph.spec.outputs.items()}:
+        raise EngineUnavailable(
+            f"graph {graph.spec.name!r} returns {found}, which differs from its spec"
+        )
+    info = {
+        "settings": graph.spec.settings,
+        "inputs": {name: asdict(spec) for name, spec in graph.spec.inputs.items()},
+        "outputs": {name: asdict(spec) for name, spec in graph.spec.outputs.items()},
+        "operators": operators,
+        "tools": {"tracker_ros": tracker_ros.__version__}
+        | {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript")},
+    }
+    example = parity_check.pack_example(inputs, outputs)
+    return {".onnx": model.SerializeToString(), ".safetensors": example}, info
+
+
+def _exported(graph: Graph, precision: str, inputs: dict[str, Tensor]) -> Any:
+    """Return the ONNX model with the inputs of the spec."""
+    forms = {"fp32": lambda module: module, "fp16": HalfPrecision, MIXED: HalfProducts}
+    module = forms[precision](graph.module)
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise EngineUnavailable(f"exporting needs another package ({error}): {INSTALL}") from error
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.export.export(module, tuple(inputs.values()), strict=False)
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(graph.spec.inputs),
+                output_names=list(graph.spec.outputs),
+                verbose=False,
+            )
+        if exported is None:
+            raise EngineUnavailable(f"torch returned no program for graph {graph.spec.name!r}")
+        model = exported.model_proto
+        onnx.checker.check_model(model)
+    except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError) as error:
+        raise EngineUnavailable(
+            f"graph {graph.spec.name!r} cannot be exported: {error}"
+        ) from error
+    names = [value.name for value in model.graph.input]
+    if names != list(graph.spec.inputs):
+        raise EngineUnavailable(
+            f"graph {graph.spec.name!r} was exported with the inputs {names}; "
+            f"expected {list(graph.spec.inputs)} (an input that is never read is left out)"
+        )
+    return model
+
+
+def _operators(graph: Any) -> Counter[str]:
+    """Count the uses of each operator, in subgraphs too."""
+    found: Counter[str] = Counter()
+    for node in graph.node:
+        found[node.op_type if not node.domain else f"{node.domain}.{node.op_type}"] += 1
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found += _operators(attribute.g)
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's remarks on its passes and on optional packages."""
+    names = ("torch.onnx._internal.exporter._registration", "onnx_ir", "onnxscript")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def open_engine(
+    graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool, device: torch.device
+) -> Engine:
+    """Make ONNX Runtime's engine for a graph; one that is exported now must equal torch.
+
+    Args:
+        graph: What to compute.
+        precision: "fp32" or "fp16".
+        cache_dir: Folder of engines; exported graphs are below it.
+        model: Name of the graph's model.
+        build: Export the graph if it is not there.
+        device: "cpu" or a GPU.
+
+    Raises:
+        EngineUnavailable: ONNX Runtime or its provider is missing, or the graph is not exported,
+            or it has been now and does not equal torch.
+        OSError: The graph cannot be written.
+        ValueError: The precision is none of these.
+    """
+    if not can_run():
+        raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL_RUNTIME}")
+    typed = graph.precision(precision)
+    try:
+        path = exported_graph(graph, precision, cache_dir, model=model, build=False)
+    except EngineUnavailable:
+        if not build:
+            raise
+    else:
+        return OnnxRuntimeEngine(graph.spec, path, typed, device)
+    path = exported_graph(graph, precision, cache_dir, model=model, build=True)
+    engine = OnnxRuntimeEngine(graph.spec, path, typed, device)
+    if problems := parity_check.examine(engine, graph, typed).problems:
+        graph_cache(cache_dir).remove(path.stem)
+        raise EngineUnavailable(
+            f"ONNX Runtime's {graph.spec.name!r} in {typed} does not equal torch: "
+            f"{'; '.join(problems)}; use backend='torch'"
+        )
+    return engine
+
+
+class OnnxRuntimeEngine(Engine):
+    """A session on an exported graph.
+
+    Args:
+        spec: Of the graph.
+        path: The ONNX file.
+        precision: What it was exported in.
+        device: Where it runs. Tensors pass through the CPU's memory.
+
+    Raises:
+        EngineUnavailable: The file cannot be loaded, or this ONNX Runtime lacks the CUDA provider
+            or the libraries that it needs.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(self, spec: GraphSpec, path: Path, precision: str, device: torch.device) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineUnavailable(
+                f"ONNX Runtime cannot be imported ({error}): {INSTALL_RUNTIME}"
+            ) from error
+        self.spec, self.precision, self.device = spec, precision, str(device)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait by spinning take the cores from torch, which computes the rest.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors; what matters is raised
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=_providers(onnxruntime, device)
+            )
+        except _errors(onnxruntime) as error:
+            raise EngineUnavailable(
+                f"ONNX Runtime cannot load {path.name}: {error}; delete it, so that it is "
+                "exported again"
+            ) from error
+        first = self._session.get_providers()[0]
+        if device.type == "cuda" and first != "CUDAExecutionProvider":
+            # ONNX Runtime mentions it in its log only and goes on, on the CPU.
+            raise EngineUnavailable(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load what its CUDA provider needs "
+                f"and would run on {first}: install the CUDA and cuDNN that it was built for"
+            )
+
+    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+        """Compute the graph; see `Engine`."""
+        self.spec.check(tensors)
+        import onnxruntime
+
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        try:
+            results = self._session.run(list(self.spec.outputs), arrays)
+        except _errors(onnxruntime) as error:
+            raise RuntimeError(
+                f"ONNX Runtime failed on graph {self.spec.name!r}: {error}; use backend='torch'"
+            ) from error
+        return {
+            name: torch.from_numpy(result).to(self.device)
+            for name, result in zip(self.spec.outputs, results, strict=True)
+        }
+
+
+def _providers(onnxruntime: Any, device: torch.device) -> list[Any]:
+    if device.type == "cpu":
+        return ["CPUExecutionProvider"]
+    known = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in known:
+        raise EngineUnavailable(
+            f"ONNX Runtime {onnxruntime.__version__} has no CUDA provider, only "
+            f"{', '.join(known)}: {INSTALL_RUNTIME}"
+        )
+    # TF32 would give three digits under the name of float32.
+    cuda = {"device_id": device.index or 0, "use_tf32": 0}
+    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+
+
+def _errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
+    """Return what a session raises; these classes share no base but Exception."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented EPFail"
+    return (
+        *(getattr(state, name) for name in names.split() if hasattr(state, name)),
+        RuntimeError,
+    )
