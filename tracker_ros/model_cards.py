@@ -8,6 +8,7 @@ read from `weights/*.json`, the cards that training writes beside the weights.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -28,6 +29,7 @@ class Family:
 
     Attributes:
         name: Lower case.
+        models: Configurations of its models by name.
         create: Import path of the factory of its trackers, see `registry.create_tracker`.
         network: Import path of the function that makes a model's network, given its name.
         training: Import path of the task that trains it.
@@ -38,6 +40,7 @@ class Family:
     """
 
     name: str
+    models: Mapping[str, Any]
     create: str
     network: str
     training: str
@@ -57,6 +60,7 @@ FAMILIES = {
     for family in (
         Family(
             name="grm",
+            models=GRM_CONFIGS,
             create="tracker_ros.models.one_stream.factory:create_grm",
             network="tracker_ros.models.one_stream.factory:empty_network",
             training="tracker_ros.training.tasks.pair:GRMTask",
@@ -67,6 +71,7 @@ FAMILIES = {
         ),
         Family(
             name="mast",
+            models=MAST_MODELS,
             create="tracker_ros.models.mast.factory:create_mast",
             network="tracker_ros.models.mast.factory:empty_network",
             training="tracker_ros.training.tasks.reconstruction:ReconstructionTask",
@@ -77,6 +82,7 @@ FAMILIES = {
         ),
         Family(
             name="ostrack",
+            models=OSTRACK_CONFIGS,
             create="tracker_ros.models.one_stream.factory:create_ostrack",
             network="tracker_ros.models.one_stream.factory:empty_network",
             training="tracker_ros.training.tasks.pair:OSTrackTask",
@@ -87,6 +93,7 @@ FAMILIES = {
         ),
         Family(
             name="trdimp",
+            models=TRDIMP_MODELS,
             create="tracker_ros.models.trdimp.factory:create_trdimp",
             network="tracker_ros.models.trdimp.factory:empty_network",
             training="tracker_ros.training.tasks.clip:ClipTask",
@@ -98,6 +105,19 @@ FAMILIES = {
         ),
     )
 }
+
+
+def family_of(name: str) -> Family:
+    """Return the family of a model.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    for family in FAMILIES.values():
+        if name in family.models:
+            return family
+    known = sorted(model for family in FAMILIES.values() for model in family.models)
+    raise ValueError(f"model {name!r} is unknown; expected one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
