@@ -87,8 +87,10 @@ def test_masks_beside_the_boxes_are_read(folder):
         find_sequences(folder)
 
 
-def test_the_built_in_scene_has_masks():
+def test_the_built_in_scene_has_masks(monkeypatch):
+    monkeypatch.setattr("tracker_ros.evaluation.sequences.SYNTHETIC_FRAMES", 2)
     (sequence,) = find_sequences("synthetic:4")
+    assert len(sequence) == 2
     assert sequence.mask(0).shape == (480, 640)
     x, y, w, h = sequence.boxes[0]
     rows, columns = np.nonzero(sequence.mask(0))

@@ -12,11 +12,11 @@ from tracker_ros.evaluation.metrics import (
     filled_box,
     filled_boxes,
     filled_true_boxes,
-    mask_table,
     outline,
     region_similarity,
     score_masks,
 )
+from tracker_ros.evaluation.report import mask_table
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 
 SHAPE = (300, 400)  # a diagonal of 500 pixels: outlines match up to 4 pixels apart

@@ -6,14 +6,14 @@ import pytest
 
 from tracker_ros.evaluation.metrics import (
     SUCCESS_THRESHOLDS,
-    centre_distances,
+    center_distances,
     count_failures,
-    overlaps,
     score_sequence,
     score_tracker,
     success_curve,
     visible,
 )
+from tracker_ros.geometry import ious
 
 NAN = float("nan")
 
@@ -23,13 +23,13 @@ def test_overlaps_of_known_pairs():
         [[0, 0, 10, 10], [5, 0, 10, 10], [0, 0, 5, 5], [20, 0, 5, 5], [NAN] * 4, [0, 0, -4, 9]]
     )
     annotated = np.tile([0.0, 0.0, 10.0, 10.0], (6, 1))
-    assert overlaps(predicted, annotated) == pytest.approx([1, 1 / 3, 0.25, 0, 0, 0])
+    assert ious(predicted, annotated) == pytest.approx([1, 1 / 3, 0.25, 0, 0, 0])
 
 
-def test_centre_distances_of_known_pairs():
+def test_center_distances_of_known_pairs():
     predicted = np.array([[3.0, 4, 10, 10], [0, 0, 20, 10], [NAN] * 4])
     annotated = np.tile([0.0, 0.0, 10.0, 10.0], (3, 1))
-    assert centre_distances(predicted, annotated).tolist() == [5.0, 5.0, np.inf]
+    assert center_distances(predicted, annotated).tolist() == [5.0, 5.0, np.inf]
 
 
 def test_success_curve_counts_strictly_above_each_threshold():

@@ -112,7 +112,7 @@ def test_what_was_measured_survives_a_cache_that_cannot_be_written(tmp_path, mon
     answer = TrackedSequence(sequence.boxes, np.ones(12), 0.25)
     (tmp_path / "file").touch()
     AnswerCache(tmp_path / "file" / "cache").put("csrt 1", sequence, answer)
-    assert said[0].startswith("answers of csrt 1 are not kept: ")
+    assert said[0].startswith("results of csrt 1 are not kept: ")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     cache = AnswerCache.default()

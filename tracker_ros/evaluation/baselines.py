@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classic trackers of OpenCV's contributed modules, behind the package's own interface.
+"""Run classic trackers of OpenCV's contributed modules behind the package's own interface.
 
-They are yardsticks, not products: CSRT (Lukezic et al., CVPR 2017), KCF (Henriques et al.,
+They are baselines to compare with: CSRT (Lukezic et al., CVPR 2017), KCF (Henriques et al.,
 TPAMI 2015) and MIL (Babenko et al., CVPR 2009), with OpenCV's default parameters. They need
 ``opencv-contrib-python``. MIL draws samples from a generator that OpenCV seeds by the clock and
 does not expose, so its answers differ a little from run to run; CSRT's and KCF's do not.
@@ -27,15 +27,15 @@ BASELINES = tuple(_CLASSES)
 class OpenCvTracker(Tracker):
     """One of OpenCV's trackers.
 
-    OpenCV gives no confidence: the score is 1 while the tracker reports success and 0 when it
-    reports that it has lost the target; then the last box is repeated.
+    OpenCV gives no confidence: the score is 1 while the tracker reports success. When it reports
+    that it has lost the target, the score is 0 and the last box is repeated.
 
     Args:
         name: One of `BASELINES`.
 
     Raises:
-        ValueError: If the name is unknown.
-        RuntimeError: If this OpenCV was built without the tracker.
+        ValueError: The name is unknown.
+        RuntimeError: This OpenCV was built without the tracker.
     """
 
     def __init__(self, name: str) -> None:
@@ -71,11 +71,11 @@ class OpenCvTracker(Tracker):
         )
 
     def warm_up(self) -> None:
-        """Nothing to prepare."""
+        """Do nothing: OpenCV's trackers need no preparation."""
 
 
 def _find_class(name: str) -> Any:
-    """OpenCV's tracker class: at the top level, or under ``legacy`` in some versions."""
+    """Return OpenCV's tracker class: a top-level one, or of ``legacy`` in some versions."""
     for module in (cv2, getattr(cv2, "legacy", None)):
         if hasattr(module, name):
             return getattr(module, name)

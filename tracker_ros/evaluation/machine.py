@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In words, what a measurement ran on."""
+"""Describe the machine that a measurement ran on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+
+_LIBRARIES = {
+    "PyTorch": ("torch",),
+    "OpenCV": tuple(
+        f"opencv-{kind}"
+        for kind in ("contrib-python-headless", "contrib-python", "python-headless", "python")
+    ),
+    "NumPy": ("numpy",),
+}
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,16 @@ class Machine:
     date: str
 
     def sentence(self) -> str:
-        """All of it in one line."""
+        """Return the description in one line."""
         gpu = f"GPU {self.accelerator}" if self.accelerator else "no GPU"
         return f"{self.date}; {self.processor}, {gpu}; {self.software}"
 
 
 def describe_machine(device: str = "cpu") -> Machine:
-    """Describe this machine.
+    """Describe this machine; libraries that are not installed are left out.
 
     Args:
         device: Device that was used; the GPU is named for ``cuda`` devices only.
-
-    Returns:
-        The description. Libraries that are not installed are left out.
     """
     accelerator = ""
     if device.startswith("cuda"):
@@ -48,24 +54,14 @@ def describe_machine(device: str = "cpu") -> Machine:
 
         accelerator = torch.cuda.get_device_name(torch.device(device))
     versions = [f"Python {platform.python_version()}"]
-    for label, names in (
-        ("PyTorch", ("torch",)),
-        (
-            "OpenCV",
-            (
-                "opencv-contrib-python-headless",
-                "opencv-contrib-python",
-                "opencv-python-headless",
-                "opencv-python",
-            ),
-        ),
-        ("NumPy", ("numpy",)),
-    ):
-        version = _first_version(names)
-        if version:
-            versions.append(f"{label} {version}")
+    versions += [
+        f"{label} {version}"
+        for label, names in _LIBRARIES.items()
+        if (version := _first_version(names)) is not None
+    ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Machine(
-        processor=f"{processor_name()}, {_usable_cores()} cores",
+        processor=f"{processor_name()}, {cores} cores",
         accelerator=accelerator,
         software=", ".join(versions),
         date=datetime.date.today().isoformat(),
@@ -73,7 +69,7 @@ def describe_machine(device: str = "cpu") -> Machine:
 
 
 def _first_version(names: tuple[str, ...]) -> str | None:
-    """Version of the first installed distribution of several names."""
+    """Return the version of the first of several distributions that is installed."""
     for name in names:
         try:
             return importlib.metadata.version(name)
@@ -83,7 +79,7 @@ def _first_version(names: tuple[str, ...]) -> str | None:
 
 
 def processor_name() -> str:
-    """Model name of the CPU as the kernel gives it, else the architecture."""
+    """Return the model name of the CPU as the kernel gives it, else the architecture."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(errors="replace").splitlines():
@@ -91,10 +87,3 @@ def processor_name() -> str:
             if key.strip() in ("model name", "Model") and value.strip():
                 return " ".join(value.split())
     return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well predicted boxes fit annotated ones: success, precision and failures.
+"""Measure how well predicted boxes and masks fit annotated ones.
 
-Definitions, for one sequence tracked once from its first frame (one-pass evaluation, "OPE" of
-Wu, Lim and Yang, "Object Tracking Benchmark", TPAMI 2015):
+One sequence is tracked once from its first frame (one-pass evaluation, "OPE" of Wu, Lim and Yang,
+"Object Tracking Benchmark", TPAMI 2015). Of its boxes:
 
 * **Overlap** of a frame is intersection over union of the two boxes, 0 where the tracker gave
   none.
@@ -11,21 +11,17 @@ Wu, Lim and Yang, "Object Tracking Benchmark", TPAMI 2015):
 * **Precision at 20 px** is the share of the frames whose box centres are at most 20 px apart.
 * A **failure** is a run of frames with overlap 0, however long: the target was lost once.
 
-Neither the first frame, on which the tracker is given the true box (the benchmark's own code
-counts it, which flatters every tracker a little), nor frames without the target (no annotation,
-or an empty box) count. The mean over several sequences gives each sequence the same weight.
+Of its masks (Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
+Segmentation", CVPR 2016, section 4.1, written anew):
 
-How well predicted masks fit annotated ones: region similarity J and contour accuracy F.
+* **J** (region similarity) of a frame is intersection over union of the two masks.
+* **F** (contour accuracy) of a frame compares outlines. A pixel of one outline counts as matched
+  if the other comes within 0.8 % of the image's diagonal; F is the harmonic mean of the matched
+  shares of both.
 
-Definitions of Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
-Segmentation", CVPR 2016, section 4.1, written anew:
-
-* **J** of a frame is intersection over union of the two masks.
-* **F** of a frame compares outlines. A pixel of one outline counts as matched if the other comes
-  within 0.8 % of the image's diagonal; F is the harmonic mean of the matched shares of both.
-
-As with boxes, neither the first frame, whose box or mask the tracker is given, nor frames without
-a visible target count, and the mean gives each sequence the same weight.
+Two kinds of frames do not count: the first, whose box or mask the tracker is given (the
+benchmark's own code counts it, which flatters every tracker a little), and frames without the
+target (no annotation, or an empty one). A mean over several sequences gives each the same weight.
 """
 
 from __future__ import annotations
@@ -45,10 +41,13 @@ SUCCESS_THRESHOLDS: np.ndarray = np.arange(21) / 20.0
 PRECISION_RADIUS = 20.0
 """Largest distance of centres that counts as precise, in pixels."""
 
+CONTOUR_TOLERANCE = 0.008
+"""Distance up to which outlines match, as a fraction of the image's diagonal."""
+
 
 @dataclass(frozen=True)
 class SequenceScore:
-    """What one tracker reached on one sequence.
+    """The scores of one tracker on one sequence.
 
     Attributes:
         sequence: Name of the sequence.
@@ -58,7 +57,7 @@ class SequenceScore:
         failures: How often the overlap fell to 0.
         mean_overlap: Mean overlap in [0, 1].
         success_curve: Success rate at each of `SUCCESS_THRESHOLDS`.
-        frames_per_second: Speed of `track`, frames tracked per second; None if not measured.
+        frames_per_second: Frames tracked per second; None if not measured.
     """
 
     sequence: str
@@ -73,7 +72,7 @@ class SequenceScore:
 
 @dataclass(frozen=True)
 class TrackerScore:
-    """What one tracker reached over several sequences; means give each the same weight.
+    """The scores of one tracker over several sequences; means give each the same weight.
 
     Attributes:
         tracker: Name of the tracker.
@@ -81,9 +80,9 @@ class TrackerScore:
         precision: Mean precision at 20 px.
         failures: Sum of the failures.
         success_curve: Mean success rate at each of `SUCCESS_THRESHOLDS`.
-        frames_per_second: All frames tracked by all time taken (harmonic over sequences), None
-            if not measured.
-        sequences: The scores behind it.
+        frames_per_second: Number of frames divided by the time for all of them; None if not
+            measured.
+        sequences: The score of each sequence.
     """
 
     tracker: str
@@ -95,43 +94,15 @@ class TrackerScore:
     sequences: tuple[SequenceScore, ...]
 
 
-def overlaps(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
-    """Intersection over union, row by row.
-
-    Args:
-        predicted: (N, 4) boxes x, y, w, h in pixels; a row that is not finite has overlap 0.
-        annotated: (N, 4) boxes x, y, w, h in pixels.
-
-    Returns:
-        (N,) float64 in [0, 1].
-
-    Raises:
-        ValueError: If the shapes differ or are not (N, 4).
-    """
-    return ious(*_checked(predicted, annotated))
-
-
-def centre_distances(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
-    """Distance of the boxes' centres, row by row.
-
-    Args:
-        predicted: (N, 4) boxes x, y, w, h in pixels; a row that is not finite is infinitely far.
-        annotated: (N, 4) boxes x, y, w, h in pixels.
-
-    Returns:
-        (N,) float64, pixels.
-
-    Raises:
-        ValueError: If the shapes differ or are not (N, 4).
-    """
-    predicted, annotated = _checked(predicted, annotated)
+def center_distances(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
+    """Return the distances (N,) of the centres of boxes (N, 4); infinity where not finite."""
     offset = (xywh_to_cxcywh(predicted) - xywh_to_cxcywh(annotated))[:, :2]
     distance = np.hypot(offset[:, 0], offset[:, 1])
     return np.where(np.isfinite(distance), distance, np.inf)
 
 
 def success_curve(overlap: np.ndarray) -> np.ndarray:
-    """Success rate at each of `SUCCESS_THRESHOLDS`, (21,); zeros where there are no frames."""
+    """Return the success rate at each of `SUCCESS_THRESHOLDS`, (21,); zeros without frames."""
     overlap = np.asarray(overlap, dtype=np.float64)
     if overlap.size == 0:
         return np.zeros(len(SUCCESS_THRESHOLDS))
@@ -139,7 +110,7 @@ def success_curve(overlap: np.ndarray) -> np.ndarray:
 
 
 def count_failures(overlap: np.ndarray) -> int:
-    """Number of runs of frames with overlap 0."""
+    """Return the number of runs of frames with overlap 0."""
     lost = np.concatenate([[False], np.asarray(overlap) <= 0.0])
     return int((lost[1:] & ~lost[:-1]).sum())
 
@@ -156,21 +127,24 @@ def score_sequence(
         name: Name of the sequence.
         predicted: (N, 4) boxes x, y, w, h in pixels; the first, which was given, does not count.
         annotated: (N, 4) true boxes; rows that are not finite or are empty do not count.
-        seconds: Time that the N − 1 calls of `track` took, None if not measured.
-
-    Returns:
-        The score.
+        seconds: Time that tracking N − 1 frames took, None if not measured.
 
     Raises:
-        ValueError: If the shapes differ, or no frame after the first has a target.
+        ValueError: The shapes differ, or no frame after the first has a target.
     """
-    predicted, annotated = _checked(predicted, annotated)
+    predicted = np.asarray(predicted, dtype=np.float64)
+    annotated = np.asarray(annotated, dtype=np.float64)
+    if predicted.ndim != 2 or predicted.shape[1] != 4 or predicted.shape != annotated.shape:
+        raise ValueError(
+            f"predicted boxes have shape {predicted.shape} and annotated ones "
+            f"{annotated.shape}; both must be (N, 4) with one row per frame"
+        )
     counted = visible(annotated)
     counted[:1] = False
     if not counted.any():
         raise ValueError(f"sequence {name!r} has no annotated target after its first frame")
-    overlap = overlaps(predicted[counted], annotated[counted])
-    distance = centre_distances(predicted[counted], annotated[counted])
+    overlap = ious(predicted[counted], annotated[counted])
+    distance = center_distances(predicted[counted], annotated[counted])
     curve = success_curve(overlap)
     return SequenceScore(
         sequence=name,
@@ -188,47 +162,30 @@ def score_tracker(name: str, scores: Sequence[SequenceScore]) -> TrackerScore:
     """Average the scores of one tracker over its sequences.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: There are none.
     """
     if not scores:
         raise ValueError(f"no sequences were tracked with {name!r}; give at least one")
-    rates = [score.frames_per_second for score in scores]
+    frames = [score.frames for score in scores]
+    rates = [score.frames_per_second or 0.0 for score in scores]
     speed = None
-    if all(rate is not None and rate > 0 for rate in rates):
-        times = [score.frames / rate for score, rate in zip(scores, rates, strict=True) if rate]
-        speed = sum(score.frames for score in scores) / sum(times)
+    if all(rate > 0 for rate in rates):
+        speed = sum(frames) / sum(n / rate for n, rate in zip(frames, rates, strict=True))
+    curve = np.mean([score.success_curve for score in scores], axis=0)
     return TrackerScore(
         tracker=name,
         auc=float(np.mean([score.auc for score in scores])),
         precision=float(np.mean([score.precision for score in scores])),
         failures=sum(score.failures for score in scores),
-        success_curve=tuple(
-            float(rate) for rate in np.mean([score.success_curve for score in scores], axis=0)
-        ),
+        success_curve=tuple(float(rate) for rate in curve),
         frames_per_second=speed,
         sequences=tuple(scores),
     )
 
 
-def _checked(predicted: np.ndarray, annotated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays as float64 (N, 4), or ValueError."""
-    predicted = np.asarray(predicted, dtype=np.float64)
-    annotated = np.asarray(annotated, dtype=np.float64)
-    if predicted.ndim != 2 or predicted.shape[1] != 4 or predicted.shape != annotated.shape:
-        raise ValueError(
-            f"predicted boxes have shape {predicted.shape} and annotated ones "
-            f"{annotated.shape}; both must be (N, 4) with one row per frame"
-        )
-    return predicted, annotated
-
-
-CONTOUR_TOLERANCE = 0.008
-"""Distance up to which outlines match, as a fraction of the image's diagonal."""
-
-
 @dataclass(frozen=True)
 class MaskScore:
-    """What masks reached on one sequence.
+    """The scores of masks on one sequence.
 
     Attributes:
         sequence: Name of the sequence.
@@ -245,10 +202,10 @@ class MaskScore:
 
 @dataclass(frozen=True)
 class MaskRow:
-    """Masks of one origin over several sequences.
+    """The scores of one kind of masks over several sequences.
 
     Attributes:
-        masks: Whose they are.
+        masks: Which masks.
         scores: One entry per sequence that has true masks.
     """
 
@@ -267,13 +224,13 @@ class MaskRow:
 
 
 def region_similarity(found: np.ndarray, truth: np.ndarray) -> float:
-    """J of two masks (H, W) bool; 1 where both are empty."""
+    """Return J of two masks (H, W) bool; 1 where both are empty."""
     either = np.count_nonzero(found | truth)
     return np.count_nonzero(found & truth) / either if either else 1.0
 
 
 def contour_accuracy(found: np.ndarray, truth: np.ndarray) -> float:
-    """F of two masks (H, W) bool; 1 where neither has an outline, 0 where one has none."""
+    """Return F of two masks (H, W) bool; 1 if neither has an outline, 0 if only one has."""
     reach = math.ceil(CONTOUR_TOLERANCE * math.hypot(*truth.shape))
     ours, theirs = outline(found), outline(truth)
     if not ours.any() or not theirs.any():
@@ -285,33 +242,33 @@ def contour_accuracy(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool whose right, lower or lower right neighbour is on the other side."""
+    """Return (H, W) bool: pixels whose right, lower or lower right neighbour differs."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     return (mask != right) | (mask != below) | (mask != across)
 
 
 def distance_to(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) float32 distance of every pixel from the nearest of those set, at least one."""
+    """Return (H, W) float32: the distance of each pixel from the nearest one set."""
     import cv2
 
     return cv2.distanceTransform((~pixels).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def filled_box(box: Sequence[float], height: int, width: int) -> np.ndarray:
-    """The pixels (height, width) bool whose middles lie in x, y, w, h; none if not finite."""
+    """Return (height, width) bool: pixels whose middles lie in x, y, w, h; none if not finite."""
     x, y, w, h = box
     across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
     return ((down >= y) & (down < y + h))[:, None] & ((across >= x) & (across < x + w))
 
 
 def filled_boxes(boxes: np.ndarray, sequence: AnnotatedSequence) -> Iterable[np.ndarray]:
-    """The boxes (N, 4) of a sequence's frames as masks."""
+    """Yield the boxes (N, 4) of a sequence's frames as masks."""
     return (filled_box(box, *sequence.mask(index).shape) for index, box in enumerate(boxes))
 
 
 def filled_true_boxes(sequence: AnnotatedSequence) -> Iterable[np.ndarray]:
-    """The tight boxes of the true masks as masks: about the best that boxes can reach."""
+    """Yield the tight boxes of the true masks as masks: about the best that boxes can reach."""
     for index in range(len(sequence)):
         truth = sequence.mask(index)
         yield filled_box(tight_box(truth), *truth.shape) if truth.any() else truth
@@ -333,24 +290,3 @@ def score_masks(sequence: AnnotatedSequence, masks: Iterable[np.ndarray]) -> Mas
         raise ValueError(f"no mask of {sequence.name!r} after the first shows the target")
     mean_region, mean_contour = float(np.mean(regions)), float(np.mean(contours))
     return MaskScore(sequence.name, len(regions), mean_region, mean_contour)
-
-
-def mask_table(rows: Sequence[MaskRow]) -> str:
-    """J and F as a Markdown table, means first; the best means are set in bold."""
-    names = [score.sequence for score in rows[0].scores]
-    lines = [
-        "| Masks | J | F | " + " | ".join(f"{name} J / F" for name in names) + " |",
-        "| --- | ---: | ---: |" + " ---: |" * len(names),
-    ]
-    best_region, best_contour = (
-        max(getattr(row, k) for row in rows) for k in ("region", "contour")
-    )
-    for row in rows:
-        cells = [_bold(row.region, best_region), _bold(row.contour, best_contour)]
-        cells += [f"{score.region:.3f} / {score.contour:.3f}" for score in row.scores]
-        lines.append(f"| {row.masks} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _bold(value: float, best: float) -> str:
-    return f"**{value:.3f}**" if value == best else f"{value:.3f}"

@@ -84,9 +84,9 @@ def run_ope(
 
 
 class AnswerCache:
-    """Answers of deterministic trackers kept on disk, so that yardsticks are not run again.
+    """Results of deterministic trackers kept on disk, so that baselines are not run again.
 
-    An entry belongs to a key (tracker, its version, whatever decides its answers) and to a
+    An entry belongs to a key (tracker, its version, whatever decides its results) and to a
     sequence's contents: its boxes and its frames' names and sizes.
 
     Args:
@@ -98,32 +98,26 @@ class AnswerCache:
 
     @staticmethod
     def default() -> AnswerCache:
-        """The cache in the user's cache folder, if there is one."""
+        """Return the cache in the user's cache folder, if there is one."""
         try:
             return AnswerCache(cache_folder("evaluation"))
         except RuntimeError:  # no home
             return AnswerCache(None)
 
     def get(self, key: str, sequence: AnnotatedSequence) -> TrackedSequence | None:
-        """The kept answer, or None."""
-        if self.folder is None:
-            return None
-        file = self.folder / self._name(key, sequence)
-        if not file.is_file():
+        """Return the kept result, or None."""
+        file = self._file(key, sequence)
+        if file is None or not file.is_file():
             return None
         kept = json.loads(file.read_text())
-        return TrackedSequence(
-            np.array(kept["boxes"], np.float64),
-            np.array(kept["scores"], np.float64),
-            float(kept["seconds"]),
-        )
+        boxes, scores = (np.array(kept[name], np.float64) for name in ("boxes", "scores"))
+        return TrackedSequence(boxes, scores, float(kept["seconds"]))
 
     def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:
-        """Keep an answer, if there is where."""
-        if self.folder is None:
+        """Keep a result; a folder that cannot be written costs a warning."""
+        file = self._file(key, sequence)
+        if file is None:
             return
-        file = self.folder / self._name(key, sequence)
-        part = file.with_suffix(".part")
         content = {
             "key": key,
             "sequence": sequence.name,
@@ -131,14 +125,17 @@ class AnswerCache:
             "boxes": answer.boxes.tolist(),
             "scores": answer.scores.tolist(),
         }
+        part = file.with_suffix(".part")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(json.dumps(content))
             os.replace(part, file)
-        except OSError as error:  # what was measured is worth more than what is spared next time
-            _LOG.warning("answers of %s are not kept: %s", key, error)
+        except OSError as error:
+            _LOG.warning("results of %s are not kept: %s", key, error)
 
-    def _name(self, key: str, sequence: AnnotatedSequence) -> str:
+    def _file(self, key: str, sequence: AnnotatedSequence) -> Path | None:
+        if self.folder is None:
+            return None
         digest = hashlib.sha256(f"{key}\n{sequence.name}\n".encode())
         digest.update(np.ascontiguousarray(sequence.boxes).tobytes())
         for frame in sequence.frames:
@@ -146,4 +143,4 @@ class AnswerCache:
                 digest.update(np.ascontiguousarray(frame[::8, ::8]).tobytes())
             else:
                 digest.update(f"{frame.name} {frame.stat().st_size}\n".encode())
-        return f"{digest.hexdigest()[:32]}.json"
+        return self.folder / f"{digest.hexdigest()[:32]}.json"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of an evaluation as data, as a Markdown page and as a success plot."""
+"""Report an evaluation: as data, as a Markdown page and as a success plot."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,13 @@ from tracker_ros.evaluation.metrics import (
     SUCCESS_THRESHOLDS,
     MaskRow,
     TrackerScore,
-    mask_table,
 )
 from tracker_ros.registry import list_models, model_card
 
 
 @dataclass(frozen=True)
 class SequenceNote:
-    """What a report says of one sequence: name, frames, where it is from and on what terms."""
+    """One sequence in a report: name, frames, data set and licence."""
 
     name: str
     frames: int
@@ -34,14 +33,14 @@ class SequenceNote:
 
 @dataclass(frozen=True)
 class Report:
-    """All of one evaluation.
+    """The results of one evaluation.
 
     Attributes:
         scores: One entry per tracker, in the order asked for.
         sequences: The sequences they ran on.
         machine: Where the package's own models ran.
         device: Device they ran on.
-        notes: What else belongs to a tracker's numbers, e.g. which weights; by tracker.
+        notes: Remarks on the trackers, e.g. which weights; by tracker.
         masks: J and F of masks, where sequences have any.
     """
 
@@ -53,7 +52,7 @@ class Report:
     masks: tuple[MaskRow, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
-        """The report as plain data for JSON."""
+        """Return the report as plain data for JSON."""
         return {
             "machine": asdict(self.machine),
             "device": self.device,
@@ -73,43 +72,59 @@ class Report:
         }
 
 
+def table(alignment: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; the alignment has an l or an r for each column."""
+    rule = ["---" if side == "l" else "---:" for side in alignment]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def _figure(value: float, best: float) -> str:
+    """Return a number with three decimals, in bold if it is the best."""
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+
+
 def summary_table(scores: Sequence[TrackerScore]) -> str:
-    """The means as a Markdown table; the best success AUC is set in bold."""
-    lines = [
-        "| Tracker | Success AUC | Precision at 20 px | Failures | Frames/s |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    """Return the means of all trackers as a Markdown table."""
     best = max(score.auc for score in scores)
+    rows = []
     for score in scores:
-        auc = f"**{score.auc:.3f}**" if score.auc == best else f"{score.auc:.3f}"
-        speed = "–" if score.frames_per_second is None else f"{score.frames_per_second:.0f}"
-        lines.append(
-            f"| {score.tracker} | {auc} | {score.precision:.3f} | {score.failures} | {speed} |"
-        )
-    return "\n".join(lines)
+        rate = score.frames_per_second
+        speed = "–" if rate is None else f"{rate:.0f}"
+        auc, precision = _figure(score.auc, best), f"{score.precision:.3f}"
+        rows.append((score.tracker, auc, precision, str(score.failures), speed))
+    header = ("Tracker", "Success AUC", "Precision at 20 px", "Failures", "Frames/s")
+    return table("lrrrr", header, rows)
 
 
 def sequence_table(scores: Sequence[TrackerScore]) -> str:
-    """Success AUC of every tracker on every sequence as a Markdown table."""
-    names = [score.tracker for score in scores]
-    lines = [
-        "| Sequence | Frames | " + " | ".join(names) + " |",
-        "| --- | ---: |" + " ---: |" * len(names),
-    ]
-    for index, first in enumerate(scores[0].sequences):
-        row = [score.sequences[index] for score in scores]
-        best = max(entry.auc for entry in row)
-        cells = [
-            (f"**{entry.auc:.3f}**" if entry.auc == best else f"{entry.auc:.3f}")
-            + (f" ({entry.failures}×lost)" if entry.failures else "")
-            for entry in row
-        ]
-        lines.append(f"| {first.sequence} | {first.frames} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """Return the success AUC of every tracker on every sequence as a Markdown table."""
+    rows = []
+    for entries in zip(*(score.sequences for score in scores), strict=True):
+        best = max(entry.auc for entry in entries)
+        cells = (
+            _figure(entry.auc, best) + (f" ({entry.failures}×lost)" if entry.failures else "")
+            for entry in entries
+        )
+        rows.append((entries[0].sequence, str(entries[0].frames), *cells))
+    header = ("Sequence", "Frames", *(score.tracker for score in scores))
+    return table("lr" + "r" * len(scores), header, rows)
+
+
+def mask_table(masks: Sequence[MaskRow]) -> str:
+    """Return J and F as a Markdown table, means first."""
+    best_region = max(row.region for row in masks)
+    best_contour = max(row.contour for row in masks)
+    rows = []
+    for row in masks:
+        means = (_figure(row.region, best_region), _figure(row.contour, best_contour))
+        cells = (f"{score.region:.3f} / {score.contour:.3f}" for score in row.scores)
+        rows.append((row.masks, *means, *cells))
+    names = [f"{score.sequence} J / F" for score in masks[0].scores]
+    return table("lrr" + "r" * len(names), ("Masks", "J", "F", *names), rows)
 
 
 def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
-    """One plain sentence per tracker on how it stands to a baseline; empty without it."""
+    """Return one sentence per model that compares it to a baseline; empty without the baseline."""
     reference = next((score for score in scores if score.tracker == baseline), None)
     if reference is None:
         return ""
@@ -133,7 +148,7 @@ def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
 
 
 def default_model_reason(scores: Sequence[TrackerScore]) -> str:
-    """Why the default model is the default; empty unless two embedded models were measured."""
+    """Compare the default model to the other embedded ones; empty unless two were measured."""
     embedded = {
         score.tracker: score
         for score in scores
@@ -163,106 +178,120 @@ def _speed(score: TrackerScore) -> str:
     return f" at {rate:.0f} frames/s" if rate else ""
 
 
+_PAGE = """\
+# Accuracy
+
+Made by `{command}`; do not edit by hand.
+
+Measured: {machine}. Device of the package's own models: `{device}`.
+
+Each tracker starts on the true box of the first frame and gets no help afterwards, on {count}
+sequences of {frames} frames in all. They are short beginnings of public benchmark sequences:
+enough to see whether a tracker works and to compare two of them on the same frames, too few and
+too short to compare with numbers from the full benchmarks.
+
+{remarks}
+
+## By sequence
+
+Success AUC, and how often the target was lost.
+
+{by_sequence}
+
+{masks}## Definitions
+
+- **Overlap**: intersection over union of the tracker's box and the true one.
+- **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose overlap is
+  above the threshold.
+- **Precision at {radius:g} px**: share of frames with the two centres at most {radius:g} px apart.
+- **Failures**: how often the overlap fell to 0, counted over all sequences. The tracker is not
+  started again.
+- The first frame and frames without a visible target do not count. A tracker that reports its
+  target lost keeps its last box. The mean gives every sequence the same weight.
+- **Frames/s**: frames tracked per second, without the reading of images. It is an indication: the
+  machine may have had other work; `docs/performance.md` has speeds of a quiet one.
+- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples from a
+  generator that cannot be seeded: its numbers change a little from run to run.
+
+## Sequences
+
+{sequences}
+
+Frames of public benchmarks are used for measuring only: none is in this repository, and the
+embedded weights were not trained on any.
+
+## Measure your own
+
+```bash
+tracker-ros evaluate FOLDER… --models ostrack_tiny csrt kcf mil --out out/evaluation
+tracker-ros evaluate synthetic:1 synthetic:2 --models ostrack_tiny csrt   # nothing to download
+```
+
+A folder holds one sequence or many: frames in `NAME/img/` with `NAME/groundtruth.txt` (x, y, w, h
+per line, 0-based pixels) and, for J and F, pictures in `NAME/masks/`, above 0 on the target. The
+layouts of OTB (`groundtruth_rect.txt`), VOT, GOT-10k, LaSOT and TrackingNet are read as they are;
+pass `--one-based` where a data set counts pixels from 1.
+"""
+
+_MASKS = """\
+## Masks
+
+How masks fit the true ones, on the sequences that have any. A tracker that follows boxes counts
+with its box, filled; *true box, filled* fills the tight box of every true mask, about the best
+that boxes can reach. Every tracker starts on the first box alone; *from the first mask*, the usual
+way to compare video object segmentation, it is given that mask instead.
+
+{table}
+
+- **J** (region similarity): intersection over union of mask and true mask.
+- **F** (contour accuracy): harmonic mean of the shares of both outlines that lie within
+  {tolerance:.1%} of the image's diagonal of each other.
+- Both are means over all frames except the first, and over the sequences.
+
+"""
+
+
 def markdown_page(report: Report, command: str, plot: str | None) -> str:
-    """The page `docs/accuracy.md`.
+    """Return the text of the page `docs/accuracy.md`.
 
     Args:
         report: The evaluation.
         command: The command that made it, without paths of the machine.
         plot: Path of the success plot relative to the page, or None.
-
-    Returns:
-        Markdown text.
     """
-    frames = sum(note.frames for note in report.sequences)
-    parts = [
-        "# Accuracy",
-        f"Made by `{command}`; do not edit by hand.\n\n"
-        f"Measured: {report.machine.sentence()}. Device of the package's own models: "
-        f"`{report.device}`.",
-        f"Each tracker gets the true box of the first frame and no help afterwards, on "
-        f"{len(report.sequences)} sequences of {frames} frames in all. They are short beginnings "
-        "of public benchmark sequences: enough to see whether a tracker works and to compare two "
-        "on the same frames, too few and too short to stand beside numbers from the full "
-        "benchmarks.",
+    remarks = (
         summary_table(report.scores),
-    ]
-    sentences = comparison(report.scores)
-    if sentences:
-        parts.append(sentences)
-    reason = default_model_reason(report.scores)
-    if reason:
-        parts.append(reason)
-    if report.notes:
-        parts.append("\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()))
-    if plot:
-        parts.append(f"![Success curves]({plot})")
-    parts += [
-        "## By sequence\n\nSuccess AUC, and how often the target was lost.",
-        sequence_table(report.scores),
-        *_mask_section(report.masks),
-        "## Definitions",
-        "- **Overlap**: intersection over union of the tracker's box and the true one.\n"
-        "- **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose "
-        "overlap is above the threshold.\n"
-        f"- **Precision at {PRECISION_RADIUS:g} px**: share of frames with the two centres at "
-        f"most {PRECISION_RADIUS:g} px apart.\n"
-        "- **Failures**: how often the overlap fell to 0, counted over all sequences. The tracker "
-        "is not started again.\n"
-        "- The first frame and frames without a visible target do not count. A tracker that "
-        "reports its target lost keeps its last box. The mean gives every sequence the same "
-        "weight.\n"
-        "- **Frames/s**: calls of `track` alone, reading of images not counted; an indication: "
-        "the machine may have had other work. `docs/performance.md` has speeds of a quiet one.\n"
-        "- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples "
-        "from a generator that cannot be seeded: its numbers change a little from run to run.",
-        "## Sequences",
-        _sequence_notes(report.sequences),
-        "Frames of public benchmarks are used for measuring only: none is in this repository, and "
-        "the embedded weights have seen none.",
-        "## Measure your own",
-        "```bash\n"
-        "tracker-ros evaluate FOLDER… --models ostrack_tiny csrt kcf mil --out out/evaluation\n"
-        "tracker-ros evaluate synthetic:1 synthetic:2 --models ostrack_tiny csrt   # nothing to "
-        "download\n"
-        "```",
-        "A folder holds one sequence or many: frames in `NAME/img/` with `NAME/groundtruth.txt` "
-        "(x, y, w, h per line, 0-based pixels) and, for J and F, pictures in `NAME/masks/`, above "
-        "0 on the target. The layouts of OTB (`groundtruth_rect.txt`), VOT, GOT-10k, LaSOT and "
-        "TrackingNet are read as they are; pass `--one-based` where a data set counts pixels "
-        "from 1.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _mask_section(rows: Sequence[MaskRow]) -> list[str]:
-    """J and F, where any sequence has masks."""
-    if not rows:
-        return []
-    return [
-        "## Masks",
-        "How masks fit the true ones, on the sequences that have any. A tracker that follows "
-        "boxes counts with its box, filled; *true box, filled* fills the tight box of every true "
-        "mask, about the best that boxes can reach. Every tracker starts on the first box alone; "
-        "*from the first mask*, the usual way to compare video object segmentation, a tracker is "
-        "given that instead.",
-        mask_table(rows),
-        "- **J** (region similarity): intersection over union of mask and true mask.\n"
-        "- **F** (contour accuracy): harmonic mean of the shares of both outlines that lie within "
-        f"{CONTOUR_TOLERANCE:.1%} of the image's diagonal of each other.\n"
-        "- Both are means over all frames but the first, and over the sequences.",
-    ]
+        comparison(report.scores),
+        default_model_reason(report.scores),
+        "\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()),
+        f"![Success curves]({plot})" if plot else "",
+    )
+    masks = ""
+    if report.masks:
+        masks = _MASKS.format(table=mask_table(report.masks), tolerance=CONTOUR_TOLERANCE)
+    sequences = (
+        (note.name, note.dataset or "–", str(note.frames), note.licence or "–")
+        for note in report.sequences
+    )
+    return _PAGE.format(
+        command=command,
+        machine=report.machine.sentence(),
+        device=report.device,
+        count=len(report.sequences),
+        frames=sum(note.frames for note in report.sequences),
+        remarks="\n\n".join(filter(None, remarks)),
+        by_sequence=sequence_table(report.scores),
+        masks=masks,
+        radius=PRECISION_RADIUS,
+        sequences=table("llrl", ("Sequence", "From", "Frames", "Terms"), sequences),
+    )
 
 
 def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
-    """Draw the success curves.
-
-    Args:
-        scores: The trackers.
-        path: Image file to write.
+    """Draw the success curves into an image file.
 
     Raises:
-        ImportError: If matplotlib is missing.
+        ImportError: Matplotlib is missing.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -290,13 +319,3 @@ def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-
-
-def _sequence_notes(notes: Sequence[SequenceNote]) -> str:
-    """The sequences as a Markdown table."""
-    lines = ["| Sequence | From | Frames | Terms |", "| --- | --- | ---: | --- |"]
-    lines += [
-        f"| {note.name} | {note.dataset or '–'} | {note.frames} | {note.licence or '–'} |"
-        for note in notes
-    ]
-    return "\n".join(lines)

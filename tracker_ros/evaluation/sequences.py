@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading annotated sequences from disk, in the layouts of the usual benchmarks.
+"""Read annotated sequences from disk, in the layouts of the usual benchmarks.
 
 | Layout | Frames | Boxes |
 | --- | --- | --- |
@@ -12,8 +12,7 @@ Boxes are one line per frame: x, y, w, h in pixels (commas, tabs or spaces), or 
 coordinates of VOT's rotated boxes, of which the enclosing box is taken. GOT-10k's
 ``absence.label`` and LaSOT's ``full_occlusion.txt`` and ``out_of_view.txt`` mark frames without
 the target. A folder ``masks`` beside the boxes has one picture per frame, above 0 on the target.
-Where there is a choice of one-based files, as in OTB's own archives, pass ``one_based``; nothing
-is guessed.
+Where pixels are counted from 1, as in OTB's own archives, pass ``one_based``; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ from tracker_ros.io.sources import natural_key, read_image, sort_images
 
 GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt", "groundtruth_rect.1.txt")
 _FRAME_FOLDERS = ("img", "color", "imgs", "frames", ".")
-_SYNTHETIC_FRAMES = 120
+SYNTHETIC_FRAMES = 120
+"""Length of a built-in scene as a sequence."""
 _SYNTHETIC_SIZE = (640, 480)
 _ABSENCE_NAMES = ("absence.label", "full_occlusion.txt", "out_of_view.txt")
 
@@ -44,7 +44,7 @@ class AnnotatedSequence:
         name: Name of the sequence (its folder's name).
         frames: Image files in order, or the images themselves, (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64, x, y, w, h in pixels, 0-based; NaN where the target is absent.
-        about: What a ``meta.json`` beside the boxes says, e.g. dataset and licence.
+        about: Content of ``meta.json`` beside the boxes, e.g. dataset and licence.
         masks: Pictures of the target's masks, one per frame, or the masks themselves, (H, W)
             bool; empty where there are none.
     """
@@ -63,12 +63,12 @@ class AnnotatedSequence:
         return (self.image(index) for index in range(len(self)))
 
     def image(self, index: int) -> np.ndarray:
-        """One frame, (H, W, 3) uint8 RGB; its file is read at each call."""
+        """Return a frame, (H, W, 3) uint8 RGB; its file is read at each call."""
         frame = self.frames[index]
         return frame if isinstance(frame, np.ndarray) else read_image(frame)
 
     def mask(self, index: int) -> np.ndarray:
-        """The target's mask in one frame, (H, W) bool; its file is read at each call."""
+        """Return the target's mask in a frame, (H, W) bool; its file is read at each call."""
         mask = self.masks[index]
         return mask if isinstance(mask, np.ndarray) else read_image(mask).max(axis=2) > 0
 
@@ -86,8 +86,8 @@ def find_sequences(path: str | Path, *, one_based: bool = False) -> list[Annotat
         The sequences, in natural order of their names.
 
     Raises:
-        FileNotFoundError: If the folder is not there.
-        ValueError: If it holds no sequence, or one whose files do not fit together.
+        FileNotFoundError: The folder does not exist.
+        ValueError: It holds no sequence, or one whose files do not fit together.
     """
     if str(path) == "synthetic" or str(path).startswith("synthetic:"):
         return [_synthetic_sequence(str(path))]
@@ -127,7 +127,7 @@ def read_boxes(path: Path) -> np.ndarray:
         (N, 4) float64, x, y, w, h as in the file; NaN where absent.
 
     Raises:
-        ValueError: Naming file and line where a line has other than four or eight numbers.
+        ValueError: A line has other than four or eight numbers; the message names file and line.
     """
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
@@ -154,10 +154,10 @@ def read_boxes(path: Path) -> np.ndarray:
 
 
 def _synthetic_sequence(name: str) -> AnnotatedSequence:
-    """The built-in scene of a seed; the target counts where a tenth of it or more is visible."""
+    """Draw the built-in scene; the target counts where a tenth of it or more is visible."""
     from tracker_ros.synthetic.scene_video import seed_of, synthetic_video
 
-    scenes = list(synthetic_video(seed_of(name), _SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
+    scenes = list(synthetic_video(seed_of(name), SYNTHETIC_FRAMES, _SYNTHETIC_SIZE))
     boxes = np.array([scene.box for scene in scenes], dtype=np.float64)
     boxes[[scene.visibility < 0.1 for scene in scenes]] = np.nan
     return AnnotatedSequence(
@@ -170,7 +170,7 @@ def _synthetic_sequence(name: str) -> AnnotatedSequence:
 
 
 def _ground_truth(folder: Path) -> Path | None:
-    """The ground-truth file directly in a folder, if there is one."""
+    """Return the ground-truth file directly in a folder, if there is one."""
     if not folder.is_dir():
         return None
     files = (folder / name for name in GROUND_TRUTH_NAMES)
@@ -219,7 +219,7 @@ def _read_sequence(folder: Path, truth: Path, one_based: bool) -> AnnotatedSeque
 
 
 def _frames(folder: Path) -> list[Path]:
-    """Image files of a sequence, in natural order."""
+    """Return the image files of a sequence, in natural order."""
     for name in _FRAME_FOLDERS:
         files = _pictures(folder / name)
         if files:
@@ -228,5 +228,5 @@ def _frames(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """The images in a folder in natural order; none where there is no such folder."""
+    """Return the images in a folder in natural order; none where there is no such folder."""
     return sort_images(folder.iterdir()) if folder.is_dir() else []
