@@ -143,24 +143,17 @@ def measure(options: dict[str, Any]) -> list[Row]:
     plain = (options["backend"], options["precision"]) == ("torch", "fp32")
     gflop = _gflop(tracker) if plain else {}
     overlap = _box_overlap(tracker, arguments, options["model"])
+    common: Row = {key: options[key] for key in ("model", "backend", "precision", "threads")}
+    common |= {"rate": rate.gflop_per_second, "peak_mib": peak, "start_s": start_s}
+    common |= {"device": tracker.runtime_info["device"], "runtime_info": tracker.runtime_info}
+    common |= {} if overlap is None else {"box_iou": overlap}
     rows = []
     for name, times in taken.items():
         wall, cpu = zip(*times, strict=True)
-        row: Row = {key: options[key] for key in ("model", "backend", "precision", "threads")}
-        row |= {
-            "work": name,
-            "ms": 1e3 * statistics.median(wall),
-            "p95_ms": 1e3 * float(np.percentile(wall, 95)),
-            "cpu_s": statistics.median(cpu),
-            "rate": rate.gflop_per_second,
-            "peak_mib": peak,
-            "start_s": start_s,
-            "runtime_info": tracker.runtime_info["device"],
-            "facts": tracker.runtime_info,
-        }
+        row = {"work": name, "ms": 1e3 * statistics.median(wall), "cpu_s": statistics.median(cpu)}
+        row |= {"p95_ms": 1e3 * float(np.percentile(wall, 95))}
         row |= {"gflop": gflop[name]} if name in gflop else {}
-        row |= {} if overlap is None else {"box_iou": overlap}
-        rows.append(row)
+        rows.append({**common, **row})
     return rows
 
 
@@ -168,14 +161,9 @@ def prepare_for_several(options: dict[str, Any]) -> None:
     """Export or build the graphs for several targets, which a tracker never does itself."""
     if options["backend"] not in ("onnxruntime", "tensorrt"):
         return
-    backend = Backend(
-        options["backend"],
-        resolve_device(options["device"]),
-        options["precision"],
-        options["model"],
-        Path(options["cache"]),
-        build=True,
-    )
+    device, cache = resolve_device(options["device"]), Path(options["cache"])
+    named = options["backend"], device, options["precision"], options["model"], cache
+    backend = Backend(*named, build=True)
     for graph in model_graphs(options["model"], options["weights"]):
         if graph.batched is not None:
             backend.open(graph.batched(len(BOXES)))
@@ -252,7 +240,7 @@ def compare(rows: list[Row]) -> None:
     counted = {(row["model"], row["work"]): row["gflop"] for row in rows if "gflop" in row}
     for row in rows:
         key = (row["model"], row["work"])
-        seconds, on_cpu = 1e-3 * row["ms"], row["runtime_info"].startswith("cpu")
+        seconds, on_cpu = 1e-3 * row["ms"], row["device"].startswith("cpu")
         if key in counted:
             row["gflop"] = counted[key]
             row["fraction"] = row["gflop"] / (seconds * row["rate"])
@@ -285,15 +273,11 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                 write_weights(random_weights(model), weights)
             for (backend, precision), threads in itertools.product(kinds, arguments.threads):
                 options = {
-                    "model": model,
-                    "device": arguments.device,
-                    "backend": backend,
-                    "precision": precision,
-                    "threads": threads,
-                    "seconds": arguments.seconds,
+                    "model": model, "device": arguments.device, "backend": backend,
+                    "precision": precision, "threads": threads, "seconds": arguments.seconds,
                     "weights": None if weights is None else str(weights),
                     "cache": f"{folder}/engines",
-                }
+                }  # fmt: skip
                 # Exporting and building are done once and do not count as start.
                 for prepare in (True, False) if backend != "torch" else (False,):
                     row = {**options, "prepare": prepare}
