@@ -77,6 +77,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def shared_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of engines for this test run: what one test exports, the others find.
+
+    All test processes of a run share it. Tests of the export itself use a folder of their own.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "engines"
+
+
+@pytest.fixture(scope="session")
 def random_weights() -> Callable[[str], Any]:
     """Makes values of a sensible size for every key of a model, the same at every call."""
     from tools.benchmarks.workloads import random_weights

@@ -65,17 +65,11 @@ def test_four_targets_take_four_times_the_arithmetic(threads: int, tmp_path: Pat
     assert "box_iou" not in one
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with everything that ostrack_tiny needs in ONNX Runtime, for several targets too."""
-    folder = tmp_path_factory.mktemp("engines")
-    measure(options("ostrack_tiny", 1, folder, prepare=True, backend="onnxruntime"))
-    return folder
-
-
-def test_other_back_ends_are_compared_by_their_boxes(threads: int, prepared: Path) -> None:
-    assert len(list(prepared.rglob("*track_4-*.onnx"))) == 1
-    row, _ = measure(options("ostrack_tiny", threads, prepared, backend="onnxruntime"))
+def test_other_back_ends_are_compared_by_their_boxes(threads: int, shared_engines: Path) -> None:
+    given = options("ostrack_tiny", threads, shared_engines, backend="onnxruntime")
+    measure({**given, "prepare": True})
+    assert len(list(shared_engines.rglob("ostrack_tiny*track_4-*.onnx"))) == 1
+    row, _ = measure(given)
     assert "gflop" not in row
     assert row["box_iou"] > 0.99
 
