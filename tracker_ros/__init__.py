@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Follow one thing in a video stream, with or without ROS 2.
 
-The package itself is light: `import tracker_ros` loads neither torch, OpenCV nor rclpy. What needs
-them is imported on first use::
+`import tracker_ros` is light: it loads neither torch, OpenCV nor rclpy, and changes neither the
+environment nor threads. What needs them is imported on first use::
 
     from tracker_ros import create_tracker
 
@@ -14,20 +14,12 @@ them is imported on first use::
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 DEFAULT_MODEL = "ostrack_tiny"
 """The most accurate of the embedded models; docs/accuracy.md has the measurement."""
-
-# OpenMP's threads wait for each other by spinning. Where another program wants the same cores, as
-# on every robot, a spinning thread keeps off the one it waits for, and a frame takes up to thirty
-# times as long; so they sleep. A program that has the machine to itself gains by threads that spin
-# for a moment first, as `tracker-ros` lets them (GOMP_SPINCOUNT). OpenMP reads this when torch is
-# imported, so a caller who imports torch first decides for himself.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _EXPORTS = {
     "Verdict": "tracker_ros.tracker",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tracker_ros.cli.main import COMMANDS, main, program
+from tracker_ros.process import SPINNING
 from tracker_ros.registry import list_models
 
 
@@ -155,12 +156,14 @@ def test_evaluate_errors_are_one_line_and_exit_2(arguments, message, sequences, 
 
 @pytest.mark.parametrize(("command", "spins"), [("track", "1000"), ("train", None)])
 def test_threads_spin_where_nobody_else_wants_the_cores(monkeypatch, command, spins):
-    monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that it is put back as it was
-    monkeypatch.delenv("GOMP_SPINCOUNT")
+    for name in SPINNING:
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
     monkeypatch.setattr("sys.argv", ["tracker-ros", command])
     seen = []
     monkeypatch.setattr(
-        "tracker_ros.cli.main.main", lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")) or 0
+        "tracker_ros.cli.main.main",
+        lambda: seen.append([os.environ.get(name) for name in SPINNING]) or 0,
     )
     assert program() == 0
-    assert seen == [spins]
+    assert seen == [["passive", spins]]

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tracker_ros.evaluation.machine import processor_name
+from tracker_ros.process import SPINNING
 
 Row = dict[str, Any]
 
@@ -32,7 +33,7 @@ def measure_apart(module: str, arguments: Iterable[object]) -> Any:
         RuntimeError: It failed; the message contains its error output.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    environment = {"GOMP_SPINCOUNT": "1000", **os.environ}
+    environment = {**SPINNING, **os.environ}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode != 0:
         raise RuntimeError(f"{' '.join(command[1:])} failed:\n{result.stderr}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from tracker_ros import __version__
 from tracker_ros.cli import convert_checkpoint, engines, evaluate, export, models, track, train
+from tracker_ros.process import SLEEPING, SPINNING, set_waiting
 
 COMMANDS = {
     "track": track,
@@ -74,11 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> int:
-    """Run as a program of its own."""
-    # Threads that spin for some microseconds before they sleep save up to 40 % of a frame where
-    # nobody else wants the cores. A camera does, beside a node, and what draws for training.
-    if sys.argv[1:2] != ["train"]:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    """Run the command line as a program. Returns its exit status."""
+    # A camera wants the cores beside a node, and workers that draw want them beside training.
+    set_waiting(SLEEPING if sys.argv[1:2] == ["train"] else SPINNING)
     return main()
 
 

@@ -20,6 +20,8 @@ from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.logging import get_logger
 from rclpy.node import Node
 
+from tracker_ros.process import SLEEPING, set_waiting
+
 __all__ = ["NodeStartError", "end_quietly_on_interrupt", "refuse_wrong_transitions", "run_node"]
 
 
@@ -65,6 +67,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         Exit status: 0 after Ctrl-C, SIGTERM or a shutdown; 1 if the node could not start or
         could not go on.
     """
+    set_waiting(SLEEPING)
     end_quietly_on_interrupt()
     rclpy.init(args=args)
     package = logging.getLogger("tracker_ros")

@@ -18,10 +18,10 @@ from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.worker import Worker
-from tracker_ros.glibc_memory import give_back_free_memory
 from tracker_ros.nodes.messages import rgb_from_image
 from tracker_ros.nodes.monitoring import Diagnostics, InputWatch, ModelStatus
 from tracker_ros.nodes.publishers import DebugSettings, Outputs
+from tracker_ros.process import give_back_free_memory
 from tracker_ros.tracker import Tracker
 
 __all__ = ["Session"]

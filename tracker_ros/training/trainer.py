@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from tracker_ros.glibc_memory import keep_large_buffers
+from tracker_ros.process import keep_large_buffers
 from tracker_ros.registry import resolve_device
 from tracker_ros.training.card import LOG, plot_curve, write_card
 from tracker_ros.training.recipe import Recipe, load_recipe
