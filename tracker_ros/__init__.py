@@ -4,11 +4,16 @@
 `import tracker_ros` is light: it loads neither torch, OpenCV nor rclpy, and changes neither the
 environment nor threads. What needs them is imported on first use::
 
-    from tracker_ros import create_tracker
+    from tracker_ros import create_tracker, track_video
 
     tracker = create_tracker("ostrack_tiny")
     tracker.initialize(image, (x, y, w, h))
     result = tracker.track(next_image)
+
+or, for a whole video::
+
+    for result in track_video("clip.mp4", (x, y, w, h)):
+        print(result.index, result.time, result.box, result.score)
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ _EXPORTS = {
     "create_tracker": "tracker_ros.registry",
     "model_card": "tracker_ros.registry",
     "list_models": "tracker_ros.registry",
+    "VideoResult": "tracker_ros.video_tracking",
+    "track_video": "tracker_ros.video_tracking",
 }
 
 __all__ = [
@@ -39,12 +46,15 @@ __all__ = [
     "create_tracker",
     "model_card",
     "list_models",
+    "VideoResult",
+    "track_video",
 ]
 
 if TYPE_CHECKING:
     from tracker_ros.model_cards import ModelCard
     from tracker_ros.registry import create_tracker, list_models, model_card
     from tracker_ros.tracker import Tracker, TrackResult, Verdict
+    from tracker_ros.video_tracking import VideoResult, track_video
 
 
 def __getattr__(name: str) -> Any:

@@ -95,7 +95,7 @@ def test_nothing_that_is_read_or_written_is_overwritten(how, square_video, tmp_p
         (["VIDEO", "--box", "1", "2", "9", "9", "--option", "seed=1"], "has no option 'seed'"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--explain"], "name with --out"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--mask", "m.png"], "leave one out"),
-        (["VIDEO", "--mask", "m.png"], "no mask can be read at 'm.png'"),
+        (["VIDEO", "--mask", "m.png"], "'m.png' is not an image"),
         (
             ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
             "--explain needs a model whose results have a token mask",

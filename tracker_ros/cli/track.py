@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,8 @@ from tracker_ros.cli.options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from tracker_ros.following.target_state import TargetState
     from tracker_ros.io.sources import VideoSource
-    from tracker_ros.tracker import Tracker, TrackResult
+    from tracker_ros.video_tracking import VideoResult
 
 SUMMARY = "follow one thing through a video"
 PICTURES = (".png", ".jpg", ".webp")
@@ -33,36 +32,16 @@ PICTURES = (".png", ".jpg", ".webp")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument(
-        "video",
-        help="video file, image folder or glob, webcam index, bag:PATH:TOPIC, or synthetic[:SEED]",
-    )
-    parser.add_argument(
-        "--box",
-        type=float,
-        nargs=4,
-        metavar=("X", "Y", "W", "H"),
-        help="the target in the first frame: top-left corner and size in pixels "
-        "(may be left out for the synthetic scene, which knows it)",
-    )
-    parser.add_argument(
-        "--mask",
-        type=Path,
-        metavar="MASK.png",
-        help="the target's pixels in the first frame instead of a box: a picture of its size, "
-        "black beside the target",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="video to write (.mp4), or a picture of the last frame (.png, .jpg, .webp)",
-    )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        metavar="OUT.json",
-        help="file for boxes, scores and states (default: beside --out)",
-    )
+    sources = "video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED]"
+    parser.add_argument("video", help=sources)
+    box = "the target in the first frame: top-left corner and size in pixels; synthetic knows it"
+    parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help=box)
+    mask = "instead of a box, a picture of the target's pixels in the first frame, black elsewhere"
+    parser.add_argument("--mask", type=Path, metavar="MASK.png", help=mask)
+    out = f"video to write (.mp4), or a picture of the last frame ({', '.join(PICTURES)})"
+    parser.add_argument("--out", type=Path, help=out)
+    results = "file for boxes, scores and states (default: beside --out)"
+    parser.add_argument("--results", type=Path, metavar="OUT.json", help=results)
     add_json_option(parser)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     parser.add_argument("--weights", default=None, help="safetensors file, for models without own")
@@ -106,20 +85,19 @@ def run(args: argparse.Namespace) -> int:
     _check_nothing_is_overwritten(args, target)
     mask = _read_mask(args.mask) if args.mask else None
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
-        from tracker_ros.geometry import tight_box
-
-        box = args.box or (video.first_box if mask is None else tight_box(mask))
-        if box is None:
+        if args.box is None and mask is None and video.first_box is None:
             raise ValueError("--box is missing; give the target in the first frame: --box X Y W H")
         from tracker_ros.registry import create_tracker
+        from tracker_ros.video_tracking import track_video
 
         options = model_arguments(args)
         if args.explain and args.backend == "auto":
             options["backend"] = "torch"  # engines return no token mask
         tracker = create_tracker(args.model, weights=args.weights, **options)
-        results = _follow(tracker, video, tuple(box), mask, args)
-    results = {"video": args.video, "model": args.model, **tracker.runtime_info, **results}
-
+        tracker.explain = args.explain
+        found = track_video(video, args.box, mask=mask, model=tracker)
+        results = {"video": args.video, "model": args.model, **tracker.runtime_info}
+        results |= _collect(found, video, args)
     if target is not None:
         write_json(target, results)
     if args.json:
@@ -130,105 +108,60 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_mask(path: Path) -> np.ndarray:
-    """(H, W) bool of a picture, True where it is not black."""
-    import cv2
+    """Read a picture as a mask: (H, W) bool, True where it is not black."""
+    from tracker_ros.io.sources import read_image
 
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise ValueError(f"no mask can be read at {str(path)!r}; give a picture, such as a PNG")
-    if not grey.any():
+    mask = read_image(path).max(axis=2) > 0
+    if not mask.any():
         raise ValueError(f"mask {str(path)!r} is black everywhere; paint the target white")
-    return grey > 0
+    return mask
 
 
-def _follow(
-    tracker: Tracker,
-    video: VideoSource,
-    box: tuple[float, ...],
-    mask: np.ndarray | None,
-    args: argparse.Namespace,
+def _collect(
+    found: Iterator[VideoResult], video: VideoSource, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Track every frame; draw it when a video is wanted. Ctrl-C ends an endless source.
+    """Take the result of every frame, draw it on request, and summarise them all.
 
-    Starts on `mask` where there is one; `box` is then around it.
+    Ctrl-C ends an endless source.
     """
-    from tracker_ros.following.target_state import TargetState, TargetStateMachine
-    from tracker_ros.tracker import TrackResult
-
-    states = TargetStateMachine(0.0)
-    target_id = "1"
     frames: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
-    rate: float | None = None
-    seconds = 0.0
-    tracker.warm_up()
+    seconds = mean_seconds = 0.0
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None
-        bar = stack.enter_context(
-            progress_bar(total=video.frame_count, unit="frame", desc="tracking")
-        )
+        drawing = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None
+        bar = progress_bar(total=video.frame_count, unit="frame", desc="tracking")
+        stack.enter_context(bar)
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        for index, image in enumerate(video):
-            time_s = index / video.fps
-            if index == 0:
-                if mask is None:
-                    tracker.initialize(image, box)
-                else:
-                    tracker.initialize_mask(image, mask)
-                x, y, w, h = box
-                result = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
-                state = states.state
-                if args.explain:
-                    _check_explains(tracker, args.model, image, box)
-            else:
-                started = time.perf_counter()
-                result = tracker.track(image)
-                elapsed = time.perf_counter() - started
-                seconds += elapsed
-                rate = 1 / elapsed if rate is None else 1 / (0.9 / rate + 0.1 * elapsed)
-                state = states.update(result.score, time_s, result.verdict)
-            if not changes or changes[-1]["state"] != state.name:
-                changes.append({"frame": index, "time_s": time_s, "state": state.name})
-            frames.append(
-                {
-                    "frame": index,
-                    "box": [round(float(value), 2) for value in result.box],
-                    "score": round(float(result.score), 4),
-                    "state": state.name,
-                }
-            )
-            if writer is not None:
-                writer.add(image, result, target_id, args.label, state, rate)
+        for result in found:
+            state = result.state.name
+            seconds += result.seconds
+            mean_seconds = 0.9 * mean_seconds + 0.1 * result.seconds if mean_seconds else seconds
+            if args.explain and result.index and result.result.token_mask is None:
+                raise ValueError(
+                    f"--explain needs a model whose results have a token mask, but {args.model} "
+                    "has none with this back end; give a GRM model or an OSTrack model with "
+                    "candidate elimination (*_ce), with --backend torch"
+                )
+            if not changes or changes[-1]["state"] != state:
+                changes.append({"frame": result.index, "time_s": result.time, "state": state})
+            box = [round(float(value), 2) for value in result.box]
+            score = round(float(result.score), 4)
+            frames.append({"frame": result.index, "box": box, "score": score, "state": state})
+            if drawing is not None:
+                drawing.add(result, args.label, 1 / mean_seconds if mean_seconds else None)
             bar.update()
-            bar.set_postfix_str(f"{state.name.lower()} {result.score:.2f}", refresh=False)
-    if not frames:
-        raise ValueError(f"{video.name} gave no frame; see whether it plays elsewhere")
+            bar.set_postfix_str(f"{state.lower()} {result.score:.2f}", refresh=False)
     return {
         "frames": len(frames),
-        "frames_tracked": sum(entry["state"] == TargetState.TRACKING.name for entry in frames),
+        "frames_tracked": sum(entry["state"] == "TRACKING" for entry in frames),
         "frames_per_second": round((len(frames) - 1) / seconds, 2) if seconds else None,
         "state_changes": changes,
         "results": frames,
     }
 
 
-def _check_explains(
-    tracker: Tracker, model: str, image: np.ndarray, box: tuple[float, ...]
-) -> None:
-    """Set `Tracker.explain`, or refuse if the results of this model have no token mask."""
-    tracker.explain = True
-    trial = tracker.fork()
-    trial.initialize(image, box)
-    if trial.track(image).token_mask is None:
-        raise ValueError(
-            f"--explain needs a model whose results have a token mask, but {model} with "
-            f"{tracker.runtime_info} has none; give a GRM model or an OSTrack model with "
-            "candidate elimination (*_ce), with --backend torch"
-        )
-
-
 class _Drawing:
-    """The video or picture that is written: drawn frames, and the response map beside them."""
+    """The video or picture to write: drawn frames with the response map beside them."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
@@ -236,34 +169,20 @@ class _Drawing:
         self._writer: Any = None
         self._last: np.ndarray | None = None
 
-    def add(
-        self,
-        image: np.ndarray,
-        result: TrackResult,
-        target_id: str,
-        label: str,
-        state: TargetState,
-        rate: float | None,
-    ) -> None:
-        """Draw and append one frame; the first decides the video's size."""
-        from tracker_ros.drawing.overlay import (
-            DrawnTarget,
-            colour_map_score,
-            draw_targets,
-            draw_token_mask,
-        )
+    def add(self, found: VideoResult, label: str, rate: float | None) -> None:
+        """Draw and append one frame; the first one decides the size of the video."""
+        from tracker_ros.drawing import overlay
         from tracker_ros.drawing.side_panel import close_up, place_beside
         from tracker_ros.io.writer import VideoWriter
 
-        ground = image
+        image, result, score = found.image, found.result, None
         if result.token_mask is not None:
-            ground = draw_token_mask(image, result.token_mask, result.search_region)
-        target = DrawnTarget(result, target_id, label, state)
-        drawn = draw_targets(ground, [target], rate_hz=rate)
-        score = None
+            image = overlay.draw_token_mask(image, result.token_mask, result.search_region)
+        target = overlay.DrawnTarget(result, "1", label, found.state)
+        drawn = overlay.draw_targets(image, [target], rate_hz=rate)
         if result.score_map is not None:
-            score = colour_map_score(result.score_map, (256, 256))
-        picture = place_beside(drawn, score, close_up(image, result.box))
+            score = overlay.colour_map_score(result.score_map, (256, 256))
+        picture = place_beside(drawn, score, close_up(found.image, result.box))
         if self._path.suffix.lower() in PICTURES:
             self._last = picture
             return
@@ -286,9 +205,10 @@ class _Drawing:
 
 
 def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
-    """A few lines for people."""
-    frames, tracked = results["frames"], results["frames_tracked"]
-    rate = results["frames_per_second"]
+    """Print a few lines for people."""
+    frames, tracked, rate = (
+        results[key] for key in ("frames", "frames_tracked", "frames_per_second")
+    )
     speed = f", {rate:.1f} frames/s" if rate else ""
     where = ", ".join(str(results[key]) for key in ("backend", "precision") if key in results)
     print(f"{results['model']} ({where}): {tracked} of {frames} frames tracked{speed}")

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,10 @@ import numpy as np
 
 from tracker_ros.cache import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.frames import number_frames
+from tracker_ros.following.selection import Selection
+from tracker_ros.following.target_set import TargetSet
 from tracker_ros.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -49,38 +52,34 @@ def run_ope(
     """Track a sequence from its first box or mask.
 
     Args:
-        tracker: The tracker; a target it may have is forgotten.
-        sequence: Where to track.
+        tracker: The tracker; its earlier target is forgotten.
+        sequence: The sequence to track.
         on_frame: Called after each frame, e.g. to move a progress bar.
         from_mask: Start on the first frame's true mask, which the sequence must have.
 
     Returns:
         Boxes, scores and time. A box that is not finite counts as no answer.
     """
-    boxes, scores, masks, seconds = [], [], [], 0.0
-    for index, image in enumerate(sequence.images()):
-        if index == 0:
-            first = sequence.boxes[0]
-            if from_mask:
-                tracker.initialize_mask(image, sequence.mask(0))
-            else:
-                tracker.initialize(image, tuple(float(value) for value in first))
-            boxes.append(tuple(first))
-            scores.append(1.0)
-        else:
-            started = time.perf_counter()
-            result = tracker.track(image)
-            seconds += time.perf_counter() - started
-            boxes.append(result.box)
-            scores.append(result.score)
-            if sequence.masks and result.mask is not None:
-                masks.append(result.mask)
+    x, y, w, h = sequence.boxes[0].tolist()
+    selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
+    follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
+    boxes, scores, masks = [], [], []
+    for report in follower.follow(selection, number_frames(sequence.images())):
+        result = report.first.result
+        assert result is not None
+        boxes.append(result.box)
+        scores.append(result.score)
+        if sequence.masks and result.mask is not None:
+            masks.append(result.mask)
         if on_frame is not None:
             on_frame()
+    boxes[0] = (x, y, w, h)
     if masks:
         masks.insert(0, sequence.mask(0))
-    numbers = np.array(boxes, np.float64), np.array(scores, np.float64)
-    return TrackedSequence(*numbers, seconds, tuple(masks))
+    seconds = follower.tracking_seconds
+    return TrackedSequence(
+        np.array(boxes, np.float64), np.array(scores, np.float64), seconds, tuple(masks)
+    )
 
 
 class AnswerCache:

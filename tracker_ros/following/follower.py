@@ -141,7 +141,7 @@ class Follower(Generic[T]):
         tracker alone.
 
         Returns:
-            A report whose result is the selected box, with score 1.
+            A report whose result is the selected box, or the one around the mask, with score 1.
 
         Raises:
             SelectionRefused: Too many targets are followed already.
@@ -149,10 +149,8 @@ class Follower(Generic[T]):
             RuntimeError: There is no model, or it failed.
         """
         image = self._decode(frame.payload)
-        box = selection.bounds
-        target = self._start(selection, frame, image)
-        result = TrackResult(box, 1.0, None, box, selection.mask)
-        return self._publish(frame, image, {target.target_id: result})
+        target, box = self._start(selection, frame, image), selection.bounds
+        return self._publish(frame, image, {target.target_id: TrackResult(box, 1.0, None, box)})
 
     def clear(self) -> Outcome:
         """Stop following all targets."""
