@@ -3,7 +3,8 @@
 
 import pytest
 
-from tracker_ros.registry import checked_options, create_tracker, parse_options
+from tracker_ros.model_options import checked_options, parse_options
+from tracker_ros.registry import create_tracker
 
 
 def factory(

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights on disk: safetensors only, loaded strictly, checked against a known sha256.
+"""Reads and writes weights as safetensors, and converts official checkpoints to it safely.
 
-A safetensors file holds tensors and nothing that could run. Half-precision tensors are storage; a
-model computes in float32 unless told otherwise.
+A safetensors file holds tensors and nothing that could run. Half precision is used for storage
+only; a model computes in float32 unless told otherwise.
 
-Official checkpoints to safetensors, without running what is pickled in them.
-
-Released checkpoints are whole trainer states: beside the tensors they pickle objects of the
-trainer's own classes, which nobody else can import. torch's restricted unpickler reads the file;
-it is handed inert placeholders for the classes of known research packages, and anything else that
-the file names (`os.system`, say) is refused before a byte of it is unpickled.
+Official checkpoints are whole trainer states: beside the tensors they pickle objects of the
+trainer's own classes, which nobody else can import. torch's restricted unpickler reads them with
+inert placeholders for the classes of known research packages. A file that names anything else
+(`os.system`, for example) is refused before a byte of it is unpickled.
 """
 
 from __future__ import annotations
@@ -23,20 +21,30 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-if TYPE_CHECKING:
-    import torch
-
-_Network = TypeVar("_Network", bound="torch.nn.Module")
-
+# Packages whose classes official checkpoints are known to pickle; none of them is ever imported.
+PLACEHOLDER_PACKAGES = ("lib", "ltr", "pytracking", "easydict", "yacs", "numpy")
+_STATE_KEYS = ("net", "state_dict", "model")
+_PICKLES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl")
 _LISTED = 5
+# The format before torch 1.6: magic number, version, system, content, names of the storages.
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PICKLES = 5
+_CONTAINERS = (
+    "collections.OrderedDict",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+)
+
+_Network = TypeVar("_Network", bound=torch.nn.Module)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal sha256 of a file."""
+    """Return the hexadecimal sha256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -51,20 +59,22 @@ def read_weights(
 
     Args:
         path: The file.
-        sha256: What the file must hash to; None accepts any file.
+        sha256: Expected hash of the file; None accepts any file.
+
+    Returns:
+        Tensors by name.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Not a safetensors file, or another sha256; the message says what to do.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist; expected a safetensors file")
-    if path.suffix in (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl"):
+    if path.suffix in _PICKLES:
         raise ValueError(
             f"weights file {path.name} is a pickle, which can run code when it is read; convert "
             f"it once with `tracker-ros convert-checkpoint {path.name} weights.safetensors`"
@@ -92,10 +102,10 @@ def write_weights(
     half: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Write tensors to a safetensors file in one step: it is there whole, or not at all.
+    """Write tensors to a safetensors file, which is there whole or not at all.
 
     Args:
-        state: Key to tensor.
+        state: Tensors by name.
         path: The file; an existing one is replaced.
         half: Store floating-point tensors as float16.
         metadata: Strings kept in the file's header.
@@ -103,7 +113,6 @@ def write_weights(
     Returns:
         The file's sha256.
     """
-    import torch
     from safetensors.torch import save_file
 
     def stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -128,13 +137,13 @@ def write_weights(
 
 
 def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
-    """Put `state` into `network` if it has exactly the keys and shapes that `network` has.
+    """Load tensors into a network that has exactly their keys and shapes.
 
     Args:
-        network: Any module; its parameters may be on the meta device, since they are replaced by
-            the tensors of `state` rather than copied into.
-        state: Key to tensor.
-        name: What the weights are called in the error.
+        network: Any module, also on the meta device: its parameters are replaced by the tensors
+            of `state`, not overwritten.
+        state: Tensors by name.
+        name: Of the weights, for messages.
 
     Raises:
         ValueError: Keys are missing, unexpected or of another shape; the message names the first
@@ -163,7 +172,7 @@ def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], n
 
 
 def read_network(network: _Network, path: Path, sha256: str | None = None) -> _Network:
-    """Fill an empty network (on the meta device) from a safetensors file.
+    """Load an empty network (on the meta device) from a safetensors file.
 
     Returns:
         The same network, in eval mode.
@@ -183,23 +192,8 @@ def _listed(what: str, items: list[str]) -> str:
     return f"{len(items)} {what} ({', '.join(items[:_LISTED])}{more})"
 
 
-# Packages whose classes official checkpoints are known to pickle; none of them is ever imported.
-PLACEHOLDER_PACKAGES = ("lib", "ltr", "pytracking", "easydict", "yacs", "numpy")
-_STATE_KEYS = ("net", "state_dict", "model")
-
-# The format before torch 1.6: magic number, version, system, content, names of the storages.
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_PICKLES = 5
-_CONTAINERS = (
-    "collections.OrderedDict",
-    "torch._utils._rebuild_parameter",
-    "torch._utils._rebuild_tensor",
-    "torch._utils._rebuild_tensor_v2",
-)
-
-
 class Placeholder:
-    """Stands for an object of a class that is not needed: takes any state and does nothing."""
+    """Replaces an object of a class that is not needed: accepts any state and does nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -219,21 +213,17 @@ class Placeholder:
 
 @dataclass(frozen=True)
 class ConvertedCheckpoint:
-    """What `convert_checkpoint` wrote.
+    """Result of `convert_checkpoint`.
 
     Attributes:
         path: The safetensors file.
         sha256: Its hash.
-        tensors: Number of tensors.
-        values: Number of values in them.
-        models: Registered models whose keys and shapes are exactly these.
+        state: The tensors by name, as they were in the checkpoint.
     """
 
     path: Path
     sha256: str
-    tensors: int
-    values: int
-    models: tuple[str, ...]
+    state: dict[str, torch.Tensor]
 
 
 def convert_checkpoint(
@@ -255,12 +245,11 @@ def convert_checkpoint(
     state = read_checkpoint(path)
     source = {"source_sha256": sha256_of(path)}
     digest = write_weights(state, out, half=half, metadata=source)
-    values = sum(tensor.numel() for tensor in state.values())
-    return ConvertedCheckpoint(Path(out), digest, len(state), values, matching_models(state))
+    return ConvertedCheckpoint(Path(out), digest, state)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by name, a leading `module.` removed.
+    """Return the tensors of a checkpoint by name, without a leading `module.`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -311,7 +300,7 @@ def _load_inert(path: Path) -> Any:
 
 
 def _zip_classes(path: Path) -> list[str]:
-    """Names in a checkpoint of torch 1.6 or later that tensors do not need."""
+    """Return what a checkpoint of torch 1.6 or later names that tensors do not need."""
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except AttributeError as error:
@@ -322,10 +311,10 @@ def _zip_classes(path: Path) -> list[str]:
 
 
 def _legacy_classes(path: Path) -> list[str]:
-    """The same for the format before torch 1.6: several pickles in a row, then the tensors' bytes.
+    """Return the same for the format before torch 1.6: several pickles, then the tensors' bytes.
 
     Raises:
-        ValueError: It is not of that format either.
+        ValueError: It has another format.
     """
     names: set[str] = set()
     try:
@@ -347,18 +336,6 @@ def _legacy_classes(path: Path) -> list[str]:
 
 
 def _is_tensor_part(name: str) -> bool:
-    """Whether torch's restricted unpickler takes a name for a part of a tensor or container."""
+    """Tell whether the restricted unpickler accepts a name as part of a tensor or container."""
     module, _, last = name.rpartition(".")
     return name in _CONTAINERS or (module == "torch" and last.endswith("Storage"))
-
-
-def matching_models(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-    """Registered models whose keys and shapes are exactly those of `state`."""
-    from tracker_ros.registry import empty_network, list_models
-
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    return tuple(
-        name
-        for name in list_models()
-        if found == {k: tuple(t.shape) for k, t in empty_network(name).state_dict().items()}
-    )

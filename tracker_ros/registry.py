@@ -1,15 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which trackers there are, and how to make one.
+"""Lists the models and makes their trackers, on the device and back end that are asked for.
 
-Listing models imports no network: a family's code is named by its import path and imported when
-one of its models is created.
-
-Options of a model's family: written as NAME=VALUE, checked against what its factory takes.
-
-A factory's own signature says which options there are, of which type and with which default, so
-there is no second list to keep.
-
-Which processor a model runs on.
+Listing models imports neither torch nor a network: a family's code is imported when one of its
+models is created.
 """
 
 from __future__ import annotations
@@ -17,17 +10,15 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import importlib
-import inspect
-import math
 import os
 import re
-import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cache import cache_folder
 from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards
+from tracker_ros.model_options import checked_options
 from tracker_ros.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -38,12 +29,14 @@ if TYPE_CHECKING:
     from tracker_ros.engines.select_backend import Backend
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
-_EXPORTED_UNASKED_BYTES = 32_000_000
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
+_MAX_AUTO_EXPORT_BYTES = 32_000_000
+"""Weights above this are exported on demand only, which takes minutes and gigabytes."""
+_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
 
 def _imported(path: str) -> Any:
-    """Return what an import path "module:name" names."""
+    """Import the object of an import path "module:name"."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -52,19 +45,19 @@ def list_models(pattern: str = "*") -> list[str]:
     """List the models that `create_tracker` knows.
 
     Args:
-        pattern: Which names, with the wildcards of the shell, as "grm*".
+        pattern: With the wildcards of the shell, such as "grm*".
 
     Returns:
-        The names that match, sorted; empty if none does.
+        The matching names, sorted; empty if there are none.
     """
     return fnmatch.filter(model_cards(), pattern)
 
 
 def model_card(name: str) -> ModelCard:
-    """What is known of a model.
+    """Return the facts about a model.
 
     Raises:
-        ValueError: There is no such model; the message names similar ones.
+        ValueError: There is no such model; the message names the most similar ones.
     """
     cards = model_cards()
     if name not in cards:
@@ -75,12 +68,22 @@ def model_card(name: str) -> ModelCard:
 
 
 def empty_network(name: str) -> nn.Module:
-    """A model's network with its keys and shapes but no values (on torch's meta device).
+    """Return a model's network with its keys and shapes but no values (on torch's meta device).
 
     Raises:
         ValueError: There is no such model.
     """
     return _imported(FAMILIES[model_card(name).family].network)(name)
+
+
+def matching_models(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Return the models whose keys and shapes are exactly those of a network's tensors."""
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    return tuple(
+        name
+        for name in list_models()
+        if found == {k: tuple(t.shape) for k, t in empty_network(name).state_dict().items()}
+    )
 
 
 def create_tracker(
@@ -93,7 +96,7 @@ def create_tracker(
     build_engine: bool = True,
     **options: Any,
 ) -> Tracker:
-    """Make a tracker, ready to be initialised.
+    """Make a tracker; call its `initialize` before `track`.
 
     Args:
         name: One of `list_models()`.
@@ -105,11 +108,12 @@ def create_tracker(
             on CPUs.
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
             cache.
-        build_engine: Whether what is not there may be exported, for seconds, and built, for
-            minutes. `auto` exports small networks for ONNX Runtime on a CPU, and builds nothing.
+        build_engine: Whether missing graphs may be exported, for seconds, and missing engines
+            built, for minutes. `auto` exports small networks for ONNX Runtime on a CPU, and
+            builds nothing.
         **options: Options of the model's family, see its factory: `threshold` for GRM,
             `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
-            OSTrack has none. They may be texts, as on a command line.
+            OSTrack has none. Values may be texts, as on a command line.
 
     Raises:
         ValueError: An argument is unknown or not available here, the model has no embedded
@@ -125,7 +129,8 @@ def create_tracker(
                 f"{what} {value!r} is not available for {name}; expected {' or '.join(known)}"
             )
     make = _maker(name, weights, options)
-    if backend == "auto" and _is_large(_weights_path(name, weights)):
+    path = _weights_path(name, weights)
+    if backend == "auto" and path.is_file() and path.stat().st_size > _MAX_AUTO_EXPORT_BYTES:
         build_engine = False
     from tracker_ros.engines.select_backend import Backend, open_tracker
     from tracker_ros.following.timing import seconds_per_frame
@@ -135,13 +140,8 @@ def create_tracker(
     return open_tracker(make, wanted, seconds_per_frame)
 
 
-def _is_large(weights: Path) -> bool:
-    """Whether exporting a network takes minutes and gigabytes, to be spent on demand only."""
-    return weights.is_file() and weights.stat().st_size > _EXPORTED_UNASKED_BYTES
-
-
 def _engine_folder(backend: str) -> Path:
-    """Where engines are kept; where there is no home, a folder in which nothing can be."""
+    """Return the user's folder of engines; without a home, one that cannot hold any."""
     try:
         return cache_folder("engines")
     except RuntimeError as error:
@@ -153,12 +153,16 @@ def _engine_folder(backend: str) -> Path:
 def model_graphs(
     name: str, weights: str | os.PathLike[str] | None = None, **options: Any
 ) -> list[Graph]:
-    """The static graphs that a model's engines compute.
+    """Return the static graphs that a model's engines compute.
 
     Args:
-        name: See `create_tracker`, also for the others and for what is raised.
+        name: One of `list_models()`.
         weights: A safetensors file; None takes the embedded one.
-        **options: Of the model's family.
+        **options: Options of the model's family.
+
+    Raises:
+        ValueError: As for `create_tracker`.
+        FileNotFoundError: The weights file does not exist.
     """
     from tracker_ros.engines.select_backend import collect_graphs
 
@@ -166,7 +170,7 @@ def model_graphs(
 
 
 def _weights_path(name: str, weights: str | os.PathLike[str] | None) -> Path:
-    """The file that a model's weights are read from."""
+    """Return the file that a model's weights are read from."""
     card = model_card(name)
     if weights is not None:
         return Path(weights)
@@ -182,7 +186,7 @@ def _weights_path(name: str, weights: str | os.PathLike[str] | None) -> Path:
 def _maker(
     name: str, weights: str | os.PathLike[str] | None, options: dict[str, Any]
 ) -> Callable[[Backend], Tracker]:
-    """What makes a model's tracker on a back end; everything else is checked here."""
+    """Return what makes a model's tracker on a back end; everything else is checked here."""
     card, path = model_card(name), _weights_path(name, weights)
     sha256 = card.sha256 if weights is None else None
     factory = _imported(FAMILIES[card.family].create)
@@ -190,121 +194,23 @@ def _maker(
     return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)
 
 
-_WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a word"}
-_OWN_ARGUMENTS = (
-    "name",
-    "device",
-    "weights",
-    "backend",
-    "precision",
-    "engine_cache_dir",
-    "build_engine",
-)
-"""Of `create_tracker`, beside the options."""
-_TRUTH = {"true": True, "false": False}
-
-
-def parse_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Read options as they are written on a command line.
-
-    Args:
-        texts: Each NAME=VALUE.
-
-    Raises:
-        ValueError: One is written otherwise, or a name comes twice.
-    """
-    options: dict[str, Any] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        if not name.isidentifier() or not value:
-            raise ValueError(f"option {text!r} is unreadable; write NAME=VALUE, as threshold=0.4")
-        if name in _OWN_ARGUMENTS:
-            raise ValueError(f"{name!r} is no option of a model's family; it is given by itself")
-        if name in options:
-            raise ValueError(f"option {name!r} is given twice; leave one out")
-        options[name] = value
-    return options
-
-
-def checked_options(
-    factory: Callable[..., Any], model: str, given: Collection[str], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Options in the types that a model's factory wants.
-
-    Args:
-        factory: Its parameters, but the first and those in `given`, are the options.
-        model: Name of the model, for messages.
-        given: Names of parameters that come from elsewhere.
-        options: Values by name; texts become numbers or truth values where those are wanted.
-
-    Raises:
-        ValueError: There is no such option, or the value is of another type.
-    """
-    hints = typing.get_type_hints(factory)
-    first, *others = inspect.signature(factory).parameters.values()
-    known = {p.name: p for p in others if p.name not in given}
-    kinds = {name: typing.get_args(hints[name]) or (hints[name],) for name in known}
-    result = {}
-    for name, value in options.items():
-        if name not in known:
-            remedy = ", ".join(
-                f"{n} ({_wanted(kinds[n])}; without it {p.default})" for n, p in known.items()
-            )
-            raise ValueError(
-                f"model {model} has no option {name!r}; "
-                + (f"it takes {remedy}" if remedy else "it takes none")
-            )
-        result[name] = _converted(value, kinds[name])
-        if result[name] is None and not (value is None and type(None) in kinds[name]):
-            raise ValueError(
-                f"option {name} of model {model} is {value!r}; expected {_wanted(kinds[name])}"
-            )
-    return result
-
-
-def _wanted(kinds: Collection[type]) -> str:
-    return " or ".join(words for kind, words in _WORDS.items() if kind in kinds)
-
-
-def _converted(value: Any, kinds: Collection[type]) -> Any:
-    """The value as the first of bool, int, float and str that is wanted and fits, else None."""
-    if isinstance(value, str):
-        if bool in kinds and value.lower() in _TRUTH:
-            return _TRUTH[value.lower()]
-        for kind in (int, float):
-            if kind in kinds:
-                try:
-                    return kind(value)
-                except ValueError:
-                    continue
-        return value if str in kinds else None
-    if isinstance(value, bool):
-        return value if bool in kinds else None
-    if isinstance(value, int):
-        return value if int in kinds else float(value) if float in kinds else None
-    return value if isinstance(value, float) and float in kinds and math.isfinite(value) else None
-
-
-_NAME = re.compile(r"auto|cpu|cuda(?::(\d+))?")
-
-
 def is_device_name(text: str) -> bool:
-    """Whether a text has the form of a device: `auto`, `cpu`, `cuda` or `cuda:N`."""
-    return _NAME.fullmatch(text) is not None
+    """Tell whether a text has the form of a device: `auto`, `cpu`, `cuda` or `cuda:N`."""
+    return _DEVICE.fullmatch(text) is not None
 
 
 def resolve_device(device: str) -> torch.device:
-    """The torch device that `device` names.
+    """Return the torch device of a name.
 
     Args:
         device: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        ValueError: Another word, or a GPU that this machine or this build of torch lacks.
+        ValueError: Another name, or a GPU that this machine or this build of torch lacks.
     """
     import torch
 
-    match = _NAME.fullmatch(device)
+    match = _DEVICE.fullmatch(device)
     if match is None:
         raise ValueError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
     if device == "auto":

@@ -33,21 +33,24 @@ def run(args: argparse.Namespace) -> int:
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {str(args.checkpoint)!r}; check the path")
     from tracker_ros.checkpoints import convert_checkpoint
+    from tracker_ros.registry import matching_models
 
     done = convert_checkpoint(args.checkpoint, out, half=args.half)
+    values = sum(tensor.numel() for tensor in done.state.values())
+    models = matching_models(done.state)
     if args.json:
         print_json(
             {
                 "path": str(done.path),
                 "sha256": done.sha256,
-                "tensors": done.tensors,
-                "values": done.values,
-                "models": list(done.models),
+                "tensors": len(done.state),
+                "values": values,
+                "models": list(models),
             }
         )
         return 0
-    fits = ", ".join(done.models) or "none of the known models"
-    print(f"wrote {done.path}: {done.tensors} tensors, {done.values / 1e6:.1f} M values")
+    fits = ", ".join(models) or "none of the known models"
+    print(f"wrote {done.path}: {len(done.state)} tensors, {values / 1e6:.1f} M values")
     print(f"fits: {fits}\nsha256: {done.sha256}")
     return 0
 

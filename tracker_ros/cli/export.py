@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     """Export every graph of a model."""
     from tracker_ros.cache import cache_folder
     from tracker_ros.engines.select_backend import Backend
-    from tracker_ros.registry import model_graphs, parse_options, resolve_device
+    from tracker_ros.model_options import parse_options
+    from tracker_ros.registry import model_graphs, resolve_device
 
     name = BACKENDS[args.backend]
     device = resolve_device("cpu" if name == "onnxruntime" else "auto")

@@ -37,7 +37,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """What `create_tracker` is to be given of them, beside name and weights."""
-    from tracker_ros.registry import parse_options
+    from tracker_ros.model_options import parse_options
 
     return {
         "device": args.device,

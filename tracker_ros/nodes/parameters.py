@@ -34,8 +34,9 @@ from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
 
 from tracker_ros import DEFAULT_MODEL
+from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.node_main import NodeStartError
-from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name, parse_options
+from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name
 
 __all__ = [
     "Change",

@@ -25,6 +25,7 @@ from tracker_ros.following.frames import FrameBuffer
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import StateLimits
+from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
 from tracker_ros.nodes.monitoring import Diagnostics, InputWatch
 from tracker_ros.nodes.node_main import refuse_wrong_transitions, run_node
@@ -38,7 +39,6 @@ from tracker_ros.nodes.parameters import (
 from tracker_ros.nodes.publishers import DebugSettings
 from tracker_ros.nodes.services import INACTIVE, LOADING, TargetServices
 from tracker_ros.nodes.session import Session
-from tracker_ros.registry import parse_options
 from tracker_ros.tracker import Tracker
 
 __all__ = ["TrackNode", "main"]
