@@ -46,10 +46,26 @@ setup(
             if files(f"{folder}/*")
         ),
     ],
-    # PyTorch is left to the machine: the right build depends on its GPU (docs/models.md).
-    install_requires=["setuptools", "av", "numpy", "pyyaml", "tqdm"],
-    # What other back ends than PyTorch need, see docs/engines.md.
-    extras_require={"onnx": ["onnx", "onnxscript", "onnxruntime"]},
+    # Everything that create_tracker, track_video and tracker-ros need except PyTorch, whose right
+    # build depends on the machine's GPU (docs/models.md).
+    install_requires=[
+        "setuptools",
+        "numpy>=1.21",
+        "opencv-python-headless",
+        "safetensors",
+        "av",
+        "platformdirs>=2.5",
+        "filelock>=3.6",
+        "pyyaml",
+        "tqdm",
+    ],
+    extras_require={
+        "torch": ["torch"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],  # export and run graphs, docs/engines.md
+        "gpu": ["cuda-bindings"],  # compile kernels for the GPU that is there
+        "train": ["torch", "dacite", "matplotlib", "scikit-image"],
+        "bags": ["rosbags", "rosbags-image"],
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

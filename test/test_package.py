@@ -7,6 +7,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -18,8 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {"track", "video", "select_target", "tracker-ros"}
 MANIFESTS = [ROOT / "package.xml", ROOT / "tracker_interfaces" / "package.xml"]
-# Keys that rosdep resolves on Humble, Jazzy and Lyrical alike. None of pip's: they would bring a
-# generic PyTorch to boards that need their own.
+# Keys that rosdep resolves on Humble, Jazzy, Kilted and Lyrical alike. None of pip's: they would
+# bring a generic PyTorch to boards that need their own.
 ROSDEP_KEYS = {
     "ament_cmake",
     "builtin_interfaces",
@@ -32,8 +33,10 @@ ROSDEP_KEYS = {
     "launch_testing",
     "launch_testing_ros",
     "lifecycle_msgs",
+    "python3-filelock",
     "python3-numpy",
     "python3-opencv",
+    "python3-platformdirs",
     "python3-pytest",
     "python3-tqdm",
     "python3-yaml",
@@ -97,6 +100,38 @@ def test_what_the_nodes_import_is_a_dependency():
     }
     assert "rclpy" in of_ros
     assert of_ros - named == set()
+
+
+DISTRIBUTIONS = {
+    "cuda": "cuda-bindings",
+    "cv2": "opencv-python-headless",
+    "rosbags": "rosbags",
+    "rosbags_image": "rosbags-image",
+    "skimage": "scikit-image",
+    "tensorrt": None,  # comes with JetPack or from NVIDIA
+    "yaml": "pyyaml",
+}
+"""Distributions whose name is not that of their module."""
+
+
+def test_what_the_package_imports_is_installed_by_pip():
+    given = setup_arguments()
+    declared = [*given["install_requires"], *sum(given["extras_require"].values(), [])]
+    names = {re.match(r"[\w-]+", text).group() for text in declared}
+    imported = set()
+    for path in (ROOT / "tracker_ros").rglob("*.py"):
+        if path.parent.name != "nodes":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.split(".")[0])
+                elif isinstance(node, ast.Import):
+                    imported.update(alias.name.split(".")[0] for alias in node.names)
+    foreign = imported - set(sys.stdlib_module_names) - {"tracker_ros"}
+    assert {"torch", "cv2", "safetensors", "platformdirs", "filelock"} <= foreign
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} - names - {None} == set()
+    base = {re.match(r"[\w-]+", text).group() for text in given["install_requires"]}
+    assert base >= {"numpy", "opencv-python-headless", "safetensors", "platformdirs", "filelock"}
+    assert "torch" not in base
 
 
 def test_versions_agree():
