@@ -171,8 +171,8 @@ def test_thresholds_hold_for_all_targets_and_those_to_come():
 
 def test_unloading_forgets_targets_and_model():
     targets = followed(grm())
-    targets.unload(TargetState.LOADING)
-    assert (targets.tracker, len(targets), targets.state) == (None, 0, TargetState.LOADING)
+    targets.unload()
+    assert (targets.tracker, len(targets), targets.state) == (None, 0, TargetState.IDLE)
 
 
 def test_ids_go_on_where_those_of_others_left_off():

@@ -22,7 +22,7 @@ class Bench:
         self.may_handle.set()
         self.handling = threading.Event()
         self.worker: Worker[object] = Worker(
-            self._handle, self.idle.set, self._busy, self.errors.append
+            self._handle, self.idle.set, self._busy, self.errors.append, idle_period_s=0.01
         )
         self.worker.start()
 

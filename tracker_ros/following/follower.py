@@ -191,8 +191,7 @@ class Follower(Generic[T]):
         if frame.number <= self._number:
             return None
         self._number = frame.number
-        targets = [] if self._paused else self._targets_to_track()
-        return self._track(frame, targets) if targets else self._show(frame)
+        return self._process(frame, [] if self._paused else self._targets_to_track())
 
     def report_change(self) -> None:
         """Report the present states without a frame."""
@@ -222,20 +221,44 @@ class Follower(Generic[T]):
         """Return the targets to track in the newest frame."""
         return list(self._targets)
 
-    def _track(
+    def _process(
         self, frame: Frame[T], targets: Sequence[FollowedTarget], replayed: bool = False
     ) -> FrameReport[T] | None:
-        """Decode, track and judge; report and update the model unless the frame is replayed."""
-        begin = self._clock()
-        try:
-            image = self._decode(frame.payload)
-        except ValueError as error:
-            return self._reject(frame, error, targets)
+        """Decode a frame and track targets in it; report it unless it is replayed."""
+        begin, image = self._clock(), None
+        if targets or self._wants_image():
+            try:
+                image = self._decode(frame.payload)
+            except ValueError as error:
+                self._count(frame, "rejected")
+                self._complain(str(error), error)
+                for target in targets:
+                    target.no_frame(frame.time_s)
+                return self._publish(frame, None, {})
+        if image is None or not targets:
+            self._count(frame, "idle")
+            return self._publish(frame, image, {})
+        results = self._track(frame, image, targets)
+        self._processing_s = self._clock() - begin
+        self._count(frame, "tracked" if results else "rejected")
+        if replayed:
+            return None
+        report = self._publish(frame, image, results, self._processing_s)
+        for target in targets:
+            if target.target_id in results:
+                self._update_model(target.tracker)
+        self._processing_s = self._clock() - begin
+        return report
+
+    def _track(
+        self, frame: Frame[T], image: np.ndarray, targets: Sequence[FollowedTarget]
+    ) -> dict[str, TrackResult]:
+        """Track targets in an image and update their states. Returns results by id."""
         for target in targets:
             target.tracker.explain = self.explain
-        started = self._clock()
+        begin = self._clock()
         outcomes = self._targets.track(image, targets)
-        self.tracking_seconds += self._clock() - started
+        self.tracking_seconds += self._clock() - begin
         results: dict[str, TrackResult] = {}
         failures: dict[str, Exception] = {}
         for target, outcome in zip(targets, outcomes, strict=True):
@@ -252,47 +275,17 @@ class Follower(Generic[T]):
             self._complain(text, next(iter(failures.values())))
         else:
             self._complain("", None)
-        self._processing_s = self._clock() - begin
-        self._count(frame, "tracked" if results else "rejected")
-        if replayed:
-            return None
-        report = self._publish(frame, image, results, self._processing_s)
-        for target in targets:
-            if target.target_id in results:
-                self._update_model(target.tracker)
-        self._processing_s = self._clock() - begin
-        return report
+        return results
 
     def _update_model(self, tracker: Tracker) -> None:
-        """Let a tracker update its model of the target now that its result is out."""
-        started = self._clock()
+        """Let a tracker update its model of the target, now that its result is out."""
+        begin = self._clock()
         try:
             tracker.update_model()
         except Exception as error:  # as in tracking: the next frame gets its chance
             self.counts.faults += 1
             self._complain(f"updating the model failed: {error!r}", error)
-        self.tracking_seconds += self._clock() - started
-
-    def _show(self, frame: Frame[T]) -> FrameReport[T]:
-        """Report a frame on which nothing is tracked; decode it only on request."""
-        image = None
-        if self._wants_image():
-            try:
-                image = self._decode(frame.payload)
-            except ValueError as error:
-                return self._reject(frame, error, ())
-        self._count(frame, "idle")
-        return self._publish(frame, image, {})
-
-    def _reject(
-        self, frame: Frame[T], error: ValueError, targets: Sequence[FollowedTarget]
-    ) -> FrameReport[T]:
-        """Count and report a frame that cannot be decoded; no target was seen in it."""
-        self._count(frame, "rejected")
-        self._complain(str(error), error)
-        for target in targets:
-            target.no_frame(frame.time_s)
-        return self._publish(frame, None, {})
+        self.tracking_seconds += self._clock() - begin
 
     def _count(self, frame: Frame[T], fate: str) -> None:
         """Count a frame, and those that it replaced; replayed frames were counted before."""

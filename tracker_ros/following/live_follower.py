@@ -28,7 +28,6 @@ from tracker_ros.following.selection import (
     find_frame,
 )
 from tracker_ros.following.target_set import MAX_TARGETS, FollowedTarget, TargetSet
-from tracker_ros.following.target_state import TargetState
 
 __all__ = ["LiveFollower"]
 
@@ -153,7 +152,7 @@ class LiveFollower(Follower[T]):
         if chosen is not None:
             newest = frames[-1]
             if chosen is not newest or newest.number <= self._number:
-                self._track(chosen, [target], replayed=True)
+                self._process(chosen, [target], replayed=True)
             if self._targets_to_track():
                 self.handle(newest)
         replay.step_s = self._clock() - begin
@@ -186,9 +185,6 @@ class LiveFollower(Follower[T]):
 
     def _select(self, selection: Selection) -> Outcome:
         """Start on a buffered frame and mark the target as lagging behind."""
-        invalid = SelectionCode.INVALID_MASK
-        if selection.mask is None:
-            invalid = SelectionCode.INVALID_BOX
         try:
             self._check_ready()
             frame = find_frame(self._buffer.frames, selection, self._topic)
@@ -201,6 +197,8 @@ class LiveFollower(Follower[T]):
         except SelectionRefused as refusal:
             return Outcome(refusal.code, refusal.message)
         except ValueError as error:
+            no_mask = selection.mask is None
+            invalid = SelectionCode.INVALID_BOX if no_mask else SelectionCode.INVALID_MASK
             return Outcome(invalid, str(error))
         except Exception as error:  # whatever the model raises, the other targets go on
             self.counts.faults += 1
@@ -209,9 +207,8 @@ class LiveFollower(Follower[T]):
         if len(self._targets) == 1:
             self._replays.clear()
             self._time_s, self._arrived_s = frame.time_s, self._clock()
-        self._replays[target.target_id] = _Replay(
-            frame.stamp_ns, self._processing_s, self._clock()
-        )
+        replay = _Replay(frame.stamp_ns, self._processing_s, self._clock())
+        self._replays[target.target_id] = replay
         self.report_change()
         text = f"following target {target.target_id}"
         return Outcome(SelectionCode.OK, text, target.target_id, frame.stamp_ns)
@@ -227,17 +224,11 @@ class LiveFollower(Follower[T]):
     def _check_ready(self) -> None:
         """Refuse selections while nothing can be tracked."""
         if self._targets.tracker is None:
-            loading = self._targets.state is TargetState.LOADING
-            raise SelectionRefused(
-                SelectionCode.LOADING if loading else SelectionCode.NOT_ACTIVE,
-                "the model is still loading: ask again"
-                if loading
-                else "the model is not loaded: configure and activate the node",
-            )
+            text = "no model is loaded: configure and activate the node"
+            raise SelectionRefused(SelectionCode.NOT_ACTIVE, text)
         if self._paused:
-            raise SelectionRefused(
-                SelectionCode.PAUSED, "tracking is paused: call enable with data: true first"
-            )
+            text = "tracking is paused: call enable with data: true first"
+            raise SelectionRefused(SelectionCode.PAUSED, text)
 
 
 @dataclass

@@ -89,7 +89,7 @@ class Selection:
     """A request to follow a target: its box or its mask on one frame.
 
     Attributes:
-        box: ``(x, y, w, h)``, pixels, top-left corner; not used where there is a mask.
+        box: ``(x, y, w, h)``, pixels, top-left corner; not used if there is a mask.
         mask: (H, W) bool, True on the target.
         stamp_ns: Stamp of the frame; 0 means the newest one.
         frame_id: The frame's ``frame_id``; empty accepts any.
@@ -106,11 +106,7 @@ class Selection:
 
     @property
     def bounds(self) -> Box:
-        """The box, or the box around the mask.
-
-        Raises:
-            ValueError: There is neither.
-        """
+        """The box, or the box around the mask; ValueError if there is neither."""
         if self.mask is not None:
             return tight_box(self.mask)
         if self.box is None:
@@ -141,7 +137,7 @@ class Outcome:
 
 
 def check_selection(selection: Selection, image: np.ndarray | None = None) -> None:
-    """Check a selection, against its image or without it as far as that is possible.
+    """Check a selection against its image, or as far as possible without it.
 
     Args:
         selection: The request.
@@ -151,46 +147,39 @@ def check_selection(selection: Selection, image: np.ndarray | None = None) -> No
         SelectionRefused: The box or the mask cannot be used.
     """
     if selection.mask is not None:
-        _check_mask(selection.mask, image)
+        fault = _mask_fault(selection.mask, image)
+        if fault:
+            raise SelectionRefused(SelectionCode.INVALID_MASK, fault)
         return
     try:
+        box, side = selection.bounds, MIN_SIDE
         if image is None:
-            check_box_size(selection.bounds, MIN_SIDE)
+            check_box_size(box, side)
         else:
-            height, width = image.shape[:2]
-            check_box(
-                selection.bounds,
-                height,
-                width,
-                min_side=MIN_SIDE,
-                min_visible=MIN_SIDE,
-                max_ratio=1.0,
-                slack=1.0,
-            )
+            size = image.shape[:2]
+            check_box(box, *size, min_side=side, min_visible=side, max_ratio=1.0, slack=1.0)
     except BoxOutsideImageError as error:
         raise SelectionRefused(SelectionCode.OUTSIDE_IMAGE, str(error)) from error
     except ValueError as error:
         raise SelectionRefused(SelectionCode.INVALID_BOX, str(error)) from error
 
 
-def _check_mask(mask: np.ndarray, image: np.ndarray | None) -> None:
+def _mask_fault(mask: np.ndarray, image: np.ndarray | None) -> str:
+    """Return why a mask cannot be used; empty if it can."""
     if not mask.any():
-        raise SelectionRefused(
-            SelectionCode.INVALID_MASK, "mask is empty: set the target's pixels to 255"
-        )
+        return "mask is empty: set the target's pixels to 255"
     width, height = tight_box(mask)[2:]
     if min(width, height) < MIN_SIDE:
-        raise SelectionRefused(
-            SelectionCode.INVALID_MASK,
+        return (
             f"mask is too small, {width:g} x {height:g} pixels: give a target of at least "
-            f"{MIN_SIDE:g} x {MIN_SIDE:g}",
+            f"{MIN_SIDE:g} x {MIN_SIDE:g}"
         )
     if image is not None and mask.shape != image.shape[:2]:
-        raise SelectionRefused(
-            SelectionCode.INVALID_MASK,
+        return (
             f"mask of {mask.shape[1]} x {mask.shape[0]} pixels does not fit the image of that "
-            f"stamp ({image.shape[1]} x {image.shape[0]}): publish it in the size of the image",
+            f"stamp ({image.shape[1]} x {image.shape[0]}): publish it in the size of the image"
         )
+    return ""
 
 
 def arrives_soon(frames: Sequence[Frame[T]], selection: Selection) -> bool:

@@ -75,11 +75,10 @@ class TargetSet:
         """The ids of all targets."""
         return tuple(target.target_id for target in self._targets)
 
-    def unload(self, state: TargetState = TargetState.IDLE) -> None:
-        """Drop the targets and the model; ``state`` is the set's state afterwards."""
+    def unload(self) -> None:
+        """Drop the targets and the model."""
         self._targets.clear()
         self.tracker = None
-        self.state = state
 
     def set_limits(self, limits: StateLimits) -> None:
         """Change the thresholds of all states, for present and future targets."""

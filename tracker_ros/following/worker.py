@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that owns the model, a one-slot mailbox for frames and a queue for everything else.
+"""One thread that owns the model, with a one-slot mailbox for frames and a queue for jobs.
 
-A queue of images would turn a slow model into growing delay. The mailbox holds the newest frame
-only, so the delay is at most the frame in work and the one that waits, however fast the camera.
-CUDA contexts also belong to the thread that made them, so nothing else touches the model.
+A queue of images would turn a slow model into growing delay. The mailbox keeps only the newest
+frame, so that the delay is at most two frames however fast the camera is. Whatever the thread owns
+is changed by jobs; CUDA contexts too belong to the thread that made them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ __all__ = ["Worker"]
 
 T = TypeVar("T")
 
-_IDLE_PERIOD_S = 0.25
-
 
 class Worker(Generic[T]):
-    """Runs jobs in order, and between jobs handles the newest frame.
+    """Runs jobs in order, and handles the newest frame between jobs.
 
     Args:
-        handle: Called with each frame taken from the mailbox.
-        idle: Called about four times a second while there is nothing to do.
-        busy: Called before looking at the mailbox; does one step of work of its own and returns
-            True, or returns False when it has none.
-        failed: Called with an exception that one of these, or a job, let through; the thread
-            goes on.
+        handle: Called with each frame from the mailbox.
+        idle: Called every `idle_period_s` while there is nothing to do.
+        busy: Called before the mailbox is read; does one step of other work, or returns False if
+            there is none.
+        failed: Called with an exception that one of these or a job raised; the thread goes on.
         name: Name of the thread.
+        idle_period_s: Seconds.
     """
 
     def __init__(
@@ -40,11 +38,13 @@ class Worker(Generic[T]):
         busy: Callable[[], bool],
         failed: Callable[[BaseException], None],
         name: str = "tracker",
+        idle_period_s: float = 0.25,
     ) -> None:
         self._handle = handle
         self._idle = idle
         self._busy = busy
         self._failed = failed
+        self._idle_period_s = idle_period_s
         self._wake = threading.Condition()
         self._slot: T | None = None
         self._jobs: deque[Callable[[], None]] = deque()
@@ -56,21 +56,21 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def put(self, frame: T) -> None:
-        """Leave a frame in the mailbox, in place of one that still waits there."""
+        """Put a frame into the mailbox; it replaces one that still waits there."""
         with self._wake:
             self._slot = frame
             self._wake.notify()
 
     def empty_mailbox(self) -> None:
-        """Throw away a frame that still waits."""
+        """Drop a frame that still waits."""
         with self._wake:
             self._slot = None
 
     def post(self, job: Callable[[], None]) -> bool:
-        """Have the thread run ``job`` after those posted before, ahead of the next frame.
+        """Have the thread run a job, after earlier jobs and before the next frame.
 
         Returns:
-            Whether it was taken; a worker that stops takes no more.
+            False if the worker is stopping and the job will not run.
         """
         with self._wake:
             if self._stopping:
@@ -80,11 +80,7 @@ class Worker(Generic[T]):
             return True
 
     def run_and_wait(self, job: Callable[[], None], timeout_s: float) -> bool:
-        """Post ``job`` and wait for its end.
-
-        Returns:
-            Whether it ended in time.
-        """
+        """Post a job and wait until it has ended. Returns False on timeout."""
         done = threading.Event()
 
         def run() -> None:
@@ -99,7 +95,7 @@ class Worker(Generic[T]):
         """Run the jobs already posted, then end the thread.
 
         Returns:
-            Whether it ended in time; if not, it ends on its own after what it is doing.
+            False if the thread is still busy after the timeout; it then ends by itself later.
         """
         with self._wake:
             self._stopping = True
@@ -118,7 +114,7 @@ class Worker(Generic[T]):
                 self._failed(error)
 
     def _step(self) -> bool:
-        """Do one thing; False when there is no more to do."""
+        """Run one job, step or frame. Returns False when the thread should end."""
         with self._wake:
             job = self._jobs.popleft() if self._jobs else None
             if job is None and self._stopping:
@@ -130,7 +126,7 @@ class Worker(Generic[T]):
             return True
         with self._wake:
             if self._slot is None and not self._jobs and not self._stopping:
-                self._wake.wait(_IDLE_PERIOD_S)
+                self._wake.wait(self._idle_period_s)
             frame, waiting = self._slot, bool(self._jobs) or self._stopping
             if not waiting:
                 self._slot = None
