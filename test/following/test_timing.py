@@ -53,15 +53,3 @@ def test_each_tracker_gets_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None
     found = timing.seconds_per_frame(trackers)
     assert found == {"slow": 0.625, "fast": 0.0625}
     assert [tracker.target for tracker in trackers.values()] == [None, None]
-
-
-def test_the_image_is_the_same_every_time_and_shows_a_target() -> None:
-    image, (x, y, w, h) = timing.textured_image(100, 150)
-    again, _ = timing.textured_image(100, 150)
-    assert image.shape == (100, 150, 3)
-    assert image.dtype == np.uint8
-    np.testing.assert_array_equal(image, again)
-    inside = np.zeros((100, 150), dtype=bool)
-    inside[int(y) : int(y + h), int(x) : int(x + w)] = True
-    assert image[inside].min() > image[~inside].max()
-    assert inside.sum() == w * h

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tracker_ros.example_image import example_image
 from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import number_frames
 from tracker_ros.following.selection import Selection
@@ -22,7 +23,6 @@ _SECONDS = 0.2
 _FRAMES_PER_TURN = 3
 _MIN_FRAMES = 4
 _MIN_SIDE = 64
-_TILE = 8
 
 
 def seconds_per_frame(trackers: Mapping[str, Tracker]) -> dict[str, float]:
@@ -35,7 +35,7 @@ def seconds_per_frame(trackers: Mapping[str, Tracker]) -> dict[str, float]:
         trackers: By name; all follow the same target in the same image.
     """
     height, width = next(iter(trackers.values())).usual_size
-    image, box = textured_image(max(height, _MIN_SIDE), max(width, _MIN_SIDE))
+    image, box = example_image(max(height, _MIN_SIDE), max(width, _MIN_SIDE))
     probes = {name: _Probe(copy.copy(tracker), image, box) for name, tracker in trackers.items()}
     taken: dict[str, list[float]] = {name: [] for name in probes}
     end = time.perf_counter() + _SECONDS * len(probes)
@@ -62,24 +62,3 @@ class _Probe:
         before = self._follower.tracking_seconds
         next(self._reports)
         return self._follower.tracking_seconds - before
-
-
-def textured_image(height: int, width: int) -> tuple[np.ndarray, Box]:
-    """Draw an image with a target that trackers find; a lost target may take less work.
-
-    Returns:
-        A dim mosaic with a bright one in its middle, RGB uint8 (height, width, 3), and the box of
-        the bright one, (x, y, w, h) in pixels. Equal sizes give equal images.
-    """
-    generator = np.random.default_rng(0)
-    rows, columns = -(-height // _TILE), -(-width // _TILE)
-    tiles = generator.integers(30, 110, (rows, columns, 3))
-    top, left, h, w = rows * 3 // 8, columns * 3 // 8, max(2, rows // 4), max(2, columns // 4)
-    tiles[top : top + h, left : left + w] = generator.integers(140, 256, (h, w, 3))
-    image = tiles.repeat(_TILE, 0).repeat(_TILE, 1)[:height, :width].astype(np.uint8)
-    return image, (
-        float(_TILE * left),
-        float(_TILE * top),
-        float(_TILE * w),
-        float(_TILE * h),
-    )

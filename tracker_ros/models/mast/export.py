@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
+from tracker_ros.example_image import example_image
 from tracker_ros.models.mast.config import STRIDE
 from tracker_ros.models.mast.network import MASTNetwork, network_input
-
-_MIN_SCENE = 64
 
 
 class _Features(nn.Module):
@@ -42,11 +41,8 @@ def graphs(network: MASTNetwork, height: int, width: int) -> list[Graph]:
     """
 
     def example(seed: int) -> dict[str, Tensor]:
-        from tracker_ros.synthetic.scene_video import synthetic_video
-
-        scene = (max(width, _MIN_SCENE), max(height, _MIN_SCENE))
-        (frame,) = synthetic_video(seed=seed, frames=1, size=scene)
-        return {"image": torch.from_numpy(network_input(frame.image[:height, :width]))}
+        image, _ = example_image(height, width, seed)
+        return {"image": torch.from_numpy(network_input(image))}
 
     cells = (-(-height // STRIDE), -(-width // STRIDE))
     spec = GraphSpec(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tracker_ros.crops import box_in_crop, crop_square, normalize
 from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec, collect_runtime_info
 from tracker_ros.engines.select_backend import Backend
+from tracker_ros.example_image import example_image
 from tracker_ros.models.layers.center_head import HeadMaps, decode_box
 from tracker_ros.models.one_stream.candidate_elimination import RankingRows, ranking_rows
 from tracker_ros.models.one_stream.config import OneStreamConfig
@@ -146,13 +147,12 @@ def _read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 def _example(
     template_size: int, template_factor: float, search_size: int, search_factor: float, seed: int
 ) -> dict[str, Tensor]:
-    """Crops of two frames of a synthetic scene, and the target's box in the first."""
-    from tracker_ros.synthetic.scene_video import synthetic_video
-
-    first, _, _, later = synthetic_video(seed=seed, frames=4, size=(320, 240))
-    template, factor = crop_square(first.image, first.box, template_factor, template_size)
-    search, _ = crop_square(later.image, first.box, search_factor, search_size)
-    box = box_in_crop(first.box, first.box, factor, template_size)
+    """Return crops of two images in which the target has moved, and its box in the first crop."""
+    first, place = example_image(240, 320, seed)
+    later, _ = example_image(240, 320, seed, moved=(9, -5))
+    template, factor = crop_square(first, place, template_factor, template_size)
+    search, _ = crop_square(later, place, search_factor, search_size)
+    box = box_in_crop(place, place, factor, template_size)
     return {
         "template": torch.from_numpy(normalize(template)),
         "box": torch.tensor([box], dtype=torch.float32),
