@@ -19,6 +19,19 @@ def bench():
     return Bench()
 
 
+def test_a_target_selected_on_an_old_frame_catches_up(bench):
+    for _ in range(12):
+        bench.handle()
+    bench.ask(4)
+    while bench.follower.catch_up():
+        pass
+    assert bench.seen() == {"1": list(range(4, 13))}
+    bench.handle()
+    assert bench.seen() == {"1": list(range(4, 14))}
+    shown = [r.frame.number for r in bench.reports if r.frame and r.first.result]
+    assert shown == [12, 13], "replayed frames are not reported, the newest one is"
+
+
 def test_an_added_target_catches_up_while_the_others_go_on(bench):
     bench.arrive()
     assert bench.select(1) == "1"
