@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Three layers, one direction: nodes -> (models and everything else) -> cuda."""
+"""The package's layers, and how large it may be.
+
+`LAYERS` lists the package from top to bottom: a part imports only parts below its own, anywhere in
+its files. Beside them stand the parts that do not run on a robot (`OFFLINE`): they import whatever
+they need, and nothing imports them except each other and the commands that are about them. ROS is
+known to `nodes` alone; `following`, `io` and `drawing` do without torch.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +20,20 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tracker_ros"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-# Top-level modules that only nodes/ may import: ROS's client library, its messages, its tools.
+LAYERS = (
+    {"nodes", "cli"},
+    {"video_tracking"},
+    {"registry", "drawing"},
+    {"following", "model_cards"},
+    {"models"},
+    {"engines"},
+    {"cuda", "io", "checkpoints", "example_image", "crops", "tracker", "model_options"},
+    {"geometry", "cache", "process"},
+)
+"""From top to bottom: folders and modules of tracker_ros."""
+OFFLINE = {"training", "evaluation", "synthetic"}
+MAY_IMPORT_OFFLINE = {"tracker_ros.cli.train", "tracker_ros.cli.evaluate"}
+# Modules that only nodes/ may import: ROS's client library, its messages, its tools.
 ROS_MODULES = {
     "ament_index_python",
     "cv_bridge",
@@ -28,15 +48,8 @@ ROS_MODULES = {
     "tf2_ros",
     "tracker_interfaces",
 }
-# What tracker_ros/cuda/ may import of this package: nothing but itself.
-LAYERS = {"cuda": 0, "nodes": 2}
-HELPERS = 1
-
-
-def layer_of(module: str) -> int:
-    """Return the layer of a dotted module name inside tracker_ros."""
-    parts = module.split(".")
-    return LAYERS.get(parts[1], HELPERS) if len(parts) > 1 else HELPERS
+WITHOUT_TORCH = {"following", "io", "drawing"}
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 125, 23_000, 20
 
 
 def module_of(path: Path) -> str:
@@ -44,6 +57,16 @@ def module_of(path: Path) -> str:
     relative = path.relative_to(PACKAGE.parent).with_suffix("")
     parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
     return ".".join(parts)
+
+
+def part_of(module: str) -> str:
+    """Return the folder or module of tracker_ros that a module is in; "" for the package."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def height_of(part: str) -> int | None:
+    """Return how many layers are below a part; None if it is in none."""
+    return next((len(LAYERS) - i for i, layer in enumerate(LAYERS) if part in layer), None)
 
 
 def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[str]:
@@ -72,18 +95,30 @@ def imports_of(source: str, module: str, *, is_package: bool) -> Iterator[str]:
 
 
 def violations(source: str, module: str, *, is_package: bool = False) -> list[str]:
-    """Return the imports of ``source`` that break the layering, as 'module imports name: why'."""
+    """Return the imports of ``source`` that break a rule, as 'module imports name: why'."""
     found = []
-    layer = layer_of(module)
+    part = part_of(module)
     for name in imports_of(source, module, is_package=is_package):
         top = name.split(".")[0]
-        if layer < LAYERS["nodes"] and (top in ROS_MODULES or top.endswith("_msgs")):
+        if part != "nodes" and (top in ROS_MODULES or top.endswith("_msgs")):
             found.append(f"{module} imports {name}: only tracker_ros.nodes may know of ROS")
-        elif top == "tracker_ros" and "." in name and layer_of(name) > layer:
-            found.append(f"{module} imports {name}: that is a layer above")
-        elif layer == LAYERS["cuda"] and top == "tracker_ros" and layer_of(name) != layer:
-            found.append(f"{module} imports {name}: cuda/ knows only torch")
+        elif part in WITHOUT_TORCH and top == "torch":
+            found.append(f"{module} imports {name}: this part does without torch")
+        elif top == "tracker_ros" and part_of(name) not in ("", part):
+            found += [f"{module} imports {name}: {why}" for why in _why_not(module, part_of(name))]
     return found
+
+
+def _why_not(module: str, imported: str) -> Iterator[str]:
+    """Yield why a module may not import a part of the package."""
+    part = part_of(module)
+    if imported in OFFLINE:
+        if part not in OFFLINE and module not in MAY_IMPORT_OFFLINE:
+            yield "that does not run on a robot"
+        return
+    own, other = height_of(part), height_of(imported)
+    if part and part not in OFFLINE and own is not None and other is not None and other >= own:
+        yield "that is no layer below"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
@@ -92,9 +127,26 @@ def test_no_file_imports_upward(path):
     assert violations(source, module_of(path), is_package=path.name == "__init__.py") == []
 
 
-def test_sources_are_found():
-    assert len(SOURCES) > 10
-    assert {"tracker_ros", "tracker_ros.nodes"} <= {module_of(path) for path in SOURCES}
+def test_every_part_has_a_place():
+    parts = {part_of(module_of(path)) for path in SOURCES} - {""}
+    placed = Counter([*OFFLINE, *(part for layer in LAYERS for part in layer)])
+    assert parts == set(placed)
+    assert max(placed.values()) == 1
+
+
+def test_the_package_is_small_enough_to_know():
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES)
+    per_folder = Counter(path.parent.relative_to(PACKAGE).as_posix() for path in SOURCES)
+    crowded = {name: count for name, count in per_folder.items() if count > MAX_FILES_PER_FOLDER}
+    assert crowded == {}
+    assert len(SOURCES) <= MAX_FILES
+    assert lines <= MAX_LINES
+
+
+def test_no_two_files_are_named_video():
+    assert [module_of(path) for path in SOURCES if path.name == "video.py"] == [
+        "tracker_ros.nodes.video"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -105,13 +157,22 @@ def test_sources_are_found():
         ("from tracker_ros.nodes import track", "tracker_ros.io.sources"),
         ("from tracker_ros import nodes", "tracker_ros.models.layers.vit"),
         ("from .nodes.track import main", "tracker_ros.registry"),
-        ("from ..nodes import track", "tracker_ros.models.layers.vit"),
+        ("from ...nodes import track", "tracker_ros.models.layers.vit"),
         ("importlib.import_module('tracker_ros.nodes.track')", "tracker_ros.registry"),
-        ("from tracker_ros.geometry import clip", "tracker_ros.cuda.correlation"),
-        ("from ..boxes import clip", "tracker_ros.cuda.correlation"),
+        ("from tracker_ros.engines import graph", "tracker_ros.cuda.prroi_pool"),
+        ("from ..models import vit", "tracker_ros.engines.graph"),
+        ("from tracker_ros.following import follower", "tracker_ros.engines.select_backend"),
+        ("from tracker_ros.cli import main", "tracker_ros.nodes.track"),
+        ("def f():\n    import torch", "tracker_ros.following.follower"),
+        (
+            "def f():\n    from tracker_ros.synthetic import render",
+            "tracker_ros.models.mast.export",
+        ),
+        ("from tracker_ros.training import trainer", "tracker_ros.cli.track"),
+        ("from tracker_ros.evaluation import ope", "tracker_ros.registry"),
     ],
 )
-def test_an_upward_import_is_noticed(source, module):
+def test_a_broken_rule_is_noticed(source, module):
     assert len(violations(source, module)) >= 1
 
 
@@ -119,13 +180,17 @@ def test_an_upward_import_is_noticed(source, module):
     ("source", "module"),
     [
         ("import rclpy", "tracker_ros.nodes.track"),
-        ("from tracker_ros.cuda import correlation", "tracker_ros.models.layers.vit"),
-        ("from ..boxes import clip", "tracker_ros.nodes.track"),
-        ("import torch\nfrom . import kernels", "tracker_ros.cuda.correlation"),
-        ("import numpy\nfrom tracker_ros import boxes", "tracker_ros.io.sources"),
+        ("from tracker_ros.cuda import prroi_pool", "tracker_ros.models.layers.vit"),
+        ("from ..geometry import clip", "tracker_ros.nodes.track"),
+        ("import torch\nfrom . import build", "tracker_ros.cuda.prroi_pool"),
+        ("import numpy\nfrom tracker_ros import geometry", "tracker_ros.io.sources"),
+        ("from tracker_ros.cache import Cache", "tracker_ros.cuda.build"),
+        ("from tracker_ros.training import trainer", "tracker_ros.cli.train"),
+        ("from tracker_ros.registry import create_tracker", "tracker_ros.training.trainer"),
+        ("from tracker_ros.synthetic import render", "tracker_ros.training.datasets"),
     ],
 )
-def test_a_downward_import_is_allowed(source, module):
+def test_what_is_allowed_passes(source, module):
     assert violations(source, module) == []
 
 
