@@ -18,7 +18,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,17 +49,10 @@ class BuildError(RuntimeError):
     """Kernels could not be built or loaded; the message says why and what would help."""
 
 
-class Library(Protocol):
-    """The compiled kernels of one file, for one device."""
-
-    def run(self, symbol: str, values: Values) -> None:
-        """Run the kernel `symbol`; `values` are its number of indices and its arguments."""
-
-
 class Kernels:
     """Calls the kernels of a library with tensors and numbers."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: CppLibrary | CudaLibrary) -> None:
         self._library = library
 
     def __call__(self, kernel: str, count: int, out: Tensor, *arguments: Tensor | float) -> None:
@@ -113,7 +106,7 @@ def kernels(name: str, device: torch.device) -> Kernels | None:
         return _found[name, device]
 
 
-def _library(name: str, device: torch.device) -> Library:
+def _library(name: str, device: torch.device) -> CppLibrary | CudaLibrary:
     try:
         folder = cache_folder("kernels")
     except RuntimeError as error:

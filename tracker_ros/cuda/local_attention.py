@@ -10,13 +10,13 @@ Paper: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 20
 and 3.3 (https://arxiv.org/abs/2002.07793). Written anew. Importing this module registers the
 operators `tracker_ros::local_attention` and `::expected_offset`. Where kernels cannot be built, or
 windows are wider than the kernels allow, plain torch computes the same in bands of rows
-(`local_attention_reference.py`). Gradients, which inference does not need, are plain torch's too.
+(`local_attention_reference.py`), which also has gradients; the operators, made for inference, have
+none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,7 +129,8 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius
     """Compute `local_attention` of references stacked on axis 1."""
     run = _kernels_for(query, radius)
     if run is None:
-        return _attend_plainly(query, keys, values, offsets, radius)
+        stacks = (maps.unbind(1) for maps in (keys, values, offsets))
+        return local_attention_reference(query, *stacks, radius)
     batch, references, classes, height, width = values.shape
     query, keys = _whole_channels(query), _by_line(_whole_channels(keys))
     query, offsets = query.permute(0, 2, 3, 1).contiguous(), offsets.contiguous()
@@ -145,29 +146,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius
     return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-def _attend_plainly(
-    query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius: int
-) -> Tensor:
-    return local_attention_reference(
-        query, keys.unbind(1), values.unbind(1), offsets.unbind(1), radius
-    )
-
-
 @_attend.register_fake
 def _(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius: int) -> Tensor:
     return query.new_empty(values.shape[0], *values.shape[2:])
-
-
-def _save_attend(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.radius = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _attend_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_recomputed(_attend_plainly, ctx.saved_tensors, (ctx.radius,), grad), None
-
-
-_attend.register_autograd(_attend_backward, setup_context=_save_attend)
 
 
 @torch.library.custom_op(
@@ -212,25 +193,3 @@ def _woven(maps: Tensor, size: tuple[int, int], dilation: int) -> Tensor:
 def _(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
     batch, _, height, width = query.shape
     return query.new_empty(batch, height, width, 2)
-
-
-def _save_expect(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    query, key, *ctx.numbers = inputs
-    ctx.save_for_backward(query, key)
-
-
-def _expect_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    grads = _recomputed(expected_offset_reference, ctx.saved_tensors, ctx.numbers, grad)
-    return *grads, None, None
-
-
-_expect.register_autograd(_expect_backward, setup_context=_save_expect)
-
-
-def _recomputed(
-    function: Any, tensors: Sequence[Tensor], numbers: Sequence[int], grad: Tensor
-) -> tuple[Tensor, ...]:
-    """Return the gradients by the tensors, from computing the function again in plain torch."""
-    with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in tensors]
-        return torch.autograd.grad(function(*inputs, *numbers), inputs, grad)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operators of `local_attention.py` in plain torch: fallback, source of gradients, oracle.
+"""The operators of `local_attention.py` in plain torch, differentiable: their fallback and oracle.
 
 It has two variants that the compiled kernels lack: values gathered from other windows than the
 keys, and windows sampled as torch's `grid_sample` samples a grid normalised by size - 1 when it is
