@@ -16,20 +16,25 @@ from tracker_ros.cuda.build import KERNELS, BuildError, CppLibrary
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Pools one pixel, 7, over the box (0, 0) to (1, 1): a quarter of it.
+# Builds and uses the kernels in a process of its own.
 POOL_ONE_PIXEL = """
-import ctypes, sys
+import sys
 from pathlib import Path
-from types import SimpleNamespace
-from tracker_ros.cuda.build import CppLibrary
+sys.path.insert(0, "test/cuda")
+from test_cpp_build import pooled
 
-library = CppLibrary("prroi_pool", Path(sys.argv[1]))
-out, features = ctypes.c_double(), ctypes.c_double(7.0)
-boxes = (ctypes.c_double * 4)(0, 0, 1, 1)
-pointers = [ctypes.c_void_p(ctypes.addressof(array)) for array in (out, features, boxes)]
-library.run("prroi_pool_double", [ctypes.c_int64(1), *pointers, *[ctypes.c_int64(1)] * 4])
-print(out.value)
+print(pooled(Path(sys.argv[1])))
 """
+
+
+def pooled(folder: Path) -> float:
+    """Build the kernels unless they are there; pool one pixel, 7, over a quarter of its hat."""
+    library = CppLibrary("prroi_pool", folder)
+    out, features = ctypes.c_double(), ctypes.c_double(7.0)
+    boxes = (ctypes.c_double * 4)(0, 0, 1, 1)
+    pointers = [ctypes.c_void_p(ctypes.addressof(array)) for array in (out, features, boxes)]
+    library.run("prroi_pool_double", [ctypes.c_int64(1), *pointers, *[ctypes.c_int64(1)] * 4])
+    return out.value
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -38,7 +43,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def pooled(process: subprocess.Popen[str]) -> float:
+def printed(process: subprocess.Popen[str]) -> float:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     return float(output)
@@ -71,6 +76,11 @@ class Compiler:
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> CppLibrary:
+    return CppLibrary("prroi_pool", tmp_path_factory.mktemp("shared") / "kernels")
+
+
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compiler:
     real = shutil.which("g++")
@@ -90,9 +100,9 @@ def test_two_processes_at_once_compile_once_and_a_third_not_at_all(
     compiler.write(seconds=1)
     folder = tmp_path / "kernels"
     both = [start(folder), start(folder)]
-    assert [pooled(process) for process in both] == [1.75, 1.75]
+    assert [printed(process) for process in both] == [1.75, 1.75]
     assert compiler.runs == 1
-    assert pooled(start(folder)) == 1.75
+    assert pooled(folder) == 1.75
     assert compiler.runs == 1
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.suffix for path in folder.iterdir()} == {".so", ".json", ".lock"}
@@ -108,7 +118,7 @@ def test_a_damaged_library_is_built_again(compiler: Compiler, tmp_path: Path, da
     kept = {"truncated": len(content) // 3, "empty": 0, "one byte": len(content)}[damage]
     path.unlink()  # what this process has loaded stays as it was
     path.write_bytes(content[:kept])
-    assert pooled(start(folder)) == 1.75
+    assert pooled(folder) == 1.75
     assert compiler.runs == 2
     assert library_file(folder) == path
 
@@ -137,7 +147,7 @@ def test_a_failed_build_leaves_nothing_behind(compiler: Compiler, tmp_path: Path
         CppLibrary("prroi_pool", folder)
     assert [path.suffix for path in folder.iterdir()] == [".lock"]
     compiler.write()
-    assert pooled(start(folder)) == 1.75
+    assert pooled(folder) == 1.75
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
@@ -166,8 +176,7 @@ def test_the_compiler_s_complaint_is_passed_on(
         CppLibrary("broken", tmp_path / "kernels")
 
 
-def test_every_kernel_is_exported_for_both_types(tmp_path: Path) -> None:
-    library = CppLibrary("prroi_pool", tmp_path / "kernels")
+def test_every_kernel_is_exported_for_both_types(library: CppLibrary) -> None:
     loaded = ctypes.CDLL(library._library._name)
     for kernel in ("prroi_pool", "prroi_pool_grad_boxes"):
         assert loaded[f"{kernel}_float"]
@@ -199,15 +208,14 @@ def test_a_compiler_that_does_not_know_the_processor_builds_for_any(tmp_path: Pa
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 3, 7])
 def test_indices_are_divided_among_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, count: int
+    library: CppLibrary, monkeypatch: pytest.MonkeyPatch, threads: int, count: int
 ) -> None:
     seen: list[tuple[int, int, int]] = []
 
     def kernel(first: ctypes.c_int64, past: ctypes.c_int64, value: ctypes.c_int64) -> None:
         seen.append((first.value, past.value, value.value))
 
-    library = CppLibrary("prroi_pool", tmp_path / "kernels")
-    library._library = SimpleNamespace(kernel=kernel)  # type: ignore[assignment]
+    monkeypatch.setattr(library, "_library", SimpleNamespace(kernel=kernel))
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     library.run("kernel", [ctypes.c_int64(count), ctypes.c_int64(9)])
     assert len(seen) == max(1, min(threads, count))
