@@ -64,17 +64,30 @@ def mast_graphs() -> list[Graph]:
 
 
 @pytest.fixture(scope="session")
-def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of engines that all tests export graphs to."""
-    return tmp_path_factory.mktemp("engines")
+def trdimp_graphs() -> list[Graph]:
+    """Of the embedded model."""
+    from tracker_ros.registry import model_graphs
+
+    return model_graphs("trdimp_tiny")
 
 
 @pytest.fixture(scope="session")
-def open_onnx(onnx_folder: Path) -> Callable[[Graph, str], OnnxRuntimeEngine]:
+def model_of(ostrack_graphs: list[Graph], trdimp_graphs: list[Graph]) -> Callable[[Graph], str]:
+    """The name under which a graph is exported, so that all tests of a run find it."""
+    embedded = {"ostrack_tiny": ostrack_graphs, "trdimp_tiny": trdimp_graphs}
+    names = {id(graph.module): name for name, graphs in embedded.items() for graph in graphs}
+    return lambda graph: names.get(id(graph.module), "random")
+
+
+@pytest.fixture(scope="session")
+def open_onnx(
+    shared_engines: Path, model_of: Callable[[Graph], str]
+) -> Callable[[Graph, str], OnnxRuntimeEngine]:
     """Export a graph unless another test has, and open it."""
 
     def open_graph(graph: Graph, precision: str) -> OnnxRuntimeEngine:
-        engine = open_engine(graph, precision, onnx_folder, model="m", build=True, device=CPU)
+        model = model_of(graph)
+        engine = open_engine(graph, precision, shared_engines, model=model, build=True, device=CPU)
         assert isinstance(engine, OnnxRuntimeEngine)
         return engine
 

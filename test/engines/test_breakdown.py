@@ -20,16 +20,20 @@ from tracker_ros.models.one_stream.tracker import OneStreamTracker
 from tracker_ros.synthetic.scene_video import synthetic_video
 
 FRAMES, GOOD_FRAMES = 6, 3
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def cache(ostrack_graphs: list[Graph], onnx_folder: Path, tmp_path: Path) -> Path:
+def cache(ostrack_graphs: list[Graph], shared_engines: Path, tmp_path: Path) -> Path:
     """A folder of engines with the model's graphs as ONNX."""
     for graph in ostrack_graphs:
-        exported_graph(graph, "fp32", onnx_folder, model="m", build=True)
-    shutil.copytree(onnx_folder, tmp_path / "engines")
-    (tmp_path / "engines").chmod(0o700)
-    return tmp_path / "engines"
+        path = exported_graph(graph, "fp32", shared_engines, model="ostrack_tiny", build=True)
+        folder = tmp_path / "engines" / "onnx"
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix in (".onnx", ".safetensors", ".json"):
+            shutil.copy(path.with_suffix(suffix), folder)
+    folder.parent.chmod(0o700)
+    return folder.parent
 
 
 def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: Path) -> None:
@@ -37,7 +41,7 @@ def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: Path) -> None:
 
     def opened(graph: Graph) -> Engine:
         trt = FakeTensorRT(graph)
-        engine = TensorRTOpener(trt, cache, "m", True, torch.device("cpu")).open(graph, "fp32")
+        engine = TensorRTOpener(trt, cache, "ostrack_tiny", True, CPU).open(graph, "fp32")
         if graph.spec.name == "track":
             trt.executions = trt.run + GOOD_FRAMES
             broken.append(trt)

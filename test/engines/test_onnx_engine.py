@@ -94,11 +94,13 @@ def test_what_must_stay_single_is_exported_in_single(doubling: Graph, tmp_path: 
 
 
 def test_half_precision_has_no_numbers_of_another_type(
-    ostrack_graphs: list[Graph], onnx_folder: Path
+    ostrack_graphs: list[Graph], shared_engines: Path
 ) -> None:
     """Types are fixed in torch: weights in half, layer norms and softmaxes in single."""
     track = ostrack_graphs[1]
-    model = onnx.load(exported_graph(track, "fp16", onnx_folder, model="m", build=True))
+    model = onnx.load(
+        exported_graph(track, "fp16", shared_engines, model="ostrack_tiny", build=True)
+    )
     types = {
         value.name: value.type.tensor_type.elem_type
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
@@ -244,7 +246,7 @@ def test_a_file_that_is_no_model_is_named(doubling: Graph, tmp_path: Path) -> No
 def test_a_gpu_that_its_provider_cannot_use_is_named(
     ostrack_graphs: list[Graph],
     open_onnx: Callable[..., OnnxRuntimeEngine],
-    onnx_folder: Path,
+    shared_engines: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A provider may be there without the libraries that it loads: then a CPU is used."""
@@ -255,7 +257,14 @@ def test_a_gpu_that_its_provider_cannot_use_is_named(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: known)
     device = torch.device("cuda", 0)
     with pytest.raises(EngineUnavailable, match="would run on CPUExecutionProvider: install"):
-        open_engine(ostrack_graphs[0], "fp32", onnx_folder, model="m", build=False, device=device)
+        open_engine(
+            ostrack_graphs[0],
+            "fp32",
+            shared_engines,
+            model="ostrack_tiny",
+            build=False,
+            device=device,
+        )
 
 
 def test_a_missing_package_or_provider_is_named(

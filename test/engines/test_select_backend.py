@@ -216,12 +216,12 @@ def test_what_is_not_to_be_had_is_an_error(
         open_tracker(maker(torch=0.0), wanted(tmp_path, name, precision))
 
 
-def test_a_whole_run_in_onnx_runtime_finds_what_torch_finds(onnx_folder: Path) -> None:
+def test_a_whole_run_in_onnx_runtime_finds_what_torch_finds(shared_engines: Path) -> None:
     frames = list(synthetic_video(seed=3, frames=12, size=(320, 240), config=EASY))
     boxes = {}
     for backend in ("torch", "onnxruntime"):
         tracker = create_tracker(
-            "ostrack_tiny", device="cpu", backend=backend, engine_cache_dir=onnx_folder
+            "ostrack_tiny", device="cpu", backend=backend, engine_cache_dir=shared_engines
         )
         assert tracker.runtime_info == {"backend": backend, "device": "cpu", "precision": "fp32"}
         tracker.initialize(frames[0].image, frames[0].box)
@@ -229,7 +229,7 @@ def test_a_whole_run_in_onnx_runtime_finds_what_torch_finds(onnx_folder: Path) -
     assert np.abs(boxes["torch"] - boxes["onnxruntime"]).max() < 0.1
     assert np.abs(boxes["torch"] - [frame.box for frame in frames[1:]]).mean() < 12
 
-    chosen = create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=onnx_folder)
+    chosen = create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=shared_engines)
     assert chosen.runtime_info["backend"] in ("torch", "onnxruntime")
     with pytest.raises(RuntimeError, match="before initialize"):
         chosen.track(frames[0].image)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -32,21 +33,14 @@ def trt() -> ModuleType:
     return importlib.import_module("tensorrt_rtx")
 
 
-@pytest.fixture(scope="session")
-def trdimp_graphs() -> list[Graph]:
-    """Of the embedded model."""
-    from tracker_ros.registry import model_graphs
-
-    return model_graphs("trdimp_tiny")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("family", ["ostrack", "grm", "trdimp", "mast"])
 def test_every_graph_is_parsed_and_built(
     family: str,
     precision: str,
-    onnx_folder: Path,
+    shared_engines: Path,
+    model_of: Callable[[Graph], str],
     trt: ModuleType,
     request: pytest.FixtureRequest,
     record_property: pytest.RecordProperty,
@@ -54,7 +48,11 @@ def test_every_graph_is_parsed_and_built(
     graphs: list[Graph] = request.getfixturevalue(f"{family}_graphs")
     sizes = {}
     for graph in graphs:
-        onnx = exported_graph(graph, precision, onnx_folder, model="m", build=True).read_bytes()
+        if graph.precision(precision) != precision:
+            continue  # it stays in float32, where it is built too
+        model = model_of(graph)
+        path = exported_graph(graph, precision, shared_engines, model=model, build=True)
+        onnx = path.read_bytes()
         start = time.monotonic()
         plan = tensorrt_engine.build_plan(trt, onnx, graph.spec.name)
         record_property(f"seconds to build {graph.spec.name}", time.monotonic() - start)
@@ -65,20 +63,22 @@ def test_every_graph_is_parsed_and_built(
 
 
 def test_half_precision_products_are_built_too(
-    ostrack_graphs: list[Graph], onnx_folder: Path, trt: ModuleType
+    ostrack_graphs: list[Graph], shared_engines: Path, trt: ModuleType
 ) -> None:
     mixed = ATTEMPTS["fp16"][1]
     onnx = exported_graph(
-        ostrack_graphs[-1], mixed, onnx_folder, model="m", build=True
+        ostrack_graphs[-1], mixed, shared_engines, model="ostrack_tiny", build=True
     ).read_bytes()
     assert tensorrt_engine.build_plan(trt, onnx, "track")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no ONNX", "empty"])
 def test_what_is_no_onnx_is_refused_with_the_parser_s_words(
-    doubling: Graph, onnx_folder: Path, trt: ModuleType, damage: str
+    doubling: Graph, shared_engines: Path, trt: ModuleType, damage: str
 ) -> None:
-    onnx = exported_graph(doubling, "fp32", onnx_folder, model="m", build=True).read_bytes()
+    onnx = exported_graph(
+        doubling, "fp32", shared_engines, model="random", build=True
+    ).read_bytes()
     broken = {"truncated": onnx[: len(onnx) // 2], "no ONNX": b"rubbish", "empty": b""}[damage]
     with pytest.raises(EngineUnavailable, match="TensorRT .* graph 'double': ") as raised:
         tensorrt_engine.build_plan(trt, broken, "double")
@@ -87,9 +87,11 @@ def test_what_is_no_onnx_is_refused_with_the_parser_s_words(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can load the plan")
 def test_without_a_gpu_a_plan_is_not_loaded(
-    doubling: Graph, onnx_folder: Path, trt: ModuleType
+    doubling: Graph, shared_engines: Path, trt: ModuleType
 ) -> None:
-    onnx = exported_graph(doubling, "fp32", onnx_folder, model="m", build=True).read_bytes()
+    onnx = exported_graph(
+        doubling, "fp32", shared_engines, model="random", build=True
+    ).read_bytes()
     plan = tensorrt_engine.build_plan(trt, onnx, "double")
     with pytest.raises(EngineUnavailable, match="cannot load the plan of graph 'double': ") as no:
         TensorRTEngine(doubling.spec, plan, "fp32", CPU, trt)
@@ -111,4 +113,4 @@ def test_the_package_is_found(trt: ModuleType) -> None:
     found = tensorrt_engine.load_tensorrt()
     assert found.__name__ in tensorrt_engine.MODULES
     key = tensorrt_engine.engine_key(found, "toy track", "0" * 64, "fp32", CPU)
-    assert key.tensorrt == f"{found.__name__} {found.__version__}"
+    assert key.parts["tensorrt"] == f"{found.__name__} {found.__version__}"

@@ -32,7 +32,6 @@ from tracker_ros.models.trdimp.export import HALF, WIRES, graphs
 from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference, TrDiMPOnEngines
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
-from tracker_ros.registry import model_graphs
 from tracker_ros.synthetic.scene_video import SyntheticFrame, synthetic_video
 from tracker_ros.tracker import Tracker, TrackResult
 
@@ -231,9 +230,9 @@ def check_spec(graph: Graph) -> None:
 
 
 @pytest.fixture(scope="module")
-def parts() -> dict[str, Graph]:
+def parts(trdimp_graphs: list[Graph]) -> dict[str, Graph]:
     """Of the embedded model."""
-    return {graph.spec.name: graph for graph in model_graphs("trdimp_tiny")}
+    return {graph.spec.name: graph for graph in trdimp_graphs}
 
 
 @pytest.mark.parametrize("name", WIRES)
