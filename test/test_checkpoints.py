@@ -54,10 +54,10 @@ def test_official_layout_is_converted_without_its_classes(official: Path, tmp_pa
     with pytest.raises(pickle.UnpicklingError):
         torch.load(official, weights_only=True)
     before = set(sys.modules)
-    converted = convert_checkpoint(official, tmp_path / "w.safetensors")
+    sha256, state = convert_checkpoint(official, tmp_path / "w.safetensors")
     assert not [m for m in set(sys.modules) - before if m.split(".")[0] == "lib"]
 
-    found = read_weights(tmp_path / "w.safetensors", converted.sha256)
+    found = read_weights(tmp_path / "w.safetensors", sha256)
     sys.path.insert(0, str(MAKER.parent))
     try:
         import make_tiny_checkpoint
@@ -68,8 +68,8 @@ def test_official_layout_is_converted_without_its_classes(official: Path, tmp_pa
     assert set(found) == set(wanted)
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], torch.from_numpy(value).reshape(value.shape))
-    assert set(converted.state) == set(wanted)
-    assert matching_models(converted.state) == ()
+    assert set(state) == set(wanted)
+    assert matching_models(state) == ()
 
 
 def test_the_malicious_pickle_of_these_tests_does_run_when_loaded_carelessly(
@@ -185,8 +185,8 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_model_that_fits_is_named(tmp_path: Path) -> None:
     torch.save({"net": OSTrackNetwork(OSTRACK_TINY).state_dict()}, tmp_path / "c.pth")
-    converted = convert_checkpoint(tmp_path / "c.pth", tmp_path / "w.safetensors", half=True)
-    assert matching_models(converted.state) == ("ostrack_tiny",)
+    _, state = convert_checkpoint(tmp_path / "c.pth", tmp_path / "w.safetensors", half=True)
+    assert matching_models(state) == ("ostrack_tiny",)
 
 
 def test_round_trip(tmp_path: Path) -> None:

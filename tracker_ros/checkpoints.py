@@ -19,7 +19,6 @@ import pickletools
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -211,24 +210,9 @@ class Placeholder:
         """Drop a pickled list's items."""
 
 
-@dataclass(frozen=True)
-class ConvertedCheckpoint:
-    """Result of `convert_checkpoint`.
-
-    Attributes:
-        path: The safetensors file.
-        sha256: Its hash.
-        state: The tensors by name, as they were in the checkpoint.
-    """
-
-    path: Path
-    sha256: str
-    state: dict[str, torch.Tensor]
-
-
 def convert_checkpoint(
     path: str | os.PathLike[str], out: str | os.PathLike[str], *, half: bool = False
-) -> ConvertedCheckpoint:
+) -> tuple[str, dict[str, torch.Tensor]]:
     """Copy the network of a `.pth.tar` checkpoint into a safetensors file.
 
     Args:
@@ -237,6 +221,9 @@ def convert_checkpoint(
         out: The safetensors file to write; an existing one is replaced.
         half: Store floating-point tensors as float16.
 
+    Returns:
+        The written file's sha256, and the checkpoint's tensors by name.
+
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: Not a torch checkpoint, one that names code outside the known research
@@ -244,8 +231,7 @@ def convert_checkpoint(
     """
     state = read_checkpoint(path)
     source = {"source_sha256": sha256_of(path)}
-    digest = write_weights(state, out, half=half, metadata=source)
-    return ConvertedCheckpoint(Path(out), digest, state)
+    return write_weights(state, out, half=half, metadata=source), state
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

@@ -35,23 +35,23 @@ def run(args: argparse.Namespace) -> int:
     from tracker_ros.checkpoints import convert_checkpoint
     from tracker_ros.registry import matching_models
 
-    done = convert_checkpoint(args.checkpoint, out, half=args.half)
-    values = sum(tensor.numel() for tensor in done.state.values())
-    models = matching_models(done.state)
+    sha256, state = convert_checkpoint(args.checkpoint, out, half=args.half)
+    values = sum(tensor.numel() for tensor in state.values())
+    models = matching_models(state)
     if args.json:
         print_json(
             {
-                "path": str(done.path),
-                "sha256": done.sha256,
-                "tensors": len(done.state),
+                "path": str(out),
+                "sha256": sha256,
+                "tensors": len(state),
                 "values": values,
                 "models": list(models),
             }
         )
         return 0
     fits = ", ".join(models) or "none of the known models"
-    print(f"wrote {done.path}: {len(done.state)} tensors, {values / 1e6:.1f} M values")
-    print(f"fits: {fits}\nsha256: {done.sha256}")
+    print(f"wrote {out}: {len(state)} tensors, {values / 1e6:.1f} M values")
+    print(f"fits: {fits}\nsha256: {sha256}")
     return 0
 
 

@@ -129,8 +129,9 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius
     """Compute `local_attention` of references stacked on axis 1."""
     run = _kernels_for(query, radius)
     if run is None:
-        stacks = (maps.unbind(1) for maps in (keys, values, offsets))
-        return local_attention_reference(query, *stacks, radius)
+        return local_attention_reference(
+            query, keys.unbind(1), values.unbind(1), offsets.unbind(1), radius
+        )
     batch, references, classes, height, width = values.shape
     query, keys = _whole_channels(query), _by_line(_whole_channels(keys))
     query, offsets = query.permute(0, 2, 3, 1).contiguous(), offsets.contiguous()

@@ -34,7 +34,7 @@ class OutputFigures:
     Attributes:
         cosine: Between reference and candidate.
         relative_error: Largest difference, as a fraction of the largest value of the reference.
-        finite: Whether every value is a number.
+        finite: Whether every value is finite.
     """
 
     cosine: float
@@ -64,7 +64,7 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the engine may run."""
+        """Tell whether the engine may be used."""
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
