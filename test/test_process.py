@@ -27,7 +27,7 @@ print(before - resident_mib())
 """
 
 IMPORT_ALL = """
-import os, torch
+import os, torch, cv2  # OpenCV's wheels extend LD_LIBRARY_PATH when they are imported
 before = dict(os.environ), torch.get_num_threads(), torch.get_num_interop_threads()
 import tracker_ros
 for name in tracker_ros.__all__:
