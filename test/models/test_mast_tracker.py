@@ -186,7 +186,7 @@ def test_images_may_change_their_size_on_the_way(down: float, across: float) -> 
     # A box that is only remembered means the same place.
     before = mast.track(image).box
     lost = mast.track(np.full((height, width, 3), 40, np.uint8))
-    assert lost.state is Verdict.NOT_FOUND
+    assert lost.verdict is Verdict.NOT_FOUND
     x, y, w, h = before
     assert lost.box == pytest.approx((x * across, y * down, w * across, h * down))
 
