@@ -42,8 +42,15 @@ def test_compiles_for_every_supported_gpu(name: str, architecture: str, tmp_path
     assert int.from_bytes(code[18:20], "little") == CUDA_MACHINE
     assert code[FLAG_OF_ARCHITECTURE] == int(architecture.removeprefix("sm_"))
     for kernel in ENTRIES[name]:
-        for number in ("float", "double"):
-            assert f".text.{kernel}_{number}\0".encode() in code
+        assert f".text.{kernel}_float\0".encode() in code
+        assert f".text.{kernel}_double\0".encode() not in code
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_compiles_in_double_precision_too(name: str, tmp_path: Path) -> None:
+    code = cubin(name, ARCHITECTURES[0], tmp_path / "kernels", "double")
+    for kernel in ENTRIES[name]:
+        assert f".text.{kernel}_double\0".encode() in code
 
 
 def test_a_cubin_is_compiled_once_and_again_when_damaged(

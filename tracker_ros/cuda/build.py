@@ -238,13 +238,14 @@ def _run(command: list[str]) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def cubin(name: str, architecture: str, folder: Path) -> bytes:
+def cubin(name: str, architecture: str, folder: Path, number: str = "float") -> bytes:
     """Return the kernels of one file, compiled for one architecture of GPUs.
 
     Args:
         name: File in `kernels/`, without its suffix.
         architecture: For example "sm_87".
         folder: Of the cache.
+        number: "float" or "double".
 
     Raises:
         BuildError: There is no NVRTC, it failed, or its result cannot be kept.
@@ -255,8 +256,8 @@ def cubin(name: str, architecture: str, folder: Path) -> bytes:
         version = _checked(nvrtc, nvrtc.nvrtcVersion())
     except (ImportError, RuntimeError) as error:
         raise BuildError(f"NVRTC is missing ({error}; pip install cuda-bindings)") from error
-    options = [f"--gpu-architecture={architecture}", *CUDA_OPTIONS]
-    parts = {"compiler": repr(version), "options": " ".join([options[0], CUDA_OPTIONS[0]])}
+    options = [f"--gpu-architecture={architecture}", f"-DNUMBER={number}", *CUDA_OPTIONS]
+    parts = {"compiler": repr(version), "options": " ".join(options[:3])}
     source = KERNELS / f"{name}.cuh"
     return _compiled(
         folder, name, ".cubin", parts, lambda out: _compile_cuda(nvrtc, source, options, out)
@@ -300,9 +301,8 @@ class CudaLibrary:
     """
 
     def __init__(self, name: str, folder: Path, device: torch.device) -> None:
-        major, minor = torch.cuda.get_device_capability(device)
-        code = cubin(name, f"sm_{major}{minor}", folder)
-        self._device = device
+        self._name, self._folder, self._device = name, folder, device
+        self._modules: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
         try:
             from cuda.bindings import driver
@@ -311,11 +311,20 @@ class CudaLibrary:
             handle = _checked(driver, driver.cuDeviceGet(device.index))
             # The context that torch uses; it has to be current in whichever thread calls.
             self._context = _checked(driver, driver.cuDevicePrimaryCtxRetain(handle))
-            with torch.cuda.device(device):
-                _checked(driver, driver.cuCtxSetCurrent(self._context))
-                self._module = _checked(driver, driver.cuModuleLoadData(code))
+            self._load("float")
+        except BuildError:
+            raise
         except (ImportError, RuntimeError) as error:
             raise BuildError(f"the CUDA driver does not take the kernels ({error})") from error
+
+    def _load(self, number: str) -> None:
+        """Compile the kernels of one type of number, and make them ready."""
+        major, minor = torch.cuda.get_device_capability(self._device)
+        code = cubin(self._name, f"sm_{major}{minor}", self._folder, number)
+        with torch.cuda.device(self._device):
+            _checked(self._driver, self._driver.cuCtxSetCurrent(self._context))
+            loaded = self._driver.cuModuleLoadData(code)
+            self._modules[number] = _checked(self._driver, loaded)
 
     def run(self, symbol: str, values: Values) -> None:
         """Start a kernel for all its indices on torch's current stream, without waiting.
@@ -331,7 +340,10 @@ class CudaLibrary:
         with torch.cuda.device(self._device):
             _checked(self._driver, self._driver.cuCtxSetCurrent(self._context))
             if symbol not in self._functions:
-                found = self._driver.cuModuleGetFunction(self._module, symbol.encode())
+                number = symbol.rpartition("_")[2]
+                if number not in self._modules:
+                    self._load(number)
+                found = self._driver.cuModuleGetFunction(self._modules[number], symbol.encode())
                 self._functions[symbol] = _checked(self._driver, found)
             addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
             blocks = min(-(-values[0].value // _THREADS), _MAX_BLOCKS)

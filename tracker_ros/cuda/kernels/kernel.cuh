@@ -5,7 +5,7 @@
 //
 //     template <typename T> DEVICE void scale_at(int64 i, T* out, const T* in, double factor)
 //
-// and exports it, for float (scale_float) and double (scale_double), by
+// and exports it, for float (scale_float) and double (scale_double) or for NUMBER alone, by
 //
 //     KERNEL(scale, (T* out, const T* in, double factor), (out, in, factor))
 //
@@ -38,6 +38,15 @@ using std::floor;
   EXPORT void name##_##type(INDICES, UNPACK parameters) {     \
     FOR_EVERY_INDEX(i) { name##_at<type>(i, UNPACK arguments); } \
   }
+#ifdef NUMBER  // one type only, which compiles in half the time
+#define KERNEL_OF(name, type, parameters, arguments) \
+  KERNEL_OF_TYPE(name, type, parameters, arguments)
+#define KERNEL(name, parameters, arguments) \
+  namespace name##_of_number {              \
+  typedef NUMBER T;                         \
+  KERNEL_OF(name, NUMBER, parameters, arguments) \
+  }
+#else
 #define KERNEL(name, parameters, arguments) \
   namespace name##_of_float {               \
   typedef float T;                          \
@@ -47,3 +56,4 @@ using std::floor;
   typedef double T;                         \
   KERNEL_OF_TYPE(name, double, parameters, arguments) \
   }
+#endif
