@@ -7,6 +7,10 @@ import os
 import pickle
 import subprocess
 import sys
+import types
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,17 @@ STATE = {
     "bias": torch.tensor([0.5, -0.25]),
     "count": torch.tensor(7),
 }
+
+
+@contextmanager
+def pretended(*names: str) -> Iterator[type]:
+    """Pretend that modules exist, the last of which has a class Settings, which is returned."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            module = types.ModuleType(name)
+            patch.setitem(sys.modules, name, module)
+        module.Settings = type("Settings", (), {"__module__": names[-1]})
+        yield module.Settings
 
 
 class Runs:
@@ -100,16 +115,10 @@ def test_malicious_pickle_is_refused_and_does_not_run(
 
 def test_placeholders_stay_inert_whatever_a_known_package_name_hides(tmp_path: Path) -> None:
     """A name of a known package is never imported, even where such a module exists."""
+    with pretended("lib") as settings:
+        torch.save({"net": {"a": torch.zeros(2)}, "s": settings()}, tmp_path / "c")
     module = tmp_path / "lib.py"
     module.write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\nclass Settings: pass\n")
-    script = (
-        "import sys, torch, types\n"
-        "lib = types.ModuleType('lib'); sys.modules['lib'] = lib\n"
-        "class Settings: pass\n"
-        "Settings.__module__ = 'lib'; lib.Settings = Settings\n"
-        f"torch.save({{'net': {{'a': torch.zeros(2)}}, 's': Settings()}}, {str(tmp_path / 'c')!r})"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
     sys.path.insert(0, str(tmp_path))
     try:
         assert set(read_checkpoint(tmp_path / "c")) == {"a"}
@@ -150,18 +159,12 @@ def test_checkpoint_with_objects_of_a_research_package_is_read(
     tmp_path: Path, zipped: bool
 ) -> None:
     """TrDiMP's checkpoint has `net` beside the constructor, settings and statistics."""
-    script = (
-        "import sys, torch, types, collections\n"
-        "for name in ('ltr', 'ltr.admin', 'ltr.admin.settings'):\n"
-        "    module = sys.modules[name] = types.ModuleType(name)\n"
-        "class Settings: pass\n"
-        "Settings.__module__ = module.__name__; module.Settings = Settings\n"
-        "settings = Settings(); settings.stats = collections.OrderedDict(a=[1.5])\n"
-        "net = collections.OrderedDict(w=torch.arange(6.).reshape(2, 3), n=torch.ones(1))\n"
-        "torch.save({'epoch': 50, 'net': net, 'settings': settings, 'constructor': settings}, "
-        f"{str(tmp_path / 'c.pth.tar')!r}, _use_new_zipfile_serialization={zipped})"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    with pretended("ltr", "ltr.admin", "ltr.admin.settings") as Settings:  # noqa: N806
+        settings = Settings()
+        settings.stats = OrderedDict(a=[1.5])
+        net = OrderedDict(w=torch.arange(6.0).reshape(2, 3), n=torch.ones(1))
+        content = {"epoch": 50, "net": net, "settings": settings, "constructor": settings}
+        torch.save(content, tmp_path / "c.pth.tar", _use_new_zipfile_serialization=zipped)
     found = read_checkpoint(tmp_path / "c.pth.tar")
     assert {key: value.tolist() for key, value in found.items()} == {
         "w": [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]],
