@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def grm_graphs() -> list[Graph]:
     from tracker_ros.models.one_stream.grm import DividingBlock, GRMNetwork
 
     torch.manual_seed(0)
-    network = GRMNetwork(GRM_TINY).eval()
+    network = GRMNetwork(replace(GRM_TINY, depth=2)).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, DividingBlock):

@@ -27,7 +27,7 @@ def ostrack() -> Graph:
 
 
 def grm() -> Graph:
-    return grm_graphs(GRMNetwork(replace(GRM_VITB_256, depth=3)).eval(), threshold=0.4)[1]
+    return grm_graphs(GRMNetwork(replace(GRM_VITB_256, depth=2)).eval(), threshold=0.4)[1]
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ TOLERANCE = 2e-5
 def eliminating_graphs() -> list[Graph]:
     """Random weights; candidates are ranked by the template's middle."""
     torch.manual_seed(0)
-    config = replace(SMALL_OSTRACK, ce_template_range="CTR_REC")
+    config = replace(SMALL_OSTRACK, depth=3, ce_template_range="CTR_REC")
     return make_ostrack_graphs(OSTrackNetwork(config).eval())
 
 
