@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.cuda.prroi_pool import MapPool, Pooled, pool_by_matrix
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.boxes import (
     BoxRefinement,
@@ -17,9 +18,11 @@ from tracker_ros.models.trdimp.boxes import (
     climb_default,
     climb_relative,
     part_of_axis,
+    pooled_maps,
 )
-from tracker_ros.models.trdimp.config import BASE, TINY
+from tracker_ros.models.trdimp.config import BASE, TINY, TINY_TRACKING
 from tracker_ros.models.trdimp.network import IoUNet, Modulation
+from tracker_ros.registry import create_tracker
 
 SIDE = 352
 SMALL = [[150.0, 160, 61, 52], [149, 158, 70, 44], [153, 163, 58, 60]]
@@ -227,3 +230,31 @@ def test_wrong_settings(setup: Setup, wrong: dict[str, object], message: str) ->
         setup.model.refine(
             setup.modulation, setup.features, boxes_of("near"), replace(BASE, **wrong)
         )
+
+
+def test_boxes_are_pooled_by_the_form_that_was_chosen(setup: Setup) -> None:
+    bins = []
+
+    def pool(cells: Tensor, boxes: Tensor, count: int) -> Pooled:
+        bins.append(count)
+        return pool_by_matrix(cells, boxes, count)
+
+    model = BoxRefinement(deepcopy(setup.network), packed=False, pool=pool)
+    found = model.overlap(model.maps(setup.modulation, setup.features), boxes_of("near"))
+    maps = setup.model.maps(setup.modulation, setup.features)
+    for one, other in zip(found, setup.model.overlap(maps, boxes_of("near")), strict=True):
+        assert torch.equal(one, other)
+    assert bins == [bins_of_map for *_, bins_of_map in pooled_maps(TINY, BASE)]
+    assert pooled_maps(TINY, BASE)[0][:3] == (44, 44, TINY.iou_dim)
+
+
+def test_the_factory_takes_the_faster_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fastest(*arguments: object) -> MapPool:
+        asked.append(arguments)
+        return pool_by_matrix
+
+    monkeypatch.setattr("tracker_ros.models.trdimp.factory.fastest_prroi_pool", fastest)
+    create_tracker("trdimp_tiny", device="cpu", backend="torch")
+    assert asked == [(torch.device("cpu"), pooled_maps(TINY, TINY_TRACKING), 10)]

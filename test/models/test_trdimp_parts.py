@@ -14,9 +14,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracker_ros.crops import normalize_tensor
-from tracker_ros.models.trdimp.boxes import ascend, choose_box, remember_shape, start_boxes
+from tracker_ros.models.trdimp.boxes import ascend
 from tracker_ros.models.trdimp.config import BASE, Augmentation
-from tracker_ros.models.trdimp.localisation import localise
+from tracker_ros.models.trdimp.localisation import (
+    choose_box,
+    localise,
+    remember_shape,
+    start_boxes,
+)
 from tracker_ros.models.trdimp.memory import SampleMemory, SampleWeights
 from tracker_ros.models.trdimp.patches import (
     Border,
@@ -312,6 +317,6 @@ def test_what_counts_as_the_target_s_surroundings(size: float, row: int, masked:
     for other in set(range(23)) - {row}:
         score = np.zeros((23, 23), dtype=np.float32)
         score[row, 11], score[other, 11] = 1.0, 0.6
-        flag = localise(score, patch, position, np.full(2, size, np.float32), parameters).flag
+        flag = localise(score, patch, position, np.full(2, size, np.float32), parameters).verdict
         expected = Verdict.NORMAL if other in masked else Verdict.HARD_NEGATIVE
         assert flag is expected, other

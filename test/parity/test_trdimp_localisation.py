@@ -39,7 +39,7 @@ def test_flag_and_translation(case: dict[str, Any]) -> None:
         parameters,
         hann_window(len(score)) if parameters.window_output else None,
     )
-    assert sighting.flag.value == case["flag"]
+    assert sighting.verdict.value == case["flag"]
     assert sighting.translation.dtype == np.float32
     np.testing.assert_allclose(
         sighting.translation, UNITS[f"{case['key']}_translation"], rtol=1e-6

@@ -35,7 +35,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.cuda.prroi_pool import AxisWeights, pooling_weights_with_derivatives
+from tracker_ros.cuda.prroi_pool import (
+    AxisWeights,
+    pool_by_weights,
+    pooling_weights_with_derivatives,
+)
 from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.resnet import Features
@@ -421,9 +425,7 @@ class OverlapPart(nn.Module):
         axes = pooling_weights_with_derivatives(starts, ends, self.pool, cells.shape[0])
         x, y = (AxisWeights(*(values[axis] for values in axes)) for axis in (0, 1))
         share, gradient = pooled_overlap(
-            cells,
-            x,
-            y,
+            pool_by_weights(cells, x, y),
             lambda pooled: F.linear(pooled, self.weight, self.bias),
             lambda slope: slope @ self.weight,
             self.predictor,

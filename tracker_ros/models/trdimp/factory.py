@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds TrDiMP and TrSiam trackers from weights files; for paper and code see `network.py`."""
+"""Builds TrDiMP and TrSiam trackers from weights files; `model_cards.FAMILIES` names them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 from tracker_ros.checkpoints import read_network
+from tracker_ros.cuda.prroi_pool import fastest_prroi_pool
 from tracker_ros.engines.select_backend import Backend
+from tracker_ros.models.trdimp.boxes import pooled_maps
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.models.trdimp.export import graphs
 from tracker_ros.models.trdimp.inference import TrDiMPInference, TrDiMPOnEngines
@@ -17,7 +19,7 @@ from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
 
 def empty_network(name: str) -> TrDiMPNetwork:
-    """A model's network on the meta device."""
+    """Return the network of a model, on the meta device."""
     with torch.device("meta"):
         return TrDiMPNetwork(TRDIMP_MODELS[name][0])
 
@@ -29,11 +31,11 @@ def create_trdimp(
 
     Args:
         name: One of `TRDIMP_MODELS`.
-        backend: What computes it.
+        backend: Computes the network.
         weights: A safetensors file.
-        sha256: What it must hash to, or None.
-        seed: Of the random draws (augmentation of the first image, starts of the refinement);
-            every `initialize` begins anew from it, so that a run repeats exactly.
+        sha256: The expected digest of the file, or None.
+        seed: Seed of the random numbers (augmentation of the first image, starts of the
+            refinement). Every `initialize` starts from it again, so a run repeats exactly.
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected an integer of at least 0")
@@ -42,7 +44,9 @@ def create_trdimp(
     model: TrDiMPInference | TrDiMPOnEngines
     if backend.name == "torch":
         backend.check_precision("fp32")
-        model = TrDiMPInference(network, backend.device)
+        maps, boxes = pooled_maps(network.config, parameters), 1 + parameters.num_init_random_boxes
+        pool = fastest_prroi_pool(backend.device, maps, boxes)
+        model = TrDiMPInference(network, backend.device, pool=pool)
     else:
         parts = graphs(network, parameters)
         model = TrDiMPOnEngines(network.config, parts, backend.open, backend.device)

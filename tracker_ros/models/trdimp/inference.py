@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracker_ros.cuda.prroi_pool import MapPool, pool_by_matrix
 from tracker_ros.engines.graph import Engine, Graph, collect_runtime_info
 from tracker_ros.models.layers.packed import can_pack, for_inference, in_float32
 from tracker_ros.models.layers.resnet import FoldedResNet
@@ -49,35 +50,38 @@ class PatchFeatures(NamedTuple):
 
 
 class TrDiMPInference:
-    """A trained network, prepared to follow one target.
-
-    Boxes are xywh in crop pixels.
+    """A trained network, prepared for tracking. Boxes are xywh in crop pixels.
 
     Args:
         network: Loaded, in eval mode; its modules are taken over and changed.
-        device: Where it runs.
-        packed: Use oneDNN's prepacked layers; None decides by what this build of torch has.
+        device: Device to run on.
+        packed: Use oneDNN's prepacked layers; None uses them where this build of torch has them.
+        pool: Pools the boxes that are refined.
     """
 
     def __init__(
-        self, network: TrDiMPNetwork, device: torch.device, packed: bool | None = None
+        self,
+        network: TrDiMPNetwork,
+        device: torch.device,
+        packed: bool | None = None,
+        pool: MapPool = pool_by_matrix,
     ) -> None:
         self.config = network.config
         self.device = device
         self.packed = can_pack(device) if packed is None else packed
-        # Each part lets go of the weights as they were, so that they are never all there twice.
+        # Each part releases the original weights, so that they are never in memory twice.
         backbone = network.feature_extractor.eval().to(device)
         del network.feature_extractor
         self._backbone = FoldedResNet(backbone, packed=self.packed)
         del backbone
-        # What is kept as it is must not hold on to a weights file that is mapped into memory.
+        # Copied, so that nothing keeps a memory-mapped weights file open.
         network = copy.deepcopy(network.eval()).to(device)
         classifier = network.classifier
         self._classification = for_inference(classifier.feature_extractor, packed=self.packed)
         self._transformer = FixedTransformer(classifier.transformer, packed=self.packed)
         self._first_filter = FirstFilter(classifier.filter_initializer)
         self._fitting = FilterFitting(classifier.filter_optimizer, packed=self.packed)
-        self._refinement = BoxRefinement(network.bb_regressor, packed=self.packed)
+        self._refinement = BoxRefinement(network.bb_regressor, packed=self.packed, pool=pool)
 
     @property
     def runtime_info(self) -> dict[str, str]:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the score map says the target is, and what to think of it.
+"""Where the target is: by the score map, and which boxes are refined and chosen there.
 
-Paper: Danelljan et al., "ATOM", CVPR 2019, and Bhat et al., "DiMP", ICCV 2019
-(https://arxiv.org/abs/1904.07220). Official code: https://github.com/594422814/TransformerTrack
-(MIT), `pytracking/tracker/trdimp/trdimp.py` for the behaviour; written anew.
+Papers: Danelljan et al., "ATOM", CVPR 2019 (https://arxiv.org/abs/1811.07628), section 3.4, and
+Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220). Official code:
+https://github.com/594422814/TransformerTrack (MIT), `pytracking/tracker/trdimp/trdimp.py` for the
+behaviour; written anew.
 
-Two peaks are compared, the highest and the highest away from it. Which of them is the target is
-decided by how high the second is, and by how far both are from where the target was.
+Two peaks of the score map are compared: the highest, and the highest that is away from it. The
+height of the second, and the distances of both from where the target was, decide which of them is
+the target. `boxes.py` refines the boxes.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.patches import Placement
 from tracker_ros.tracker import Verdict
 
+MIN_START_SIDE = np.float32(1 / 3)
+"""Least side of a start over the smaller side of the box that it was made from."""
+
 
 class Sighting(NamedTuple):
-    """What a score map says.
+    """The target's place according to a score map.
 
     Attributes:
         translation: (2,) float32 `(y, x)` from the patch's middle to the target, image pixels.
-        flag: The judgement.
+        verdict: The tracker's judgement.
     """
 
     translation: np.ndarray
-    flag: Verdict
+    verdict: Verdict
 
 
 class _Peak(NamedTuple):
@@ -40,13 +45,13 @@ class _Peak(NamedTuple):
 
 
 def _highest(score: np.ndarray) -> _Peak:
-    """Among equals the smaller column wins, then the smaller row."""
+    """Return the peak; among equals the smaller column wins, then the smaller row."""
     column, row = divmod(int(score.T.argmax()), score.shape[0])
     return _Peak(score[row, column], np.array([row, column], dtype=np.float32))
 
 
 def _without_surroundings(score: np.ndarray, cell: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """A copy of the map, 0 within `extent` (2,) cells around `cell`."""
+    """Return a copy of the map that is 0 within `extent` (2,) cells around `cell`."""
     masked = score.copy()
     half = extent / np.float32(2.0)
     first = np.maximum(np.rint(cell - half), 0).astype(int)
@@ -66,13 +71,13 @@ def localise(
     """Find the target in a score map.
 
     Args:
-        score: (n, n) float32, n - 1 the side of the features; its middle cell is the patch's.
+        score: (n, n) float32, with n - 1 the side of the features; its middle is the patch's.
         patch: Where the patch lies in the image.
         position: (2,) float32 `(y, x)` where the target was, image pixels.
         size: (2,) float32 `(h, w)` of the target, image pixels.
         parameters: Thresholds.
-        window: (n, n) float32 weights for the first peak, or None. The second peak is sought on
-            the plain map.
+        window: (n, n) float32 weights for the first peak, or None. The second peak is always
+            sought on the plain map.
     """
     n = score.shape[0]
     pixels_per_cell = np.float32(patch.side / (n - 1)) * patch.scale
@@ -108,13 +113,14 @@ def localise(
 def keep_inside(
     position: np.ndarray, size: np.ndarray, image_shape: tuple[int, ...], inside_ratio: float
 ) -> np.ndarray:
-    """Hold a target's middle near the image.
+    """Return a target's centre, moved so that it stays near the image.
 
     Args:
         position: (2,) float32 `(y, x)`, pixels.
         size: (2,) float32 `(h, w)`, pixels.
-        image_shape: Height and width of the image, further numbers are ignored.
-        inside_ratio: 0.5 keeps the middle inside; less lets it leave by the rest of a target size.
+        image_shape: Height and width of the image; further numbers are ignored.
+        inside_ratio: 0.5 keeps the centre inside; a smaller value lets it leave the image by the
+            difference, in target sizes.
 
     Returns:
         (2,) float32.
@@ -122,3 +128,69 @@ def keep_inside(
     least = np.float32(inside_ratio - 0.5) * size
     most = np.asarray(image_shape[:2], dtype=np.float32) - least
     return np.maximum(np.minimum(position, most), least)
+
+
+def start_boxes(box: np.ndarray, random: np.ndarray, parameters: TrackingParameters) -> np.ndarray:
+    """Return the boxes to refine: the box itself and others around it.
+
+    Args:
+        box: (4,) float32 xywh, pixels of the patch.
+        random: (n, 4) float32 in [0, 1): shifts of the centre, changes of the size.
+        parameters: Their ranges.
+
+    Returns:
+        (n + 1, 4) float32 xywh.
+    """
+    corner, size = box[:2], box[2:]
+    mean_side = np.sqrt(size.prod())
+    jitter = mean_side * np.repeat(
+        np.asarray([parameters.box_jitter_pos, parameters.box_jitter_sz], dtype=np.float32), 2
+    )
+    change = (random - np.float32(0.5)) * jitter
+    sizes = np.maximum(size + change[:, 2:], size.min() * MIN_START_SIDE)
+    centres = corner + size / np.float32(2.0) + change[:, :2]
+    around = np.concatenate([centres - sizes / np.float32(2.0), sizes], axis=1)
+    return np.concatenate([box[None], around])
+
+
+def choose_box(
+    boxes: np.ndarray, ious: np.ndarray, parameters: TrackingParameters
+) -> np.ndarray | None:
+    """Return the mean of the refined boxes that fit best.
+
+    Args:
+        boxes: (n, 4) float32 xywh, pixels of the patch; boxes that left all bounds are not finite.
+        ious: (n,) predicted overlaps.
+        parameters: How many are averaged, and which are too narrow.
+
+    Returns:
+        (4,) float32 xywh, or None if all are too narrow or not finite.
+    """
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(ious)
+    boxes, ious = boxes[finite], ious[finite]
+    boxes = np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:], np.float32(1.0))], axis=1)
+    aspect = boxes[:, 2] / boxes[:, 3]
+    most = parameters.maximal_aspect_ratio
+    shaped = (aspect < most) & (aspect > 1 / most)
+    if not shaped.any():
+        return None
+    best = np.argsort(-ious[shaped], kind="stable")[: parameters.iounet_k]
+    return boxes[shaped][best].mean(axis=0)
+
+
+def remember_shape(box: np.ndarray, first_size: np.ndarray, share: float) -> np.ndarray:
+    """Return a box with its aspect ratio moved back towards the first box's.
+
+    Args:
+        box: (4,) float32 xywh; its centre and area stay.
+        first_size: (2,) `(h, w)` of the first box, at any scale.
+        share: How far, in logarithms: 0 not at all, 1 completely.
+
+    Returns:
+        (4,) float32 xywh.
+    """
+    if share == 0:
+        return box
+    change = np.sqrt((first_size[1] / first_size[0]) / (box[2] / box[3])) ** np.float32(share)
+    size = box[2:] * np.asarray([change, 1 / change], dtype=np.float32)
+    return np.concatenate([box[:2] + (box[2:] - size) / 2, size])

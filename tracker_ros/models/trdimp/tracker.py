@@ -25,7 +25,6 @@ from torch import Tensor
 
 from tracker_ros.crops import hann_window, normalize_tensor
 from tracker_ros.geometry import check_box
-from tracker_ros.models.trdimp.boxes import choose_box, remember_shape, start_boxes
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.inference import (
     GraphMemory,
@@ -33,7 +32,14 @@ from tracker_ros.models.trdimp.inference import (
     TrDiMPInference,
     TrDiMPOnEngines,
 )
-from tracker_ros.models.trdimp.localisation import Sighting, keep_inside, localise
+from tracker_ros.models.trdimp.localisation import (
+    Sighting,
+    choose_box,
+    keep_inside,
+    localise,
+    remember_shape,
+    start_boxes,
+)
 from tracker_ros.models.trdimp.memory import SampleMemory, TransformerMemory
 from tracker_ros.models.trdimp.network import Modulation
 from tracker_ros.models.trdimp.patches import (
@@ -234,14 +240,14 @@ class TrDiMPTracker(Tracker):
         weights = hann_window(len(score)) if options.window_output else None
         sighting = localise(score, placement, place.position, place.size, options, weights)
         lesson = None
-        if sighting.flag is not Verdict.NOT_FOUND:
+        if sighting.verdict is not Verdict.NOT_FOUND:
             learned, place = self._refine(target, features, placement, sighting, image.shape)
-            if sighting.flag is not Verdict.UNCERTAIN:
+            if sighting.verdict is not Verdict.UNCERTAIN:
                 lesson = _TrainingSample(
                     features.classification,
                     decoded,
                     placement.box_in_patch(learned, place.size),
-                    sighting.flag is Verdict.HARD_NEGATIVE,
+                    sighting.verdict is Verdict.HARD_NEGATIVE,
                 )
         target.place, target.lesson = place, lesson
         target.frame += 1
@@ -250,7 +256,7 @@ class TrDiMPTracker(Tracker):
             float(np.clip(score.max(), 0.0, 1.0)),
             np.clip(score, 0.0, 1.0),
             placement.region(len(score), side // (len(score) - 1)),
-            verdict=sighting.flag,
+            verdict=sighting.verdict,
         )
 
     def _refine(
@@ -296,7 +302,7 @@ class TrDiMPTracker(Tracker):
             scale = np.sqrt(size.prod() / target.base_size.prod())
         _finite(position, "target position")
         _finite(scale, "target size")
-        if sighting.flag is Verdict.UNCERTAIN and not options.update_scale_when_uncertain:
+        if sighting.verdict is Verdict.UNCERTAIN and not options.update_scale_when_uncertain:
             scale = before.scale
         return position, _SearchArea(position, size, scale, refined=position)
 
