@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every tracker is: initialise on a box, then answer one result per image.
+"""The interface of every tracker: initialise on a box, then return one result per image.
 
 Boxes are `(x, y, w, h)` in pixels of the full image, measured from its top-left corner. Images are
 RGB `uint8` arrays of shape (H, W, 3).
@@ -19,7 +19,7 @@ from tracker_ros.geometry import Box, tight_box
 
 
 class Verdict(str, Enum):
-    """What the tracker itself thinks of one frame (the vocabulary of DiMP and TrDiMP)."""
+    """A tracker's own verdict on one frame, in the words of DiMP and TrDiMP."""
 
     NORMAL = "normal"
     HARD_NEGATIVE = "hard_negative"
@@ -37,12 +37,12 @@ class TrackResult:
         score_map: (rows, columns) float32 response in [0, 1] over `search_region`, or None.
         search_region: `(x, y, w, h)` in image pixels that `score_map` covers; it may reach beyond
             the image.
-        mask: (H, W) bool, for trackers that segment; else None.
-        verdict: The tracker's own judgement of this frame; None where it leaves that to the score.
-        token_mask: (layers, n, n) bool over `search_region`, rows from top to bottom; None unless
-            `Tracker.explain` is set and the model and its back end can tell. GRM: which search
-            tokens were compared with the template, for every layer that decides on it. OSTrack
-            with candidate elimination: which were kept, for every layer that eliminates some.
+        mask: (H, W) bool, the target's pixels; None for trackers that do not segment.
+        verdict: The tracker's own verdict on this frame; None if only the score tells.
+        token_mask: (layers, n, n) bool over `search_region`, rows from top to bottom. GRM: which
+            search tokens were compared with the template, for every layer that decides on it.
+            OSTrack with candidate elimination: which ones were kept, for every layer that
+            eliminates some. None for other models and back ends, and unless `Tracker.explain`.
     """
 
     box: Box
@@ -58,8 +58,8 @@ class Tracker(ABC):
     """Follows one target through a sequence of images.
 
     Attributes:
-        usual_size: Height and width of an image that it is prepared for.
-        explain: Set it to True to have results carry a `token_mask`.
+        usual_size: Height and width of the images that `warm_up` prepares for.
+        explain: True gives results a `token_mask`.
     """
 
     usual_size: tuple[int, int] = (480, 640)
@@ -74,20 +74,20 @@ class Tracker(ABC):
             box: `(x, y, w, h)` in pixels, overlapping the image.
 
         Raises:
-            ValueError: The image or the box is unusable; the message names the value and the
+            ValueError: The image or the box cannot be used; the message names the value and the
                 remedy, and the earlier target is kept.
-            RuntimeError: What the network made of them is unusable; the earlier target is kept.
+            RuntimeError: The network's output cannot be used; the earlier target is kept.
         """
 
     def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
-        """Start on the pixels of a mask; a tracker that follows boxes starts on the box around it.
+        """Start on the pixels of a mask, or on the box around it if the tracker follows boxes.
 
         Args:
             image: RGB uint8 (H, W, 3).
             mask: (H, W) bool, not empty.
 
         Raises:
-            ValueError: As for `initialize`, and for a mask of another shape or without a pixel.
+            ValueError: As for `initialize`, or the mask has another shape or no pixel.
             RuntimeError: As for `initialize`.
         """
         height, width = check_image(image).shape[:2]
@@ -105,13 +105,14 @@ class Tracker(ABC):
 
         Raises:
             RuntimeError: `initialize` has not been called.
-            ValueError: The image is unusable; the target is kept.
+            ValueError: The image cannot be used; the target is kept.
         """
 
     def fork(self) -> Tracker:
-        """A tracker for a further target, with the same network; initialise it before its use.
+        """Return a tracker for another target, with the same network; initialise it before use.
 
-        Nothing else is shared: what is known of a target is replaced by `initialize`, not changed.
+        Only the network is shared: `initialize` replaces the state of a target, and never changes
+        it in place.
         """
         return copy.copy(self)
 
@@ -120,35 +121,34 @@ class Tracker(ABC):
     ) -> list[TrackResult | Exception]:
         """Find several targets in the next image.
 
-        A family overrides this where work that is common to all of them can be done once.
+        A family overrides this if work that all targets have in common can be done once.
 
         Args:
             others: The other targets' trackers, made by `fork`.
             image: RGB uint8 (H, W, 3).
 
         Returns:
-            The result of each, this tracker's first; where one failed, what its `track` raised.
+            The result of each tracker, this one's first; for a tracker that failed, the exception.
         """
         return [_outcome(tracker, image) for tracker in (self, *others)]
 
     def update_model(self) -> None:  # noqa: B027 - most trackers learn nothing on the way
-        """Do what the last frame left to do, as a rule updates of what is known of the target.
+        """Do the work that `track` left undone, such as updating the model of the target.
 
-        Call it when the last result has been passed on, so that it need not wait for the updates.
-        It changes no result: `track` and `warm_up` do what is left first.
+        Call it after passing on the last result, which then need not wait for the update. Calling
+        it is optional; results are the same without it, because the next `track` begins with it.
         """
 
     @abstractmethod
     def warm_up(self) -> None:
-        """Run one dummy initialise and track at the working sizes, then forget them.
+        """Initialise and track once on a dummy image, so that the first real frame is not slow.
 
-        Call it before the first real frame: it pays for lazy allocation, kernel selection and
-        graph capture. A target that is being followed is kept.
+        It pays for lazy allocation, kernel selection and graph capture. A present target is kept.
         """
 
     @property
     def runtime_info(self) -> dict[str, str]:
-        """What computes: `backend`, `device` and `precision` in use, as far as they are known."""
+        """The `backend`, `device` and `precision` in use, as far as they are known."""
         return {}
 
 
@@ -160,10 +160,10 @@ def _outcome(tracker: Tracker, image: np.ndarray) -> TrackResult | Exception:
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-    """Return `image` if it is RGB uint8 of shape (H, W, 3), H and W at least 2.
+    """Return the image if it is RGB uint8 of shape (H, W, 3), H and W at least 2.
 
     Raises:
-        ValueError: Naming what the image is instead, and how to convert it.
+        ValueError: It is not; the message says what it is and how to convert it.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(

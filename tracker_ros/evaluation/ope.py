@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-pass evaluation: start on the first frame's true box or mask, then never help again."""
+"""One-pass evaluation: start on the first frame's true box or mask and track to the end."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrackedSequence:
-    """What a tracker answered on a sequence.
+    """A tracker's results on a sequence.
 
     Attributes:
         boxes: (N, 4) float64, x, y, w, h in pixels; the first is the given one.
         scores: (N,) float64 in [0, 1]; the first is 1.
-        seconds: Time spent in the N − 1 calls of ``track``, reading of images not counted.
-        masks: (H, W) bool per frame, where the tracker gives masks and the sequence has true ones
-            to compare them with; else empty.
+        seconds: Time spent on tracking and on model updates, without reading images.
+        masks: (H, W) bool per frame, if the tracker gives masks and the sequence has true ones;
+            else empty.
     """
 
     boxes: np.ndarray
