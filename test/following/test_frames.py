@@ -119,10 +119,12 @@ def test_a_stamp_that_jumps_back_starts_anew():
 
 
 def test_the_same_stamp_again_replaces():
-    buffer = filled([0.0, 0.0, 0.0])
+    buffer = filled([0.0, 0.0, 0.0], size=25)
     assert names(buffer) == ["f2"]
     assert buffer.sequence == 0
     assert buffer.frames[-1].number == buffer.arrivals == 3
+    buffer.add(1, "next", 10)
+    assert names(buffer) == ["f2", "next"], "what was replaced takes no bytes"
 
 
 def test_new_limits_apply_at_once():
