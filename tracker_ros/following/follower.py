@@ -20,8 +20,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from tracker_ros.following.frame_report import FrameCounts, FrameReport, TargetReport
-from tracker_ros.following.frames import Frame
+from tracker_ros.following.frames import Frame, FrameCounts, FrameReport, TargetReport
 from tracker_ros.following.selection import Outcome, Selection, SelectionCode
 from tracker_ros.following.target_set import FollowedTarget, TargetSet
 from tracker_ros.following.target_state import StateLimits, TargetState

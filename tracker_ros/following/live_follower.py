@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tracker_ros.following.follower import Follower
-from tracker_ros.following.frame_report import FrameReport
-from tracker_ros.following.frames import Frame, FrameBuffer
+from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
 from tracker_ros.following.selection import (
     Outcome,
     Selection,

@@ -21,7 +21,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from tracker_ros.following.frame_report import FrameReport
+from tracker_ros.following.frames import FrameReport
 from tracker_ros.following.target_state import TargetState
 
 __all__ = ["Diagnostics", "InputWatch", "ModelStatus", "RateMeter", "Window"]

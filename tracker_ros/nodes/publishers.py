@@ -21,7 +21,7 @@ from tracker_ros.drawing.overlay import (
     draw_targets,
     draw_token_mask,
 )
-from tracker_ros.following.frame_report import FrameReport, TargetReport
+from tracker_ros.following.frames import FrameReport, TargetReport
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.nodes.messages import (
     bounding_box_of,

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import Image
 
-from tracker_ros.following.frame_report import FrameReport
-from tracker_ros.following.frames import Frame, FrameBuffer
+from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
 from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
