@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-SHORT = ["--seconds", "2", "--fill", "0.5", "--sizes", "320x240", "--backend", "torch"]
+SHORT = ["--seconds", "1", "--fill", "0.5", "--sizes", "320x240", "--backend", "torch"]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_node_is_measured_beside_a_bare_one(rows_of):
     rows = rows_of("--rate", "20")
     assert [row["path"] for row in rows] == ["echo", "echo, memory kept", "ostrack_tiny"]
     for row in map(numbers, rows):
-        assert 2 <= row["boxes"] <= 2 * 20 + 5
+        assert 2 <= row["boxes"] <= 20 + 5
         assert 0.0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
     assert rows[0]["own_p50_ms"] == rows[1]["own_p50_ms"] == 0.0
     assert rows[2]["own_p50_ms"] > 0.0

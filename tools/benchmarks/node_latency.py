@@ -109,7 +109,7 @@ def listening(
     model: str | None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Listener, Program]]:
-    """Run a camera and a node until the block ends; wait for the node's first box.
+    """Run a node beside the camera until the block ends; wait for the node's first box.
 
     Args:
         size: Of the images, as "640x480".
@@ -120,7 +120,6 @@ def listening(
     Yields:
         The listener and the node's process.
     """
-    width, height = map(int, size.split("x"))
     if model is None:
         command = python_command(LATENCY_NODES, "echo")
     else:
@@ -128,11 +127,10 @@ def listening(
         command += ["-p", f"model:={model}", "-p", f"backend:={run.backend}"]
     with (
         Program(command, settings=settings) as node,
-        Program(python_command(LATENCY_NODES, "camera", width, height, run.rate)),
         Listener(lambda: node.alive) as listener,
     ):
         if model is not None:
-            listener.follow(scenes(width, height, 1)[0][1])
+            listener.follow(scenes(*map(int, size.split("x")), 1)[0][1])
         listener.until(lambda: listener.arrivals, "the first box")
         yield listener, node
 
@@ -209,9 +207,11 @@ def main() -> None:
     sizes = run.sizes or (SIZES[:1] if run.overload else SIZES)
     with private_domain():
         rclpy.init()
-        rows = [
-            row for size in sizes for row in (overload if run.overload else compare)(size, run)
-        ]
+        rows: list[Row] = []
+        for size in sizes:
+            camera = python_command(LATENCY_NODES, "camera", *size.split("x"), run.rate)
+            with Program(camera):
+                rows += overload(size, run) if run.overload else compare(size, run)
         rclpy.shutdown()
     publish(rows, OVERLOAD_COLUMNS if run.overload else COLUMNS, 2, run.json)
 
