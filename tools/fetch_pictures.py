@@ -27,7 +27,7 @@ import numpy as np
 
 from tracker_ros.io.sources import open_video
 from tracker_ros.synthetic.footage import Footage
-from tracker_ros.synthetic.pictures import build_bank
+from tracker_ros.synthetic.textures import build_bank
 
 DEBIAN = (
     "tuxpaint-stamps-default",

@@ -7,6 +7,7 @@ read from `weights/*.json`, the cards that training writes beside the weights.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -111,13 +112,15 @@ def family_of(name: str) -> Family:
     """Return the family of a model.
 
     Raises:
-        ValueError: There is no such model.
+        ValueError: There is no such model; the message names similar ones.
     """
     for family in FAMILIES.values():
         if name in family.models:
             return family
     known = sorted(model for family in FAMILIES.values() for model in family.models)
-    raise ValueError(f"model {name!r} is unknown; expected one of {', '.join(known)}")
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+    raise ValueError(f"model {name!r} is unknown; {hint}")
 
 
 @dataclass(frozen=True)

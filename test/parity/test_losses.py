@@ -49,7 +49,7 @@ def test_heatmap_of_a_centre_outside(case: int) -> None:
 
 
 def test_radius() -> None:
-    found = gaussian_radius(given("radius_wh"), min_overlap=0.7)
+    found = gaussian_radius(given("radius_wh"))
     np.testing.assert_allclose(found, GOLDEN["radius"], rtol=1e-5, atol=1e-6)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracker_ros.synthetic.clips import ClipConfig, ClipGenerator
+from tracker_ros.synthetic.samples import ClipConfig, ClipGenerator
 
 SIDE = 128
 STILL = ClipConfig(train_centre=0.0, train_scale=0.0, test_centre=0.0, test_scale=0.0)

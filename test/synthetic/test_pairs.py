@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tracker_ros.synthetic.pairs import PairGenerator
+from tracker_ros.synthetic.samples import PairGenerator
 from tracker_ros.synthetic.textures import TextureBank
 
 

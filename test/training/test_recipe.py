@@ -42,20 +42,49 @@ def test_nested_values_are_read_and_whole_numbers_serve_as_floats(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "place", "words"),
     [
-        ("stepz: 10", "unknown stepz"),
-        ("steps: many", "steps: expected int, got 'many'"),
-        ("pairs: {absent: 1}", "pairs: unknown absent"),
-        ("precision: fp8", "'fp32' or 'bf16'"),
-        ("steps: 10\nwarmup_steps: 8\ndecay_steps: 8", "exceed steps 10"),
-        ("sources: []", "at least one"),
-        ("- a list", "expected a mapping"),
+        ("stepz: 10", "", ["stepz", "did you mean 'steps' for 'stepz'?", "learning_rate"]),
+        ("steps: many", ".steps", ["a whole number", "'many'"]),
+        ("steps: 10.5", ".steps", ["a whole number", "10.5"]),
+        ("steps: true", ".steps", ["a whole number", "True"]),
+        ("steps:", ".steps", ["a whole number", "None"]),
+        ("learning_rate: 6e-4", ".learning_rate", ["a number", "'6e-4'"]),
+        ("learning_rate: yes", ".learning_rate", ["a number", "True"]),
+        ("learning_rate: .nan", ".learning_rate", ["a finite number", "nan"]),
+        ("model: 3", ".model", ["text", "3"]),
+        ("pairs: {absent: 1}", ".pairs", ["absent", "absent_fraction"]),
+        ("pairs: 3", ".pairs", ["a mapping", "3"]),
+        ("pairs: {photometric: {gain: [1]}}", ".pairs.photometric.gain", ["a number", "[1]"]),
+        ("clips: {train_crops: two}", ".clips.train_crops", ["a whole number", "'two'"]),
+        ("frames: {size: 1.5}", ".frames.size", ["a whole number", "1.5"]),
+        ("sources: 3", ".sources", ["a list", "3"]),
+        ("sources: [{}, 3]", ".sources[1]", ["a mapping", "3"]),
+        ("sources: [{}, {wait: 2}]", ".sources[1]", ["wait", "weight"]),
+        ("sources: [{weight: heavy}]", ".sources[0].weight", ["a number", "'heavy'"]),
+        ("sources: []", "", ["sources", "at least one"]),
+        ("sources: [{weight: 0}]", "", ["sources", "weight above 0"]),
+        ("precision: fp8", "", ["precision 'fp8'", "fp32 or bf16"]),
+        ("steps: 10\nwarmup_steps: 8\ndecay_steps: 8", "", ["warmup_steps 8", "steps, 10"]),
+        ("batch_size: 1", "", ["batch_size 1", "at least 2"]),
+        ("- a list", "", ["a mapping", "['a list']"]),
+        ("steps: [", "", ["YAML", "line 1"]),
     ],
 )
-def test_mistakes_are_named(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_mistake_is_refused_with_its_place_and_what_was_expected(tmp_path, text, place, words):
+    with pytest.raises(ValueError, match="recipe") as refusal:
         load_recipe(written(tmp_path, text))
+    assert str(refusal.value).startswith(f"recipe.yaml{place}: ")
+    assert all(word in str(refusal.value) for word in words), str(refusal.value)
+
+
+def test_an_empty_recipe_is_the_default_one(tmp_path):
+    assert load_recipe(written(tmp_path, "# nothing\n")) == Recipe()
+
+
+def test_no_recipe_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        load_recipe(tmp_path / "nowhere.yaml")
 
 
 def test_the_rate_rises_stays_and_falls():

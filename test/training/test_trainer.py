@@ -8,34 +8,22 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from tracker_ros.crops import normalize_tensor
-from tracker_ros.model_cards import embedded_file
-from tracker_ros.models.one_stream.config import OSTRACK_TINY
-from tracker_ros.models.one_stream.grm import Division
-from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
-from tracker_ros.registry import create_tracker
-from tracker_ros.training.card import read_log
-from tracker_ros.training.initialisation import begin_from_scratch, begin_from_weights
-from tracker_ros.training.recipe import Recipe, Source, load_recipe
-from tracker_ros.training.sources import SampleStream, open_pairs, pick_source
-from tracker_ros.training.tasks.families import open_task
-from tracker_ros.training.tasks.pair import pair_losses
-from tracker_ros.training.trainer import Trainer, train_command
+from tracker_ros.checkpoints import read_weights
+from tracker_ros.registry import create_tracker, list_models
+from tracker_ros.training.recipe import Source, load_recipe
+from tracker_ros.training.sources import SampleStream, pick_source
+from tracker_ros.training.tasks import open_task
+from tracker_ros.training.tasks.pair import OSTrackTask
+from tracker_ros.training.trainer import Trainer, read_log, train_command, write_card
 
-RECIPE = Recipe(
-    steps=4,
-    batch_size=2,
-    warmup_steps=1,
-    decay_steps=1,
-    precision="fp32",
-    loader_workers=0,
-    validate_every=2,
-    validation_samples=64,
-)
+from .conftest import CPU, RECIPES, SHORT
+
+PAIRS = RECIPES["pairs"]
 SHORT_RECIPE = """\
 steps: 2
 batch_size: 2
@@ -43,23 +31,54 @@ warmup_steps: 1
 precision: fp32
 loader_workers: 0
 validate_every: 2
-validation_samples: 64
+validation_samples: 4
 """
-CPU = torch.device("cpu")
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_ends(tmp_path):
-    whole = Trainer(RECIPE, tmp_path / "whole", CPU).run()
-    first = Trainer(RECIPE, tmp_path / "broken", CPU)
-    first.recipe = replace(RECIPE, steps=2, decay_steps=0)
-    first.run()
-    torch.manual_seed(123)  # a new process draws other numbers
-    second = Trainer(RECIPE, tmp_path / "broken", CPU)
-    assert second.step == 2
-    resumed = second.run()
-    for name, value in whole.state_dict().items():
-        assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-6), name
-    assert [line["step"] for line in read_log(tmp_path / "broken" / "log.jsonl")] == [2, 4]
+def test_a_resumed_run_ends_where_an_unbroken_one_ends(runs):
+    assert runs.resumed_at == 2
+    resumed = runs.resumed.average.state_dict()
+    for name, value in runs.whole.average.state_dict().items():
+        assert torch.allclose(value.float(), resumed[name].float(), atol=1e-6), name
+    unit, size = runs.whole.task.unit, runs.whole.recipe.batch_size
+    lines = read_log(runs.resumed.folder / "log.jsonl")
+    assert [(line["step"], line[unit]) for line in lines] == [(2, 2 * size), (4, 4 * size)]
+
+
+def test_the_weights_of_a_run_start_another_and_have_a_card(runs):
+    weights = write_card(runs.whole, Path("micro.yaml"))
+    recipe = replace(runs.whole.recipe, start_from=str(weights))
+    begun = open_task(recipe).network.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in read_weights(weights).items())
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert set(card["validation"]) == set(runs.whole.task.figure_names)
+    assert card["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert card[runs.whole.task.unit] == runs.whole.samples_seen
+    assert card["parameters"] == sum(p.numel() for p in runs.whole.network.parameters())
+
+
+def test_what_is_saved_is_the_moving_average_of_the_weights(tmp_path):
+    recipe = replace(PAIRS, steps=3, decay_steps=0, average_decay=0.2)
+    trainer, means = Trainer(recipe, tmp_path, CPU), {}
+    for name, value in trainer.network.state_dict().items():
+        means[name] = value.clone()
+    for step in range(recipe.steps):
+        trainer.recipe = replace(recipe, steps=step + 1)
+        trainer.run()
+        # The first steps are forgotten faster than the recipe's decay says.
+        decay = min(0.2, (1 + step) / (10 + step))
+        for name, value in trainer.network.named_parameters():
+            means[name].lerp_(value.detach(), 1 - decay)
+    for name, value in trainer.average.named_parameters():
+        torch.testing.assert_close(value, means[name])
+    counter = "box_head.conv1_ctr.1.num_batches_tracked"
+    assert trainer.average.state_dict()[counter] == 2  # as measured last
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    Trainer(PAIRS, tmp_path, CPU).save()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is of another model than mast_micro"):
+        Trainer(RECIPES["runs"], tmp_path, CPU)
 
 
 def test_the_command_writes_weights_card_and_curve(tmp_path):
@@ -69,10 +88,10 @@ def test_the_command_writes_weights_card_and_curve(tmp_path):
     assert train_command(argparse.Namespace(recipe=recipe, out=out, device="cpu")) == 0
     weights = out / "ostrack_tiny.safetensors"
     card = json.loads((out / "ostrack_tiny.json").read_text())
-    assert card["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert card["pairs"] == 4
+    assert card["recipe"] == "short.yaml"
     assert (out / "curve.png").read_bytes()[:4] == b"\x89PNG"
-    create_tracker("ostrack_tiny", device="cpu", weights=str(weights))
+    create_tracker("ostrack_tiny", device="cpu", backend="torch", weights=str(weights))
 
 
 @pytest.mark.slow
@@ -100,124 +119,30 @@ def test_two_processes_train_one_network(tmp_path):
     assert [line["step"] for line in read_log(out / "log.jsonl")] == [1]
 
 
-def test_an_unknown_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="ostrack_giant"):
-        Trainer(replace(RECIPE, model="ostrack_giant"), tmp_path, CPU)
+@pytest.mark.parametrize("name", list_models("*_tiny"))
+def test_a_task_trains_every_model_that_is_embedded(name):
+    assert open_task(replace(SHORT, model=name)).groups()
 
 
-def test_a_few_steps_on_one_batch_lower_its_loss():
-    torch.manual_seed(0)
-    network = OSTrackNetwork(OSTRACK_TINY)
-    begin_from_scratch(network, 0.05)
-    batch = next(iter(SampleStream(replace(RECIPE, batch_size=4), open_pairs, 0)))
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-3)
-    losses = []
-    for _ in range(12):
-        out = network(
-            normalize_tensor(batch.template),
-            normalize_tensor(batch.search),
-            template_boxes=batch.template_boxes,
-        )
-        total = pair_losses(out, batch.boxes, batch.present)["total"]
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        losses.append(total.item())
-    assert losses[-1] < 0.7 * losses[0]
-
-
-def test_attention_starts_as_matching():
-    network = OSTrackNetwork(OSTRACK_TINY)
-    begin_from_scratch(network, 0.05)
-    weight = network.backbone.blocks[0].attn.qkv.weight
-    width = OSTRACK_TINY.embed_dim
-    assert torch.equal(weight[:width], weight[width : 2 * width])
-    assert not torch.equal(weight[:width], weight[2 * width :])
-
-
-def test_template_tokens_start_marked():
-    network = OSTrackNetwork(OSTRACK_TINY)
-    begin_from_scratch(network, 0.05)
-    inside, outside = network.backbone.target_mark
-    assert min((inside - outside).norm(), inside.norm(), outside.norm()) > 3
+def test_an_unknown_model_is_refused_and_the_nearest_named(tmp_path):
+    with pytest.raises(ValueError, match="'ostrack_tinny'.*did you mean ostrack_tiny"):
+        Trainer(replace(SHORT, model="ostrack_tinny"), tmp_path, CPU)
+    with pytest.raises(ValueError, match="'xyz'.*expected one of .*trsiam_tiny"):
+        Trainer(replace(SHORT, model="xyz"), tmp_path, CPU)
 
 
 def test_batches_depend_on_seed_step_and_rank_alone():
-    stream = SampleStream(RECIPE, open_pairs, 0)
+    stream = SampleStream(PAIRS, OSTrackTask.open_source, 0)
     from_start = list(stream)
-    from_two = list(SampleStream(RECIPE, open_pairs, 2))
-    other_rank = next(iter(SampleStream(RECIPE, open_pairs, 0, rank=1, world_size=2)))
+    from_two = list(SampleStream(PAIRS, OSTrackTask.open_source, 2))
+    other_rank = next(iter(SampleStream(PAIRS, OSTrackTask.open_source, 0, rank=1, world_size=2)))
     assert len(from_start) == 4
     assert torch.equal(from_start[2].search, from_two[0].search)
     assert not torch.equal(from_start[0].search, other_rank.search)
 
 
 def test_sources_are_drawn_by_weight():
-    recipe = replace(RECIPE, sources=(Source(weight=1.0), Source(weight=3.0)))
+    recipe = replace(SHORT, sources=(Source(weight=1.0), Source(weight=3.0)))
     picks = [pick_source(recipe, step) for step in range(400)]
     assert 0.68 < sum(picks) / 400 < 0.82
     assert picks == [pick_source(recipe, step) for step in range(400)]
-
-
-GRM_RECIPE = replace(RECIPE, model="grm_tiny", batch_size=4)
-
-
-def test_grm_starts_from_ostrack_s_weights_with_its_divisions_open():
-    from safetensors.torch import load_file
-
-    task = open_task(replace(GRM_RECIPE, start_from="ostrack_tiny"))
-    begun = task.network.state_dict()
-    for name, value in load_file(embedded_file("ostrack_tiny.safetensors")).items():
-        assert torch.equal(begun[name], value.float()), name
-    batch = next(iter(SampleStream(GRM_RECIPE, open_pairs, 0)))
-    with torch.no_grad():
-        backbone = task.network.eval().backbone
-        _, divisions = backbone(
-            backbone.embed_template(normalize_tensor(batch.template), batch.template_boxes),
-            backbone.embed_search(normalize_tensor(batch.search)),
-        )
-    assert len(divisions) == 3
-    for division in divisions:
-        assert isinstance(division, Division)
-        assert division.category[..., 1].mean() > 0.9
-
-
-def test_weights_that_lack_a_block_are_refused(tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    known = load_file(embedded_file("ostrack_tiny.safetensors"))
-    lacking = {k: v for k, v in known.items() if "blocks.2.mlp.fc1" not in k}
-    save_file(lacking, tmp_path / "lacking.safetensors")
-    network = open_task(GRM_RECIPE).network
-    with pytest.raises(ValueError, match=r"lacks \['backbone.blocks.2.mlp.fc1"):
-        begin_from_weights(network, tmp_path / "lacking.safetensors")
-
-
-def test_grm_s_divisions_learn():
-    task = open_task(GRM_RECIPE)
-    batch = next(iter(SampleStream(GRM_RECIPE, open_pairs, 0)))
-    before = {k: v.clone() for k, v in task.network.state_dict().items() if "divide" in k}
-    optimiser = torch.optim.AdamW(task.groups(), 1e-3)
-    torch.manual_seed(0)
-    losses = []
-    for step in range(12):
-        total = task.train()(batch, step)["total"]
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        losses.append(total.item())
-    assert losses[-1] < 0.8 * losses[0]
-    after = task.network.state_dict()
-    assert all(not torch.equal(value, after[name]) for name, value in before.items())
-
-
-def test_the_share_of_tokens_that_meet_the_template_is_held():
-    batch = next(iter(SampleStream(GRM_RECIPE, open_pairs, 0)))
-    free = open_task(GRM_RECIPE).train()(batch, 0)
-    torch.manual_seed(0)
-    held = open_task(replace(GRM_RECIPE, meeting_share=0.4)).train()(batch, 0)
-    assert "share" not in free
-    # Three divisions, each of which opens for e / (1 + e) of the tokens at first.
-    assert held["share"].item() == pytest.approx(3 * (0.731 - 0.4) ** 2, abs=0.05)
-    of_boxes = 2 * held["giou"] + 5 * held["l1"] + held["focal"]
-    assert held["total"].item() == pytest.approx((of_boxes + held["share"]).item(), abs=1e-4)

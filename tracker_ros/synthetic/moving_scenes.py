@@ -1,65 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Short runs of consecutive frames, drawn from a texture bank: a moving camera, moving objects.
+"""Draw short runs of consecutive frames from a texture bank: a moving camera, moving objects.
 
-For trackers that learn from whole images what stays the same while everything moves. The camera
-pans, turns and zooms over a picture; cut-outs move on their own in front of it and of each other,
-turn, grow and deform; light flickers. Every frame has a label map, so that masks carried through
-the frames can be judged.
+Trackers that match whole images learn from them what stays the same while everything moves. The
+camera pans, turns and zooms over a picture; cut-outs move on their own in front of it and of each
+other, turn, grow and deform; light flickers. Every frame has a label map, with which masks that
+were carried through the frames can be judged.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tracker_ros.synthetic import photometric
-from tracker_ros.synthetic.draw import Draw
-from tracker_ros.synthetic.photometric import PhotometricConfig
-from tracker_ros.synthetic.render import composite, linear_pose, warp
+from tracker_ros.synthetic.photometric import PhotometricConfig, Style, develop
+from tracker_ros.synthetic.render import Draw, composite, linear_pose, planar, warp
 from tracker_ros.synthetic.textures import CUTOUT, TextureBank
 
 FLOW_CELLS = 5
 """Side of the coarse displacement fields that deform background and objects."""
 
 
-def _flicker() -> PhotometricConfig:
-    return PhotometricConfig(
-        gain=0.03,
-        colour_gain=0.01,
-        gamma=0.02,
-        grey_fraction=0.0,  # would leave no colour to learn from
-        shade_fraction=0.2,
-        shade=0.1,
-        motion_blur_fraction=0.1,
-        motion_blur_length=5.0,
-        coarse_fraction=0.1,
-        coarse_limit=0.5,
-        noise_limit=0.03,
-    )
+FLICKER = PhotometricConfig(
+    gain=0.03,
+    colour_gain=0.01,
+    gamma=0.02,
+    grey_fraction=0.0,  # would leave no colour to learn from
+    shade_fraction=0.2,
+    shade=0.1,
+    motion_blur_fraction=0.1,
+    motion_blur_length=5.0,
+    coarse_fraction=0.1,
+    coarse_limit=0.5,
+    noise_limit=0.03,
+)
+"""How the light changes from frame to frame of one run."""
 
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """How short runs of frames vary; standard deviations unless it says so.
+    """How short runs of frames vary. Numbers from ``pan`` on are standard deviations.
 
     Attributes:
         frames: Frames of a run.
         size: Side of a frame, pixels.
-        objects: Most objects in front of the background.
+        objects: Maximum number of objects in front of the background.
         object_fraction: Probability of each.
-        smallest: Least side of an object, as a fraction of the frame's.
-        largest: Greatest one.
-        pan: The camera's speed along an axis, pixels per frame.
-        speed: That of an object, beside the camera's.
-        speed_spread: Of the logarithm of a run's speeds, so that some runs hardly move.
-        turn: Rotation of an object, radians per frame; a camera turns a quarter of it.
-        growth: Change of an object's logarithmic size per frame; a camera zooms half of it.
+        smallest: Minimum side of an object, as a fraction of the frame's.
+        largest: Maximum side of an object.
+        pan: Speed of the camera along an axis, pixels per frame.
+        speed: Speed of an object, in addition to the camera's.
+        speed_spread: Spread of the logarithm of a run's speeds, so that some runs hardly move.
+        turn: Rotation of an object, radians per frame; the camera turns a quarter of it.
+        growth: Change of an object's logarithmic size per frame; the camera zooms half of it.
         deformation: Elastic displacement of objects, texture pixels.
-        bending: Its change per frame.
-        light: Of a run's brightness, logarithmic; half of it for each colour.
+        bending: Change of the displacement per frame.
+        light: Logarithmic brightness of a run; half of it for each colour.
         photometric: Changes of light from frame to frame.
     """
 
@@ -77,7 +75,7 @@ class FrameConfig:
     deformation: float = 3.0
     bending: float = 0.8
     light: float = 0.2
-    photometric: PhotometricConfig = field(default_factory=_flicker)
+    photometric: PhotometricConfig = FLICKER
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ class FrameBatch:
 
     Attributes:
         images: (B, T, 3, S, S) float in [0, 1], RGB.
-        labels: (B, T, S, S) uint8, 0 for background, 1 to K the visible part of an object; None
-            where nobody has drawn them.
+        labels: (B, T, S, S) uint8, 0 for background, 1 to K for the visible part of an object;
+            None for runs without labels.
     """
 
     images: Tensor
@@ -95,7 +93,7 @@ class FrameBatch:
 
 
 class MovingScenes:
-    """Draws :class:`FrameBatch` objects, each a function of its seed alone.
+    """Draw :class:`FrameBatch` objects, each a function of its seed alone.
 
     Args:
         bank: Material; moved to ``device`` once.
@@ -107,9 +105,9 @@ class MovingScenes:
         self,
         bank: TextureBank,
         device: str | torch.device = "cpu",
-        config: FrameConfig | None = None,
+        config: FrameConfig = FrameConfig(),  # noqa: B008  (immutable)
     ) -> None:
-        self.config = config or FrameConfig()
+        self.config = config
         self.device = torch.device(device)
         self.tiles = torch.from_numpy(bank.tiles).to(self.device)
         self.cutouts = torch.from_numpy(bank.cutouts).to(self.device)
@@ -131,25 +129,24 @@ class MovingScenes:
         return FrameBatch(images, labels.unflatten(0, (size, c.frames)))
 
     def _camera(self, draw: Draw, size: int, time: Tensor, pace: Tensor) -> tuple[Tensor, Tensor]:
-        """From the scene to the frames: maps (B * T, 2, 2) and translations (B * T, 2)."""
+        """Draw the camera's motion: maps (B * T, 2, 2) and translations (B * T, 2)."""
         c = self.config
         angle = draw.normal((size, 1), c.turn / 4) * pace * time
         zoom = torch.exp(draw.normal((size, 1), c.growth / 2) * pace * time)
         shift = _path(draw, size, time, c.pan * pace)
-        return _pose(angle, torch.zeros_like(angle), zoom), shift.flatten(0, 1)
+        return linear_pose(angle.flatten(), scale=zoom.flatten()), shift.flatten(0, 1)
 
     def _background(
         self, draw: Draw, size: int, time: Tensor, pace: Tensor, camera: tuple[Tensor, Tensor]
     ) -> Tensor:
         c, frames = self.config, len(time)
-        index = draw.index(size, len(self.tiles))
-        tile = self.tiles[index].permute(0, 3, 1, 2).float() / 255
+        tile = planar(self.tiles[draw.index(size, len(self.tiles))])
         mirrored = draw.chance(size, 0.5)[:, None, None, None]
         tile = torch.where(mirrored, tile.flip(-1), tile)
         angle = draw.normal((size, 1), 0.15).expand(-1, frames)
         zoom = torch.exp(draw.uniform((size, 1), 0.1, 0.6)).expand(-1, frames)
         scale = zoom * (c.size / tile.shape[-1])
-        linear = camera[0] @ _pose(angle, torch.zeros_like(angle), scale)
+        linear = camera[0] @ linear_pose(angle.flatten(), scale=scale.flatten())
         # Nearer and farther parts of a scene move apart: a slight, steady deformation.
         flow = draw.normal((size, 1, 2, FLOW_CELLS, FLOW_CELLS), c.bending / 2)
         flow = flow * (pace * time)[:, :, None, None, None]
@@ -160,16 +157,16 @@ class MovingScenes:
     def _object(
         self, draw: Draw, size: int, time: Tensor, pace: Tensor, camera: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """One cut-out per run, (B * T, 4, S, S) RGB and alpha."""
+        """Draw one cut-out per run, (B * T, 4, S, S) RGB and alpha."""
         c, frames = self.config, len(time)
-        index = draw.index(size, len(self.cutouts))
-        cutout = self.cutouts[index].permute(0, 3, 1, 2).float() / 255
+        cutout = planar(self.cutouts[draw.index(size, len(self.cutouts))])
         angle = draw.normal((size, 1), 0.3) + draw.normal((size, 1), c.turn) * pace * time
         aspect = draw.normal((size, 1), 0.15) + draw.normal((size, 1), c.growth) * pace * time
         extent = draw.uniform((size, 1), math.log(c.smallest), math.log(c.largest))
         growth = draw.normal((size, 1), c.growth) * pace * time
         scale = torch.exp(extent + growth) * (c.size / CUTOUT)
-        linear = camera[0] @ _pose(angle, aspect, scale)
+        pose = linear_pose(angle.flatten(), aspect.flatten(), scale=scale.flatten())
+        linear = camera[0] @ pose
         start = draw.uniform((size, 1, 2), -0.42, 0.42) * c.size
         place = (start + _path(draw, size, time, c.speed * pace)).flatten(0, 1)
         centre = (camera[0] @ place[..., None])[..., 0] + camera[1]
@@ -181,27 +178,20 @@ class MovingScenes:
 
 
 def develop_run(draw: Draw, images: Tensor, config: FrameConfig) -> Tensor:
-    """Light of a whole run and of each of its frames, on (B, T, 3, H, W) in [0, 1]."""
+    """Vary the light of whole runs and of each frame, on images (B, T, 3, H, W) in [0, 1]."""
     size, frames = images.shape[:2]
     gain = draw.normal((size, 1, 1, 1, 1), config.light)
     tint = draw.normal((size, 1, 3, 1, 1), config.light / 2)
     gamma = torch.exp(draw.normal((size, 1, 1, 1, 1), config.light))
     images = (images.clamp(1e-4, 1) ** gamma * torch.exp(gain + tint)).clamp(max=1)
-    style = photometric.Style.draw(draw, size, config.photometric)
+    style = Style.draw(draw, size, config.photometric)
     grey, order = (part.repeat_interleave(frames, 0) for part in (style.grey, style.order))
-    style = photometric.Style(config.photometric, grey, order)
-    return photometric.develop(draw, images.flatten(0, 1), style).unflatten(0, (size, frames))
+    style = Style(config.photometric, grey, order)
+    return develop(draw, images.flatten(0, 1), style).unflatten(0, (size, frames))
 
 
 def _path(draw: Draw, size: int, time: Tensor, speed: Tensor) -> Tensor:
-    """(B, T, 2) places at times (T,): a speed (B, 1) in pixels per frame, slightly accelerated."""
+    """Draw places (B, T, 2) at times (T,): a speed (B, 1) in px/frame, slightly accelerated."""
     steady, change = draw.normal((size, 1, 2), 1.0), draw.normal((size, 1, 2), 0.15)
     moment = time[:, None]
     return (steady * moment + change * moment.square() / 2) * speed[:, :, None]
-
-
-def _pose(angle: Tensor, log_aspect: Tensor, scale: Tensor) -> Tensor:
-    """(B * T, 2, 2) linear maps from three (B, T)."""
-    angle, log_aspect, scale = (part.flatten() for part in (angle, log_aspect, scale))
-    none = torch.zeros_like(angle)
-    return linear_pose(angle, log_aspect, none, none > 0, scale)

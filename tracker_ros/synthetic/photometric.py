@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light, colour, blur and noise for batches of images, drawn with torch."""
+"""Vary light, colour, blur and noise of batches of images, drawn with torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.synthetic.draw import Draw
-from tracker_ros.synthetic.render import line_blur, smooth_field
+from tracker_ros.synthetic.render import Draw, line_blur, smooth_field
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey (ITU-R BT.601)."""
+_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PhotometricConfig:
 
 @dataclass(frozen=True)
 class Style:
-    """What both crops of a pair share: grey or not, and the order of the colour channels."""
+    """What all crops of a scene share: grey or not, and the order of the colour channels."""
 
     config: PhotometricConfig
     grey: Tensor
@@ -45,17 +45,14 @@ class Style:
 
     @classmethod
     def draw(cls, draw: Draw, size: int, config: PhotometricConfig) -> Style:
-        """Draw the styles of ``size`` pairs."""
-        orders = torch.tensor(
-            [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]],
-            device=draw.device,
-        )
+        """Draw the styles of ``size`` scenes."""
+        orders = torch.tensor(_ORDERS, device=draw.device)
         pick = draw.index(size, 6) * draw.chance(size, config.permuted_fraction)
         return cls(config, draw.chance(size, config.grey_fraction), orders[pick])
 
 
 def relight(draw: Draw, layer: Tensor, style: Style) -> Tensor:
-    """Change the light on a layer (B, 4, H, W) apart from its surroundings; alpha is kept."""
+    """Change the light on a layer (B, 4, H, W) but not on its surroundings; alpha is kept."""
     size, height, width = len(layer), *layer.shape[-2:]
     coarse = draw.normal((size, 1, 3, 3), 0.6 * style.config.shade)
     strength = torch.exp(smooth_field(coarse, (height, width)))
@@ -63,7 +60,7 @@ def relight(draw: Draw, layer: Tensor, style: Style) -> Tensor:
 
 
 def disguise(draw: Draw, texture: Tensor) -> Tensor:
-    """A look-alike of objects (B, 4, h, w): other colours, mirrored, alpha of the same shape."""
+    """Make look-alikes of objects (B, 4, h, w): other colours, mirrored, alpha likewise."""
     size = len(texture)
     other = torch.where(
         draw.chance(size, 0.5)[:, None, None, None], texture[:, [1, 2, 0]], texture[:, [2, 0, 1]]
@@ -76,8 +73,7 @@ def disguise(draw: Draw, texture: Tensor) -> Tensor:
 def develop(draw: Draw, image: Tensor, style: Style) -> Tensor:
     """Turn a drawn scene (B, 3, H, W) in [0, 1] into what a camera would deliver."""
     c, size = style.config, len(image)
-    order = style.order[:, :, None, None].expand_as(image)
-    image = image.gather(1, order)
+    image = image.gather(1, style.order[:, :, None, None].expand_as(image))
     gain = torch.exp(
         draw.normal((size, 1, 1, 1), c.gain) + draw.normal((size, 3, 1, 1), c.colour_gain)
     )
@@ -86,28 +82,24 @@ def develop(draw: Draw, image: Tensor, style: Style) -> Tensor:
     image = (image.clamp(1e-4, 1) ** gamma) * gain
     if len(rows):
         coarse = draw.normal((len(rows), 1, 4, 4), c.shade)
-        image[rows] = image[rows] * torch.exp(
-            smooth_field(coarse, (image.shape[-2], image.shape[-1]))
-        )
+        shade = smooth_field(coarse, (image.shape[-2], image.shape[-1]))
+        image[rows] = image[rows] * torch.exp(shade)
     grey = (image * image.new_tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
     image = torch.where(style.grey[:, None, None, None], grey.expand_as(image), image)
     rows = torch.where(draw.chance(size, c.motion_blur_fraction))[0]
     if len(rows):
-        image[rows] = line_blur(
-            image[rows],
-            draw.uniform(len(rows), 0, math.pi),
-            draw.uniform(len(rows), 1, c.motion_blur_length),
-        )
+        angle = draw.uniform(len(rows), 0, math.pi)
+        length = draw.uniform(len(rows), 1, c.motion_blur_length)
+        image[rows] = line_blur(image[rows], angle, length)
     rows = torch.where(draw.chance(size, c.coarse_fraction))[0]
     if len(rows):
-        factor = float(draw.uniform(1, c.coarse_limit, 0.8))
-        image[rows] = coarsen(image[rows], factor)
+        image[rows] = _coarsen(image[rows], float(draw.uniform(1, c.coarse_limit, 0.8)))
     noise = draw.uniform((size, 1, 1, 1), 0, 1).square() * c.noise_limit
     return (image + draw.normal(tuple(image.shape), 1.0) * noise).clamp(0, 1)
 
 
-def coarsen(image: Tensor, factor: float) -> Tensor:
-    """Lose resolution: down by ``factor`` < 1 with area averaging, and back up bilinearly."""
+def _coarsen(image: Tensor, factor: float) -> Tensor:
+    """Lose resolution: shrink by ``factor`` < 1 with area averaging, enlarge bilinearly."""
     height, width = image.shape[-2:]
     size = (max(8, round(height * factor)), max(8, round(width * factor)))
     small = F.interpolate(image, size=size, mode="area")

@@ -1,47 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batched drawing of layered scenes with torch, on the CPU or a GPU.
+"""Draw batches of layered scenes with torch, on the CPU or a GPU.
 
-A view is a square or rectangular window; a layer is a texture with a pose in it. All positions are
-pixels from the centre of the view or of the texture, x to the right and y down. A pose is the
-linear map F (B, 2, 2) and the translation c (B, 2) of ``view = F @ texture + c``.
+A view is a rectangular window; a layer is a texture with a pose in it. All positions are pixels
+from the centre of the view or of the texture, x to the right and y down. A pose is the linear map
+F (B, 2, 2) and the translation c (B, 2) of ``view = F @ texture + c``.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BorderFill = Literal["black", "edge"]
+Shape = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Angle, log aspect, shear and mirror flag, each (B,): a pose without its scale and place."""
+BLUR_TAPS = 9
+"""Side of the kernel of motion blur, pixels."""
 
-def linear_pose(
-    angle: Tensor, log_aspect: Tensor, shear: Tensor, mirrored: Tensor, scale: Tensor
-) -> Tensor:
-    """Rotation · shear · anisotropic scale · mirror, each argument of shape (B,).
+
+class Draw:
+    """The random numbers of one batch; the order of the calls decides which call gets which.
 
     Args:
-        angle: Radians, clockwise on the screen.
-        log_aspect: Half the log of width over height added.
-        shear: Horizontal shift per unit of height.
-        mirrored: Bool; left and right exchanged.
-        scale: View pixels per texture pixel.
+        device: Where the numbers are made.
+        seed: The same seed gives the same numbers on the same kind of device.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.device = device
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def normal(self, shape: int | tuple[int, ...], deviation: float) -> Tensor:
+        """Return normal numbers around zero, float32."""
+        size = (shape,) if isinstance(shape, int) else shape
+        draws = torch.randn(size, generator=self._generator, device=self.device)
+        return draws.mul_(deviation)
+
+    def uniform(self, shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
+        """Return numbers in [low, high), float32."""
+        size = (shape,) if isinstance(shape, int) else shape
+        draws = torch.rand(size, generator=self._generator, device=self.device)
+        return low + (high - low) * draws
+
+    def chance(self, count: int, probability: float) -> Tensor:
+        """Return (count,) bool, each True with this probability."""
+        return self.uniform(count, 0, 1) < probability
+
+    def index(self, count: int, limit: int) -> Tensor:
+        """Return (count,) int64 in [0, limit)."""
+        return torch.randint(limit, (count,), generator=self._generator, device=self.device)
+
+
+def planar(pixels: Tensor) -> Tensor:
+    """Turn (B, H, W, C) uint8 into (B, C, H, W) float in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def linear_pose(
+    angle: Tensor,
+    log_aspect: Tensor | float = 0.0,
+    shear: Tensor | float = 0.0,
+    mirrored: Tensor | bool = False,
+    scale: Tensor | float = 1.0,
+) -> Tensor:
+    """Combine mirror, anisotropic scale, shear and rotation, in this order.
+
+    Args:
+        angle: (B,) radians, clockwise on the screen.
+        log_aspect: (B,) half the logarithm of the change of width over height.
+        shear: (B,) horizontal shift per unit of height.
+        mirrored: (B,) bool; whether left and right are exchanged.
+        scale: (B,) view pixels per texture pixel.
 
     Returns:
         (B, 2, 2) linear maps from texture to view.
     """
     cos, sin = torch.cos(angle), torch.sin(angle)
+    log_aspect, mirrored = torch.as_tensor(log_aspect), torch.as_tensor(mirrored)
     x_scale = scale * torch.exp(log_aspect) * torch.where(mirrored, -1.0, 1.0)
     y_scale = scale * torch.exp(-log_aspect)
-    rotation = torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2)
-    stretch = torch.stack([x_scale, shear * y_scale, torch.zeros_like(shear), y_scale], -1).view(
-        -1, 2, 2
-    )
-    return rotation @ stretch
+    rows = [x_scale, shear * y_scale, torch.zeros_like(angle), y_scale]
+    stretch = torch.stack(torch.broadcast_tensors(*rows), -1).view(-1, 2, 2)
+    return torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2) @ stretch
 
 
 def extents(mask: Tensor, linear: Tensor, pitch: float) -> Tensor:
-    """Bounding boxes of transformed masks.
+    """Return the bounding boxes of transformed masks.
 
     Args:
         mask: (B, h, w) bool, at least one pixel set per sample.
@@ -64,6 +112,26 @@ def extents(mask: Tensor, linear: Tensor, pitch: float) -> Tensor:
     return torch.stack([*low, *high], -1)
 
 
+def fit_pose(
+    mask: Tensor, shape: Shape, side: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the pose that gives a mask's box the wanted side and centre.
+
+    Args:
+        mask: (B, h, w) bool at half the texture's resolution.
+        shape: The rest of the pose.
+        side: (B,) wanted square root of the box area, view pixels.
+        place: (B, 2) wanted box centre from the middle of the view.
+
+    Returns:
+        Linear map (B, 2, 2), translation (B, 2), scale (B,).
+    """
+    bounds = extents(mask, linear_pose(*shape), 2.0)
+    scale = side / (bounds[:, 2:] - bounds[:, :2]).clamp(min=1).prod(1).sqrt()
+    middle = (bounds[:, 2:] + bounds[:, :2]) / 2 * scale[:, None]
+    return linear_pose(*shape, scale), place - middle, scale
+
+
 def warp(
     texture: Tensor,
     linear: Tensor,
@@ -80,7 +148,7 @@ def warp(
         centre: (B, 2) where the texture's centre lies, pixels from the view's centre.
         size: (height, width) of the view.
         flow: (B, 2, k, k) elastic displacement in texture pixels (x, y), spread smoothly over the
-            view; None for none.
+            view.
         padding: What lies outside the texture: "zeros" or "reflection" (of all channels).
 
     Returns:
@@ -106,8 +174,7 @@ def warp(
 def _bicubic(coarse: Tensor, size: tuple[int, int]) -> Tensor:
     """Spread (B, C, k, k) over (height, width) by bicubic interpolation, corners on corners.
 
-    Written as two matrix products, which are several times faster than torch's kernel for the few
-    cells of a flow.
+    For the few cells of a flow two matrix products are several times faster than torch's kernel.
     """
     cells = coarse.shape[-1]
     down, across = (_bicubic_weights(side, cells, coarse.device) for side in size)
@@ -116,13 +183,13 @@ def _bicubic(coarse: Tensor, size: tuple[int, int]) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _bicubic_weights(side: int, cells: int, device: torch.device) -> Tensor:
-    """(side, cells) share of each cell in each place along one axis."""
+    """Return (side, cells): the share of each cell in each place along one axis."""
     unit = torch.eye(cells, device=device)[None, None]
     return F.interpolate(unit, size=(side, cells), mode="bicubic", align_corners=True)[0, 0]
 
 
 def _inverse(linear: Tensor) -> Tensor:
-    """Inverse of (B, 2, 2) maps in closed form; the general solver costs more than the rest."""
+    """Invert (B, 2, 2) maps in closed form; the general solver takes longer than all the rest."""
     (a, b), (c, d) = (row.unbind(-1) for row in linear.unbind(-2))
     adjugate = torch.stack([d, -b, -c, a], -1).view(-1, 2, 2)
     return adjugate / (a * d - b * c)[:, None, None]
@@ -137,13 +204,13 @@ def composite(image: Tensor, layer: Tensor, cover: Tensor | None = None) -> Tens
 
 
 def mask_boxes(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Tight boxes of masks.
+    """Return the tight boxes of masks.
 
     Args:
         mask: (B, H, W) bool.
 
     Returns:
-        (B, 4) x, y, w, h in pixels (zeros where the mask is empty) and (B,) bool "not empty".
+        Boxes (B, 4) x, y, w, h in pixels, zeros for an empty mask, and (B,) bool "not empty".
     """
     _, height, width = mask.shape
     rows, columns = mask.any(2), mask.any(1)
@@ -161,28 +228,68 @@ def smooth_field(coarse: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(coarse, size=size, mode="bilinear", align_corners=True)
 
 
-def line_blur(image: Tensor, angle: Tensor, length: Tensor, taps: int = 9) -> Tensor:
-    """Motion blur along a line.
+def line_blur(image: Tensor, angle: Tensor, length: Tensor) -> Tensor:
+    """Blur by motion along a line.
 
     Args:
         image: (B, 3, H, W) float.
         angle: (B,) radians.
-        length: (B,) pixels.
-        taps: Side of the kernel, odd; lengths beyond it are cut.
+        length: (B,) pixels, at most `BLUR_TAPS`; longer motions are cut.
 
     Returns:
         (B, 3, H, W) float.
     """
     batch = len(image)
-    steps = torch.linspace(-0.5, 0.5, 2 * taps, device=image.device)
+    steps = torch.linspace(-0.5, 0.5, 2 * BLUR_TAPS, device=image.device)
     x = steps * (length * torch.cos(angle))[:, None]
     y = steps * (length * torch.sin(angle))[:, None]
-    cells = torch.arange(taps, device=image.device) - taps // 2
+    cells = torch.arange(BLUR_TAPS, device=image.device) - BLUR_TAPS // 2
     near_x = (1 - (x[:, :, None] - cells).abs()).clamp(min=0)
     near_y = (1 - (y[:, :, None] - cells).abs()).clamp(min=0)
     kernel = torch.einsum("bny,bnx->byx", near_y, near_x)
     kernel = kernel / kernel.sum((1, 2), keepdim=True)
     weight = kernel.repeat_interleave(3, 0)[:, None]
-    padded = F.pad(image, [taps // 2] * 4, mode="replicate")
+    padded = F.pad(image, [BLUR_TAPS // 2] * 4, mode="replicate")
     out = F.conv2d(padded.reshape(1, batch * 3, *padded.shape[-2:]), weight, groups=batch * 3)
     return out.view_as(image)
+
+
+def cut_at_borders(
+    draw: Draw, image: Tensor, boxes: Tensor, fraction: float, fill: BorderFill
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Overwrite what lies beyond a random image border, and clip boxes to border and view.
+
+    Args:
+        draw: Random numbers.
+        image: (B, 3, S, S) float.
+        boxes: (B, 4) x, y, w, h in pixels.
+        fraction: Share of the samples that may have a border.
+        fill: What lies beyond: "black", or the "edge" repeated.
+
+    Returns:
+        Images, clipped boxes, and (B,) bool: whether a quarter of the box's area is left.
+    """
+    size, side = len(image), image.shape[-1]
+    has = draw.chance(size, fraction)[:, None]
+    at_low = draw.chance(size * 2, 0.35).view(size, 2) & has
+    at_high = draw.chance(size * 2, 0.35).view(size, 2) & has & ~at_low
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    # From well outside the box to 0.4 of its side inside it.
+    reach = draw.uniform((size, 2), -1.2, 0.4) * boxes[:, 2:]
+    low = torch.where(at_low, start + reach, 0.0).clamp(0, side)
+    high = torch.where(at_high, end - reach, float(side)).clamp(0, side)
+    line = torch.arange(side, device=image.device) + 0.5
+    if fill == "black":
+        columns = (line > low[:, :1]) & (line < high[:, :1])
+        lines = (line > low[:, 1:]) & (line < high[:, 1:])
+        image = image * (lines[:, None, :, None] & columns[:, None, None, :])
+    else:
+        rows = torch.where((at_low | at_high).any(1))[0]
+        limits = torch.stack([low[rows], high[rows] - 1]).floor().clamp(0, side - 1).long()
+        pixel = line.long()
+        x, y = (pixel.clamp(*limits[:, :, axis, None]) for axis in range(2))
+        image[rows] = image[rows[:, None, None], :, y[:, :, None], x[:, None, :]].movedim(-1, 1)
+    start = torch.maximum(start, low)
+    clipped = torch.cat([start, (torch.minimum(end, high) - start).clamp(min=0)], 1)
+    kept = clipped[:, 2:].prod(1) > 0.25 * boxes[:, 2:].prod(1)
+    return image, clipped, kept

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole synthetic sequences with exact truth: one target, distractors, occluders, a moving camera.
+"""Draw whole sequences with exact truth: one target, distractors, occluders, a moving camera.
 
 for frame in synthetic_video(seed=1, frames=120, size=(640, 480)):
     frame.image, frame.box, frame.mask, frame.visibility
+
+`tracker_ros.io.sources` imports this module on demand, for sources named ``synthetic``.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,14 +20,24 @@ from torch import Tensor
 
 from tracker_ros.geometry import Box
 from tracker_ros.io.sources import DEFAULT_FPS, VideoSource
-from tracker_ros.synthetic.draw import Draw
 from tracker_ros.synthetic.photometric import disguise
-from tracker_ros.synthetic.render import linear_pose, mask_boxes, smooth_field, warp
+from tracker_ros.synthetic.render import (
+    Draw,
+    linear_pose,
+    mask_boxes,
+    planar,
+    smooth_field,
+    warp,
+)
 from tracker_ros.synthetic.textures import CUTOUT, procedural_bank, procedural_texture
 
 GROUND = 512
 """Side of the background texture, pixels."""
 FLOW_CELLS = 5
+NOISE = 0.01
+"""Standard deviation of pixel noise; white is 1."""
+BLUR_SPEED = 6.0
+"""Speed of the target above which it blurs, pixels per 1/30 s."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +46,16 @@ class SceneConfig:
 
     Attributes:
         target_side: Mean side of the target.
-        travel: How far the target wanders from the middle of the frame, along each axis.
-        period: Seconds of one round of wandering.
-        scale_change: Amplitude of the size's change, as a fraction.
+        travel: Largest distance of the target from the middle of the frame, along each axis.
+        period: Seconds until the target is about where it began.
+        scale_change: Amplitude of the change of size, as a fraction.
         turn: Amplitude of rotation, radians.
         deformation: Amplitude of elastic deformation, texture pixels.
-        limbs: Limbs that swing about the target's middle.
-        distractors: Other moving objects; every second one looks like the target.
-        occluders: Bars that stand in the target's way.
+        limbs: Number of limbs that swing about the target's middle.
+        distractors: Number of other moving objects; every second one looks like the target.
+        occluders: Number of objects that stand still in front of the target's path.
         camera: Amplitude of the background's movement.
-        light: Amplitude of the change of light, log scale.
-        blur: Whether fast movement blurs.
-        noise: Standard deviation of pixel noise, of 1.
+        light: Amplitude of the change of light, logarithmic.
         leaves: Whether the target leaves the frame once and comes back.
     """
 
@@ -61,15 +70,13 @@ class SceneConfig:
     occluders: int = 1
     camera: float = 0.08
     light: float = 0.15
-    blur: bool = True
-    noise: float = 0.01
     leaves: bool = False
 
 
 EASY = SceneConfig(
     scale_change=0.1, turn=0.1, deformation=1.0, limbs=0, distractors=1, occluders=0, light=0.05
 )
-"""Nothing hides or resembles the target for long: any working tracker follows it."""
+"""A scene in which nothing hides or resembles the target for long; any tracker follows it."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,9 @@ class SyntheticFrame:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         box: x, y, w, h in pixels around the whole target, hidden parts included, cut at the
-            frame's edges; zeros where nothing of it is in the frame.
-        mask: (H, W) bool, its visible pixels.
-        visibility: Visible part of the whole target, in [0, 1].
+            frame's edges; zeros if no part of it is in the frame.
+        mask: (H, W) bool, the target's visible pixels.
+        visibility: Visible share of the whole target, in [0, 1].
     """
 
     image: np.ndarray
@@ -99,12 +106,12 @@ class _Path:
         self._share = np.array([0.75, 0.25])
 
     def at(self, time: float) -> np.ndarray:
-        """(axes,) position at a time in seconds."""
+        """Return the position (axes,) at a time in seconds."""
         return np.sin(self._rate * time + self._phase) @ self._share
 
 
 class _Object:
-    """One moving cut-out: texture (1, 4, 112, 112), where it wanders, how it turns and deforms."""
+    """A moving cut-out: texture (1, 4, 112, 112), its path, how it turns and deforms."""
 
     def __init__(
         self, rng: np.random.Generator, texture: Tensor, side: float, config: SceneConfig
@@ -115,15 +122,13 @@ class _Object:
         self.bend = _Path(rng, 2 * FLOW_CELLS**2, config.period * 0.6)
 
     def draw(self, time: float, middle: np.ndarray, side: int, turn: float = 0.0) -> Tensor:
-        """Draw at ``middle`` (pixels from the window's centre): (4, side, side)."""
+        """Draw it (4, side, side) at ``middle``, pixels from the centre of the window."""
         angle, aspect, scale = self.shape.at(time)
         size = self.side * (1 + self.config.scale_change * scale) / CUTOUT
         linear = linear_pose(
             torch.tensor([self.config.turn * angle + turn], dtype=torch.float32),
             torch.tensor([0.1 * aspect], dtype=torch.float32),
-            torch.zeros(1),
-            torch.zeros(1, dtype=torch.bool),
-            torch.tensor([size], dtype=torch.float32),
+            scale=torch.tensor([size], dtype=torch.float32),
         )
         flow = torch.from_numpy(self.bend.at(time)).float().view(1, 2, FLOW_CELLS, FLOW_CELLS)
         centre = torch.from_numpy(middle).float()[None]
@@ -131,10 +136,10 @@ class _Object:
 
 
 class SyntheticScene:
-    """A scene that can be drawn at any time; the same seed gives the same scene.
+    """A scene of which any moment can be drawn; the same seed gives the same scene.
 
     Args:
-        seed: Decides everything.
+        seed: Decides everything that is random.
         size: (width, height) in pixels, at least 64 each.
         config: What happens.
 
@@ -146,19 +151,18 @@ class SyntheticScene:
         self,
         seed: int,
         size: tuple[int, int] = (640, 480),
-        config: SceneConfig | None = None,
+        config: SceneConfig = SceneConfig(),  # noqa: B008  (immutable)
     ) -> None:
-        self.width, self.height = size
         if min(size) < 64:
             raise ValueError(f"size {size}: a scene needs at least 64 x 64 pixels")
-        self.config = config = config or SceneConfig()
-        self.seed = seed
+        self.seed, self.config = seed, config
+        self.width, self.height = size
         rng = np.random.default_rng([seed, 1])
         bank = procedural_bank(seed, tiles=1, cutouts=4 + config.distractors + config.limbs)
-        objects = torch.from_numpy(bank.cutouts).permute(0, 3, 1, 2).float() / 255
+        objects = planar(torch.from_numpy(bank.cutouts))
         self.short = min(size)
-        ground = torch.from_numpy(procedural_texture(rng, GROUND)).permute(2, 0, 1)
-        self.ground = 0.25 + 0.55 * (ground[None].float() / 255)
+        ground = torch.from_numpy(procedural_texture(rng, GROUND))
+        self.ground = 0.25 + 0.55 * planar(ground[None])
         side = config.target_side * self.short
         self.target = _Object(rng, objects[:1], side, config)
         self.limbs = [
@@ -179,7 +183,7 @@ class SyntheticScene:
         self.spots = rng.uniform(-1, 1, (max(1, config.occluders), 2))
 
     def target_centre(self, time: float) -> np.ndarray:
-        """(2,) x, y of the target's middle, pixels from the frame's centre."""
+        """Return x, y (2,) of the target's middle, pixels from the frame's centre."""
         reach = np.array([self.width, self.height]) * self.config.travel
         centre = self.target.place.at(time) * reach
         if self.config.leaves:
@@ -212,22 +216,16 @@ class SyntheticScene:
         return SyntheticFrame(pixels, (x, y, w, h), mask, min(1.0, visibility))
 
     def _parts(self, time: float) -> list[tuple[_Object, float]]:
-        """The target's limbs and then its body, each with its turn in radians."""
-        limbs = [
-            (limb, 2.4 * i + 0.7 * float(limb.shape.at(time * 1.5)[0]))
-            for i, limb in enumerate(self.limbs)
-        ]
+        """Return the target's limbs and then its body, each with its turn in radians."""
+        turns = [float(limb.shape.at(time * 1.5)[0]) for limb in self.limbs]
+        limbs = [(limb, 2.4 * i + 0.7 * turns[i]) for i, limb in enumerate(self.limbs)]
         return [*limbs, (self.target, 0.0)]
 
     def _background(self, time: float) -> Tensor:
         x, y, angle = self.camera.at(time)
         zoom = 1.25 * max(self.width, self.height) / GROUND
         linear = linear_pose(
-            torch.tensor([0.05 * angle], dtype=torch.float32),
-            torch.zeros(1),
-            torch.zeros(1),
-            torch.zeros(1, dtype=torch.bool),
-            torch.tensor([zoom]),
+            torch.tensor([0.05 * angle], dtype=torch.float32), scale=torch.tensor([zoom])
         )
         drift = torch.tensor([[x, y]], dtype=torch.float32) * self.config.camera * self.short
         size = (self.height, self.width)
@@ -243,12 +241,12 @@ class SyntheticScene:
         cover: Tensor | None = None,
         hides: Tensor | None = None,
     ) -> float:
-        """Draw an object into the frame in place.
+        """Draw an object into the frame (3, H, W), in place, ``centre`` pixels from its centre.
 
-        Its alpha is also drawn into ``cover`` (H, W), and taken away from ``hides`` (H, W).
+        Its alpha is also drawn into ``cover`` (H, W); ``hides`` (H, W) becomes zero where it is.
 
         Returns:
-            Pixels of the whole object, those outside the frame included.
+            Number of pixels of the whole object, those outside the frame included.
         """
         half = math.ceil(thing.side)
         x, y = centre[0] + self.width / 2, centre[1] + self.height / 2
@@ -271,18 +269,15 @@ class SyntheticScene:
         return total
 
     def _camera_effects(self, image: Tensor, time: float, index: int) -> Tensor:
-        """Light, shade, blur from the target's speed, and noise on a (3, H, W) image, in place."""
+        """Add light, shade, blur by the target's speed, and noise to a (3, H, W) image."""
         draw = Draw(torch.device("cpu"), self.seed * 100_003 + index)
-        if self.config.light:
-            gain = self.config.light * float(self.light.at(time)[0])
-            shade = torch.tensor([[[[0.0, 1.0], [-1.0, 0.0]]]]) * self.config.light + gain
-            image.mul_(smooth_field(shade, (self.height, self.width))[0].exp_())
+        gain = self.config.light * float(self.light.at(time)[0])
+        shade = torch.tensor([[[[0.0, 1.0], [-1.0, 0.0]]]]) * self.config.light + gain
+        image.mul_(smooth_field(shade, (self.height, self.width))[0].exp_())
         speed = np.abs(self.target_centre(time + 1 / 60) - self.target_centre(time - 1 / 60)).max()
-        if self.config.blur and speed > 6:
+        if speed > BLUR_SPEED:
             image = F.avg_pool2d(image[None], 3, stride=1, padding=1, count_include_pad=False)[0]
-        if self.config.noise:
-            image.add_(draw.normal(tuple(image.shape), self.config.noise))
-        return image
+        return image.add_(draw.normal(tuple(image.shape), NOISE))
 
 
 def _limb(texture: Tensor) -> Tensor:
@@ -297,23 +292,14 @@ def _limb(texture: Tensor) -> Tensor:
 
 def synthetic_video(
     seed: int,
-    frames: int | None = None,
+    frames: int,
     size: tuple[int, int] = (640, 480),
-    config: SceneConfig | None = None,
-    fps: float = 30.0,
+    config: SceneConfig = SceneConfig(),  # noqa: B008  (immutable)
 ) -> Iterator[SyntheticFrame]:
-    """Frames of one scene.
-
-    Args:
-        seed: Decides everything in it.
-        frames: How many; None for an endless sequence.
-        size: (width, height), pixels.
-        config: What happens.
-        fps: Frames per second of scene time.
-    """
+    """Yield the first ``frames`` frames of a scene; see `SyntheticScene`."""
     scene = SyntheticScene(seed, size, config)
-    for index in itertools.count() if frames is None else range(frames):
-        yield scene.frame(index / fps, index)
+    for index in range(frames):
+        yield scene.frame(index / DEFAULT_FPS, index)
 
 
 class SceneSource(VideoSource):

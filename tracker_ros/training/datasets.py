@@ -31,8 +31,8 @@ from tracker_ros.crops import box_in_crop, crop_region, crop_square
 from tracker_ros.evaluation.sequences import AnnotatedSequence, find_sequences
 from tracker_ros.geometry import Box, xywh_to_cxcywh
 from tracker_ros.synthetic.crops import PairConfig
-from tracker_ros.synthetic.pairs import PairBatch
 from tracker_ros.synthetic.photometric import GREY_WEIGHTS
+from tracker_ros.synthetic.samples import PairBatch
 
 SMALLEST_COCO_SIDE = 16.0
 HELD_OUT_EVERY = 50

@@ -1,52 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training losses of the one-stream trackers: 2 GIoU + 5 L1 + 1 focal.
+"""Training losses and labels of the trackers that find one target in a crop.
 
-Paper: Ye et al., ECCV 2022, section 3.4 (https://arxiv.org/abs/2203.11991). Official code:
-https://github.com/botaoye/OSTrack (MIT), `lib/train/actors/ostrack.py`, `lib/utils/focal_loss.py`,
-`lib/utils/box_ops.py`; written anew.
-
+One-stream trackers: 2 GIoU + 5 L1 + 1 focal. Papers: Ye et al., "OSTrack", ECCV 2022, section 3.4
+(https://arxiv.org/abs/2203.11991); Law and Deng, "CornerNet", ECCV 2018, section 3.2
+(https://arxiv.org/abs/1808.01244). Official code: https://github.com/botaoye/OSTrack (MIT),
+`lib/train/actors/ostrack.py`, `lib/utils/{focal_loss,box_ops,heapmap_utils}.py`; written anew.
 What differs on purpose: an inverted box counts as empty; the official code asserts there and then
-swallows every exception, putting the loss to 0.
+swallows every exception, setting the loss to 0.
 
-Score labels: a Gaussian around the cell of the target's centre.
-
-Paper: Law and Deng, "CornerNet", ECCV 2018, section 3.2 (https://arxiv.org/abs/1808.01244).
-Official code: OSTrack (MIT), `lib/utils/heapmap_utils.py`; written anew, for whole batches.
+Trackers that learn online: a hinge-like score loss and a regression of the overlap of proposals.
+Papers: Bhat et al., "Learning Discriminative Model Prediction for Tracking" (DiMP), ICCV 2019,
+section 3.3 (https://arxiv.org/abs/1904.07220); Danelljan et al., "ATOM", CVPR 2019, section 3.2
+(https://arxiv.org/abs/1811.07628). Weights and constants are the published ones except for
+`IOU_WEIGHT`; written anew, for whole batches. What differs on purpose: a target may be absent, and
+then trains the score map alone.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_cxcywh, xywh_to_xyxy
+from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh, xywh_to_xyxy
+from tracker_ros.models.trdimp.target_filter import distances, target_centres
+
+GIOU_WEIGHT, L1_WEIGHT, FOCAL_WEIGHT = 2.0, 5.0, 1.0
+FOCAL_EASY, FOCAL_NEAR = 2.0, 4.0
+"""Exponents that lower the weight of easy cells, and of cells near a positive one."""
+MIN_SHIFTED_OVERLAP = 0.7
+"""Overlap with the target that a box shifted by the radius of the heat map still has."""
+HINGE_THRESHOLD = 0.05
+OUTPUT_SIGMA = 0.25
+"""Standard deviation of the score label, target sides."""
+FIRST_WEIGHT, STEPS_WEIGHT, LAST_WEIGHT = 100.0, 400.0, 100.0
+"""Weights of the score loss: of the pooled filter, the mean of those between, the last one."""
+IOU_WEIGHT = 10.0
+"""Weight of the overlap loss; 1 as published, where the backbone is pretrained."""
+PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
+MIN_OVERLAP = 0.1
+_TRIES = 6
 
 
-def focal_loss(score: Tensor, heatmap: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
-    """Penalty-reduced focal loss (CornerNet, equation 1).
+def focal_loss(score: Tensor, heatmap: Tensor) -> Tensor:
+    """Compute the penalty-reduced focal loss (CornerNet, equation 1).
 
     Args:
         score: (B, 1, n, n) predicted scores in (0, 1).
         heatmap: (B, 1, n, n) labels; exactly 1 at positives, less around them.
-        alpha: Exponent that lowers the weight of easy cells.
-        beta: Exponent that lowers the weight of cells near a positive.
 
     Returns:
-        Scalar, over the number of positives of the batch (over 1 where there is none).
+        Scalar, divided by the number of positives of the batch, at least by 1.
     """
     score = score.clamp(min=1e-12)
     positive = heatmap.eq(1.0)
-    hit = torch.log(score) * (1.0 - score) ** alpha
-    miss = torch.log(1.0 - score) * score**alpha * (1.0 - heatmap) ** beta
+    hit = torch.log(score) * (1.0 - score) ** FOCAL_EASY
+    miss = torch.log(1.0 - score) * score**FOCAL_EASY * (1.0 - heatmap) ** FOCAL_NEAR
     count = positive.sum().clamp(min=1)
     return -torch.where(positive, hit, miss).sum() / count
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Generalised IoU and IoU of boxes pair by pair.
+    """Compute the generalised IoU and the IoU of boxes pair by pair.
 
     Args:
         a: (N, 4) xyxy.
@@ -68,65 +83,24 @@ def generalized_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def giou_loss(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of 1 - GIoU over (N, 4) xyxy boxes, and their IoU (N,)."""
+    """Return the mean of 1 - GIoU over (N, 4) xyxy boxes, and their IoU (N,)."""
     giou, iou = generalized_iou(predicted, target)
     return (1.0 - giou).mean(), iou
 
 
-@dataclass(frozen=True)
-class LossTerms:
-    """Scalars of one batch; `total` is what is differentiated."""
-
-    total: Tensor
-    giou: Tensor
-    l1: Tensor
-    focal: Tensor
-    mean_iou: Tensor
-
-
-@dataclass(frozen=True)
-class TrackingLoss:
-    """The weighted sum of the three losses."""
-
-    giou_weight: float = 2.0
-    l1_weight: float = 5.0
-    focal_weight: float = 1.0
-
-    def __call__(self, prediction: dict[str, Tensor], gt_boxes_xywh: Tensor) -> LossTerms:
-        """Loss of a network's output.
-
-        Args:
-            prediction: `score_map` (B, 1, n, n) and `pred_boxes` (B, Q, 4) cxcywh, as fractions of
-                the search crop.
-            gt_boxes_xywh: (B, 4) target boxes as fractions of the search crop.
-        """
-        score = prediction["score_map"].float()
-        boxes = prediction["pred_boxes"].float()
-        queries = boxes.shape[1]
-        predicted = cxcywh_to_xyxy(boxes).flatten(0, 1)
-        target = xywh_to_xyxy(gt_boxes_xywh.float()).clamp(0.0, 1.0)
-        target = target.repeat_interleave(queries, dim=0)
-        giou, iou = giou_loss(predicted, target)
-        l1 = F.l1_loss(predicted, target)
-        heatmap = center_heatmap(gt_boxes_xywh.float(), score.shape[-1])
-        focal = focal_loss(score, heatmap.unsqueeze(1))
-        total = self.giou_weight * giou + self.l1_weight * l1 + self.focal_weight * focal
-        return LossTerms(total, giou, l1, focal, iou.detach().mean())
-
-
-def gaussian_radius(extent_wh: Tensor, min_overlap: float = 0.7) -> Tensor:
-    """Radius within which a shifted box still overlaps the target's by `min_overlap`.
+def gaussian_radius(extent_wh: Tensor) -> Tensor:
+    """Compute the radius within which a shifted box overlaps by `MIN_SHIFTED_OVERLAP`.
 
     The published formula solves three quadratics but divides each root by 2 where 2a is meant;
     networks were trained with the result, so it stays.
 
     Args:
         extent_wh: (..., 2) box extents in cells.
-        min_overlap: Wanted IoU.
 
     Returns:
         (...) radius in cells, not rounded.
     """
+    min_overlap = MIN_SHIFTED_OVERLAP
     width, height = extent_wh[..., 0], extent_wh[..., 1]
     total, area = width + height, width * height
     a2, a3 = 4.0, 4.0 * min_overlap
@@ -143,7 +117,7 @@ def gaussian_radius(extent_wh: Tensor, min_overlap: float = 0.7) -> Tensor:
 
 
 def center_heatmap(boxes_xywh: Tensor, grid: int) -> Tensor:
-    """Labels of the score map.
+    """Label the score map: a Gaussian around the cell of the target's centre.
 
     Args:
         boxes_xywh: (B, 4) float32 target boxes as fractions of the search crop.
@@ -151,7 +125,7 @@ def center_heatmap(boxes_xywh: Tensor, grid: int) -> Tensor:
 
     Returns:
         (B, n, n) float32 in [0, 1], exactly 1 at the cell nearest to the centre (half to even).
-        Where that cell lies outside the map no cell is 1.
+        If that cell lies outside the map, no cell is 1.
     """
     extent = boxes_xywh[:, 2:] * grid
     centre = (xywh_to_cxcywh(boxes_xywh)[:, :2] * grid).round()
@@ -164,3 +138,90 @@ def center_heatmap(boxes_xywh: Tensor, grid: int) -> Tensor:
     inside = (dx.abs() <= reach) & (dy.abs() <= reach)
     value = torch.exp(-(dx * dx + dy * dy) / (2.0 * sigma * sigma))
     return torch.where(inside, value, torch.zeros_like(value))
+
+
+def score_labels(
+    boxes: Tensor, present: Tensor, size: int, target_side: float, stride: int, filter_size: int
+) -> Tensor:
+    """Label the score maps of a tracker that learns online.
+
+    Args:
+        boxes: (..., 4) xywh, crop pixels.
+        present: (...) bool; the label of an absent target is zero everywhere.
+        size: Cells along one side of the score map.
+        target_side: Mean side of a target, cells.
+        stride: Pixels per cell.
+        filter_size: Side of the filter, cells.
+
+    Returns:
+        (..., size, size) in [0, 1].
+    """
+    distance = distances(target_centres(boxes, stride, filter_size), (size, size))
+    label = torch.exp(-0.5 * (distance / (OUTPUT_SIGMA * target_side)) ** 2)
+    return label * present[..., None, None]
+
+
+def hinge_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Compute the mean squared error, ignoring negative scores on the background."""
+    background = labels < HINGE_THRESHOLD
+    error = torch.where(background, scores.relu(), scores - labels)
+    return error.square().mean()
+
+
+def filter_loss(scores: list[Tensor], labels: Tensor) -> Tensor:
+    """Weigh the score losses of the pooled filter and of the filter after each step.
+
+    Args:
+        scores: Maps of these filters, in order.
+        labels: Of the same shape.
+    """
+    first, *rest = (hinge_loss(maps, labels) for maps in scores)
+    if not rest:
+        return FIRST_WEIGHT * first
+    total = FIRST_WEIGHT * first + LAST_WEIGHT * rest[-1]
+    between = rest[:-1]
+    return total + STEPS_WEIGHT * torch.stack(between).mean() if between else total
+
+
+def overlaps(proposals: Tensor, boxes: Tensor) -> Tensor:
+    """Compute the IoU (N, P) of (N, P, 4) xywh proposals with (N, 4) xywh boxes."""
+    truth = boxes[:, None].expand_as(proposals)
+    iou = generalized_iou(
+        xywh_to_xyxy(proposals.flatten(0, 1)), xywh_to_xyxy(truth.flatten(0, 1))
+    )[1]
+    return iou.view(proposals.shape[:2])
+
+
+def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Draw boxes around the truth, from near copies to poor guesses.
+
+    Centre and size of each move by normal numbers of one deviation out of `PROPOSAL_SIGMAS`, in
+    sides of the target; boxes with too little overlap are drawn again.
+
+    Args:
+        boxes: (N, 4) xywh.
+        count: P.
+
+    Returns:
+        (N, P, 4) xywh, and their IoU with the truth (N, P), at least `MIN_OVERLAP`.
+    """
+    n = len(boxes)
+    truth = xywh_to_cxcywh(boxes)[:, None, None]
+    side = boxes[:, 2:].prod(1).sqrt()[:, None, None, None]
+    sigmas = boxes.new_tensor(PROPOSAL_SIGMAS)
+    # A proposal's later tries are smaller; the last one is the truth.
+    shrink = torch.linspace(1, 0, _TRIES, device=boxes.device)[:, None]
+    pick = torch.randint(len(sigmas), (n, count, 1, 1), device=boxes.device)
+    move = torch.randn(n, count, _TRIES, 4, device=boxes.device) * sigmas[pick] * shrink * side
+    tries = truth + move
+    tries = torch.cat([tries[..., :2], tries[..., 2:].clamp(min=1)], -1)
+    tries = cxcywh_to_xywh(tries).flatten(1, 2)
+    iou = overlaps(tries, boxes).view(n, count, _TRIES)
+    chosen = (iou >= MIN_OVERLAP).float().argmax(2, keepdim=True)
+    picked = tries.view(n, count, _TRIES, 4).gather(2, chosen[..., None].expand(-1, -1, -1, 4))
+    return picked.squeeze(2), iou.gather(2, chosen).squeeze(2)
+
+
+def overlap_loss(predicted: Tensor, iou: Tensor) -> Tensor:
+    """Compute the mean squared error of predictions with overlaps stretched to -1 .. 1."""
+    return F.mse_loss(predicted, 2 * iou - 1)

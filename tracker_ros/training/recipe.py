@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training recipes: frozen dataclasses filled from YAML."""
+"""Training recipes: frozen dataclasses, read from YAML by `dacite`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+import math
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tracker_ros.synthetic.clips import ClipConfig
+import yaml
+from dacite import Config, DaciteFieldError, from_dict
+
 from tracker_ros.synthetic.crops import PairConfig
 from tracker_ros.synthetic.moving_scenes import FrameConfig
+from tracker_ros.synthetic.photometric import PhotometricConfig
+from tracker_ros.synthetic.samples import ClipConfig
+
+T = TypeVar("T")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where training pairs come from.
+    """Where training samples come from.
 
     Attributes:
         kind: "synthetic" (the scene generator), "footage" (real clips without labels), "got10k",
@@ -22,7 +32,7 @@ class Source:
         weight: Share of the batches drawn from this source, relative to the others'.
         path: Root folder of a data set, an ``.npz`` of clips for "footage", or a texture bank
             (``.npz``) for "synthetic"; without a bank, procedural textures are used.
-        split: Part of a data set to use; each loader documents its names.
+        split: Part of a data set to use: "train" or "val".
     """
 
     kind: str = "synthetic"
@@ -36,20 +46,35 @@ class Recipe:
     """Everything that decides the outcome of a training run.
 
     The learning rate rises over ``warmup_steps``, stays, and falls linearly to zero over the last
-    ``decay_steps`` of ``steps``; so a run is lengthened by raising ``steps`` and resuming from a
-    checkpoint written before the decay. ``steps_per_epoch`` only times candidate elimination's
-    schedule (60,000 pairs in batches of 32 by default, as officially). ``start_from`` names
-    safetensors of the whole model or of a pretrained classifier's backbone, or a model whose
-    weights are embedded. ``meeting_share`` holds the mean share of search tokens that GRM lets
-    meet the template; 0 leaves it free, as officially.
+    ``decay_steps`` of ``steps``. To lengthen a run, raise ``steps`` and resume from a checkpoint
+    that was written before the decay.
 
-    ``pairs`` says how scenes vary. Models that learn online train on clips of such scenes:
-    ``clips`` says of how many crops, ``filter_iterations`` how many steps of the filter's
-    optimiser are unrolled, ``proposals`` how many boxes the IoU branch judges per crop. A batch
-    has ``batch_size`` pairs or clips.
+    Every step draws ``batch_size`` samples from ``sources``: pairs of crops for one-stream
+    trackers, clips of several crops for trackers that learn online, runs of consecutive frames for
+    trackers that match whole images. ``pairs`` describes the scenes of pairs and clips.
 
-    Models that match whole images train on runs of consecutive frames, which ``frames``
-    describes: each from its neighbour for ``one_reference_steps``, then from all earlier ones.
+    Attributes:
+        model: Name of the model to train.
+        seed: Decides everything that is random.
+        backbone_multiplier: Learning rate of the backbone over that of the rest.
+        gradient_clip: Maximum norm of the gradient.
+        average_decay: Decay of the moving average of the weights, which is what is saved.
+        similar_query_key: See `initialisation.begin_from_scratch`.
+        meeting_share: Mean share of search tokens that GRM compares with the template; 0 does not
+            control it, as officially.
+        precision: "fp32" or "bf16".
+        steps_per_epoch: Steps that count as an epoch in the schedule of candidate elimination; by
+            default 60,000 pairs in batches of 32, as officially.
+        loader_workers: Processes that draw samples where the training process does not.
+        threads: Threads of torch; 0 leaves their number alone.
+        start_from: A safetensors file of the whole model's weights or of a pretrained classifier's
+            backbone, or the name of a model with embedded weights.
+        clips: Number of crops of a clip, and the target's place in them.
+        filter_iterations: Unrolled steps of the filter's optimiser.
+        proposals: Boxes that the IoU branch judges per crop.
+        frames: The runs of consecutive frames.
+        one_reference_steps: First steps, in which a frame is matched with its neighbour alone;
+            later ones match it with all earlier frames of its run.
     """
 
     model: str = "ostrack_tiny"
@@ -73,66 +98,102 @@ class Recipe:
     validation_samples: int = 512
     start_from: str = ""
     sources: tuple[Source, ...] = (Source(),)
-    pairs: PairConfig = field(default_factory=PairConfig)
-    clips: ClipConfig = field(default_factory=ClipConfig)
+    pairs: PairConfig = PairConfig()
+    clips: ClipConfig = ClipConfig()
     filter_iterations: int = 5
     proposals: int = 8
-    frames: FrameConfig = field(default_factory=FrameConfig)
+    frames: FrameConfig = FrameConfig()
     one_reference_steps: int = 0
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision {self.precision!r}: expected 'fp32' or 'bf16'")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r}: expected {' or '.join(PRECISIONS)}")
         if not 0 <= self.warmup_steps + self.decay_steps <= self.steps:
             raise ValueError(
-                f"warmup_steps {self.warmup_steps} + decay_steps {self.decay_steps} exceed "
-                f"steps {self.steps}"
+                f"warmup_steps {self.warmup_steps} + decay_steps {self.decay_steps}: expected at "
+                f"most steps, {self.steps}"
             )
         if self.batch_size < 2:
-            raise ValueError(f"batch_size {self.batch_size}: at least 2 for batch normalisation")
+            raise ValueError(f"batch_size {self.batch_size}: batch normalisation needs at least 2")
         if not self.sources or any(source.weight <= 0 for source in self.sources):
-            raise ValueError("sources: at least one, each with a weight above 0")
+            raise ValueError("sources: expected at least one, each with a weight above 0")
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step (0-based)."""
+        """Return the learning rate of a step, counted from 0."""
         rise = min(1.0, (step + 1) / max(1, self.warmup_steps))
         fall = min(1.0, (self.steps - step) / max(1, self.decay_steps))
         return self.learning_rate * min(rise, fall)
 
 
-def _fill(cls: type, values: Any, where: str) -> Any:
-    """Build a dataclass from a mapping; errors say where a name or type is wrong."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: expected a mapping, got {values!r}")
-    known = {f.name: f for f in fields(cls)}
-    unknown = sorted(set(values) - set(known))
+class _Mistake(DaciteFieldError):
+    """What is wrong with a value; `dacite` adds the path of its key."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__()
+        self.problem = problem
+
+
+def _checked(kind: type[T], expected: str, value: Any) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise _Mistake(f"expected {expected}, got {value!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    number = float(_checked(int | float, "a number", value))  # type: ignore[arg-type]
+    return number if math.isfinite(number) else _checked(int, "a finite number", number)
+
+
+def _read(cls: type[T], values: Any) -> T:
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    unknown = [str(key) for key in _checked(dict, "a mapping", values) if key not in known]
     if unknown:
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
-    defaults = cls()
-    filled: dict[str, Any] = {}
-    for name, value in values.items():
-        default, place = getattr(defaults, name), f"{where}.{name}"
-        if name == "sources":
-            filled[name] = tuple(_fill(Source, v, f"{place}[{i}]") for i, v in enumerate(value))
-        elif is_dataclass(default):
-            filled[name] = _fill(type(default), value, place)
-        elif isinstance(default, float) and isinstance(value, int | float):
-            filled[name] = float(value)
-        elif type(value) is type(default):
-            filled[name] = value
-        else:
-            raise ValueError(f"{place}: expected {type(default).__name__}, got {value!r}")
-    return cls(**filled)
+        near = [f"{k!r} for {n!r}" for n in unknown for k in get_close_matches(n, known, n=1)]
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise _Mistake(f"unknown {', '.join(unknown)}; {hint}known: {', '.join(known)}")
+    return from_dict(cls, values, Config(type_hooks=_HOOKS))
+
+
+def _read_sources(values: Any) -> tuple[Source, ...]:
+    sources = []
+    for index, value in enumerate(_checked(list, "a list", values)):
+        try:
+            sources.append(_read(Source, value))
+        except DaciteFieldError as error:
+            error.update_path(f"[{index}]")
+            raise
+    return tuple(sources)
+
+
+_HOOKS: dict[Any, Any] = {
+    int: partial(_checked, int, "a whole number"),
+    str: partial(_checked, str, "text"),
+    float: _number,
+    tuple[Source, ...]: _read_sources,
+    **{
+        cls: partial(_read, cls)
+        for cls in (PairConfig, PhotometricConfig, ClipConfig, FrameConfig)
+    },
+}
+"""How `dacite` makes values of a type: it alone would not say where and why a value is wrong."""
 
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown name or a value of the wrong type or range; the message names it.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not YAML, has an unknown key, or a value of the wrong type or range; the
+            message names file, key, value and what was expected.
     """
-    import yaml
-
-    text = Path(path).read_text(encoding="utf-8")
-    return _fill(Recipe, yaml.safe_load(text) or {}, Path(path).name)
+    text, name = Path(path).read_text(encoding="utf-8"), Path(path).name
+    try:
+        values = yaml.safe_load(text)
+        return _read(Recipe, {} if values is None else values)
+    except _Mistake as error:
+        place = f"{name}.{error.field_path}".replace(".[", "[") if error.field_path else name
+        raise ValueError(f"{place}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name}: expected YAML; {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

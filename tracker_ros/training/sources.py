@@ -1,35 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where training samples come from: the scene generator, and annotated sequences.
-
-Batches of training samples, each a function of the recipe's seed and the step.
-"""
+"""Draw batches of training samples, each a function of the recipe's seed and the step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS, OneStreamConfig
-from tracker_ros.models.trdimp.config import TRDIMP_MODELS
-from tracker_ros.synthetic.clips import ClipGenerator
-from tracker_ros.synthetic.footage import Footage, FootageRuns
-from tracker_ros.synthetic.moving_scenes import MovingScenes
-from tracker_ros.synthetic.pairs import PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 from tracker_ros.training.recipe import Recipe, Source
 
-ONE_STREAM_CONFIGS: dict[str, OneStreamConfig] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
 HELD_OUT = 0.05
 """Share of a texture bank, at its end, that only validation sees."""
 
 
 class SampleSource(Protocol):
-    """Anything that draws a batch of samples, pairs or clips, from a seed."""
+    """Anything that draws a batch of samples (pairs, clips or runs) from a seed."""
 
     def batch(self, size: int, seed: int) -> Any:
         """Draw ``size`` samples."""
@@ -37,15 +27,13 @@ class SampleSource(Protocol):
 
 DRAWN = ("synthetic", "footage")
 """Kinds of sources that draw their samples on the device; others read files."""
-VALIDATION_FRAMES = 8
-"""Frames of the runs that masks are carried through in validation."""
 
 SourceOpener = Callable[[Source, Recipe, torch.device, bool], SampleSource]
-"""Opens a recipe's source on a device, for training or (True) for validation."""
+"""Opens a source of a recipe on a device, for training or (True) for validation."""
 
 
 def split_bank(bank: TextureBank, validation: bool) -> TextureBank:
-    """The part of a bank for training, or the part held out for validation."""
+    """Return the part of a bank for training, or the part held out for validation."""
 
     def part(count: int) -> slice:
         edge = max(1, round(count * (1 - HELD_OUT)))
@@ -56,96 +44,25 @@ def split_bank(bank: TextureBank, validation: bool) -> TextureBank:
 
 
 def open_bank(source: Source, recipe: Recipe, validation: bool) -> TextureBank:
-    """A synthetic source's pictures, or procedural textures where it names none."""
-    bank = (
-        TextureBank.load(Path(source.path).expanduser())
-        if source.path
-        else procedural_bank(recipe.seed)
-    )
-    return split_bank(bank, validation)
+    """Open the pictures of a synthetic source, or procedural textures if it names none."""
+    return split_bank(_whole_bank(source.path, recipe.seed), validation)
 
 
-def open_pairs(
-    source: Source, recipe: Recipe, device: torch.device, validation: bool = False
-) -> SampleSource:
-    """Open a source of pairs for a one-stream tracker.
-
-    Raises:
-        ValueError: ``source.kind`` is unknown.
-        FileNotFoundError: its path does not exist or holds no sequences.
-    """
-    network = ONE_STREAM_CONFIGS[recipe.model]
-    sizes = (
-        network.template_size,
-        network.search_size,
-        network.template_factor,
-        network.search_factor,
-    )
-    if source.kind == "synthetic":
-        bank = open_bank(source, recipe, validation)
-        return PairGenerator(bank, *sizes, device=device, config=recipe.pairs)
-    from tracker_ros.training.datasets import SequencePairs, open_dataset
-
-    split = "val" if validation else source.split
-    return SequencePairs(open_dataset(source.kind, source.path, split), *sizes, recipe.pairs)
-
-
-def open_clips(
-    source: Source, recipe: Recipe, device: torch.device, validation: bool = False
-) -> SampleSource:
-    """Open a source of clips for a tracker that learns online.
-
-    Raises:
-        ValueError: ``source.kind`` is not "synthetic".
-    """
-    if source.kind != "synthetic":
-        raise ValueError(
-            f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' clips alone"
-        )
-    parameters = TRDIMP_MODELS[recipe.model][1]
-    return ClipGenerator(
-        open_bank(source, recipe, validation),
-        parameters.image_sample_size,
-        parameters.search_area_scale,
-        device,
-        recipe.pairs,
-        recipe.clips,
-    )
-
-
-def open_frames(
-    source: Source, recipe: Recipe, device: torch.device, validation: bool = False
-) -> SampleSource:
-    """Open a source of runs of frames for a tracker that matches whole images.
-
-    Raises:
-        ValueError: ``source.kind`` is neither "synthetic" nor "footage", or footage, which nobody
-            has labelled, is to validate.
-    """
-    if source.kind not in DRAWN:
-        raise ValueError(
-            f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' scenes and "
-            "'footage' alone"
-        )
-    if source.kind == "footage":
-        if validation:
-            raise ValueError("the first source is footage, without labels; name synthetic first")
-        scenes = Footage.load(Path(source.path).expanduser()).scenes
-        return FootageRuns(scenes, device, recipe.frames)
-    frames = VALIDATION_FRAMES if validation else recipe.frames.frames
-    config = replace(recipe.frames, frames=frames)
-    return MovingScenes(open_bank(source, recipe, validation), device, config)
+@lru_cache(maxsize=1)
+def _whole_bank(path: str, seed: int) -> TextureBank:
+    """Keep the bank that training, validation and statistics all draw from."""
+    return TextureBank.load(Path(path).expanduser()) if path else procedural_bank(seed)
 
 
 def pick_source(recipe: Recipe, step: int) -> int:
-    """Which source feeds a step: a seeded draw by weight."""
+    """Draw the source of a step by the sources' weights; the seed and the step decide."""
     weights = torch.tensor([source.weight for source in recipe.sources])
     generator = torch.Generator().manual_seed(recipe.seed * 7_919 + step)
     return int(torch.multinomial(weights, 1, generator=generator))
 
 
 class SampleStream(IterableDataset):
-    """Batches of one process from a step on; workers take turns so that order is kept."""
+    """Batches of one process from a step on; its workers take turns, which keeps their order."""
 
     def __init__(
         self,
@@ -182,9 +99,9 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Any]:
-    """Batches from ``first_step`` to the recipe's end.
+    """Iterate over the batches from ``first_step`` to the recipe's end.
 
-    Samples for a GPU are drawn there if they can be; all others come from worker processes.
+    Samples for a GPU are drawn there if all sources can be; otherwise worker processes draw them.
     """
     on_gpu = device.type == "cuda" and all(s.kind in DRAWN for s in recipe.sources)
     place = str(device) if on_gpu else "cpu"

@@ -1,52 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: seeded, resumable, one process or several under ``torchrun``.
 
-What ``tracker-ros train`` does: read the recipe, train or resume, write weights and card.
+`train_command` is ``tracker-ros train``: read a recipe, train or resume, write weights and card.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
+import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from tracker_ros.checkpoints import write_weights
 from tracker_ros.process import keep_large_buffers
 from tracker_ros.registry import resolve_device
-from tracker_ros.training.card import LOG, plot_curve, write_card
 from tracker_ros.training.recipe import Recipe, load_recipe
 from tracker_ros.training.sources import SampleStream, batches
-from tracker_ros.training.tasks.families import open_task
-from tracker_ros.training.tasks.task import TrainingTask
+from tracker_ros.training.tasks import TrainingTask, open_task
 
 VALIDATION_SEED = 10**9
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 STATISTICS_BATCHES = 8
+"""Batches by which the statistics of batch normalisation are measured."""
+SHOWN_TERMS = ("total", "focal", "classifier", "iou_branch")
+"""Terms of the loss that the curve shows."""
 
 
 @torch.no_grad()
 def refresh_batch_norm(task: TrainingTask, batches: Sequence[Any], step: int) -> None:
-    """Measure afresh what batch normalisation subtracts and divides by.
+    """Measure the statistics of batch normalisation again, and leave the task in eval mode.
 
-    Averaged weights answer more weakly than the weights they are the average of: statistics that
-    were gathered on the way would flatten everything that the averaged network says.
+    Averaged weights respond more weakly than the weights they are averages of, so statistics that
+    were gathered on the way would flatten the averaged network's outputs. (`swa_utils.update_bn`
+    does the same for networks that take nothing but a batch.)
 
     Args:
-        task: Around the averaged network; changed in place.
-        batches: To measure with.
-        step: Of the schedule.
+        task: The task of the averaged network; changed in place.
+        batches: Batches to measure with.
+        step: Step of the schedule.
     """
-    norms = [m for m in task.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in task.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -60,11 +65,11 @@ def refresh_batch_norm(task: TrainingTask, batches: Sequence[Any], step: int) ->
 
 
 class Trainer:
-    """Trains one network by a recipe in a folder that holds checkpoint, log and curve.
+    """Train one network by a recipe, in a folder that holds checkpoint, log and curve.
 
     Args:
         recipe: What to train and how.
-        folder: Created; a checkpoint in it is resumed.
+        folder: Made if it is missing; a checkpoint in it is resumed.
         device: Where to train.
     """
 
@@ -81,8 +86,10 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.task = open_task(recipe).to(device)
         self.network = self.task.network
-        self.averaged_task = copy.deepcopy(self.task).requires_grad_(False)
-        self.average = self.averaged_task.network.eval()
+        self.averaged = AveragedModel(self.task, multi_avg_fn=self._average, use_buffers=True)
+        self.averaged.requires_grad_(False)
+        self.averaged.n_averaged += 1  # the initial weights count, so the first step is averaged
+        self.average: nn.Module = self.averaged.module.network.eval()
         self.optimiser = torch.optim.AdamW(self.task.groups(), lr=recipe.learning_rate)
         self.step, self.samples_seen, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +100,13 @@ class Trainer:
             self.model = nn.parallel.DistributedDataParallel(self.task)
 
     def _resume(self) -> None:
-        state = torch.load(self.folder / CHECKPOINT, map_location=self.device, weights_only=True)
+        path = self.folder / CHECKPOINT
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if self.network.state_dict().keys() != state["network"].keys():
+            raise ValueError(
+                f"{path} is of another model than {self.recipe.model}; name another folder with "
+                "--out, or remove the file to begin anew"
+            )
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -101,7 +114,7 @@ class Trainer:
         self.seconds = state["seconds"]
 
     def save(self) -> None:
-        """Write the checkpoint; an interrupted write leaves the old one whole."""
+        """Write the checkpoint; an interrupted write leaves the old one intact."""
         if self.rank:
             return
         state = {
@@ -118,16 +131,9 @@ class Trainer:
 
     def run(self) -> nn.Module:
         """Train to the recipe's last step. Returns the averaged network, in eval mode."""
-        recipe = self.recipe
-        stream = batches(
-            recipe,
-            self.task.open_source,
-            self.step,
-            self.device,
-            self.rank,
-            self.world_size,
-        )
-        checks, lessons = self._fixed_batches() if self.rank == 0 else ([], [])
+        recipe, source = self.recipe, self.task.open_source
+        stream = batches(recipe, source, self.step, self.device, self.rank, self.world_size)
+        checks, norm_batches = self._fixed_batches() if self.rank == 0 else ([], [])
         bar = tqdm(total=recipe.steps, initial=self.step, desc=recipe.model, disable=self.rank > 0)
         began = time.monotonic()
         while self.step < recipe.steps:
@@ -141,14 +147,14 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 if self.rank == 0:
-                    refresh_batch_norm(self.averaged_task, lessons, self.step)
+                    refresh_batch_norm(self.averaged.module, norm_batches, self.step)
                     self._log(terms, self.task.validate(self.average, checks))
                 self.save()
         bar.close()
         return self.average
 
     def _train_step(self, batch: Any) -> dict[str, float]:
-        # Draws within the step depend on the step alone, so that a resumed run repeats them.
+        # Random numbers within a step depend on the step alone, so a resumed run repeats them.
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)
         rate = self.recipe.rate(self.step)
         for group in self.optimiser.param_groups:
@@ -160,31 +166,29 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
         if torch.isfinite(norm):
             self.optimiser.step()
-            self._update_average()
+            self.averaged.update_parameters(self.task)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.recipe.average_decay, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        ):
-            if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+    def _average(self, average: list[Tensor], latest: list[Tensor], count: Tensor | int) -> None:
+        """Move averages towards the latest values; early steps of a run are forgotten faster."""
+        if average[0].is_floating_point():
+            decay = min(self.recipe.average_decay, (1 + self.step) / (10 + self.step))
+            get_ema_multi_avg_fn(decay)(average, latest, count)
+        else:
+            for mean, value in zip(average, latest, strict=True):
+                mean.copy_(value)  # a counter of batches
 
     def _fixed_batches(self) -> tuple[list[Any], list[Any]]:
-        """Held-out batches to validate with, and training batches for `refresh_batch_norm`."""
+        """Draw held-out batches for validation, and training ones for `refresh_batch_norm`."""
         first, cpu = self.recipe.sources[0], torch.device("cpu")
-        size = self.task.validation_batch
-        count = max(1, self.recipe.validation_samples // size)
+        samples = max(1, self.recipe.validation_samples)
+        size = min(self.task.validation_batch, samples)
         held_out = self.task.open_source(first, self.recipe, cpu, True)
-        checks = [held_out.batch(size, VALIDATION_SEED + i) for i in range(count)]
-        if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.task.modules()):
+        checks = [held_out.batch(size, VALIDATION_SEED + i) for i in range(samples // size)]
+        if not any(isinstance(m, _BatchNorm) for m in self.task.modules()):
             return checks, []
-        lessons = islice(SampleStream(self.recipe, self.task.open_source, 0), STATISTICS_BATCHES)
-        return checks, list(lessons)
+        stream = SampleStream(self.recipe, self.task.open_source, 0)
+        return checks, list(islice(stream, STATISTICS_BATCHES))
 
     def _log(self, terms: dict[str, float], result: dict[str, float]) -> None:
         line = {
@@ -192,8 +196,7 @@ class Trainer:
             self.task.unit: self.samples_seen,
             "seconds": round(self.seconds, 1),
             "learning_rate": self.recipe.rate(self.step - 1),
-            **{name: round(value, 5) for name, value in terms.items()},
-            **{name: round(value, 5) for name, value in result.items()},
+            **{name: round(value, 5) for name, value in {**terms, **result}.items()},
         }
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
@@ -203,8 +206,72 @@ class Trainer:
         tqdm.write(f"step {self.step}: {shown}")
 
 
+def write_card(trainer: Trainer, recipe_path: Path) -> Path:
+    """Write the averaged weights in fp16 and their card. Returns the file of the weights."""
+    recipe, network = trainer.recipe, trainer.average
+    weights = trainer.folder / f"{recipe.model}.safetensors"
+    sha256 = write_weights(network.state_dict(), weights, half=True)
+    last = read_log(trainer.folder / LOG)[-1]
+    card = {
+        "model": recipe.model,
+        "sha256": sha256,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "recipe": recipe_path.name,
+        "data": [
+            f"{source.kind}: {Path(source.path).name or 'procedural textures'}"
+            for source in recipe.sources
+        ],
+        "seed": recipe.seed,
+        trainer.task.unit: trainer.samples_seen,
+        "hours": round(trainer.seconds / 3600, 2),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+        "validation": {name: last[name] for name in trainer.task.figure_names},
+    }
+    weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return weights
+
+
+def read_log(path: Path) -> list[dict]:
+    """Read the lines of a ``log.jsonl``; of steps that a resumed run repeated, the latest."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    by_step = {line["step"]: line for line in lines}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def plot_curve(log: Path, out: Path, unit: str, figure_names: Mapping[str, str]) -> None:
+    """Draw the figures of validation and the training loss over the samples.
+
+    Args:
+        log: The run's ``log.jsonl``.
+        out: Picture to write.
+        unit: What a sample is called, in the plural.
+        figure_names: Figures to draw, and their labels.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_log(log)
+    samples = [line[unit] / 1000 for line in lines]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    for name, label in figure_names.items():
+        left.plot(samples, [line[name] for line in lines], label=label)
+    left.set(xlabel=f"thousand {unit}", ylim=(0, 1), title=f"held-out {unit}")
+    left.grid(alpha=0.3)
+    left.legend()
+    for name in (term for term in SHOWN_TERMS if term in lines[0]):
+        right.plot(samples, [line[name] for line in lines], label=name)
+    right.set(xlabel=f"thousand {unit}", yscale="log", title="training loss")
+    right.grid(alpha=0.3)
+    right.legend()
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)
+
+
 def pick_device(name: str) -> torch.device:
-    """As `resolve_device`, but for "auto" each process of ``torchrun`` takes its own GPU."""
+    """Resolve a device name; for "auto" each process of ``torchrun`` takes its own GPU."""
     if name == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     return resolve_device(name)
@@ -213,16 +280,16 @@ def pick_device(name: str) -> torch.device:
 def train_command(args: argparse.Namespace) -> int:
     """Run a recipe to its end.
 
-    The folder (``--out``, default ``runs/<recipe's name>``) holds `checkpoint.pt`, `log.jsonl`,
-    `curve.png` and, at the end, `<model>.safetensors` in fp16 with its card.
+    The folder (``--out``, by default ``runs/<name of the recipe>``) holds `checkpoint.pt`,
+    `log.jsonl`, `curve.png` and, at the end, `<model>.safetensors` in fp16 with its card.
     """
     recipe_path = Path(args.recipe)
     recipe = load_recipe(recipe_path)
     folder = args.out or Path("runs") / recipe_path.stem
     trainer = Trainer(recipe, folder, pick_device(args.device))
-    network = trainer.run()
+    trainer.run()
     if trainer.rank == 0:
-        weights = write_card(network, recipe, recipe_path, folder, trainer)
+        weights = write_card(trainer, recipe_path)
         print(
             f"{weights}: trained on {trainer.samples_seen} {trainer.task.unit} "
             f"in {trainer.seconds / 3600:.2f} h"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of trackers that learn online, TrDiMP and TrSiam, on clips.
+"""Train trackers that learn online, TrDiMP and TrSiam, on clips.
 
-As at tracking time: features of the training crops are encoded together, every crop is decoded
+As at tracking time, features of the training crops are encoded together, every crop is decoded
 with that memory and its labels, the filter is pooled from the training crops and improved by the
 unrolled optimiser, and scores the test crops. The IoU branch describes the target by the first
 crop and judges proposals in all others.
@@ -9,10 +9,6 @@ crop and judges proposals in all others.
 Papers: Wang et al., "Transformer Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681),
 section 3; Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220). Official code:
 https://github.com/594422814/TransformerTrack (MIT, built on pytracking); written anew.
-
-Box refinement for validation: autograd, one start per crop, a whole batch at once.
-
-The tracker's own (`models/trdimp/box_refinement.py`) refines many starts in one crop.
 """
 
 from __future__ import annotations
@@ -27,25 +23,34 @@ from tracker_ros.checkpoints import read_weights
 from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.models.layers.resnet import Features
-from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.models.trdimp.network import IoUFeatures, IoUNet, Modulation, TrDiMPNetwork
 from tracker_ros.models.trdimp.target_filter import apply_filter, gaussian_label
-from tracker_ros.synthetic.clips import ClipBatch
-from tracker_ros.training import clip_losses
+from tracker_ros.synthetic.samples import ClipBatch, ClipGenerator
 from tracker_ros.training.initialisation import begin_as_matcher, starting_weights
-from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sources import open_clips
-from tracker_ros.training.tasks.task import TrainingTask, figures
+from tracker_ros.training.losses import (
+    IOU_WEIGHT,
+    draw_proposals,
+    filter_loss,
+    hinge_loss,
+    overlap_loss,
+    overlaps,
+    score_labels,
+)
+from tracker_ros.training.recipe import Recipe, Source
+from tracker_ros.training.sources import SampleSource, open_bank
+from tracker_ros.training.tasks import TrainingTask, figures
 
 CENTRE_CELLS = 1.0
 """A peak within this distance of the target's centre counts as on it, cells."""
+STEPS, STEP_LENGTH = 10, 0.02
+"""Steps by which validation refines a box."""
 
 
 class ClipFeatures(NamedTuple):
     """Features of a batch of clips, float32; T crops of B clips.
 
     Attributes:
-        layers: Of the backbone, (B * T, C, h, w) each.
+        layers: Features of the backbone's layers, (B * T, C, h, w) each.
         decoded: (B, T, C, h, w) classification features that remember the training crops.
     """
 
@@ -56,41 +61,45 @@ class ClipFeatures(NamedTuple):
 class ClipTask(TrainingTask):
     """TrDiMP on clips of crops to learn from and crops to search."""
 
+    backbone = "feature_extractor."
     unit = "clips"
     validation_batch = 16
-    open_source = staticmethod(open_clips)
     network: TrDiMPNetwork
 
     def __init__(self, recipe: Recipe) -> None:
-        config, self.tracking = TRDIMP_MODELS[recipe.model]
+        config, self.tracking = self.configuration(recipe)
         super().__init__(recipe, TrDiMPNetwork(config))
         begin_as_matcher(self.network)
         if recipe.start_from:
             self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
         for name, parameter in self.network.named_parameters():
-            # The official file's value projections are never run.
+            # The value projections of the official file are never used.
             parameter.requires_grad_(".WV." not in name)
         # At bfloat16 a CPU convolves channels-last images twice as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def groups(self) -> list[dict]:
-        """See `TrainingTask`; norms, biases and the optimiser's maps are not decayed."""
-        learned = self.network.classifier.filter_optimizer
-        backbone = {id(p) for p in self.network.feature_extractor.parameters()}
-        kept = {id(p) for p in learned.parameters()}
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for parameter in self.network.parameters():
-            if parameter.requires_grad:
-                decayed = parameter.ndim > 1 and id(parameter) not in kept
-                groups.setdefault((id(parameter) in backbone, decayed), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "scale": self.recipe.backbone_multiplier if in_backbone else 1.0,
-                "weight_decay": self.recipe.weight_decay if decayed else 0.0,
-            }
-            for (in_backbone, decayed), parameters in groups.items()
-        ]
+    @classmethod
+    def open_source(
+        cls, source: Source, recipe: Recipe, device: torch.device, validation: bool = False
+    ) -> SampleSource:
+        """See `TrainingTask`."""
+        if source.kind != "synthetic":
+            raise ValueError(
+                f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' clips alone"
+            )
+        tracking = cls.configuration(recipe)[1]
+        return ClipGenerator(
+            open_bank(source, recipe, validation),
+            tracking.image_sample_size,
+            tracking.search_area_scale,
+            device,
+            recipe.pairs,
+            recipe.clips,
+        )
+
+    def is_decayed(self, name: str, parameter: nn.Parameter) -> bool:
+        """See `TrainingTask`; the maps of the filter's optimiser are not decayed either."""
+        return parameter.ndim > 1 and not name.startswith("classifier.filter_optimizer.")
 
     def forward(self, batch: ClipBatch, step: int) -> dict[str, Tensor]:
         """See `TrainingTask`."""
@@ -102,14 +111,14 @@ class ClipTask(TrainingTask):
         searched = features.decoded[:, learn:]
         scores = [apply_filter(searched, each) for each in filters]
         labels = self._labels(boxes[:, learn:], present[:, learn:], scores[0].shape[-1])
-        classifier = clip_losses.filter_loss(scores, labels)
+        classifier = filter_loss(scores, labels)
         iou_branch = self._iou_loss(features.layers, boxes, present)
         return {
-            "total": classifier + clip_losses.IOU_WEIGHT * iou_branch,
+            "total": classifier + IOU_WEIGHT * iou_branch,
             "classifier": classifier,
             "iou_branch": iou_branch,
-            "first": clip_losses.hinge_loss(scores[0].detach(), labels),
-            "last": clip_losses.hinge_loss(scores[-1].detach(), labels),
+            "first": hinge_loss(scores[0].detach(), labels),
+            "last": hinge_loss(scores[-1].detach(), labels),
         }
 
     def _features(self, network: TrDiMPNetwork, batch: ClipBatch, boxes: Tensor) -> ClipFeatures:
@@ -134,7 +143,7 @@ class ClipTask(TrainingTask):
         return ClipFeatures(layers, transformer.decode(classification, memory, label.unsqueeze(2)))
 
     def _filters(self, network: TrDiMPNetwork, decoded: Tensor, boxes: Tensor) -> list[Tensor]:
-        """The pooled filter and the filter after each step, (B, C, k, k) each."""
+        """Compute the pooled filter and the filter after each step, (B, C, k, k) each."""
         classifier = network.classifier
         start = classifier.filter_initializer(decoded, boxes)
         return classifier.filter_optimizer(
@@ -144,25 +153,25 @@ class ClipTask(TrainingTask):
     def _labels(self, boxes: Tensor, present: Tensor, size: int) -> Tensor:
         config = self.network.config
         side = self.tracking.image_sample_size / self.tracking.search_area_scale
-        return clip_losses.score_labels(
+        return score_labels(
             boxes, present, size, side / config.stride, config.stride, config.filter_size
         )
 
     def _iou_loss(self, layers: Features, boxes: Tensor, present: Tensor) -> Tensor:
-        """Overlap of proposals in every crop but the first, which says what the target is."""
+        """Judge proposals in every crop but the first, which shows the target."""
         branch, crops = self.network.bb_regressor, boxes.shape[1]
         clip, later = torch.where(present[:, 1:])
         if not len(clip):
             return boxes.new_zeros(())
         rows = clip * crops + 1 + later
         truth = boxes.flatten(0, 1)[rows]
-        proposals, iou = clip_losses.draw_proposals(truth, self.recipe.proposals)
+        proposals, iou = draw_proposals(truth, self.recipe.proposals)
         with self.autocast(boxes.device):
             modulation = branch.modulation(Features(*(x[::crops] for x in layers)), boxes[:, 0])
             searched = branch.test_features(Features(*(x[rows] for x in layers)))
         modulation = type(modulation)(*(x.float()[clip] for x in modulation))
         searched = type(searched)(*(x.float() for x in searched))
-        return clip_losses.overlap_loss(branch.predict(modulation, searched, proposals), iou)
+        return overlap_loss(branch.predict(modulation, searched, proposals), iou)
 
     def validate(self, network: nn.Module, batches: Sequence[ClipBatch]) -> dict[str, float]:
         """See `TrainingTask`; also ``centred``, the share of peaks on the target."""
@@ -176,7 +185,7 @@ class ClipTask(TrainingTask):
     def _search(
         self, network: TrDiMPNetwork, batch: ClipBatch
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """IoU after refinement, distance of the peak, its score, present; per test crop."""
+        """Return IoU after refinement, distance of the peak, its score, presence per crop."""
         device = next(network.parameters()).device
         boxes, learn = batch.boxes.to(device), batch.train_crops
         features = self._features(network, batch, boxes)
@@ -198,24 +207,24 @@ class ClipTask(TrainingTask):
         modulation = branch.modulation(Features(*(x[:, 0] for x in layers)), boxes[:, 0])
         modulation = type(modulation)(*(x.repeat_interleave(tested, 0) for x in modulation))
         searched = branch.test_features(Features(*(x[:, learn:].flatten(0, 1) for x in layers)))
-        found = climb(branch, modulation, searched, start)
-        iou = clip_losses.overlaps(found[:, None], truth)[:, 0]
+        found = refine_boxes(branch, modulation, searched, start)
+        iou = overlaps(found[:, None], truth)[:, 0]
         present = batch.present[:, learn:].flatten()
         return iou.cpu(), distance.cpu(), score.cpu(), present.cpu()
 
 
-STEPS, STEP_LENGTH = 10, 0.02
+def refine_boxes(
+    branch: IoUNet, modulation: Modulation, features: IoUFeatures, boxes: Tensor
+) -> Tensor:
+    """Move one box per crop up the predicted overlap, by autograd and for a whole batch at once.
 
-
-def climb(branch: IoUNet, modulation: Modulation, features: IoUFeatures, boxes: Tensor) -> Tensor:
-    """Move boxes up the predicted overlap.
-
-    Steps are taken in centre over size and the logarithm of the size.
+    Steps are taken in centre over size and in the logarithm of the size. (The tracker's own
+    refinement, in `models/trdimp/boxes.py`, has many starts in one crop.)
 
     Args:
-        branch: In eval mode.
-        modulation: Of N targets.
-        features: Of N crops.
+        branch: The IoU branch, in eval mode.
+        modulation: Description of N targets.
+        features: Features of N crops.
         boxes: (N, 4) xywh to start from.
 
     Returns:

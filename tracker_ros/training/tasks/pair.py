@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of one-stream trackers on pairs: their start, step and validation.
+"""Train one-stream trackers, OSTrack and GRM, on pairs of crops.
 
-Loss of a batch of pairs in which the target may be absent.
+The terms of the loss are OSTrack's (`losses.py`). What differs on purpose: boxes are read at the
+target's own cell and at one random neighbour instead of the predicted peak, so that size and
+offset learn from the first step and stay right if the peak is off by one cell; samples without a
+target train the score map alone, which is what makes a low score mean "lost".
 
-The terms are OSTrack's (`losses.py`). What differs on purpose: boxes are read at the target's own
-cell and at one random neighbour instead of the predicted peak, so that size and offset learn from
-the first step and stay right where the peak is off by one cell; samples without a target train the
-score map alone, which is what makes a low score mean "lost".
-
-How many candidates elimination keeps while training.
-
-Paper: Ye et al., ECCV 2022, section 3.4 (https://arxiv.org/abs/2203.11991). Official code:
-https://github.com/botaoye/OSTrack (MIT), `lib/utils/ce_utils.py`; written anew.
+The schedule of candidate elimination: Ye et al., ECCV 2022, section 3.4
+(https://arxiv.org/abs/2203.11991). Official code: https://github.com/botaoye/OSTrack (MIT),
+`lib/utils/ce_utils.py`; written anew.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +26,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_cxcywh, xywh_to_xyxy
 from tracker_ros.models.layers.center_head import boxes_at_cells
-from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.network import OneStreamNetwork
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
-from tracker_ros.synthetic.pairs import PairBatch
+from tracker_ros.synthetic.samples import PairBatch, PairGenerator
+from tracker_ros.training.datasets import SequencePairs, open_dataset
 from tracker_ros.training.initialisation import (
     begin_from_scratch,
     begin_from_weights,
@@ -41,17 +38,22 @@ from tracker_ros.training.initialisation import (
     starting_weights,
 )
 from tracker_ros.training.losses import (
-    TrackingLoss,
+    FOCAL_WEIGHT,
+    GIOU_WEIGHT,
+    L1_WEIGHT,
     center_heatmap,
     focal_loss,
     generalized_iou,
     giou_loss,
 )
-from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sources import open_pairs
-from tracker_ros.training.tasks.task import TrainingTask, figures
+from tracker_ros.training.recipe import Recipe, Source
+from tracker_ros.training.sources import SampleSource, open_bank
+from tracker_ros.training.tasks import TrainingTask, figures
 
 FUSED_FIRST = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
+NEIGHBOUR_WEIGHT = 0.5
+START_EPOCH, WARM_EPOCHS = 20, 80
+"""Until the first of these epochs elimination keeps all; over the next, its rate falls."""
 
 
 class PairTask(TrainingTask):
@@ -59,12 +61,12 @@ class PairTask(TrainingTask):
 
     Args:
         recipe: What to train and how.
-        network: As it is made; it is given its start here.
+        network: A new network; its starting values are set here.
     """
 
     unit = "pairs"
     validation_batch = 64
-    open_source = staticmethod(open_pairs)
+    backbone = "backbone."
     network: OneStreamNetwork
 
     def __init__(self, recipe: Recipe, network: OneStreamNetwork) -> None:
@@ -75,30 +77,32 @@ class PairTask(TrainingTask):
         if recipe.start_from:
             begin_from_weights(network, starting_weights(recipe.start_from))
 
+    @classmethod
+    def open_source(
+        cls, source: Source, recipe: Recipe, device: torch.device, validation: bool = False
+    ) -> SampleSource:
+        """See `TrainingTask`."""
+        config = cls.configuration(recipe)
+        sizes = (config.template_size, config.search_size)
+        factors = (config.template_factor, config.search_factor)
+        if source.kind == "synthetic":
+            bank = open_bank(source, recipe, validation)
+            return PairGenerator(bank, *sizes, *factors, device=device, config=recipe.pairs)
+        sequences = open_dataset(source.kind, source.path, "val" if validation else source.split)
+        return SequencePairs(sequences, *sizes, *factors, recipe.pairs)
+
     @abstractmethod
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
-        """What the network is told in training beyond the crops and the template's boxes.
+        """Return what the network takes in training beside crops and template boxes.
 
         Args:
             template_boxes: (B, 4) xywh as fractions of the template crop.
-            step: Of the schedule.
+            step: Step of the schedule.
         """
 
-    def groups(self) -> list[dict]:
-        """See `TrainingTask`."""
-        decay = self.recipe.weight_decay
-        return [
-            {
-                "params": list(self.network.backbone.parameters()),
-                "scale": self.recipe.backbone_multiplier,
-                "weight_decay": decay,
-            },
-            {
-                "params": list(self.network.box_head.parameters()),
-                "scale": 1.0,
-                "weight_decay": decay,
-            },
-        ]
+    def is_decayed(self, name: str, parameter: nn.Parameter) -> bool:
+        """See `TrainingTask`; all parameters are decayed, as officially."""
+        return True
 
     def forward(self, batch: PairBatch, step: int) -> dict[str, Tensor]:
         """See `TrainingTask`."""
@@ -119,21 +123,35 @@ class PairTask(TrainingTask):
         return {**losses, **further}
 
     def further_losses(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A family's own terms of the loss by name, of what its network returned."""
+        """Compute a family's own terms of the loss, by name."""
         return {}
 
+    @torch.inference_mode()
     def validate(self, network: nn.Module, batches: Sequence[PairBatch]) -> dict[str, float]:
         """See `TrainingTask`."""
-        return validate_pairs(cast(OneStreamNetwork, network), batches)
+        network.eval()
+        device = next(network.parameters()).device
+        overlaps, scores = [], []
+        for batch in batches:
+            out = network(
+                normalize_tensor(batch.template.to(device)),
+                normalize_tensor(batch.search.to(device)),
+                template_boxes=batch.template_boxes.to(device),
+            )
+            scores.append(out["score_map"].flatten(1).amax(1).cpu())
+            predicted = cxcywh_to_xyxy(out["pred_boxes"][:, 0].float().cpu())
+            overlaps.append(generalized_iou(predicted, xywh_to_xyxy(batch.boxes.cpu()))[1])
+        present = torch.cat([batch.present.cpu() for batch in batches])
+        return figures(torch.cat(overlaps), present, torch.cat(scores))
 
 
 class OSTrackTask(PairTask):
-    """OSTrack, whose candidate elimination sets in with time."""
+    """OSTrack, whose candidate elimination begins after some epochs."""
 
     network: OSTrackNetwork
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, OSTrackNetwork(OSTRACK_CONFIGS[recipe.model]))
+        super().__init__(recipe, OSTrackNetwork(self.configuration(recipe)))
 
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
         """See `PairTask`."""
@@ -145,47 +163,25 @@ class OSTrackTask(PairTask):
 
 
 class GRMTask(PairTask):
-    """GRM, whose division draws noise of its own while it trains."""
+    """GRM, whose token division draws noise of its own in training."""
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, GRMNetwork(GRM_CONFIGS[recipe.model]))
+        super().__init__(recipe, GRMNetwork(self.configuration(recipe)))
 
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
         """See `PairTask`."""
         return {}
 
     def further_losses(self, prediction: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Hold the share of search tokens that meet the template, where the recipe wants it.
+        """Hold the share of search tokens compared with the template, if the recipe wants it.
 
-        Begun from weights that let all tokens meet it, divisions would open for good: that is the
-        nearest way to be rid of their noise.
+        Starting from weights that compare all tokens, the network would learn to keep it so: that
+        is the easiest way to get rid of the division's noise.
         """
         if not self.recipe.meeting_share:
             return {}
         shares = prediction["log_prob"][..., 1].exp().mean(dim=(0, 2))
         return {"share": (shares - self.recipe.meeting_share).square().sum()}
-
-
-@torch.inference_mode()
-def validate_pairs(network: OneStreamNetwork, batches: Sequence[PairBatch]) -> dict[str, float]:
-    """Run a network in eval mode over batches of pairs; see `figures`."""
-    network.eval()
-    device = next(network.parameters()).device
-    overlaps, scores = [], []
-    for batch in batches:
-        out = network(
-            normalize_tensor(batch.template.to(device)),
-            normalize_tensor(batch.search.to(device)),
-            template_boxes=batch.template_boxes.to(device),
-        )
-        scores.append(out["score_map"].flatten(1).amax(1).cpu())
-        predicted = cxcywh_to_xyxy(out["pred_boxes"][:, 0].float().cpu())
-        overlaps.append(generalized_iou(predicted, xywh_to_xyxy(batch.boxes.cpu()))[1])
-    present = torch.cat([batch.present.cpu() for batch in batches])
-    return figures(torch.cat(overlaps), present, torch.cat(scores))
-
-
-NEIGHBOUR_WEIGHT = 0.5
 
 
 def boxes_at(prediction: dict[str, Tensor], cell: Tensor) -> Tensor:
@@ -203,23 +199,18 @@ def boxes_at(prediction: dict[str, Tensor], cell: Tensor) -> Tensor:
 
 
 def pair_losses(
-    prediction: dict[str, Tensor],
-    boxes: Tensor,
-    present: Tensor,
-    weights: TrackingLoss | None = None,
+    prediction: dict[str, Tensor], boxes: Tensor, present: Tensor
 ) -> dict[str, Tensor]:
-    """Loss terms of a batch.
+    """Compute the loss terms of a batch.
 
     Args:
         prediction: The network's `score_map`, `size_map` and `offset_map`.
         boxes: (B, 4) xywh, fractions of the search crop.
         present: (B,) bool.
-        weights: Weights of the terms; OSTrack's by default.
 
     Returns:
         Scalars `total`, `giou`, `l1`, `focal` and, without gradient, `iou`.
     """
-    weights = weights or TrackingLoss()
     score = prediction["score_map"].float()
     n = score.shape[-1]
     heatmap = center_heatmap(boxes, n) * present[:, None, None]
@@ -241,25 +232,19 @@ def pair_losses(
         giou = giou + weight * term
         l1 = l1 + weight * F.l1_loss(predicted, target)
         iou = torch.maximum(iou, overlap.detach())
-    total = weights.giou_weight * giou + weights.l1_weight * l1 + weights.focal_weight * focal
+    total = GIOU_WEIGHT * giou + L1_WEIGHT * l1 + FOCAL_WEIGHT * focal
     mean_iou = iou.mean() if len(rows) else iou.sum()
     return {"total": total, "giou": giou, "l1": l1, "focal": focal, "iou": mean_iou}
 
 
-def keep_rate_at(
-    epoch: int, start_epoch: int = 20, warm_epochs: int = 80, final_rate: float = 0.7
-) -> float:
-    """Keep rate of every elimination layer in an epoch.
+def keep_rate_at(epoch: int, final_rate: float = 0.7) -> float:
+    """Return the keep rate of every elimination layer in an epoch, which falls by half a cosine.
 
     Args:
-        epoch: Counted from 1, as the trainer counts.
-        start_epoch: Until then nothing is removed.
-        warm_epochs: Over so many epochs the rate falls along half a cosine.
-        final_rate: What it falls to.
+        epoch: Counted from 1, as the official trainer counts.
+        final_rate: Where the rate ends.
     """
-    if epoch < start_epoch:
+    if epoch < START_EPOCH:
         return 1.0
-    if epoch >= start_epoch + warm_epochs:
-        return final_rate
-    progress = (epoch - start_epoch) / warm_epochs
+    progress = min((epoch - START_EPOCH) / WARM_EPOCHS, 1.0)
     return final_rate + (1.0 - final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-supervised training of MAST on runs of frames: reconstruct a hidden colour, no labels.
+"""Train MAST on runs of frames without labels: reconstruct a hidden colour of each frame.
 
-First from one neighbouring frame, later from all earlier frames of a run under one softmax, as
-the tracker's memory does. Paper: Lai, Lu, Xie, CVPR 2020 (https://arxiv.org/abs/2002.07793),
-sections 3 and 4.1; the loss is `models/mast/reconstruction.py`. What differs on purpose: cells are
-compared with the pixels that they were read from, and scenes are drawn.
+One of the two colour channels is hidden from the network in all images; it must be copied from the
+references by features of the other channels alone. First from one neighbouring frame, later from
+all earlier frames of a run under one softmax, as the tracker's memory does. Paper: Lai, Lu, Xie,
+CVPR 2020 (https://arxiv.org/abs/2002.07793), sections 3 and 4.1. What differs on purpose: cells
+are compared with the pixels that they were read from, and scenes are drawn.
 
 Validation does what tracking does: it carries the masks of drawn scenes through their frames.
-
-What MAST is trained on: reconstruct a frame's colour from an earlier frame, without labels.
-
-Paper: Lai, Lu, Xie, CVPR 2020, sections 3.1 and 4.1; see `network.py`. One of the two colour
-channels is hidden from the network in all images; it must be copied from the reference by
-features of the other channels alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -26,14 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracker_ros.checkpoints import read_weights
-from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters, reference_frames
+from tracker_ros.models.mast.config import PropagationParameters, reference_frames
 from tracker_ros.models.mast.matching import cell_labels, spread_cells
 from tracker_ros.models.mast.network import LAB_MEAN, LAB_STD, MASTNetwork
-from tracker_ros.synthetic.moving_scenes import FrameBatch
+from tracker_ros.synthetic.footage import Footage, FootageRuns
+from tracker_ros.synthetic.moving_scenes import FrameBatch, MovingScenes
 from tracker_ros.training.initialisation import starting_weights
-from tracker_ros.training.recipe import Recipe
-from tracker_ros.training.sources import open_frames
-from tracker_ros.training.tasks.task import TrainingTask
+from tracker_ros.training.recipe import Recipe, Source
+from tracker_ros.training.sources import DRAWN, SampleSource, open_bank
+from tracker_ros.training.tasks import TrainingTask
 
 # sRGB to CIE XYZ over its white point D65, and the constants of CIE Lab, as OpenCV has them.
 _TO_XYZ = (
@@ -42,9 +40,15 @@ _TO_XYZ = (
     (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754),
 )
 _DARK = 0.008856
-
-SMALLEST_OBJECT = 64
+VALIDATION_FRAMES = 8
+"""Frames of the runs that masks are carried through in validation."""
+MIN_OBJECT = 64
 """An object with fewer visible pixels in a frame is not judged there."""
+COLOUR_CHANNELS = (1, 2)
+"""Channels of Lab that may be hidden."""
+LOSS_SCALE = 20.0
+BLOCK = 8
+"""Side of the squares of cells that `copy_colours` works on."""
 
 
 class ReconstructionTask(TrainingTask):
@@ -52,29 +56,40 @@ class ReconstructionTask(TrainingTask):
 
     unit = "runs"
     validation_batch = 8
-    figure_names = {"region": "mean J", "reconstruction": "loss of reconstruction"}
-    open_source = staticmethod(open_frames)
+    figure_names = {"region": "mean J", "reconstruction": "reconstruction loss"}
     network: MASTNetwork
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, MASTNetwork(MAST_MODELS[recipe.model][0]))
+        super().__init__(recipe, MASTNetwork(self.configuration(recipe)[0]))
         if recipe.start_from:
             self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
         # At bfloat16 a CPU convolves channels-last images twice as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def groups(self) -> list[dict]:
-        """See `TrainingTask`; norms and biases are not decayed."""
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        others = [p for p in self.network.parameters() if p.ndim == 1]
-        decay = self.recipe.weight_decay
-        return [
-            {"params": decayed, "scale": 1.0, "weight_decay": decay},
-            {"params": others, "scale": 1.0, "weight_decay": 0.0},
-        ]
+    @classmethod
+    def open_source(
+        cls, source: Source, recipe: Recipe, device: torch.device, validation: bool = False
+    ) -> SampleSource:
+        """See `TrainingTask`; footage, which has no labels, cannot validate."""
+        if source.kind not in DRAWN:
+            raise ValueError(
+                f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' scenes and "
+                "'footage' alone"
+            )
+        if source.kind == "footage":
+            if validation:
+                raise ValueError(
+                    "the first source validates and is footage, without labels; put a synthetic "
+                    "source first"
+                )
+            scenes = Footage.load(Path(source.path).expanduser()).scenes
+            return FootageRuns(scenes, device, recipe.frames)
+        frames = VALIDATION_FRAMES if validation else recipe.frames.frames
+        config = replace(recipe.frames, frames=frames)
+        return MovingScenes(open_bank(source, recipe, validation), device, config)
 
     def forward(self, batch: FrameBatch, step: int) -> dict[str, Tensor]:
-        """See `TrainingTask`; hides one colour channel, drawn by the loop's seed."""
+        """See `TrainingTask`; hides one colour channel, drawn by the step's seed."""
         frames = self._lab(batch)
         channel = COLOUR_CHANNELS[int(torch.randint(2, ()))]
         if step < self.recipe.one_reference_steps:
@@ -121,9 +136,9 @@ def propagate(network: MASTNetwork, frames: Tensor, labels: Tensor) -> Tensor:
     """Carry label maps through runs of frames, with the tracker's memory and radius.
 
     Args:
-        network: In eval mode.
+        network: The network, in eval mode.
         frames: (B, T, 3, H, W) normalised Lab.
-        labels: (B, H, W) int64 of the first frames.
+        labels: (B, H, W) int64, labels of the first frames.
 
     Returns:
         (B, T, H, W) int64.
@@ -137,32 +152,30 @@ def propagate(network: MASTNetwork, frames: Tensor, labels: Tensor) -> Tensor:
         soft = copy_colours(
             features[:, frame],
             [features[:, earlier] for earlier in references],
-            [_one_hot(cell_labels(found[earlier]), classes) for earlier in references],
+            [
+                F.one_hot(cell_labels(found[earlier]), classes).movedim(-1, 1).float()
+                for earlier in references
+            ],
             parameters.radius,
         )
         found.append(spread_cells(soft, size, size, aligned=True).argmax(1))
     return torch.stack(found, 1)
 
 
-def _one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(B, h, w) -> (B, classes, h, w) float32."""
-    return nn.functional.one_hot(labels, classes).movedim(-1, 1).float()
-
-
 def region_similarities(found: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union of every object in every frame but the first.
+    """Compute the intersection over union of every object in every frame but the first.
 
     Args:
         found: (B, T, H, W) labels.
-        truth: Likewise.
+        truth: (B, T, H, W) true labels.
 
     Returns:
-        (N,) float32, without objects that can hardly be seen in the first frame or this one.
+        (N,) float32, without objects that are hardly visible in the first frame or this one.
     """
     values = []
     for label in range(1, int(truth.max()) + 1):
         ours, theirs = found == label, truth == label
-        seen = theirs.sum((2, 3)) >= SMALLEST_OBJECT
+        seen = theirs.sum((2, 3)) >= MIN_OBJECT
         both, either = (ours & theirs).sum((2, 3)), (ours | theirs).sum((2, 3))
         judged = seen & seen[:, :1]
         judged[:, 0] = False
@@ -170,18 +183,12 @@ def region_similarities(found: Tensor, truth: Tensor) -> Tensor:
     return torch.cat(values)
 
 
-COLOUR_CHANNELS = (1, 2)  # of Lab
-LOSS_SCALE = 20.0
-BLOCK = 8
-"""Side of the squares of cells that `copy_colours` works on."""
-
-
 def drop_channel(images: Tensor, channel: int) -> Tensor:
     """Hide one channel of (B, 3, H, W) and raise the other two to the same total, times 3 / 2.
 
     Args:
         images: Normalised Lab.
-        channel: 1 or 2; officially, and in every batch anew, either with equal chance.
+        channel: 1 or 2; each batch draws one of them with equal chance, as officially.
     """
     kept = torch.ones(3, dtype=images.dtype, device=images.device)
     kept[channel] = 0.0
@@ -191,17 +198,17 @@ def drop_channel(images: Tensor, channel: int) -> Tensor:
 def copy_colours(
     query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], radius: int
 ) -> Tensor:
-    """Colours of a frame, from windows of its references; made for gradients.
+    """Copy the colours of a frame from windows of its references; made for gradients.
 
-    The same as `local_attention`, which is made for inference. Here the cells of a block are
-    compared with everything that any of them looks at, in one product of matrices, and what is
-    outside a cell's own window is left out of its softmax.
+    The result is that of `cuda.local_attention`, which is made for inference. Here the cells of a
+    block are compared with everything in the window of any of them, in one product of matrices,
+    and what is outside a cell's own window is left out of its softmax.
 
     Args:
         query: (B, C, h, w) features of the frame.
-        keys: Of each reference, (B, C, h, w).
-        values: Of each reference, (B, V, h, w).
-        radius: Cells on each side of the middle one.
+        keys: (B, C, h, w) features of each reference.
+        values: (B, V, h, w) colours of each reference.
+        radius: Cells of a window on each side of the middle one.
 
     Returns:
         (B, V, h, w).
@@ -222,13 +229,13 @@ def copy_colours(
 
 
 def _blocks(maps: Tensor, border: tuple[int, int, int, int], side: int) -> Tensor:
-    """(B, C, h, w) with a border, cut into overlapping squares: (B, blocks, C, side * side)."""
+    """Pad (B, C, h, w) and cut it into overlapping squares: (B, blocks, C, side * side)."""
     squares = F.pad(maps, border).unfold(2, side, BLOCK).unfold(3, side, BLOCK)
     return squares.permute(0, 2, 3, 1, 4, 5).flatten(4).flatten(1, 2)
 
 
 def _windows(radius: int, device: torch.device) -> Tensor:
-    """Which places around a block each of its cells looks at, (BLOCK**2, side**2) bool."""
+    """Tell which places around a block are in the window of each cell, (BLOCK**2, side**2)."""
     cell = torch.arange(BLOCK, device=device)[:, None] + radius
     place = torch.arange(BLOCK + 2 * radius, device=device)
     near = (cell - place).abs() <= radius
@@ -236,12 +243,12 @@ def _windows(radius: int, device: torch.device) -> Tensor:
 
 
 def reconstruction_loss(colours: Tensor, target: Tensor, *, aligned: bool = False) -> Tensor:
-    """Mean Huber loss of 20 times the colours, interpolated to pixels.
+    """Compute the mean Huber loss of `LOSS_SCALE` times the colours, interpolated to pixels.
 
     Args:
-        colours: (B, 1, h, w) as reconstructed.
-        target: (B, 1, H, W) the hidden channel, before it was dropped.
-        aligned: As in `spread_cells`; officially not.
+        colours: (B, 1, h, w) reconstructed channel.
+        target: (B, 1, H, W) hidden channel, before it was dropped.
+        aligned: As in `spread_cells`; officially False.
     """
     size = (int(target.shape[2]), int(target.shape[3]))
     pixels = spread_cells(colours, size, size, aligned=aligned)
@@ -255,19 +262,20 @@ def reconstruct(
     channel: int,
     half: AbstractContextManager | None = None,
 ) -> Tensor:
-    """A frame's hidden channel, from one or more references.
+    """Reconstruct a frame's hidden channel from one or more references.
 
     Args:
-        network: In training mode to train it.
+        network: The network, in training mode to train it.
         references: Images (B, 3, H, W), normalised Lab.
-        target: The frame, likewise. Batch norms see every frame's images apart, as officially.
-        channel: Which colour channel to hide.
-        half: What the network runs in, for example at half precision; the rest does not.
+        target: The frame, an image of the same kind.
+        channel: The colour channel to hide.
+        half: Context that the network alone runs in, for example half precision.
 
     Returns:
-        (B, 1, h, w) of cells.
+        (B, 1, h, w), one value per cell.
     """
     with half or nullcontext():
+        # Batch norms see every frame's images apart, as officially.
         features = [network(drop_channel(image, channel)) for image in (*references, target)]
     *keys, query = (each.to(target.dtype).contiguous() for each in features)
     values = [cell_labels(image[:, channel : channel + 1]) for image in references]
@@ -275,7 +283,7 @@ def reconstruct(
 
 
 def normalised_lab(images: Tensor) -> Tensor:
-    """(..., 3, H, W) RGB in [0, 1] -> the same shape, normalised Lab; on any device.
+    """Turn (..., 3, H, W) RGB in [0, 1] into normalised Lab of the same shape, on any device.
 
     The result differs from `network_input` by up to 0.004: OpenCV interpolates in a table.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses of trackers that learn online."""
+"""Losses of trackers that learn online; those of one-stream trackers are in test/parity."""
 
 import pytest
 import torch
 
-from tracker_ros.training.clip_losses import (
+from tracker_ros.training.losses import (
     MIN_OVERLAP,
     draw_proposals,
     filter_loss,

@@ -16,9 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from tracker_ros.models.one_stream.config import OSTRACK_TINY
-from tracker_ros.synthetic.clips import ClipBatch, ClipGenerator
 from tracker_ros.synthetic.moving_scenes import FrameBatch, FrameConfig, MovingScenes
-from tracker_ros.synthetic.pairs import PairBatch, PairGenerator
+from tracker_ros.synthetic.samples import ClipBatch, ClipGenerator, PairBatch, PairGenerator
 from tracker_ros.synthetic.textures import TextureBank, procedural_bank
 
 CLIP_SIDE = 160

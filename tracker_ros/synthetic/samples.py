@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw training pairs and training clips from a texture bank.
+
+A pair is a template crop and a search crop of one target. A clip is several crops of one target,
+some to learn it from, some to find it in; distractors stay with the target from crop to crop, so
+that a filter which has seen one beside the target can tell it apart later. In some of the crops to
+search the target is absent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tracker_ros.synthetic.crops import PairConfig, SceneCrops, View
+from tracker_ros.synthetic.render import Draw
+from tracker_ros.synthetic.textures import TextureBank
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """A batch of training pairs.
+
+    Attributes:
+        template: (B, 3, t, t) float in [0, 1], RGB; the target in the middle.
+        template_boxes: (B, 4) x, y, w, h of the target in it, fractions of its side.
+        search: (B, 3, s, s) float in [0, 1], RGB.
+        boxes: (B, 4) x, y, w, h of the target in the search crop, fractions of its side.
+        present: (B,) bool; False where the target is out of sight (its box means nothing then).
+    """
+
+    template: Tensor
+    template_boxes: Tensor
+    search: Tensor
+    boxes: Tensor
+    present: Tensor
+
+
+class PairGenerator(SceneCrops):
+    """Draw :class:`PairBatch` objects, each a function of its seed alone.
+
+    Args:
+        bank: Material; moved to ``device`` once.
+        template_size: Side of the template crop, pixels.
+        search_size: Side of the search crop, pixels.
+        template_factor: Crop side over target side.
+        search_factor: The same for the search crop.
+        device: Where to draw.
+        config: How pairs vary.
+    """
+
+    def __init__(
+        self,
+        bank: TextureBank,
+        template_size: int,
+        search_size: int,
+        template_factor: float = 2.0,
+        search_factor: float = 4.0,
+        device: str | torch.device = "cpu",
+        config: PairConfig = PairConfig(),  # noqa: B008  (immutable)
+    ) -> None:
+        super().__init__(bank, search_size, search_factor, device, config)
+        self.template_size = template_size
+        self.template_target = template_size / template_factor
+
+    def batch(self, size: int, seed: int) -> PairBatch:
+        """Draw ``size`` pairs. The same seed gives the same pairs on the same kind of device."""
+        draw, c = Draw(self.device, seed), self.config
+        scenes = self._scenes(draw, size)
+        view = self._template_view(draw, size)
+        template, template_boxes, _ = self._crop(draw, view, scenes)
+        scenes = self._later(draw, scenes, scenes.shape)
+        absent = draw.chance(size, c.absent_fraction)
+        view = self._search_view(
+            draw, size, c.centre_limit, c.centre_jitter, c.uniform_centre_fraction, c.scale_jitter
+        )
+        view = self._without_target(view, absent, scenes)
+        search, boxes, seen = self._crop(draw, view, scenes, absent)
+        return PairBatch(
+            template,
+            template_boxes / self.template_size,
+            search,
+            boxes / self.search_size,
+            seen & ~absent,
+        )
+
+    def _template_view(self, draw: Draw, size: int) -> View:
+        jitter, side = self.config.template_jitter, self.template_target
+        return View(
+            self.template_size,
+            side * torch.exp(draw.normal(size, jitter)),
+            draw.normal((size, 2), jitter * side),
+            False,
+        )
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """The crops of a clip, and where the target lies in them.
+
+    Attributes:
+        train_crops: Number of crops to learn the target from; it is visible in each.
+        test_crops: Number of crops to find it in.
+        train_centre: Largest distance of its centre from the crop's, target sides, along an axis.
+        train_scale: Standard deviation of the logarithm of its size.
+        test_centre: The same for the crops to find it in. Half of the targets lie anywhere
+            within it, the others near the middle.
+        test_scale: The same as `train_scale`, for the crops to find it in.
+    """
+
+    train_crops: int = 2
+    test_crops: int = 2
+    train_centre: float = 1.2
+    train_scale: float = 0.2
+    test_centre: float = 1.6
+    test_scale: float = 0.35
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """A batch of clips of T crops each.
+
+    Attributes:
+        images: (B, T, 3, S, S) float in [0, 1], RGB; those to learn from come first.
+        boxes: (B, T, 4) x, y, w, h of the target, crop pixels.
+        present: (B, T) bool; False where the target is out of sight (its box means nothing then).
+        train_crops: Number of crops to learn from.
+    """
+
+    images: Tensor
+    boxes: Tensor
+    present: Tensor
+    train_crops: int
+
+
+class ClipGenerator(SceneCrops):
+    """Draw :class:`ClipBatch` objects, each a function of its seed alone.
+
+    Args:
+        bank: Material; moved to ``device`` once.
+        size: Side of the crops, pixels.
+        factor: Crop side over target side.
+        device: Where to draw.
+        scenes: How scenes vary.
+        config: Number of crops, and the target's place in them.
+    """
+
+    border_fill = "edge"
+
+    def __init__(
+        self,
+        bank: TextureBank,
+        size: int,
+        factor: float = 4.0,
+        device: str | torch.device = "cpu",
+        scenes: PairConfig = PairConfig(),  # noqa: B008  (immutable)
+        config: ClipConfig = ClipConfig(),  # noqa: B008  (immutable)
+    ) -> None:
+        super().__init__(bank, size, factor, device, scenes)
+        self.clips = config
+
+    def batch(self, size: int, seed: int) -> ClipBatch:
+        """Draw ``size`` clips. The same seed gives the same clips on the same kind of device."""
+        draw, c = Draw(self.device, seed), self.clips
+        scenes = self._scenes(draw, size, companions=self.config.distractors)
+        first = scenes.shape
+        crops = [self._crop(draw, self._train_view(draw, size, searching=False), scenes)]
+        for number in range(1, c.train_crops + c.test_crops):
+            scenes = self._later(draw, scenes, first)
+            if number < c.train_crops:
+                view = self._train_view(draw, size, searching=True)
+                crop = self._crop(draw, view, scenes)
+                crops.append(self._visible_or_first(crop, crops[0]))
+                continue
+            absent = draw.chance(size, self.config.absent_fraction)
+            view = self._search_view(
+                draw, size, c.test_centre, c.test_centre / 3, 0.5, c.test_scale
+            )
+            view = self._without_target(view, absent, scenes)
+            image, boxes, seen = self._crop(draw, view, scenes, absent)
+            crops.append((image, boxes, seen & ~absent))
+        images, boxes, present = (torch.stack(part, 1) for part in zip(*crops, strict=True))
+        return ClipBatch(images, boxes, present, c.train_crops)
+
+    def _train_view(self, draw: Draw, size: int, searching: bool) -> View:
+        c, side = self.clips, self.search_target
+        limit = c.train_centre if searching else c.train_centre / 2
+        place = draw.uniform((size, 2), -limit, limit)
+        scale = torch.exp(draw.normal(size, c.train_scale).clamp(-0.9, 0.9))
+        return View(self.search_size, side * scale, side * place, searching)
+
+    @staticmethod
+    def _visible_or_first(
+        crop: tuple[Tensor, Tensor, Tensor], first: tuple[Tensor, Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Show the first crop again where the target of a later one is out of sight."""
+        seen = crop[2]
+        return (
+            torch.where(seen[:, None, None, None], crop[0], first[0]),
+            torch.where(seen[:, None], crop[1], first[1]),
+            first[2],
+        )
