@@ -14,6 +14,21 @@ def bank():
     return procedural_bank(3, tiles=8, cutouts=16)
 
 
+NO_CHANGE = PhotometricConfig(
+    gain=0.0,
+    colour_gain=0.0,
+    gamma=0.0,
+    grey_fraction=0.0,
+    permuted_fraction=0.0,
+    shade_fraction=0.0,
+    shade=0.0,
+    motion_blur_fraction=0.0,
+    coarse_fraction=0.0,
+    noise_limit=0.0,
+)
+"""Light, colour and blur as they are."""
+
+
 @pytest.fixture(scope="session")
 def plain():
     """Scenes in which nothing varies."""
@@ -30,16 +45,5 @@ def plain():
         new_background_fraction=0.0,
         absent_fraction=0.0,
         border_fraction=0.0,
-        photometric=PhotometricConfig(
-            gain=0.0,
-            colour_gain=0.0,
-            gamma=0.0,
-            grey_fraction=0.0,
-            permuted_fraction=0.0,
-            shade_fraction=0.0,
-            shade=0.0,
-            motion_blur_fraction=0.0,
-            coarse_fraction=0.0,
-            noise_limit=0.0,
-        ),
+        photometric=NO_CHANGE,
     )

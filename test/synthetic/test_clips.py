@@ -3,10 +3,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tracker_ros.synthetic.samples import ClipConfig, ClipGenerator
+from tracker_ros.synthetic.textures import TextureBank
 
 SIDE = 128
 STILL = ClipConfig(train_centre=0.0, train_scale=0.0, test_centre=0.0, test_scale=0.0)
@@ -98,18 +100,20 @@ def test_absent_targets_are_missing_from_crops_to_search_alone(generator):
     assert (batch.images[:, 2] - shown.images[:, 2]).abs().flatten(1).amax(1).min() > 0.05
 
 
-def test_distractors_stay_with_a_target(generator):
-    clips = generator(distractors=2, distractor_fraction=1.0)
-    drawn = []
-    draw_companions = clips._companions
-
-    def counted(*arguments):
-        drawn.append(draw_companions(*arguments))
-        return drawn[-1]
-
-    clips._companions = counted
-    clips.batch(4, 1)
-    assert len(drawn) == 2
+def test_distractors_stay_with_a_target(bank, plain):
+    """With objects of one grey each before black, a clip shows the greys of three objects."""
+    greys = np.arange(1, 17, dtype=np.uint8) * 15
+    cutouts = bank.cutouts.copy()
+    cutouts[..., :3] = greys[: len(cutouts), None, None, None]
+    material = TextureBank(np.zeros_like(bank.tiles), np.zeros_like(bank.labels), cutouts)
+    scenes = replace(plain, distractors=2, distractor_fraction=1.0, look_alike_fraction=0.0)
+    images = ClipGenerator(material, SIDE, scenes=scenes, config=STILL).batch(6, 1).images
+    levels = (images[:, :, 0] * 255).flatten(1)
+    counts = torch.stack([((levels - grey).abs() < 0.5).sum(1) for grey in greys.tolist()], 1)
+    objects = (counts > 60).sum(1)
+    assert objects.min() > 1
+    assert objects.max() == 3
+    assert (counts > 60).any(0).sum() > 3  # other clips have others
 
 
 def test_borders_repeat_the_edge(generator):

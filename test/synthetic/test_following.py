@@ -9,7 +9,7 @@ from tracker_ros.geometry import iou
 from tracker_ros.synthetic.scene_video import EASY, SceneConfig, SyntheticScene, synthetic_video
 
 SIZE = (320, 240)
-FRAMES = 60
+FRAMES = 25
 BAR = 0.6
 
 

@@ -7,21 +7,11 @@ import pytest
 import torch
 
 from tracker_ros.synthetic.moving_scenes import FrameConfig, MovingScenes
-from tracker_ros.synthetic.photometric import PhotometricConfig
 
-SIDE = 96
+from .conftest import NO_CHANGE
+
+SIDE = 64
 SMALL = FrameConfig(size=SIDE, pan=1.5, speed=2.0)
-NO_FLICKER = PhotometricConfig(
-    gain=0.0,
-    colour_gain=0.0,
-    gamma=0.0,
-    grey_fraction=0.0,
-    permuted_fraction=0.0,
-    shade_fraction=0.0,
-    motion_blur_fraction=0.0,
-    coarse_fraction=0.0,
-    noise_limit=0.0,
-)
 STILL = replace(
     SMALL,
     pan=0.0,
@@ -29,7 +19,7 @@ STILL = replace(
     turn=0.0,
     growth=0.0,
     bending=0.0,
-    photometric=NO_FLICKER,
+    photometric=NO_CHANGE,
 )
 
 
@@ -65,7 +55,7 @@ def test_every_kind_of_motion_moves_the_labels(bank, what):
 
 
 def test_light_flickers_between_frames_as_configured(bank):
-    flicker = replace(STILL, photometric=replace(NO_FLICKER, gain=0.1))
+    flicker = replace(STILL, photometric=replace(NO_CHANGE, gain=0.1))
     images = MovingScenes(bank, config=flicker).batch(6, 3).images
     level = images.mean((2, 3, 4))
     assert (level / level[:, :1] - 1).abs().max() > 0.05

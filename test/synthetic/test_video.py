@@ -19,7 +19,7 @@ def test_a_seed_repeats_and_another_differs():
 
 
 def test_frames_are_rgb_and_boxes_hold_the_mask():
-    for frame in synthetic_video(1, 20, SIZE):
+    for frame in synthetic_video(1, 10, SIZE):
         assert frame.image.shape == (120, 160, 3)
         assert frame.image.dtype == np.uint8
         rows, columns = np.where(frame.mask)
@@ -31,7 +31,7 @@ def test_frames_are_rgb_and_boxes_hold_the_mask():
 
 
 def test_an_unhidden_target_fills_its_box():
-    for frame in synthetic_video(2, 10, SIZE, EASY):
+    for frame in synthetic_video(2, 5, SIZE, EASY):
         rows, columns = np.where(frame.mask)
         assert frame.box == (
             columns.min(),
@@ -42,7 +42,8 @@ def test_an_unhidden_target_fills_its_box():
 
 
 def test_the_target_moves_and_changes():
-    boxes = np.array([frame.box for frame in synthetic_video(3, 60, SIZE)])
+    scene = SyntheticScene(3, SIZE)
+    boxes = np.array([scene.frame(time).box for time in np.linspace(0, 2, 8)])
     assert np.ptp(boxes[:, 0]) > 10
     assert np.ptp(boxes[:, 2]) > 2
 
@@ -59,8 +60,10 @@ def test_a_leaving_target_is_gone_and_comes_back():
 
 def test_occluders_hide_part_of_some_target():
     config = SceneConfig(occluders=3, travel=0.15)
-    visibility = [
-        frame.visibility for seed in range(3) for frame in synthetic_video(seed, 40, SIZE, config)
+    scenes = [SyntheticScene(seed, SIZE, config) for seed in range(3)]
+    times = np.linspace(0, 1.3, 6)
+    visibility = [scene.frame(time).visibility for scene in scenes for time in times]
+        scene.frame(time).visibility for scene in scenes for time in np.linspace(0, 1.3, 6)
     ]
     assert min(visibility) < 0.8
     assert max(visibility) > 0.95
