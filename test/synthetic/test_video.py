@@ -63,8 +63,6 @@ def test_occluders_hide_part_of_some_target():
     scenes = [SyntheticScene(seed, SIZE, config) for seed in range(3)]
     times = np.linspace(0, 1.3, 6)
     visibility = [scene.frame(time).visibility for scene in scenes for time in times]
-        scene.frame(time).visibility for scene in scenes for time in np.linspace(0, 1.3, 6)
-    ]
     assert min(visibility) < 0.8
     assert max(visibility) > 0.95
 
