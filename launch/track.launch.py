@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start the tracker, and if wanted a camera stand-in, a first box, and RViz.
+"""Start the tracker, and optionally a camera stand-in, a first box and RViz.
 
     ros2 launch tracker_ros track.launch.py image_topic:=/camera/image_raw
     ros2 launch tracker_ros track.launch.py video:=street.mp4 box:="180 140 40 90"
 
-A ``box`` is ``x y w h``: the top-left corner and the size, pixels. The video then shows its first
-image until the target is being followed.
+A ``box`` is ``x y w h``: the top-left corner and the size, pixels. The video then repeats its
+first image until the target is followed. Every parameter of the tracker is a launch argument too.
 """
 
 import math
@@ -17,49 +17,23 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from tracker_ros.nodes.parameters import TRACK_PARAMETERS, ParameterSpec
+
 CONFIG = Path(get_package_share_directory("tracker_ros")) / "config"
 
-ARGUMENTS = (
+OWN_ARGUMENTS = (
     ("namespace", "", "Namespace of all nodes and topics."),
     ("use_sim_time", "false", "Take the time from /clock."),
-    ("params_file", str(CONFIG / "track.yaml"), "File with parameters of tracker and video."),
-    ("autostart", "true", "Configure and activate the tracker without being told."),
+    ("params_file", str(CONFIG / "track.yaml"), "File with parameters of the nodes."),
     ("use_respawn", "false", "Start the tracker again when it has died."),
-    ("log_level", "info", "Least severity that is logged."),
+    ("log_level", "info", "Lowest severity that is logged."),
     ("image_topic", "image", "Topic of the camera's images."),
     ("camera_info_topic", "camera_info", "Topic of the calibration that video publishes."),
-    ("depth_topic", "depth", "Topic of registered depth images; not used yet."),
-    ("model", "ostrack_tiny", "Name of the model; tracker-ros models lists them."),
-    ("weights", "", "File with the model's weights; empty takes those that come with it."),
-    ("device", "auto", "auto, cpu, cuda or cuda:N."),
-    ("backend", "auto", "auto, torch, onnxruntime or tensorrt."),
-    ("precision", "auto", "auto, fp32, fp16, bf16 or int8."),
-    ("engine_cache_dir", "", "Folder of exported and built engines; empty for the user's cache."),
-    ("build_engine", "true", "Export graphs and build engines that are missing; auto exports "
-                             "for ONNX Runtime on a CPU and builds nothing."),
-    ("model_options", "", 'Options of the model\'s family: "threshold=0.4" for GRM.'),
-    ("image_transport", "raw", "raw, the only one so far."),
-    ("debug_score_overlay", "none", "none, or token_mask: tint on debug/score the tokens that "
-                                    "GRM compares with the template, or that OSTrack *_ce keeps; "
-                                    "needs backend:=torch."),
     ("rviz", "false", "Start RViz with the debug images."),
     ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
                   "or synthetic."),
     ("box", "", 'Follow this box from the first image on: "x y w h", corner and size, pixels.'),
 )  # fmt: skip
-
-STRINGS = (
-    "model",
-    "weights",
-    "device",
-    "backend",
-    "precision",
-    "engine_cache_dir",
-    "model_options",
-    "image_transport",
-    "debug_score_overlay",
-)
-FLAGS = ("autostart", "build_engine", "use_sim_time")
 
 
 def generate_launch_description():
@@ -67,91 +41,84 @@ def generate_launch_description():
     given = set()
     return LaunchDescription(
         [
-            # Before the declarations fill in the defaults: what has the caller given?
+            # Before the declarations add the defaults: which arguments has the caller given?
             OpaqueFunction(function=lambda context: given.update(context.launch_configurations)),
             *(
                 DeclareLaunchArgument(name, default_value=default, description=text)
-                for name, default, text in ARGUMENTS
+                for name, default, text in [*OWN_ARGUMENTS, *parameter_arguments()]
             ),
             OpaqueFunction(function=lambda context: nodes(context.launch_configurations, given)),
         ]
     )
 
 
-def nodes(values, given):
-    """Return the nodes that the arguments ask for.
+def parameter_arguments():
+    """Return name, default and description of the launch argument for each parameter."""
+    return [(spec.name, spec.default_text, spec.description) for spec in TRACK_PARAMETERS]
 
-    Parameters come from ``params_file``; an argument that the caller gave goes before it, while
-    the default of one that was not given does not override the file.
+
+def nodes(values, given):
+    """Return the nodes to start.
+
+    Args:
+        values: All launch arguments by name, as text.
+        given: The names of those that the caller gave. They override ``params_file``; the
+            defaults of the others do not.
     """
     overrides = {
-        # Without the type a model named 12 would become a number.
-        **{name: ParameterValue(values[name], value_type=str) for name in STRINGS},
-        **{name: truth(name, values[name]) for name in FLAGS},
+        spec.name: typed(spec, values[spec.name])
+        for spec in TRACK_PARAMETERS
+        if spec.name in given
     }
-    overrides = {name: value for name, value in overrides.items() if name in given}
-    use_sim_time = {"use_sim_time": truth("use_sim_time", values["use_sim_time"])}
-    common = {
-        "namespace": values["namespace"],
-        "output": "screen",
-        "ros_arguments": ["--log-level", values["log_level"]],
-        "remappings": [
-            (topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info", "depth")
-        ],
-    }
-    params_file = existing(values["params_file"])
-    result = [
-        Node(
+    use_sim_time = {"use_sim_time": flag("use_sim_time", values["use_sim_time"])}
+    if "use_sim_time" in given:
+        overrides.update(use_sim_time)
+    params_file = existing_file(values["params_file"])
+    box = box_words(values["box"])
+
+    def program(executable, *parameters, **options):
+        return Node(
             package="tracker_ros",
-            executable="track",
-            name="track",
-            parameters=[params_file, overrides],
-            respawn=truth("use_respawn", values["use_respawn"]),
-            respawn_delay=2.0,
-            **common,
+            executable=executable,
+            name=executable,
+            namespace=values["namespace"],
+            parameters=list(parameters),
+            output="screen",
+            ros_arguments=["--log-level", values["log_level"]],
+            remappings=[(topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info")],
+            **options,
         )
-    ]
-    box = numbers(values["box"])
+
+    respawn = flag("use_respawn", values["use_respawn"])
+    result = [program("track", params_file, overrides, respawn=respawn, respawn_delay=2.0)]
     if values["video"]:
         source = {"source": ParameterValue(values["video"], value_type=str)}
         waiting = {"wait_for_target": True} if box else {}
-        result.append(
-            Node(
-                package="tracker_ros",
-                executable="video",
-                name="video",
-                parameters=[params_file, source, waiting, use_sim_time],
-                **common,
-            )
-        )
+        result.append(program("video", params_file, source, waiting, use_sim_time))
     if box:
-        result.append(
-            Node(
-                package="tracker_ros",
-                executable="select_target",
-                name="select_target",
-                arguments=["--box", *box],
-                parameters=[use_sim_time],
-                **common,
-            )
-        )
-    if truth("rviz", values["rviz"]):
-        result.append(
-            Node(
-                package="rviz2",
-                executable="rviz2",
-                name="rviz2",
-                namespace=values["namespace"],
-                arguments=["-d", str(CONFIG / "track.rviz")],
-                parameters=[use_sim_time],
-                output="screen",
-            )
-        )
+        result.append(program("select_target", use_sim_time, arguments=["--box", *box]))
+    if flag("rviz", values["rviz"]):
+        rviz = {"executable": "rviz2", "package": "rviz2", "name": "rviz2", "output": "screen"}
+        view = ["-d", str(CONFIG / "track.rviz")]
+        where = {"namespace": values["namespace"], "parameters": [use_sim_time]}
+        result.append(Node(**rviz, **where, arguments=view))
     return result
 
 
-def existing(path):
-    """Return the path of the params file; one that is missing would be passed over."""
+def typed(spec, text):
+    """Return a launch argument in the type of its parameter."""
+    value = spec.parse(text)
+    # Without the type, launch would turn a model named 12 into a number.
+    return ParameterValue(value, value_type=str) if isinstance(value, str) else value
+
+
+def flag(name, text):
+    """Return a launch argument as a boolean."""
+    return ParameterSpec(name, False, "").parse(text)
+
+
+def existing_file(path):
+    """Return the path of the params file; launch would ignore a missing one."""
     if not Path(path).is_file():
         raise ValueError(
             f"params_file is {path!r}, which is no file: correct the path, or leave params_file "
@@ -160,8 +127,8 @@ def existing(path):
     return path
 
 
-def numbers(text):
-    """Return the words of a box, none if there is no box."""
+def box_words(text):
+    """Return the four words of a box, none if there is no box."""
     words = text.replace(",", " ").split()
     try:
         good = len(words) in (0, 4) and all(math.isfinite(float(word)) for word in words)
@@ -169,15 +136,7 @@ def numbers(text):
         good = False
     if not good:
         raise ValueError(
-            f"box is {text!r}, wanted four numbers: x y w h, the top-left corner and the size in "
-            "pixels"
+            f"box is {text!r}, expected four numbers: x y w h, the top-left corner and the size "
+            "in pixels"
         )
     return words
-
-
-def truth(name, text):
-    """Return a launch argument as a boolean."""
-    words = {"true": True, "1": True, "false": False, "0": False}
-    if text.lower() not in words:
-        raise ValueError(f"{name} is {text!r}, wanted true or false")
-    return words[text.lower()]

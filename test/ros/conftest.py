@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ROS tests share: a probe in the graph and real nodes, as processes and in this one."""
+"""What the ROS tests share: nodes, as processes and in this process, and probes beside them.
+
+Starting a node costs seconds, so tests share them. Each test begins with no target and default
+parameters:
+
+* `probe`: a tracker process with the default model. Most tests use it.
+* `local`: a tracker in this process whose model a test can replace.
+* `waiting`: a tracker process that waits for transitions.
+"""
 
 from __future__ import annotations
 
-import gc
 import os
+
+# Messages then check the types of what is assigned to them, here and in the programs under test.
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+
+import gc
 import signal
 import subprocess
 import sys
@@ -13,15 +25,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
+from delegating_tracker import DelegatingTracker
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from graph_probe import PATIENCE_S, Probe, Scene, image_message  # noqa: E402
+from graph_probe import PATIENCE_S, Probe, image_message  # noqa: E402
+
+NO_EXPORT = ["-p", "backend:=torch", "-p", "build_engine:=false"]
+"""A node loads its model within seconds on any machine if it has nothing to export."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,25 +72,24 @@ class NodeProcess:
         """What it has printed."""
         return self.log.read_text()
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for its end; its exit status."""
         return self._process.wait(timeout_s)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """End it; its exit status."""
-        if self._process.poll() is None:
+        if not self.ended:
             self._process.send_signal(how)
         try:
             return self.wait()
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise
-
-
-@pytest.fixture(scope="session")
-def node_process() -> type[NodeProcess]:
-    """For programs that live longer than one test."""
-    return NodeProcess
 
 
 class SpunNode:
@@ -103,6 +119,17 @@ class SpunNode:
         # publisher, until Python collects it; the next node of this name needs its own.
         del self.node
         gc.collect()
+
+
+class Stage(DelegatingTracker):
+    """The model of the shared node in this process: does what the `inner` one does."""
+
+    def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
+        self.inner.initialize_mask(image, mask)
+
+    def track(self, image: np.ndarray) -> Any:
+        self.inner.explain = self.explain
+        return self.inner.track(image)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -165,14 +192,14 @@ def make_probe() -> Iterator[Callable[[str], Probe]]:
 
 @pytest.fixture(scope="session")
 def tracker_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    """One tracker with its defaults, in namespace /shared; most tests use it."""
+    """One tracker in namespace /shared; most tests use it. It ends cleanly with SIGINT."""
     process = NodeProcess(
         "track",
-        ["--ros-args", "-r", "__ns:=/shared"],
+        ["--ros-args", "-r", "__ns:=/shared", *NO_EXPORT],
         tmp_path_factory.mktemp("track") / "track.log",
     )
     yield process
-    assert process.stop() == 0
+    assert process.stop(signal.SIGINT) == 0
     assert "Traceback" not in process.output
 
 
@@ -187,15 +214,31 @@ def shared_probe(tracker_process: NodeProcess) -> Iterator[Probe]:
 
 @pytest.fixture
 def probe(shared_probe: Probe) -> Probe:
-    """The shared tracker's probe; no target, tracking enabled, nothing heard yet."""
-    assert shared_probe.enable(True).success
-    assert shared_probe.clear().success
-    shared_probe.place = 0
-    shared_probe.scene = Scene()
-    shared_probe.show()
-    shared_probe.targets.clear()
-    shared_probe.statuses.clear()
+    """The shared tracker's probe."""
+    shared_probe.begin()
     return shared_probe
+
+
+@pytest.fixture(scope="session")
+def waiting_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """A tracker in namespace /waiting that waits for transitions."""
+    options = [*NO_EXPORT, "-p", "autostart:=false", "-p", "lost_after:=3600.0"]
+    process = NodeProcess(
+        "track",
+        ["--ros-args", "-r", "__ns:=/waiting", *options],
+        tmp_path_factory.mktemp("waiting") / "track.log",
+    )
+    yield process
+    assert process.stop() == 0
+    assert "Traceback" not in process.output
+
+
+@pytest.fixture(scope="session")
+def waiting_probe(waiting_process: NodeProcess) -> Iterator[Probe]:
+    """The probe beside the waiting tracker."""
+    probe = Probe("/waiting")
+    yield probe
+    probe.close()
 
 
 @pytest.fixture(scope="session")
@@ -203,4 +246,27 @@ def tiny_tracker() -> Any:
     """The embedded model, in this process."""
     from tracker_ros import create_tracker
 
-    return create_tracker("ostrack_tiny")
+    return create_tracker("ostrack_tiny", backend="torch")
+
+
+@pytest.fixture(scope="session")
+def local_node(tiny_tracker: Any) -> Iterator[tuple[Stage, Probe]]:
+    """A tracker in this process, in namespace /local, and its probe."""
+    from tracker_ros.nodes.track import TrackNode
+
+    stage = Stage(tiny_tracker)
+    spun = SpunNode(lambda: TrackNode(lambda parameters: stage, namespace="local"))
+    probe = Probe("/local")
+    probe.connect()
+    yield stage, probe
+    probe.close()
+    spun.close()
+
+
+@pytest.fixture
+def local(local_node: tuple[Stage, Probe], tiny_tracker: Any) -> tuple[Stage, Probe]:
+    """The shared node in this process, with the embedded model."""
+    stage, probe = local_node
+    stage.inner = tiny_tracker
+    probe.begin()
+    return stage, probe

@@ -29,9 +29,10 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
-from tracker_interfaces.msg import TargetStatus
-from tracker_interfaces.srv import SelectTarget
+from tracker_interfaces.msg import TargetStatus, TargetStatusArray
+from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.geometry import iou
+from tracker_ros.nodes.parameters import TRACK_PARAMETERS, Change
 
 PATIENCE_S = 60.0
 
@@ -112,16 +113,23 @@ class Probe:
         self.place = 0
         self.targets: list[Detection2D] = []
         self.statuses: list[TargetStatus] = []
+        self.arrays: list[TargetStatusArray] = []
         self.diagnostics: list[DiagnosticStatus] = []
         self.logs: list[Log] = []
         self.camera = self.node.create_publisher(Image, "image", 5)
         self.boxes = self.node.create_publisher(Detection2D, "selection", 1)
+        self.added_boxes = self.node.create_publisher(Detection2D, "selection_append", 1)
         self.masks = self.node.create_publisher(Image, "selection_mask", 1)
+        self.added_masks = self.node.create_publisher(Image, "selection_mask_append", 1)
         self.listen(Detection2D, "target", self.targets, 200)
         self.listen(TargetStatus, "target_status", self.statuses, latched(200))
+        self.listen(TargetStatusArray, "target_statuses", self.arrays, latched(200))
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
         self.listen(Log, "/rosout", self.logs, latched(200))
-        self.selector = self.node.create_client(SelectTarget, "select_target")
+        self.selector = self.node.create_client(
+            SelectTarget, "select_target", qos_profile=QoSProfile(depth=200)
+        )
+        self.remover = self.node.create_client(RemoveTarget, "remove_target")
         self.clearer = self.node.create_client(Trigger, "clear_target")
         self.enabler = self.node.create_client(SetBool, "enable")
         self.setter = self.node.create_client(SetParameters, "track/set_parameters")
@@ -136,14 +144,15 @@ class Probe:
         """Append what comes on a topic to a list."""
         return self.node.create_subscription(kind, topic, into.append, qos)
 
-    def told_late(self) -> list[TargetStatus]:
-        """The statuses that somebody who listens only now is given, with room for many."""
-        heard: list[TargetStatus] = []
-        listener = self.listen(TargetStatus, "target_status", heard, latched(17))
-        self.until(lambda: heard, "a status for a late listener")
+    def latched_message(self, kind: type, topic: str) -> Any:
+        """What somebody receives who subscribes only now, with room for many messages."""
+        heard: list[Any] = []
+        listener = self.listen(kind, topic, heard, latched(17))
+        self.until(lambda: heard, f"a latched message on {topic}")
         self.settle()
         self.node.destroy_subscription(listener)
-        return heard
+        assert len(heard) == 1
+        return heard[0]
 
     def close(self) -> None:
         """Leave the graph."""
@@ -184,7 +193,7 @@ class Probe:
         return bool(self.call(self.changer, request).success)
 
     def set(self, **values: Any) -> list[tuple[bool, str]]:
-        """Set parameters one by one: success and reason of each."""
+        """Set parameters one by one. Returns success and reason of each."""
         kinds = {
             bool: (ParameterType.PARAMETER_BOOL, "bool_value"),
             int: (ParameterType.PARAMETER_INTEGER, "integer_value"),
@@ -203,6 +212,10 @@ class Probe:
         """Clear the target."""
         return self.call(self.clearer, Trigger.Request())
 
+    def remove(self, target_id: str) -> RemoveTarget.Response:
+        """Remove one target."""
+        return self.call(self.remover, RemoveTarget.Request(target_id=target_id))
+
     def enable(self, enabled: bool) -> SetBool.Response:
         """Pause or go on."""
         return self.call(self.enabler, SetBool.Request(data=enabled))
@@ -216,6 +229,17 @@ class Probe:
         append: bool = False,
     ) -> SelectTarget.Response:
         """Select ``(x, y, w, h)``; the header is the newest frame's unless given."""
+        return self.call(self.selector, self.request(box, header, label, theta, append))
+
+    def request(
+        self,
+        box: tuple[float, float, float, float],
+        header: Header | None = None,
+        label: str = "",
+        theta: float = 0.0,
+        append: bool = False,
+    ) -> SelectTarget.Request:
+        """A request to follow ``(x, y, w, h)``."""
         x, y, w, h = box
         request = SelectTarget.Request(header=header or Header(), label=label, append=append)
         request.bbox.center.position.x = x + w / 2
@@ -223,7 +247,19 @@ class Probe:
         request.bbox.center.theta = theta
         request.bbox.size_x = float(w)
         request.bbox.size_y = float(h)
-        return self.call(self.selector, request)
+        return request
+
+    def begin(self) -> None:
+        """Start over: no target, tracking enabled, default parameters, nothing heard yet."""
+        assert self.enable(True).success
+        assert self.clear().success
+        running = {s.name: s.default for s in TRACK_PARAMETERS if s.change is Change.RUNNING}
+        assert all(accepted for accepted, _ in self.set(**running))
+        self.place = 0
+        self.scene = Scene()
+        self.show()
+        for heard in (self.targets, self.statuses, self.arrays, self.logs):
+            heard.clear()
 
     def connect(self) -> None:
         """Wait until the tracker takes images and is heard."""
@@ -249,21 +285,31 @@ class Probe:
         self.camera.publish(message)
         return message.header
 
-    def show(self, visible: bool = True, make: Callable[[Header], Image] | None = None) -> Any:
-        """Publish the scene's next frame and wait for the status that speaks of it.
+    def show(
+        self,
+        visible: bool = True,
+        make: Callable[[Header], Image] | None = None,
+        stamp: Time | None = None,
+    ) -> Any:
+        """Publish the scene's next frame and return the status of it.
 
-        A best-effort image may be lost: then the frame is sent again with a new stamp.
+        A best-effort image may be lost: then the frame is sent again, with a new stamp unless one
+        is given.
         """
         self.place += 1
         for _ in range(5):
-            header = self.header()
+            header = self.header(stamp)
             picture = self.scene.image(self.place, visible)
             self.publish(make(header) if make else image_message(picture, header))
-            status = self.until(partial(self.status_of, header), "", timeout_s=3.0, fail=False)
+            status = self.until(partial(self.status_of, header), "", timeout_s=10.0, fail=False)
             if status:
                 return status
         logs = "\n".join(f"  {log.msg}" for log in self.logs[-15:])
         return pytest.fail(f"no status for five images in a row; last logs:\n{logs}")
+
+    def array_of(self, header: Header) -> TargetStatusArray | None:
+        """The statuses of one frame, if they have come."""
+        return next((a for a in reversed(self.arrays) if a.header == header), None)
 
     def status_of(self, header: Header) -> TargetStatus | None:
         """The status of one frame, if it has come."""
@@ -294,7 +340,7 @@ class Probe:
         """Show a frame, select the disc on it, and return the target's id."""
         header = self.show().header
         response = self.select(self.scene.box(self.place), header, label)
-        assert response.success, response.message
+        assert response.code == response.OK, response.message
         return str(response.target_id)
 
     def level_of(self, task: str) -> tuple[bytes, str]:

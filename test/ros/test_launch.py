@@ -59,6 +59,7 @@ def generate_test_description():
                     "namespace": "launched",
                     "video": str(FOLDER),
                     "box": f"60 90 {SIDE} {SIDE}",
+                    "backend": "torch",
                 }.items(),
             ),
             launch_testing.actions.ReadyToTest(),

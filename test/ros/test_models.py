@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every model works in the node and on the command line, with nothing but its name changed.
+"""Models in the node and on the command line, with nothing but their names changed.
 
-Models without weights of their own get random ones: they find nothing, but all else must hold. One
-node is configured for one model after the other, so that each also takes another's place.
+One node is configured for one model after the other, so that each also replaces another. Every
+model is followed by ``test/models``; here, all that have weights in the package take part, and one
+of each family's code whose weights are given as a file. Those are random: they find nothing, but
+everything else must hold.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from graph_probe import Probe, image_message
+from graph_probe import Scene, image_message
 from lifecycle_msgs.msg import Transition
 from sensor_msgs.msg import Image
 
@@ -25,74 +27,52 @@ from tracker_ros.nodes.messages import box_of
 
 LONG_S = 300.0
 OPTIONS = {"grm": "threshold=0.5", "mast": "working_size=160", "trdimp": "seed=3"}
+EMBEDDED = [name for name in list_models() if model_card(name).weights]
+OFFICIAL = ["ostrack_vitb_256", "trdimp_resnet50", "mast_resnet18"]
 
 
-@pytest.fixture(scope="module")
-def weights_of(tmp_path_factory, random_weights):
-    """The weights file to give for a model; None where it has its own.
-
-    Only the newest is kept: the largest takes two thirds of a gigabyte, and models of one shape
-    follow each other.
-    """
-    from tracker_ros.checkpoints import write_weights
-
-    made = {}
+@pytest.fixture
+def weights_of(tmp_path, random_weights):
+    """Returns the weights file to give for a model; None if it has its own."""
 
     def give(name):
         if model_card(name).weights:
             return None
-        state = random_weights(name)
-        shapes = tuple((key, tuple(value.shape)) for key, value in state.items())
-        if shapes not in made:
-            forget()
-            made[shapes] = tmp_path_factory.mktemp("untrained") / f"{name}.safetensors"
-            write_weights(state, made[shapes], half=True)
-        return made[shapes]
+        from tracker_ros.checkpoints import write_weights
 
-    def forget():
-        while made:
-            made.popitem()[1].unlink()
+        path = tmp_path / f"{name}.safetensors"
+        write_weights(random_weights(name), path, half=True)
+        return path
 
-    yield give
-    forget()
+    return give
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory, node_process):
-    """The probe beside a tracker that waits to be configured."""
-    log = tmp_path_factory.mktemp("models") / "track.log"
-    arguments = ["-r", "__ns:=/models", "-p", "autostart:=false", "-p", "lost_after:=3600.0"]
-    arguments += ["-p", "debug_score_encoding:=32FC1", "-p", "debug_rate:=0.0"]
-    arguments += ["-p", "build_engine:=false"]  # not every model need be exported
-    process = node_process("track", ["--ros-args", *arguments], log)
-    found = Probe("/models")
-    yield found
-    found.close()
-    assert process.stop() == 0
-    assert "Traceback" not in process.output
+@pytest.fixture
+def probe(waiting_probe):
+    """The probe beside a tracker that waits to be configured; it is left as it was."""
+    waiting_probe.scene, waiting_probe.place = Scene(), 0
+    for heard in (waiting_probe.logs, waiting_probe.statuses, waiting_probe.targets):
+        heard.clear()
+    settings = {"debug_score_encoding": "32FC1", "debug_rate": 0.0}
+    assert waiting_probe.set(**settings) == [(True, "")] * 2
+    yield waiting_probe
+    waiting_probe.change(Transition.TRANSITION_DEACTIVATE)
+    waiting_probe.change(Transition.TRANSITION_CLEANUP)
+    plain = {"weights": "", "model_options": "", "backend": "torch", "engine_cache_dir": ""}
+    assert waiting_probe.set(build_engine=False, **plain) == [(True, "")] * 5
 
 
-@pytest.fixture(autouse=True)
-def unconfigured(probe):
-    """Leave the node as it was, whatever became of the test."""
-    yield
-    probe.change(Transition.TRANSITION_DEACTIVATE)
-    probe.change(Transition.TRANSITION_CLEANUP)
-
-
-def configure(probe, name, weights):
-    """Make the node active with another model."""
-    options = OPTIONS.get(model_card(name).family, "")
-    for given in probe.set(model=name, weights=str(weights or ""), model_options=options):
-        assert given == (True, "")
+def configure(probe, **parameters):
+    """Configure with these parameters and wait until loading has finished or failed."""
+    assert all(accepted for accepted, _ in probe.set(**parameters))
     assert probe.change(Transition.TRANSITION_CONFIGURE)
-    probe.until(
-        lambda: f"model {name} ready" in "".join(log.msg for log in probe.logs[-3:]),
+    name = f"model {parameters.get('model', 'ostrack_tiny')}"
+    ends = (f"{name} ready", f"{name} cannot be loaded")
+    return probe.until(
+        lambda: next((log.msg for log in probe.logs if log.msg.startswith(ends)), None),
         f"the end of loading {name}",
         timeout_s=LONG_S,
     )
-    assert probe.change(Transition.TRANSITION_ACTIVATE)
-    probe.connect()
 
 
 def shown(probe):
@@ -118,7 +98,7 @@ def follow_in_the_node(probe, embedded):
     header = shown(probe).header
     response = probe.select(probe.scene.box(probe.place), header)
     assert response.success, response.message
-    for _ in range(8 if embedded else 2):
+    for _ in range(8 if embedded else 1):
         status = shown(probe)
         assert status.target_id == response.target_id
         assert status.state in (TargetStatus.TRACKING, TargetStatus.UNCERTAIN)
@@ -149,31 +129,15 @@ def lose_and_find_again(probe, target_id):
     assert probe.statuses[-1].target_id == target_id
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if model_card(name).weights else [pytest.mark.slow])
-        for name in list_models()
-    ],
-)
-def test_model_in_the_node_and_on_the_command_line(name, probe, weights_of, tmp_path, capsys):
-    weights, family = weights_of(name), model_card(name).family
-    configure(probe, name, weights)
-    target = follow_in_the_node(probe, embedded=weights is None)
-    assert target.results[0].hypothesis.class_id == name
-    if weights is None:
-        assert probe.follows(target)
-        lose_and_find_again(probe, target.id)
-    assert probe.change(Transition.TRANSITION_DEACTIVATE)
-    assert probe.change(Transition.TRANSITION_CLEANUP)
-
+def follow_on_the_command_line(name, weights, options, scene, folder, capsys):
+    """Follow three pictures; every box must be finite and visible."""
     for place in range(3):
-        path = tmp_path / f"{place}.png"
-        cv2.imwrite(str(path), np.ascontiguousarray(probe.scene.image(place)[..., ::-1]))
-    box = [str(value) for value in probe.scene.box(0)]
-    given = ["--weights", str(weights)] if weights else []
-    given += ["--option", OPTIONS[family]] if family in OPTIONS else []
-    assert main(["track", str(tmp_path), "--box", *box, "--model", name, "--json", *given]) == 0
+        picture = np.ascontiguousarray(scene.image(place)[..., ::-1])
+        cv2.imwrite(str(folder / f"{place}.png"), picture)
+    given = ["--box", *map(str, scene.box(0)), "--model", name, "--backend", "torch", "--json"]
+    given += ["--weights", str(weights)] if weights else []
+    given += ["--option", options] if options else []
+    assert main(["track", str(folder), *given]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["frames"]) == (name, 3)
     for entry in found["results"]:
@@ -181,3 +145,48 @@ def test_model_in_the_node_and_on_the_command_line(name, probe, weights_of, tmp_
         assert min(visible_extent(entry["box"], 240, 320)) > 0
     if weights is None:
         assert found["frames_tracked"] == 3
+
+
+@pytest.mark.parametrize(
+    "name", [*EMBEDDED, *(pytest.param(name, marks=pytest.mark.slow) for name in OFFICIAL)]
+)
+def test_model_in_the_node_and_on_the_command_line(name, probe, weights_of, tmp_path, capsys):
+    weights, options = weights_of(name), OPTIONS.get(model_card(name).family, "")
+    end = configure(probe, model=name, weights=str(weights or ""), model_options=options)
+    assert "ready" in end
+    assert probe.change(Transition.TRANSITION_ACTIVATE)
+    probe.connect()
+    target = follow_in_the_node(probe, embedded=weights is None)
+    assert target.results[0].hypothesis.class_id == name
+    if weights is None:
+        assert probe.follows(target)
+        lose_and_find_again(probe, target.id)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    follow_on_the_command_line(name, weights, options, probe.scene, pictures, capsys)
+
+
+def test_options_that_the_model_lacks_are_named(probe):
+    end = configure(probe, model="trdimp_tiny", model_options="seed=1 threshold=0.5")
+    for word in ("'threshold'", "seed"):
+        assert word in end
+    refused = probe.select((50.0, 50.0, 40.0, 40.0))
+    assert refused.code == refused.MODEL_FAILED
+    assert "'threshold'" in refused.message
+
+
+def test_an_engine_that_may_not_be_built_is_refused(probe, tmp_path):
+    given = {"backend": "onnxruntime", "engine_cache_dir": str(tmp_path)}
+    end = configure(probe, model="ostrack_tiny", build_engine=False, **given)
+    assert "'template'" in end
+    assert not list(tmp_path.rglob("*.onnx"))
+    assert not probe.change(Transition.TRANSITION_ACTIVATE)
+
+
+def test_the_choice_of_a_back_end_is_logged(probe, waiting_process, shared_engines):
+    given = {"backend": "auto", "engine_cache_dir": str(shared_engines)}
+    end = configure(probe, model="ostrack_tiny", build_engine=True, **given)
+    assert "ready" in end
+    probe.until(lambda: "ostrack_tiny runs on " in waiting_process.output, "the choice")
+    assert " ms in torch and " in waiting_process.output, "both were measured"
+    assert list(shared_engines.rglob("*.onnx"))

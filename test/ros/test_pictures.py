@@ -10,8 +10,7 @@ from delegating_tracker import DelegatingTracker
 from sensor_msgs.msg import Image
 
 from tracker_ros.drawing.overlay import colour_map_score, draw_token_mask
-from tracker_ros.nodes import publishers as outputs
-from tracker_ros.nodes.track import TrackNode
+from tracker_ros.nodes import publishers
 
 
 def pixels_of(message: Image) -> np.ndarray:
@@ -56,26 +55,21 @@ def test_debug_pictures_come_with_the_images_headers(probe):
     values = np.frombuffer(raw.data, np.float32).reshape(raw.height, raw.width)
     assert raw.step == raw.width * 4
     assert 0.0 <= values.min() < values.max() <= 1.0
-    assert probe.set(debug_score_encoding="rgb8")[0][0]
     for listener in listeners:
         probe.node.destroy_subscription(listener)
 
 
-def test_pictures_are_drawn_only_while_somebody_listens(
-    make_probe, spin, tiny_tracker, monkeypatch
-):
+def test_pictures_are_drawn_only_while_somebody_listens(local, monkeypatch):
     drawn = []
     for name in ("draw_targets", "colour_map_score"):
-        real = getattr(outputs, name)
+        real = getattr(publishers, name)
 
         def counted(*args, name=name, real=real, **options):
             drawn.append(name)
             return real(*args, **options)
 
-        monkeypatch.setattr(outputs, name, counted)
-    probe = make_probe("")
-    spin(lambda: TrackNode(lambda parameters: tiny_tracker))
-    probe.connect()
+        monkeypatch.setattr(publishers, name, counted)
+    _, probe = local
     assert probe.set(debug_rate=0.0)[0][0]
     probe.start_following()
     probe.follow(4)
@@ -93,9 +87,10 @@ def test_pictures_are_drawn_only_while_somebody_listens(
 
     probe.until(no_longer_drawn, "the end of drawing")
     heard_scores: list[Image] = []
-    probe.listen(Image, "debug/score", heard_scores)
+    listener = probe.listen(Image, "debug/score", heard_scores)
     probe.until(lambda: probe.show() and heard_scores, "a score")
     assert "colour_map_score" in drawn
+    probe.node.destroy_subscription(listener)
 
 
 class Masker(DelegatingTracker):
@@ -109,26 +104,23 @@ class Masker(DelegatingTracker):
         return replace(result, mask=mask)
 
 
-def test_a_mask_is_published_and_drawn_while_somebody_listens(
-    make_probe, spin, tiny_tracker, monkeypatch
-):
+def test_a_mask_is_published_and_drawn_while_somebody_listens(local, monkeypatch):
     packed = []
-    real = outputs.image_from_array
+    real = publishers.image_from_array
 
     def counted(array, header):
         packed.append(array.ndim)
         return real(array, header)
 
-    monkeypatch.setattr(outputs, "image_from_array", counted)
-    probe = make_probe("")
-    spin(lambda: TrackNode(lambda parameters: Masker(tiny_tracker)))
-    probe.connect()
+    monkeypatch.setattr(publishers, "image_from_array", counted)
+    stage, probe = local
+    stage.inner = Masker(stage.inner)
     probe.start_following()
     probe.follow(2)
     assert packed == [], "nobody listens"
     masks: list[Image] = []
     pictures: list[Image] = []
-    probe.listen(Image, "target_mask", masks)
+    listeners = [probe.listen(Image, "target_mask", masks)]
     probe.until(lambda: probe.show() and masks, "a mask")
     assert set(packed) == {2}
     status = probe.show()
@@ -139,7 +131,7 @@ def test_a_mask_is_published_and_drawn_while_somebody_listens(
     assert set(np.unique(mask)) == {0, 255}
     assert (mask > 0).sum() == int(box.size_x) * int(box.size_y)
 
-    probe.listen(Image, "debug/image", pictures)
+    listeners.append(probe.listen(Image, "debug/image", pictures))
     assert probe.set(debug_rate=0.0)[0][0]
     probe.until(lambda: probe.show() and pictures, "a picture")
     status = probe.show()
@@ -151,6 +143,8 @@ def test_a_mask_is_published_and_drawn_while_somebody_listens(
     inside[rows.min() + 8 : rows.max() - 8, columns.min() + 8 : columns.max() - 8] = True
     change = pixels_of(pictures[-1])[inside].astype(int) - plain[inside]
     assert np.abs(change).mean() > 10, "the target is tinted"
+    for listener in listeners:
+        probe.node.destroy_subscription(listener)
 
 
 class Masking(DelegatingTracker):
@@ -165,13 +159,11 @@ class Masking(DelegatingTracker):
         return self.result
 
 
-def test_the_token_mask_is_drawn_over_the_score_when_asked_for(make_probe, spin, tiny_tracker):
-    probe = make_probe("")
-    masking = Masking(tiny_tracker)
-    spin(lambda: TrackNode(lambda parameters: masking))
+def test_the_token_mask_is_drawn_over_the_score_when_asked_for(local):
+    stage, probe = local
+    stage.inner = masking = Masking(stage.inner)
     scores: list[Image] = []
-    probe.listen(Image, "debug/score", scores)
-    probe.connect()
+    listener = probe.listen(Image, "debug/score", scores)
     assert probe.set(debug_rate=0.0, debug_score_overlay="token_mask") == [(True, "")] * 2
     probe.start_following()
     probe.until(lambda: probe.show() and scores, "a score")
@@ -186,14 +178,13 @@ def test_the_token_mask_is_drawn_over_the_score_when_asked_for(make_probe, spin,
     probe.until(lambda: scores[-1].header == status.header, "the score of this frame")
     plain = colour_map_score(masking.result.score_map, (256, 256))
     assert np.array_equal(pixels_of(scores[-1]), plain)
+    probe.node.destroy_subscription(listener)
 
 
-def test_a_token_mask_that_a_model_lacks_is_told_once(make_probe, spin, tiny_tracker):
-    probe = make_probe("")
-    spin(lambda: TrackNode(lambda parameters: tiny_tracker))
+def test_a_token_mask_that_a_model_lacks_is_logged_once(local):
+    _, probe = local
     scores: list[Image] = []
-    probe.listen(Image, "debug/score", scores)
-    probe.connect()
+    listener = probe.listen(Image, "debug/score", scores)
     assert probe.set(debug_rate=0.0, debug_score_overlay="token_mask") == [(True, "")] * 2
     probe.start_following()
     probe.until(lambda: probe.show() and len(scores) > 2, "some scores")
@@ -201,3 +192,4 @@ def test_a_token_mask_that_a_model_lacks_is_told_once(make_probe, spin, tiny_tra
     assert len(told) == 1
     assert "ostrack_tiny" in told[0]
     assert "GRM" in told[0]
+    probe.node.destroy_subscription(listener)

@@ -10,10 +10,16 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.msg import TargetStatus
+from tracker_interfaces.srv import SelectTarget
+from tracker_ros.following.selection import SelectionCode
 from tracker_ros.nodes.node_main import NodeStartError
-from tracker_ros.nodes.parameters import TRACK_PARAMETERS
-from tracker_ros.nodes.select_target import BoxDrag, run_window
-from tracker_ros.nodes.video import VIDEO_PARAMETERS
+from tracker_ros.nodes.parameters import (
+    TRACK_PARAMETERS,
+    VIDEO_PARAMETERS,
+    ParameterError,
+    check_command_line,
+)
+from tracker_ros.nodes.select_target import BoxDrag, exit_status, run_window
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def select(run_program, probe, *arguments):
     def ended():
         probe.place = place
         probe.show()
-        return process._process.poll() is not None
+        return process.ended
 
     probe.until(ended, "the end of select_target", timeout_s=40.0)
     return process
@@ -56,20 +62,23 @@ def test_a_box_can_be_added(probe, run_program):
     first = probe.start_following()
     box = [str(value) for value in probe.scene.box(probe.place)]
     assert select(run_program, probe, "--box", *box, "--append").wait() == 0
-    header = probe.show().header
-
-    def ids():
-        return [s.target_id for s in probe.statuses if s.header == header]
-
-    probe.until(lambda: len(ids()) == 2, "the status of each")
-    assert ids() == [str(int(first) + 1), first]
+    status = probe.show()
+    array = probe.until(lambda: probe.array_of(status.header), "the status of each")
+    assert [s.target_id for s in array.statuses] == [first, str(int(first) + 1)]
 
 
 def test_a_refusal_is_its_exit_status(probe, run_program):
     process = select(run_program, probe, "--box", "900", "900", "20", "20")
-    assert process.wait() == 1
-    assert "does not overlap the image (320 x 240)" in process.output
+    assert process.wait() == exit_status(SelectTarget.Response.OUTSIDE_IMAGE) == 20
     assert "Traceback" not in process.output
+
+
+def test_every_code_has_an_exit_status_of_its_own():
+    statuses = [exit_status(code) for code in SelectionCode]
+    assert statuses[SelectionCode.OK] == 0
+    assert len(set(statuses)) == len(statuses)
+    assert not {1, 2, 130} & set(statuses), "of other failures"
+    assert max(statuses) < 126
 
 
 def test_without_tracker_and_camera_it_says_what_is_missing(run_program):
@@ -127,7 +136,7 @@ def test_a_folder_is_played_once_in_order(make_probe, run_program, folder):
         "__ns:=/player",
         *(word for name, value in arguments.items() for word in ("-p", f"{name}:={value}")),
     )
-    probe.until(lambda: process._process.poll() is not None, "the end of the video")
+    probe.until(lambda: process.ended, "the end of the video")
     assert process.wait() == 0
     assert "6 images were published" in process.output
     assert [level(image) for image in images] == [2, 3, 4, 5, 6, 7]
@@ -173,33 +182,44 @@ def test_the_first_image_is_held_until_a_target_is_tracked(make_probe, run_progr
 @pytest.mark.parametrize(
     ("program", "specs"), [("track", TRACK_PARAMETERS), ("video", VIDEO_PARAMETERS)]
 )
-def test_help_tells_the_parameters_and_starts_nothing(run_program, program, specs):
-    process = run_program(program, "--help", "--ros-args", "-r", "__ns:=/helped")
-    assert process.wait() == 0
-    words = " ".join(process.output.split())
+def test_help_lists_the_parameters(capsys, program, specs):
+    with pytest.raises(SystemExit) as ended:
+        check_command_line(program, "About it.", specs, ["--help", "--ros-args", "-r", "__ns:=/a"])
+    assert ended.value.code == 0
+    words = " ".join(capsys.readouterr().out.split())
     assert words.startswith(f"usage: ros2 run tracker_ros {program} [-h] [--ros-args -p NAME:=")
     assert all(f" {spec.name} ({spec.default!r}) {spec.description}" in words for spec in specs)
-    assert "[INFO]" not in process.output
 
 
 @pytest.mark.parametrize("program", ["track", "video"])
-def test_an_argument_that_would_be_passed_over_is_refused(run_program, program):
-    process = run_program(program, "--device", "cpu")
-    assert process.wait() == 2
-    assert "unrecognized arguments: --device cpu" in process.output
-    assert "--ros-args -p NAME:=VALUE" in process.output
+def test_an_argument_that_would_be_ignored_is_refused(capsys, program):
+    with pytest.raises(SystemExit) as ended:
+        check_command_line(program, "About it.", TRACK_PARAMETERS, ["--device", "cpu"])
+    assert ended.value.code == 2
+    assert "--device cpu" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("program", "arguments", "status"),
     [
-        (["source:=missing.mp4"], ["missing.mp4"]),
-        (["stamp:=yesterday"], ["stamp", "'yesterday'", "'source'"]),
-        (["rate:=-5"], ["rate", "-5", "from 0 to 1000"]),
+        ("track", ["--help"], 0),
+        ("video", ["--device", "cpu"], 2),
+        ("track", ["--ros-args", "-p", "model:=nonsense"], 1),
+        ("video", ["--ros-args", "-p", "source:=missing.mp4"], 1),
     ],
 )
-def test_what_cannot_be_played_is_named(run_program, arguments, words):
-    process = run_program("video", "--ros-args", "-p", *arguments)
-    assert process.wait() == 1
-    assert all(word in process.output for word in words)
+def test_programs_end_with_a_status(run_program, program, arguments, status):
+    process = run_program(program, *arguments)
+    assert process.wait() == status
+    assert arguments[-1].removeprefix("source:=").removeprefix("model:=").strip("-") in (
+        process.output
+    )
     assert "Traceback" not in process.output
+    assert "[INFO]" not in process.output
+
+
+@pytest.mark.parametrize(("name", "value"), [("stamp", "yesterday"), ("rate", -5.0)])
+def test_wrong_parameters_of_video_are_refused(name, value):
+    (spec,) = (spec for spec in VIDEO_PARAMETERS if spec.name == name)
+    with pytest.raises(ParameterError, match=str(value)):
+        spec.checked(value)

@@ -1,86 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every refusal of ``select_target``: the reason names value and remedy, the target stays."""
+"""Requests that are refused: the code says why, the target is kept; and requests that wait."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
+from lifecycle_msgs.msg import Transition
+from rclpy.duration import Duration
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
+from tracker_interfaces.srv import RemoveTarget, SelectTarget
+from tracker_ros.following.selection import SelectionCode
+from tracker_ros.following.target_state import TargetState
 
 NAN, INF = math.nan, math.inf
+BOX = (50.0, 50.0, 40.0, 40.0)
+Answer = SelectTarget.Response
+
+
+def constants(kind):
+    """The constants of a message class by name."""
+    found = {name: getattr(kind, name) for name in dir(kind) if name.isupper()}
+    return {name: value for name, value in found.items() if isinstance(value, int)}
+
+
+def test_the_interfaces_have_the_packages_numbers():
+    codes = {code.name: code.value for code in SelectionCode}
+    assert constants(Answer) == codes
+    assert constants(RemoveTarget.Response).items() <= codes.items()
+    states = {state.name: state.value for state in TargetState}
+    assert constants(TargetStatus) == states
 
 
 @pytest.mark.parametrize(
-    ("box", "words"),
+    ("box", "code"),
     [
-        pytest.param((NAN, 50.0, 40.0, 40.0), ["nan", "not finite"], id="nan centre"),
-        pytest.param((50.0, 50.0, NAN, 40.0), ["nan", "not finite"], id="nan size"),
-        pytest.param((INF, 50.0, 40.0, 40.0), ["inf", "not finite"], id="infinite"),
-        pytest.param((50.0, 50.0, 0.0, 40.0), ["0 x 40", "at least 4"], id="zero width"),
-        pytest.param((50.0, 50.0, 40.0, 0.0), ["40 x 0", "at least 4"], id="zero height"),
-        pytest.param((50.0, 50.0, -40.0, 40.0), ["-40 x 40", "at least 4"], id="negative"),
-        pytest.param((50.0, 50.0, 3.5, 40.0), ["3.5 x 40", "at least 4"], id="too small"),
-        pytest.param(
-            (-1e6, -1e6, 2e6, 2e6), ["2000000", "too large for the image of 320 x 240"], id="huge"
-        ),
-        pytest.param((-160.0, 0.0, 640.0, 240.0), ["640", "too large for the image"], id="wide"),
-        pytest.param(
-            (400.0, 50.0, 40.0, 40.0), ["420, 70", "does not overlap"], id="outside right"
-        ),
-        pytest.param(
-            (50.0, -90.0, 40.0, 40.0), ["70, -70", "does not overlap"], id="outside above"
-        ),
-        pytest.param(
-            (318.0, 50.0, 40.0, 40.0), ["2 x 40 px inside", "at least 4"], id="hardly inside"
-        ),
+        pytest.param((NAN, 50.0, 40.0, 40.0), Answer.INVALID_BOX, id="nan centre"),
+        pytest.param((50.0, 50.0, NAN, 40.0), Answer.INVALID_BOX, id="nan size"),
+        pytest.param((INF, 50.0, 40.0, 40.0), Answer.INVALID_BOX, id="infinite"),
+        pytest.param((50.0, 50.0, 0.0, 40.0), Answer.INVALID_BOX, id="zero width"),
+        pytest.param((50.0, 50.0, 40.0, 0.0), Answer.INVALID_BOX, id="zero height"),
+        pytest.param((50.0, 50.0, -40.0, 40.0), Answer.INVALID_BOX, id="negative"),
+        pytest.param((50.0, 50.0, 3.5, 40.0), Answer.INVALID_BOX, id="too small"),
+        pytest.param((-1e6, -1e6, 2e6, 2e6), Answer.INVALID_BOX, id="huge"),
+        pytest.param((-160.0, 0.0, 640.0, 240.0), Answer.INVALID_BOX, id="wide"),
+        pytest.param((400.0, 50.0, 40.0, 40.0), Answer.OUTSIDE_IMAGE, id="outside right"),
+        pytest.param((50.0, -90.0, 40.0, 40.0), Answer.OUTSIDE_IMAGE, id="outside above"),
+        pytest.param((318.0, 50.0, 40.0, 40.0), Answer.OUTSIDE_IMAGE, id="hardly inside"),
     ],
 )
-def test_unusable_boxes(probe, box, words):
+def test_unusable_boxes(probe, box, code):
     target_id = probe.start_following("kept")
-    header = probe.show().header
-    response = probe.select(box, header)
-    assert_refused(probe, response, words, target_id)
+    assert_refused(probe, probe.select(box, probe.show().header), code, target_id)
 
 
 def test_rotated(probe):
     target_id = probe.start_following("kept")
-    response = probe.select((50.0, 50.0, 40.0, 40.0), probe.show().header, theta=0.5)
-    assert_refused(probe, response, ["theta 0.5", "upright"], target_id)
+    response = probe.select(BOX, probe.show().header, theta=0.5)
+    assert_refused(probe, response, Answer.INVALID_BOX, target_id)
 
 
 def test_wrong_frame_id(probe):
     target_id = probe.start_following("kept")
-    header = probe.show().header
-    header = Header(stamp=header.stamp, frame_id="map")
-    response = probe.select((50.0, 50.0, 40.0, 40.0), header)
-    assert_refused(probe, response, ["'map'", "'camera'", "leave frame_id empty"], target_id)
+    header = Header(stamp=probe.show().header.stamp, frame_id="map")
+    response = probe.select(BOX, header)
+    assert_refused(probe, response, Answer.WRONG_FRAME_ID, target_id)
+    for word in ("'map'", "'camera'", "leave frame_id empty"):
+        assert word in response.message
 
 
-def test_stale_stamp_names_the_oldest_kept(probe):
+def test_stale_stamp(probe):
     assert probe.set(buffer_seconds=0.2) == [(True, "")]
     old = probe.show().header
     target_id = probe.start_following("kept")
-    limit = old.stamp.sec + old.stamp.nanosec / 1e9 + 0.5
-
     place = probe.place
-
-    def later():
-        probe.place = place
-        stamp = probe.show().header.stamp
-        return stamp.sec + stamp.nanosec / 1e9 > limit
-
-    probe.until(later, "half a second of frames")
-    response = probe.select((50.0, 50.0, 40.0, 40.0), old)
-    assert probe.set(buffer_seconds=5.0) == [(True, "")]
-    assert_refused(
-        probe,
-        response,
-        [f"stamp {old.stamp.sec}.", "older than every frame kept", "the oldest is", "buffer_"],
-        target_id,
-    )
+    later = probe.node.get_clock().now() + Duration(seconds=0.5)
+    probe.until(lambda: probe.node.get_clock().now() > later, "half a second")
+    probe.place = place
+    probe.show()
+    assert_refused(probe, probe.select(BOX, old), Answer.STALE_STAMP, target_id)
 
 
 def test_stamp_ahead_of_every_frame(probe):
@@ -88,29 +89,52 @@ def test_stamp_ahead_of_every_frame(probe):
     header = probe.show().header
     header = Header(stamp=header.stamp, frame_id="camera")
     header.stamp.sec += 100
-    response = probe.select((50.0, 50.0, 40.0, 40.0), header)
-    assert_refused(
-        probe, response, ["100.000 s ahead of the newest", "copy the header"], target_id
-    )
+    assert_refused(probe, probe.select(BOX, header), Answer.FUTURE_STAMP, target_id)
 
 
-def test_no_image_yet(make_probe, run_program):
-    run_program("track", "--ros-args", "-r", "__ns:=/blind")
-    probe = make_probe("/blind")
-    probe.connect()
-    response = probe.select((50.0, 50.0, 40.0, 40.0))
-    assert not response.success
-    assert "no image has arrived on /blind/image" in response.message
-    assert "start the camera" in response.message
+def test_no_image_yet(waiting_probe):
+    probe = waiting_probe
+    assert probe.change(Transition.TRANSITION_CONFIGURE)
+    probe.until(lambda: probe.change(Transition.TRANSITION_ACTIVATE), "activation")
+    response = probe.select(BOX)
+    assert (response.code, response.success) == (Answer.NO_IMAGE, False)
     assert response.target_id == ""
+    assert "/waiting/image" in response.message
+    assert probe.change(Transition.TRANSITION_DEACTIVATE)
+    assert probe.change(Transition.TRANSITION_CLEANUP)
 
 
-def assert_refused(probe, response, words, target_id):
+def test_a_request_that_waits_for_its_image_blocks_nothing(probe):
+    """A stamp 0.3 s ahead of a camera of 10 Hz is accepted each time."""
+    for _ in range(5):
+        newest = Time.from_msg(probe.show().header.stamp)
+        stamps = [newest + Duration(seconds=0.1 * i) for i in (1, 2, 3)]
+        header = Header(stamp=stamps[-1].to_msg(), frame_id="camera")
+        request = probe.request(probe.scene.box(probe.place + 3), header)
+        future = probe.selector.call_async(request)
+        assert probe.set(debug_rate=10.0) == [(True, "")], "parameters are not blocked"
+        for stamp in stamps:
+            assert probe.show(stamp=stamp.to_msg()), "images are not blocked"
+        probe.until(future.done, "an answer")
+        assert future.result().code == Answer.OK, future.result().message
+        assert future.result().stamp == header.stamp
+
+
+def test_a_hundred_requests_at_once_are_all_answered(probe):
+    header = probe.show().header
+    request = probe.request(probe.scene.box(probe.place), header, append=True)
+    futures = [probe.selector.call_async(request) for _ in range(100)]
+    probe.until(lambda: all(future.done() for future in futures), "an answer to each")
+    codes = [future.result().code for future in futures]
+    assert codes.count(Answer.OK) == 16
+    assert set(codes) <= {Answer.OK, Answer.TOO_MANY_TARGETS, Answer.BUSY}
+
+
+def assert_refused(probe, response, code, target_id):
     """Refused for that reason; the earlier target is followed as before."""
-    assert not response.success
+    assert (response.code, response.success) == (code, False)
+    assert response.message
     assert response.target_id == ""
-    for word in words:
-        assert word in response.message
     status = probe.show()
     assert (status.state, status.target_id) == (TargetStatus.TRACKING, target_id)
     target = probe.until(lambda: probe.target_of(status.header), "a box after the refusal")

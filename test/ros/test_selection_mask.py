@@ -10,7 +10,6 @@ from sensor_msgs.msg import Image
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.nodes.messages import image_from_array
-from tracker_ros.nodes.track import TrackNode
 
 
 class Starts(DelegatingTracker):
@@ -33,11 +32,9 @@ def give(probe, message: Image) -> None:
     probe.masks.publish(message)
 
 
-def test_a_mask_starts_the_model_on_its_own_frame(make_probe, spin, tiny_tracker):
-    probe = make_probe("")
-    tracker = Starts(tiny_tracker)
-    spin(lambda: TrackNode(lambda parameters: tracker))
-    probe.connect()
+def test_a_mask_starts_the_model_on_its_own_frame(local):
+    stage, probe = local
+    stage.inner = tracker = Starts(stage.inner)
     header, mask = probe.show().header, mask_of(probe)
     image = probe.scene.image(probe.place)
     for _ in range(3):
@@ -50,7 +47,8 @@ def test_a_mask_starts_the_model_on_its_own_frame(make_probe, spin, tiny_tracker
     target = probe.follow(2)
     assert probe.follows(target)
     assert target.results[0].hypothesis.class_id == "ostrack_tiny"
-    probe.until(lambda: any("following target 1" in log.msg for log in probe.logs), "a log")
+    text = f"following target {target.id}"
+    probe.until(lambda: any(text in log.msg for log in probe.logs), "a log")
 
 
 def test_a_model_of_boxes_starts_on_the_box_around_it(probe):
@@ -60,6 +58,18 @@ def test_a_model_of_boxes_starts_on_the_box_around_it(probe):
     give(probe, message)
     probe.until(lambda: any(s.state == TargetStatus.TRACKING for s in probe.statuses), "tracking")
     assert probe.follows(probe.follow(3))
+
+
+def test_a_mask_can_add_a_target(probe):
+    first = probe.start_following()
+    header = probe.show().header
+    probe.until(lambda: probe.added_masks.get_subscription_count() > 0, "a subscription")
+    probe.added_masks.publish(image_from_array(mask_of(probe), header))
+    statuses = probe.until(
+        lambda: len(probe.arrays[-1].statuses) == 2 and probe.arrays[-1].statuses, "two targets"
+    )
+    assert statuses[0].target_id == first
+    assert statuses[1].target_id not in ("", first)
 
 
 def spoiled(message: Image, **changes) -> Image:
@@ -74,26 +84,22 @@ def small(header):
     return image_from_array(mask, header)
 
 
+def plain(header, rows=240, columns=320):
+    return image_from_array(np.full((rows, columns), 9, np.uint8), header)
+
+
 BAD = {
     "colour": (
         lambda h: image_from_array(np.full((240, 320, 3), 9, np.uint8), h),
-        "encoding 'rgb8': publish it as mono8",
+        "INVALID_MASK: mask has encoding 'rgb8'",
     ),
-    "empty": (lambda h: image_from_array(np.zeros((240, 320), np.uint8), h), "mask is empty"),
-    "small": (small, "too small, 45 x 3 pixels"),
-    "size": (
-        lambda h: image_from_array(np.full((120, 160), 9, np.uint8), h),
-        "160 x 120 pixels does not fit the image of that stamp (320 x 240)",
-    ),
-    "malformed": (
-        lambda h: spoiled(image_from_array(np.full((240, 320), 9, np.uint8), h), height=480),
-        "mask is malformed",
-    ),
+    "empty": (lambda h: image_from_array(np.zeros((240, 320), np.uint8), h), "INVALID_MASK"),
+    "small": (small, "INVALID_MASK"),
+    "size": (lambda h: plain(h, 120, 160), "INVALID_MASK"),
+    "malformed": (lambda h: spoiled(plain(h), height=480), "INVALID_MASK"),
     "frame": (
-        lambda h: image_from_array(
-            np.full((240, 320), 9, np.uint8), spoiled(type(h)(stamp=h.stamp), frame_id="map")
-        ),
-        "frame_id is 'map'",
+        lambda h: plain(spoiled(type(h)(stamp=h.stamp), frame_id="map")),
+        "WRONG_FRAME_ID",
     ),
 }
 
@@ -102,15 +108,12 @@ BAD = {
 def test_a_bad_mask_is_logged_and_changes_nothing(probe, make, words):
     target_id = probe.start_following("kept")
     give(probe, make(probe.show().header))
-    probe.until(
-        lambda: any(words in log.msg and "refused" in log.msg for log in probe.logs),
-        "a log of the refusal",
-    )
+    probe.until(lambda: any(words in log.msg for log in probe.logs), "a log of the refusal")
     target = probe.follow(1)
     assert (target.id, target.results[0].hypothesis.class_id) == (target_id, "kept")
 
 
-def test_a_model_that_fails_to_start_leaves_the_earlier_target(make_probe, spin, tiny_tracker):
+def test_a_model_that_fails_to_start_leaves_the_earlier_target(local):
     class Damaged(DelegatingTracker):
         fails = False
 
@@ -119,18 +122,14 @@ def test_a_model_that_fails_to_start_leaves_the_earlier_target(make_probe, spin,
                 raise RuntimeError("the network returned a filter that is not finite")
             super().initialize(image, box)
 
-    damaged = Damaged(tiny_tracker)
-    probe = make_probe("")
-    spin(lambda: TrackNode(lambda parameters: damaged))
-    probe.connect()
+    stage, probe = local
+    stage.inner = damaged = Damaged(stage.inner)
     target_id = probe.start_following()
     probe.follow(1)
     damaged.fails = True
     response = probe.select(probe.scene.box(probe.place), probe.show().header)
-    assert not response.success
-    assert response.target_id == ""
-    for words in ("the model failed", "filter that is not finite"):
-        assert words in response.message
+    assert (response.code, response.target_id) == (response.MODEL_FAILED, "")
+    assert "filter that is not finite" in response.message
     target = probe.follow(1)
     assert target.id == target_id
     assert probe.follows(target)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several targets in the graph: `append`, `targets`, `remove_target`, a status for each."""
+"""Several targets in the graph: `append`, `targets`, `target_statuses`, `remove_target`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from graph_probe import Scene
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from tracker_interfaces.msg import TargetStatus
-from tracker_interfaces.srv import RemoveTarget
+from tracker_interfaces.msg import TargetStatus, TargetStatusArray
 from tracker_ros.drawing.overlay import TARGET_COLOURS
 from tracker_ros.geometry import iou
 from tracker_ros.nodes.messages import box_of
@@ -39,14 +38,12 @@ def two(probe):
     """The shared tracker's probe, before two things, listening to all targets."""
     probe.scene = TwoThings()
     probe.several = []
-    probe.remover = probe.node.create_client(RemoveTarget, "remove_target")
     listener = probe.listen(Detection2DArray, "targets", probe.several)
     probe.until(
         lambda: probe.node.count_publishers("/shared/targets") > 0, "a publisher of targets"
     )
     yield probe
     probe.node.destroy_subscription(listener)
-    probe.node.destroy_client(probe.remover)
 
 
 def start_both(probe):
@@ -60,39 +57,43 @@ def start_both(probe):
     return disc.target_id, square.target_id
 
 
-def shown(probe, *ids):
-    """All that is said of the scene's next frame: the array, and the status of each target."""
+def shown(probe):
+    """What is published for the scene's next frame: boxes, statuses by id, the first status."""
 
-    def told(header):
-        arrays = [array for array in probe.several if array.header == header]
-        statuses = {s.target_id: s for s in probe.statuses if s.header == header}
-        return arrays and set(statuses) >= set(ids) and (arrays[0], statuses)
+    def boxes_of(header):
+        return next((array for array in probe.several if array.header == header), None)
 
     def found():
-        header = probe.show().header
-        return probe.until(lambda: told(header), "", timeout_s=2.0, fail=False)
+        status = probe.show()
+        header = status.header
+        boxes = probe.until(lambda: boxes_of(header), "", timeout_s=5.0, fail=False)
+        array = probe.until(lambda: probe.array_of(header), "", timeout_s=5.0, fail=False)
+        return boxes and array and (boxes, {s.target_id: s for s in array.statuses}, status)
 
-    return probe.until(found, f"an array of targets and the status of {ids}")
-
-
-def remove(probe, target_id):
-    return probe.call(probe.remover, RemoveTarget.Request(target_id=target_id))
+    return probe.until(found, "boxes and statuses of one frame")
 
 
 def test_both_are_followed_and_the_first_one_is_the_target(two):
     disc, square = start_both(two)
     for _ in range(4):
-        array, statuses = shown(two, disc, square)
+        array, statuses, first = shown(two)
     assert [d.id for d in array.detections] == [disc, square]
     assert [d.results[0].hypothesis.class_id for d in array.detections] == ["disc", "square"]
     assert all(d.header == array.header for d in array.detections)
     assert iou(box_of(array.detections[0].bbox), two.scene.box(two.place)) > 0.5
     assert iou(box_of(array.detections[1].bbox), two.scene.square) > 0.5
-    assert list(statuses) == [square, disc], "the first one comes last"
+    assert list(statuses) == [disc, square]
     for target_id, label in ((disc, "disc"), (square, "square")):
         status = statuses[target_id]
         assert (status.state, status.label) == (TargetStatus.TRACKING, label)
         assert 0.0 < status.processing_time < status.latency
+        assert status.header == array.header
+    assert first == statuses[disc]
+    counters = [name for name in first.get_fields_and_field_types() if name.startswith("frames_")]
+    whole = two.array_of(array.header)
+    assert [getattr(whole, n) for n in counters] == [getattr(first, n) for n in counters]
+    assert sum(s.header == array.header for s in two.statuses) == 1, "once for each image"
+    assert {s.target_id for s in two.statuses} <= {"", disc}
     assert two.target_of(array.header).id == disc
     assert {t.id for t in two.targets} == {disc}
 
@@ -100,20 +101,22 @@ def test_both_are_followed_and_the_first_one_is_the_target(two):
 def test_one_is_removed_and_the_other_goes_on(two):
     disc, square = start_both(two)
     shown(two)
-    response = remove(two, disc)
-    assert response.success
-    assert response.message == f"target {disc} removed"
-    two.until(
-        lambda: any(s.target_id == disc and s.state == TargetStatus.IDLE for s in two.statuses),
-        "a status that tells of the end",
+    response = two.remove(disc)
+    assert (response.code, response.success) == (response.OK, True)
+    ended = two.until(
+        lambda: next(
+            (a for a in two.arrays if a.statuses[-1:] and a.statuses[-1].state == 0), None
+        ),
+        "an array that tells of the end",
     )
-    array, statuses = shown(two, square)
+    assert [s.target_id for s in ended.statuses] == [square, disc]
+    array, statuses, first = shown(two)
     assert [d.id for d in array.detections] == [square]
     assert list(statuses) == [square]
-    assert two.target_of(array.header).id == square, "it is the first one now"
-    response = remove(two, disc)
-    assert not response.success
-    assert response.message == f"there is no target '{disc}'; followed now: {square}"
+    assert two.target_of(array.header).id == first.target_id == square, "it is the first one now"
+    response = two.remove(disc)
+    assert (response.code, response.success) == (response.UNKNOWN_TARGET, False)
+    assert square in response.message
 
 
 def test_each_has_a_state_of_its_own(two):
@@ -125,7 +128,7 @@ def test_each_has_a_state_of_its_own(two):
 
     def lost():
         two.place = place
-        array, statuses = shown(two, disc, square)
+        array, statuses, _ = shown(two)
         assert statuses[disc].state == TargetStatus.TRACKING
         return statuses[square].state == TargetStatus.LOST and array
 
@@ -134,12 +137,11 @@ def test_each_has_a_state_of_its_own(two):
     two.scene.shown = True
 
     def back():
-        array, statuses = shown(two, square)
+        array, statuses, _ = shown(two)
         return statuses[square].state == TargetStatus.TRACKING and array
 
     array = two.until(back, "the square again")
     assert [d.id for d in array.detections] == [disc, square]
-    assert two.set(lost_after=1.0) == [(True, "")]
 
 
 def test_a_plain_selection_and_clear_end_all(two):
@@ -147,31 +149,35 @@ def test_a_plain_selection_and_clear_end_all(two):
     header = two.show().header
     third = two.select(two.scene.square, header).target_id
     assert third not in (disc, square)
-    array, statuses = shown(two, third)
+    array, statuses, _ = shown(two)
     assert [d.id for d in array.detections] == list(statuses) == [third]
     assert two.select(two.scene.box(two.place), append=True).success
     cleared = two.clear()
     assert cleared.success
-    assert f"targets {third}, " in cleared.message
+    assert third in cleared.message
+    ended = two.until(lambda: two.arrays[-1].header.frame_id == "" and two.arrays[-1], "the end")
+    assert [s.state for s in ended.statuses] == [TargetStatus.IDLE] * 2
     assert two.show().target_id == ""
+    assert two.latched_message(TargetStatusArray, "target_statuses").statuses == []
 
 
-def test_a_late_listener_is_told_of_the_first_target_now(two):
+def test_a_late_subscriber_receives_the_latest_status_of_the_first_target(two):
     disc, square = start_both(two)
     assert two.set(lost_after=60.0) == [(True, "")]
-    shown(two, disc, square)
-    assert two.told_late()[0].target_id == disc
+    shown(two)
+    assert two.latched_message(TargetStatus, "target_status").target_id == disc
+    array = two.latched_message(TargetStatusArray, "target_statuses")
+    assert [s.target_id for s in array.statuses] == [disc, square]
     assert two.clear().success
-    assert [(s.target_id, s.state) for s in two.told_late()] == [("", TargetStatus.IDLE)]
-    assert two.set(lost_after=1.0) == [(True, "")]
+    status = two.latched_message(TargetStatus, "target_status")
+    assert (status.target_id, status.state) == ("", TargetStatus.IDLE)
 
 
 def test_a_refused_addition_leaves_both_alone(two):
     ids = start_both(two)
     refused = two.select((400.0, 50.0, 40.0, 40.0), two.show().header, append=True)
-    assert not refused.success
-    assert "does not overlap" in refused.message
-    array, _ = shown(two)
+    assert refused.code == refused.OUTSIDE_IMAGE
+    array, _, _ = shown(two)
     assert tuple(d.id for d in array.detections) == ids
 
 
@@ -181,7 +187,7 @@ def test_the_debug_image_shows_both_in_colours_of_their_own(two):
     ids = start_both(two)
     assert two.set(debug_rate=0) == [(True, "")]
     two.until(lambda: two.show() and pictures, "a picture")
-    array, _ = shown(two)
+    array, _, _ = shown(two)
     two.until(lambda: pictures[-1].header == array.header, "the picture of this frame")
     picture = np.frombuffer(pictures[-1].data, np.uint8).reshape(240, 320, 3).astype(int)
     for target_id, detection in zip(ids, array.detections, strict=True):
@@ -189,5 +195,4 @@ def test_the_debug_image_shows_both_in_colours_of_their_own(two):
         colour = TARGET_COLOURS[(int(target_id) - 1) % len(TARGET_COLOURS)]
         left_edge = picture[y + h // 2 - 3 : y + h // 2 + 3, max(x - 2, 0) : x + 3]
         assert np.abs(left_edge - colour).sum(axis=2).min() < 40, target_id
-    assert two.set(debug_rate=10.0) == [(True, "")]
     two.node.destroy_subscription(listener)

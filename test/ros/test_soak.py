@@ -47,11 +47,12 @@ def test_growth_is_from_the_second_quarter_to_the_last():
     "line",
     [
         "Traceback (most recent call last):",
-        "[ERROR] [17.1] [track]: fault in the worker, it goes on: KeyError('a')",
+        "[ERROR] [17.1] [track]: fault in the worker, which continues: KeyError('a')",
         "[ERROR] [17.1] [track]: on_activate failed: RuntimeError('x')",
-        "[ERROR] [17.1] [track]: image on /image left out: tracking a 4x4 frame failed: Boom()",
+        "[ERROR] [17.1] [track]: image on /image skipped: tracking a 4x4 frame failed: Boom()",
         "[ERROR] [17.1] [track]: model ostrack_tiny cannot be loaded: no memory",
-        "[WARN] [17.1] [track]: select_target refused: the model failed on it: Boom()",
+        "[WARN] [17.1] [track]: select_target refused, MODEL_FAILED: the model failed on this "
+        "selection: Boom()",
         "[ERROR] [17.1] [elsewhere]: anything",
     ],
 )
@@ -63,13 +64,13 @@ def test_faults_are_found_in_a_log(line):
 @pytest.mark.parametrize(
     "line",
     [
-        "[ERROR] [17.1] [track]: image on /image left out: step is 10 bytes, wanted at least 960",
-        "[ERROR] [17.1] [track]: image on /image left out: image encoding '' is not supported, "
+        "[ERROR] [17.1] [track]: image on /image skipped: step is 10 bytes, wanted at least 960",
+        "[ERROR] [17.1] [track]: image on /image skipped: image encoding '' is not supported, "
         "rosbags-image cannot convert it either (Format '' is not supported); encodings that",
-        "[ERROR] [17.1] [track]: image on /image left out: a bayer_rggb8 image of 5x5 pixels",
+        "[ERROR] [17.1] [track]: image on /image skipped: a bayer_rggb8 image of 5x5 pixels",
         "[ERROR] [17.1] [track]: not activated: model ostrack_tiny is still loading after 4.0 s",
-        "[ERROR] [17.1] [track]: model no_such_model cannot be loaded: model 'no_such_model' is",
-        "[WARN] [17.1] [track]: select_target refused: the box is empty",
+        "[ERROR] [17.1] [track]: model ostrack_tiny cannot be loaded: no_such_file.safetensors is",
+        "[WARN] [17.1] [track]: select_target refused, INVALID_BOX: the box is empty",
     ],
 )
 def test_what_the_soak_provokes_is_no_fault(line):

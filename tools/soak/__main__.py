@@ -58,10 +58,12 @@ faulthandler.register(signal.SIGUSR1)
 main()
 """  # the node; on SIGUSR1 it prints where its threads are
 EXPECTED_ERRORS = re.compile(
-    r"image on \S+ left out: (image|an? |step|data)|not activated: model |"
-    r"model no_such_model cannot be loaded|No transition matching|Unable to start transition"
+    r"image on \S+ skipped: (image|an? |step|data)|not activated: model |"
+    r"cannot be loaded: .*no_such_file|No transition matching|Unable to start transition"
 )
-FAULTS = re.compile(r"Traceback|Exception|fault in the worker|failed( on it)?:|\bFATAL\b")
+FAULTS = re.compile(
+    r"Traceback|Exception|fault in the worker|failed( on this selection)?:|\bFATAL\b"
+)
 
 
 def rest(driver: Driver, node: Program) -> float:

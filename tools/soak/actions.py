@@ -191,12 +191,15 @@ class Actions:
         self._load(DEFAULT_MODEL)
 
     def fail_to_load(self) -> None:
-        """Request a model that does not exist."""
+        """Request a model that does not exist, and then one whose weights do not."""
         self._driver.bring(UNCONFIGURED)
         self._driver.set(model="no_such_model")
+        self._driver.set(weights="no_such_file.safetensors")
         self._driver.change(Transition.TRANSITION_CONFIGURE)
         self._driver.change(Transition.TRANSITION_ACTIVATE)
         self._ask_in_vain()
+        self._driver.bring(UNCONFIGURED)
+        self._driver.set(weights="")
         self._load(DEFAULT_MODEL)
 
     def _load(self, model: str) -> None:

@@ -67,7 +67,12 @@ class SelectionCode(IntEnum):
     @property
     def passes_by_itself(self) -> bool:
         """Whether a request with this answer can succeed a moment later, unchanged."""
-        return self in (SelectionCode.NOT_ACTIVE, SelectionCode.LOADING, SelectionCode.NO_IMAGE)
+        return self in (
+            SelectionCode.NOT_ACTIVE,
+            SelectionCode.LOADING,
+            SelectionCode.NO_IMAGE,
+            SelectionCode.BUSY,
+        )
 
 
 class SelectionRefused(ValueError):

@@ -15,7 +15,7 @@ import numpy as np
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D
+from vision_msgs.msg import BoundingBox2D, Detection2D, ObjectHypothesisWithPose
 
 from tracker_ros.following.selection import Selection, SelectionCode, SelectionRefused
 from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
@@ -25,14 +25,17 @@ from tracker_ros.io.image_encodings import (
     decode_image,
     supported_encodings,
 )
+from tracker_ros.tracker import TrackResult
 
 __all__ = [
     "bounding_box_of",
     "box_of",
+    "detection_of",
     "image_from_array",
     "keep_last",
     "rgb_from_image",
     "selection_from",
+    "selection_from_detection",
     "selection_from_mask",
     "stamp_nanoseconds",
 ]
@@ -41,22 +44,22 @@ _DEPTH = ("16uc1", "32fc1", "64fc1")
 
 
 def stamp_nanoseconds(header: Header) -> int:
-    """Time of a header, nanoseconds."""
+    """Return the time of a header, nanoseconds."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
 def rgb_from_image(message: Image) -> np.ndarray:
-    """The pixels of an image message.
+    """Decode an image message.
 
-    Encodings of the package's own table need no other library. Any other is handed to cv_bridge,
-    or to rosbags-image where there is no cv_bridge.
+    Encodings of the package's own table need no other library. Others are decoded by cv_bridge,
+    or by rosbags-image if there is no cv_bridge.
 
     Returns:
-        (H, W, 3) uint8 RGB; for rgb8 and rgba8 a view of the message, not to be written to.
+        (H, W, 3) uint8 RGB; for rgb8 and rgba8 a view of the message, which must not be changed.
 
     Raises:
-        UnsupportedEncodingError: Nobody can decode the encoding; names those that work.
-        MalformedImageError: Sizes, step and data of the message do not fit together.
+        UnsupportedEncodingError: The encoding cannot be decoded; names those that can.
+        MalformedImageError: Size, step and data of the message do not match.
     """
     if message.encoding.strip().lower() in ENCODINGS:
         return decode_image(
@@ -71,7 +74,7 @@ def rgb_from_image(message: Image) -> np.ndarray:
 
 
 def _rgb_by_other_library(message: Image) -> np.ndarray:
-    """Decode what the table does not hold, or say why nobody can."""
+    """Decode an image whose encoding is not in the package's own table."""
     remedy = f"encodings that always work: {', '.join(supported_encodings())}"
     if message.encoding.strip().lower() in _DEPTH:
         raise UnsupportedEncodingError(
@@ -100,7 +103,7 @@ def _rgb_by_other_library(message: Image) -> np.ndarray:
 
 
 def _other_library() -> tuple[str, Callable[[Image], np.ndarray] | None]:
-    """cv_bridge, else rosbags-image, else nothing; imported only here."""
+    """Import and return cv_bridge or rosbags-image, whichever is installed."""
     try:
         from cv_bridge import CvBridge
     except ImportError:
@@ -116,10 +119,10 @@ def _other_library() -> tuple[str, Callable[[Image], np.ndarray] | None]:
 
 
 def image_from_array(pixels: np.ndarray, header: Header) -> Image:
-    """Make an image message.
+    """Pack an image message.
 
-    The data goes in as ``array.array``: the message class takes that as it is, while it checks
-    every single byte of anything else, a hundred milliseconds for a large image.
+    The data is passed as ``array.array``, which the message class takes as it is. It checks every
+    single byte of anything else, which takes a tenth of a second for a large image.
 
     Args:
         pixels: (H, W, 3) uint8 RGB, becomes rgb8; (H, W) uint8, becomes mono8; or (H, W)
@@ -133,7 +136,7 @@ def image_from_array(pixels: np.ndarray, header: Header) -> Image:
     encoding = encodings.get((pixels.ndim, pixels.dtype.name))
     if encoding is None or (pixels.ndim == 3 and pixels.shape[2] != 3):
         raise ValueError(
-            f"array is {pixels.dtype} of shape {pixels.shape}, wanted uint8 (H, W, 3), "
+            f"array is {pixels.dtype} of shape {pixels.shape}, expected uint8 (H, W, 3), "
             "uint8 (H, W) or float32 (H, W)"
         )
     packed: np.ndarray = np.ascontiguousarray(pixels)
@@ -151,7 +154,7 @@ def image_from_array(pixels: np.ndarray, header: Header) -> Image:
 
 
 def bounding_box_of(box: Box) -> BoundingBox2D:
-    """Pack ``(x, y, w, h)``, pixels; the message has the centre where the box has its corner."""
+    """Pack a box ``(x, y, w, h)``, pixels; the message holds its centre instead of its corner."""
     message = BoundingBox2D()
     cx, cy, width, height = xywh_to_cxcywh(np.array(box, dtype=np.float64)).tolist()
     message.center.position.x, message.center.position.y = cx, cy
@@ -159,8 +162,20 @@ def bounding_box_of(box: Box) -> BoundingBox2D:
     return message
 
 
+def detection_of(
+    header: Header, result: TrackResult, target_id: str, class_id: str, score: float
+) -> Detection2D:
+    """Pack a tracked box with its one hypothesis."""
+    message = Detection2D(header=header, id=target_id, bbox=bounding_box_of(result.box))
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = class_id
+    hypothesis.hypothesis.score = float(score)
+    message.results.append(hypothesis)
+    return message
+
+
 def box_of(message: BoundingBox2D) -> Box:
-    """Unpack to ``(x, y, w, h)``, pixels, top-left corner; the angle is not read."""
+    """Unpack a box ``(x, y, w, h)``, pixels, top-left corner; the angle is ignored."""
     centre = message.center.position
     cxcywh = np.array([centre.x, centre.y, message.size_x, message.size_y], dtype=np.float64)
     x, y, w, h = cxcywh_to_xywh(cxcywh).tolist()
@@ -184,8 +199,18 @@ def selection_from(
     return Selection(box_of(bbox), None, stamp_nanoseconds(header), header.frame_id, label, append)
 
 
-def selection_from_mask(message: Image) -> Selection:
-    """Unpack a mask: mono8 or 8UC1, 0 beside the target and anything else on it.
+def selection_from_detection(message: Detection2D, append: bool = False) -> Selection:
+    """Unpack a request to follow the box of a detection.
+
+    Raises:
+        SelectionRefused: The box is rotated.
+    """
+    label = message.results[0].hypothesis.class_id if message.results else ""
+    return selection_from(message.header, message.bbox, label, append)
+
+
+def selection_from_mask(message: Image, append: bool = False) -> Selection:
+    """Unpack a request to follow a mask: mono8 or 8UC1, 0 beside the target, not 0 on it.
 
     Raises:
         SelectionRefused: The message has another encoding or is malformed.
@@ -204,18 +229,19 @@ def selection_from_mask(message: Image) -> Selection:
             SelectionCode.INVALID_MASK, f"mask is malformed: {error}"
         ) from error
     header = message.header
-    return Selection(None, grey[..., 0] > 0, stamp_nanoseconds(header), header.frame_id)
+    mask = grey[..., 0] > 0
+    return Selection(None, mask, stamp_nanoseconds(header), header.frame_id, append=append)
 
 
 def keep_last(depth: int, *, reliable: bool = True, latched: bool = False) -> QoSProfile:
-    """A new profile that keeps the newest messages.
+    """Return a new profile that keeps the latest messages.
 
-    Each entity needs its own: rclpy writes what parameters override into the profile it is given.
+    Each publisher and subscription needs its own: rclpy writes overrides into the given profile.
 
     Args:
-        depth: How many.
-        reliable: Send again what was lost.
-        latched: Late subscribers get them too (transient local).
+        depth: How many messages are kept.
+        reliable: Whether lost messages are sent again.
+        latched: Whether late subscribers receive them, too (transient local).
     """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,

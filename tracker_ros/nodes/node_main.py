@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a node, spin it, and end it without a traceback on Ctrl-C.
-
-Refuses lifecycle transitions that do not begin in the present state.
-
-rclpy lets the error of such a request, as of one that comes twice, out of its service, and that
-ends the program without an answer.
-"""
+"""Run a node: start, spin, end without a traceback on Ctrl-C, survive impossible transitions."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 import rclpy
 from lifecycle_msgs.srv import ChangeState
@@ -22,15 +20,21 @@ from rclpy.node import Node
 
 from tracker_ros.process import SLEEPING, set_waiting
 
-__all__ = ["NodeStartError", "end_quietly_on_interrupt", "refuse_wrong_transitions", "run_node"]
+__all__ = [
+    "NodeStartError",
+    "end_quietly_on_interrupt",
+    "exit_program",
+    "refuse_wrong_transitions",
+    "run_node",
+]
 
 
 class NodeStartError(RuntimeError):
-    """The node cannot start or go on; the message says why and what to do."""
+    """A node cannot start or continue; the message says why and what to do."""
 
 
 class _ToRos(logging.Handler):
-    """Passes what the package logs through Python on to ROS."""
+    """Passes the package's Python log messages to ROS."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger = get_logger("tracker_ros")
@@ -44,11 +48,10 @@ class _ToRos(logging.Handler):
 
 
 def end_quietly_on_interrupt() -> None:
-    """Let Ctrl-C end ROS, and thereby ``spin``, instead of raising at any odd place.
+    """Make Ctrl-C end ``spin`` instead of raising KeyboardInterrupt anywhere in the program.
 
-    rclpy shuts its context down at SIGINT and then calls Python's handler. The one that comes
-    with Python raises KeyboardInterrupt wherever the program happens to be, often in the middle
-    of cleaning up. Call this before ``rclpy.init``.
+    rclpy shuts its context down at SIGINT and then calls Python's own handler, which raises
+    wherever the program happens to be, often while it cleans up. Call this before ``rclpy.init``.
     """
     signal.signal(signal.SIGINT, lambda number, frame: None)
 
@@ -56,7 +59,7 @@ def end_quietly_on_interrupt() -> None:
 def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     """Make a node and spin it until it is told to stop.
 
-    Works alike from Humble on: no context managers of later distributions are used.
+    Works on Humble and later: no context managers of later distributions are used.
 
     Args:
         factory: Makes the node. If the node has a method ``close``, it is called before the
@@ -65,7 +68,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 after Ctrl-C, SIGTERM or a shutdown; 1 if the node could not start or
-        could not go on.
+        continue.
     """
     set_waiting(SLEEPING)
     end_quietly_on_interrupt()
@@ -82,11 +85,11 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         executor.add_node(node)
         executor.spin()
     except ExternalShutdownException:
-        status = 0
+        pass
     except NodeStartError as error:
         get_logger("tracker_ros").fatal(str(error))
         status = 1
-    except Exception:  # what was being done when the context was shut down fails; no fault
+    except Exception:  # a shutdown makes whatever is going on fail
         if rclpy.ok():
             raise
     finally:
@@ -101,18 +104,36 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     return status
 
 
-Answer = Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
+def exit_program(status: int) -> NoReturn:
+    """End this process.
+
+    A worker that could not be stopped in time may still be computing. The interpreter would abort
+    if it ended beside such a thread, so it is left out then.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(status)
+    sys.exit(status)
 
 
 def refuse_wrong_transitions(node: LifecycleNode) -> None:
-    """Have the node answer such a request with ``success: false``."""
+    """Make a node answer impossible lifecycle transitions with ``success: false``.
+
+    rclpy does not catch the error of a transition that is impossible in the present state, for
+    example one that is requested twice. That would end the program without an answer.
+    """
     for service in node.services:
         if service.srv_type is ChangeState:
             service.callback = _guarded(node, service.callback)
 
 
-def _guarded(node: LifecycleNode, change: Answer) -> Answer:
-    """The service's callback, which refuses where rclpy raises."""
+_Change = Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
+
+
+def _guarded(node: LifecycleNode, change: _Change) -> _Change:
+    """Return the service's callback with impossible transitions refused."""
 
     def answer(
         request: ChangeState.Request, response: ChangeState.Response

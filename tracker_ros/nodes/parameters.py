@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters as tables: default, range, meaning, and when each may change.
+"""The parameters of the nodes: one table for each node, and what is made from it.
 
-rclpy's own checks name a type by its number and know no choices, so parameters are declared with
-dynamic typing (which also lets ``5`` stand for ``5.0``) and checked here, in words.
+`TRACK_PARAMETERS` and `VIDEO_PARAMETERS` list defaults, ranges, descriptions and when a parameter
+may change. The nodes declare and check their parameters by these tables, ``--help`` and the launch
+file read them, and ``python -m tools.generate`` writes ``config/track.yaml`` and the tables in the
+documentation from them.
 
-The parameters of the ``track`` node.
-
-The same defaults stand in ``config/track.yaml`` and ``launch/track.launch.py``; a test compares.
-
-The command line of a node that has only ROS's arguments: ``--help``, and no others.
+rclpy's own checks name a type by its number and know no choices. So parameters are declared with
+dynamic typing, which also lets ``5`` stand for ``5.0``, and checked here.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from rclpy.utilities import remove_ros_args
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.node_main import NodeStartError
-from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name
+from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name, model_card
 
 __all__ = [
     "Change",
@@ -44,6 +43,7 @@ __all__ = [
     "ParameterSpec",
     "ParameterTable",
     "TRACK_PARAMETERS",
+    "VIDEO_PARAMETERS",
     "Value",
     "check_command_line",
     "check_scores",
@@ -51,14 +51,16 @@ __all__ = [
 
 Value = bool | int | float | str
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+_MAX_FRAMES = 1_000_000_000
 
 
 class ParameterError(ValueError):
-    """A value is refused; the message names parameter, value and what was wanted."""
+    """A value is refused; the message names parameter, value and what was expected."""
 
 
 class Change(Enum):
-    """When a parameter may change; the value is what its description says of it."""
+    """When a parameter may change; the value is the wording of its description."""
 
     RUNNING = "may change at any time"
     UNCONFIGURED = "may change while the node is unconfigured (cleanup, set, configure)"
@@ -71,13 +73,13 @@ class ParameterSpec:
 
     Attributes:
         name: Its name.
-        default: Its default, which also gives the type.
-        description: What it does, for ``ros2 param describe``.
+        default: Its default, which also determines the type.
+        description: What it does.
         low: Least accepted number, or None.
         high: Greatest accepted number, or None.
         choices: Accepted strings; empty accepts any.
         change: When it may change.
-        check: Further check of one value: returns what was wanted, or an empty string.
+        check: Further check of one value. Returns what was expected, or an empty string.
     """
 
     name: str
@@ -90,19 +92,23 @@ class ParameterSpec:
     check: Callable[[Value], str] | None = None
 
     @property
-    def wanted(self) -> str:
+    def default_text(self) -> str:
+        """The default as `parse` reads it."""
+        text = str(self.default)
+        return text.lower() if isinstance(self.default, bool) else text
+
+    @property
+    def expected(self) -> str:
         """What values are accepted, in words."""
         if self.choices:
             return "one of " + ", ".join(f"'{c}'" for c in self.choices)
         text = _WORDS[type(self.default)]
         if self.low is not None and self.high is not None:
             text += f" from {self.low:g} to {self.high:g}"
-        elif self.low is not None:
-            text += f", {self.low:g} or more"
         return text
 
     def checked(self, value: object) -> Value:
-        """The value in the parameter's type.
+        """Return ``value`` in the parameter's type.
 
         Raises:
             ParameterError: The value has another type or is out of range.
@@ -111,24 +117,37 @@ class ParameterSpec:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            named = "unset" if value is None else f"{value!r}"
-            raise ParameterError(f"parameter {self.name} is {named}, wanted {self.wanted}")
+            raise self._error("unset" if value is None else f"{value!r}", self.expected)
         good = not self.choices or value in self.choices
-        if isinstance(value, (int, float)):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = -math.inf if self.low is None else self.low
             high = math.inf if self.high is None else self.high
             good = math.isfinite(value) and low <= value <= high
-        complaint = (self.wanted if not good else "") or (self.check(value) if self.check else "")
-        if complaint:
-            raise ParameterError(f"parameter {self.name} is {value!r}, wanted {complaint}")
+        if not good:
+            raise self._error(f"{value!r}", self.expected)
+        if self.check is not None and (expected := self.check(value)):
+            raise self._error(f"{value!r}", expected)
         return value
 
+    def parse(self, text: str) -> Value:
+        """Read the parameter's value from a text, as a launch argument gives it.
+
+        Raises:
+            ParameterError: The text cannot be read, or the value is refused.
+        """
+        kind = type(self.default)
+        try:
+            value = _TRUTH[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise self._error(f"{text!r}", self.expected) from None
+        return self.checked(value)
+
     def descriptor(self) -> ParameterDescriptor:
-        """Description and range for the ROS tools."""
+        """Return description and range for the ROS tools."""
         result = ParameterDescriptor(
             name=self.name,
             description=f"{self.description} Default: {self.default!r}; {self.change.value}.",
-            additional_constraints=f"wanted: {self.wanted}",
+            additional_constraints=f"expected: {self.expected}",
             dynamic_typing=True,
         )
         if self.low is not None and self.high is not None:
@@ -142,6 +161,9 @@ class ParameterSpec:
                 )
         return result
 
+    def _error(self, value: str, expected: str) -> ParameterError:
+        return ParameterError(f"parameter {self.name} is {value}, expected {expected}")
+
 
 class ParameterTable:
     """Declares a table of parameters on a node, keeps their values and guards their changes.
@@ -149,9 +171,8 @@ class ParameterTable:
     Args:
         node: The node.
         specs: The table.
-        cross_check: Gets all values together; raises ParameterError if they do not fit.
-        configured: Whether the node is configured, that is whether UNCONFIGURED parameters are
-            fixed now.
+        cross_check: Called with all values; raises ParameterError if they contradict each other.
+        configured: Returns whether the node is configured: UNCONFIGURED parameters are fixed then.
         changed: Called with all values after an accepted change at run time.
 
     Raises:
@@ -188,19 +209,19 @@ class ParameterTable:
         return dict(self._values)
 
     def text(self, name: str) -> str:
-        """Value of a string parameter."""
+        """Return the value of a string."""
         return str(self._values[name])
 
     def number(self, name: str) -> float:
-        """Value of a number, whether it was given as integer or not."""
+        """Return the value of a number."""
         return float(self._values[name])
 
     def integer(self, name: str) -> int:
-        """Value of an integer."""
+        """Return the value of an integer."""
         return int(self._values[name])
 
     def flag(self, name: str) -> bool:
-        """Value of a boolean."""
+        """Return the value of a boolean."""
         return bool(self._values[name])
 
     def _on_set(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -208,12 +229,10 @@ class ParameterTable:
         values = dict(self._values)
         try:
             for parameter in parameters:
-                spec = self._specs.get(parameter.name)
-                if spec is None:
-                    continue
-                value = spec.checked(parameter.value)
-                self._check_moment(spec, value)
-                values[spec.name] = value
+                if (spec := self._specs.get(parameter.name)) is not None:
+                    value = spec.checked(parameter.value)
+                    self._check_moment(spec, value)
+                    values[spec.name] = value
             self._cross_check(values)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -223,6 +242,11 @@ class ParameterTable:
         return SetParametersResult(successful=True)
 
     def _check_moment(self, spec: ParameterSpec, value: Value) -> None:
+        """Refuse a change that comes at the wrong time.
+
+        Raises:
+            ParameterError: The parameter may not change now.
+        """
         if value == self._values[spec.name] or spec.change is Change.RUNNING:
             return
         if spec.change is Change.UNCONFIGURED and not self._configured():
@@ -237,6 +261,59 @@ class ParameterTable:
         )
 
 
+def check_scores(values: Mapping[str, Value]) -> None:
+    """Refuse thresholds that contradict each other.
+
+    Raises:
+        ParameterError: ``score_lost`` exceeds ``score_found``.
+    """
+    found, lost = cast(float, values["score_found"]), cast(float, values["score_lost"])
+    if lost > found:
+        raise ParameterError(
+            f"parameter score_lost is {lost:g}, expected at most score_found ({found:g}): "
+            "set both together"
+        )
+
+
+def check_command_line(
+    program: str, about: str, specs: Sequence[ParameterSpec], args: list[str] | None
+) -> None:
+    """Show the help of a node if it is asked for; refuse arguments that are not ROS's.
+
+    Args:
+        program: Name of the executable.
+        about: What it does, in a sentence.
+        specs: Its parameters.
+        args: Command line without the program's name, that of this process if None.
+
+    Raises:
+        SystemExit: 0 after help; 2 for an argument that would be ignored.
+    """
+    indent = "      "
+    parameters = "\n".join(
+        f"  {spec.name} ({spec.default!r})\n"
+        + textwrap.fill(spec.description, 90, initial_indent=indent, subsequent_indent=indent)
+        for spec in specs
+    )
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage=f"ros2 run tracker_ros {program} [-h] [--ros-args -p NAME:=VALUE -r FROM:=TO ...]",
+        description=about,
+        epilog="parameters, with their defaults, given by --ros-args -p NAME:=VALUE or "
+        f"--params-file FILE:\n{parameters}\n\nWhile it runs: ros2 param describe /{program} NAME",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(remove_ros_args(sys.argv[1:] if args is None else args))
+
+
+def _check_model(value: Value) -> str:
+    try:
+        model_card(str(value))
+    except ValueError as error:
+        return f"the name of a model: {error}"
+    return ""
+
+
 def _check_device(value: Value) -> str:
     if is_device_name(str(value)):
         return ""
@@ -247,31 +324,8 @@ def _check_options(value: Value) -> str:
     try:
         parse_options(str(value).split())
     except ValueError as error:
-        return f"NAME=VALUE, several with spaces between them: {error}"
+        return f"NAME=VALUE, several separated by spaces: {error}"
     return ""
-
-
-def _check_transport(value: Value) -> str:
-    if value == "raw":
-        return ""
-    return (
-        "'raw', the only transport supported so far: publish raw images, for example with "
-        "ros2 run image_transport republish"
-    )
-
-
-def check_scores(values: Mapping[str, Value]) -> None:
-    """Refuse thresholds that contradict each other.
-
-    Raises:
-        ParameterError: ``score_lost`` exceeds ``score_found``.
-    """
-    found, lost = cast(float, values["score_found"]), cast(float, values["score_lost"])
-    if lost > found:
-        raise ParameterError(
-            f"parameter score_lost is {lost:g}, wanted at most score_found ({found:g}): "
-            "set both together"
-        )
 
 
 TRACK_PARAMETERS = (
@@ -280,12 +334,12 @@ TRACK_PARAMETERS = (
         DEFAULT_MODEL,
         "Name of the model; tracker-ros models lists them.",
         change=Change.UNCONFIGURED,
-        check=lambda value: "" if value else "the name of a model, see tracker-ros models",
+        check=_check_model,
     ),
     ParameterSpec(
         "weights",
         "",
-        "File with the model's weights (safetensors); empty takes those that come with it.",
+        "File with the model's weights (safetensors); empty takes those in the package.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
@@ -298,77 +352,69 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "backend",
         "auto",
-        "What runs the model: torch, onnxruntime or tensorrt; auto takes the fastest, on a CPU by "
-        "a measurement while the model loads.",
+        "Back end that runs the model: torch, onnxruntime or tensorrt. auto takes the fastest; on "
+        "a CPU it measures them while the model loads.",
         choices=BACKENDS,
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "precision",
         "auto",
-        "Number format that the model computes in: fp32; fp16 on GPUs and in ONNX Runtime; bf16 "
-        "or int8 on CPUs, where the model's family has it; auto leaves it to the back end.",
+        "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or int8 "
+        "on CPUs, for models that have it. auto leaves it to the back end.",
         choices=PRECISIONS,
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "engine_cache_dir",
         "",
-        "Folder of exported graphs and built engines; empty takes one below the user's cache.",
+        "Folder of exported graphs and built engines; empty takes one in the user's cache.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "build_engine",
         True,
-        "Whether what is missing may be exported, for seconds, and built for TensorRT, for "
-        "minutes, while the model loads. auto exports for ONNX Runtime on a CPU, and builds "
-        "nothing; with false it takes what is there, and a back end chosen by name refuses.",
+        "Whether missing graphs may be exported (seconds) and missing engines built for TensorRT "
+        "(minutes) while the model loads. With backend auto, graphs are exported for ONNX Runtime "
+        "on a CPU and no engine is built. If false, auto takes what is there, and a back end "
+        "chosen by name fails if its files are missing.",
         change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "model_options",
         "",
-        "Options of the model's family as NAME=VALUE, several with spaces between them: threshold "
+        "Options of the model's family as NAME=VALUE, several separated by spaces: threshold "
         "for GRM; working_size, start_shape, reference_mode, behaviour, aligned, aspect for MAST; "
         "seed for TrDiMP and TrSiam.",
         change=Change.UNCONFIGURED,
         check=_check_options,
     ),
     ParameterSpec(
-        "image_transport",
-        "raw",
-        "How images come in.",
-        change=Change.UNCONFIGURED,
-        check=_check_transport,
-    ),
-    ParameterSpec(
         "buffer_seconds",
         5.0,
-        "How many seconds of images are kept, so that a box can start on the frame it was "
-        "drawn on.",
+        "Seconds of images that are kept, so that a target can be selected on an earlier image.",
         low=0.0,
         high=60.0,
     ),
     ParameterSpec(
         "buffer_megabytes",
         256.0,
-        "How many megabytes these images may take.",
+        "Megabytes that these images may take.",
         low=1.0,
         high=65536.0,
     ),
     ParameterSpec(
         "score_found",
         0.45,
-        "Score at and above which the target counts as found; for models that leave the judgement "
-        "to the score (OSTrack, GRM).",
+        "A target with this score or more is found. For OSTrack and GRM; TrDiMP, TrSiam and MAST "
+        "judge each image themselves.",
         low=0.0,
         high=1.0,
     ),
     ParameterSpec(
         "score_lost",
         0.35,
-        "Score below which the target counts as not seen; at most score_found; for the same "
-        "models.",
+        "A target with a lower score is not seen; at most score_found. For the same models.",
         low=0.0,
         high=1.0,
     ),
@@ -382,21 +428,21 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "debug_rate",
         10.0,
-        "Most images per second on debug/image and debug/score; 0 makes one for every frame.",
+        "Most images per second on debug/image and debug/score; 0 publishes one for each image.",
         low=0.0,
         high=1000.0,
     ),
     ParameterSpec(
         "debug_scale",
         1.0,
-        "Size of debug/image relative to the camera's.",
+        "Size of debug/image relative to the camera's image.",
         low=0.05,
         high=4.0,
     ),
     ParameterSpec(
         "debug_score_encoding",
         "rgb8",
-        "What debug/score carries: colours (rgb8) or the response itself (32FC1).",
+        "Encoding of debug/score: colours (rgb8) or the score map itself (32FC1).",
         choices=("rgb8", "32FC1"),
     ),
     ParameterSpec(
@@ -417,40 +463,64 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "autostart",
         True,
-        "Configure and activate without being told; false waits for lifecycle transitions.",
+        "Configure and activate when started; false waits for lifecycle transitions.",
         change=Change.START,
     ),
 )
+"""The parameters of ``track``."""
 
-
-_INDENT = "      "
-
-
-def check_command_line(
-    program: str, about: str, specs: Sequence[ParameterSpec], args: list[str] | None
-) -> None:
-    """End the program if it is asked for help or given an argument that it would pass over.
-
-    Args:
-        program: Name of the executable.
-        about: What it does, in a sentence.
-        specs: Its parameters.
-        args: Command line without the program's name, that of this process if None.
-
-    Raises:
-        SystemExit: 0 after help; 2 for an argument that is not ROS's.
-    """
-    parameters = "\n".join(
-        f"  {spec.name} ({spec.default!r})\n"
-        + textwrap.fill(spec.description, 90, initial_indent=_INDENT, subsequent_indent=_INDENT)
-        for spec in specs
-    )
-    parser = argparse.ArgumentParser(
-        prog=program,
-        usage=f"ros2 run tracker_ros {program} [-h] [--ros-args -p NAME:=VALUE -r FROM:=TO ...]",
-        description=about,
-        epilog="parameters, with their defaults, given by --ros-args -p NAME:=VALUE or "
-        f"--params-file FILE:\n{parameters}\n\nWhile it runs: ros2 param describe /{program} NAME",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args(remove_ros_args(sys.argv[1:] if args is None else args))
+VIDEO_PARAMETERS = (
+    ParameterSpec(
+        "source",
+        "synthetic",
+        "Video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED].",
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "rate",
+        0.0,
+        "Images per second; 0 takes the source's own rate.",
+        low=0.0,
+        high=1000.0,
+        change=Change.START,
+    ),
+    ParameterSpec("loop", False, "Start again at the end.", change=Change.START),
+    ParameterSpec(
+        "stamp",
+        "now",
+        "Stamps: the time of publication (now), or the start plus the time in the recording "
+        "(source).",
+        choices=("now", "source"),
+        change=Change.START,
+    ),
+    ParameterSpec("frame_id", "camera", "frame_id of the images.", change=Change.START),
+    ParameterSpec(
+        "start_frame", 0, "Images to skip.", low=0, high=_MAX_FRAMES, change=Change.START
+    ),
+    ParameterSpec(
+        "frames", 0, "Images to play; 0 plays all.", low=0, high=_MAX_FRAMES, change=Change.START
+    ),
+    ParameterSpec(
+        "wait_for_subscribers",
+        0,
+        "Number of subscribers to image for which the first image waits.",
+        low=0,
+        high=100,
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "wait_for_target",
+        False,
+        "Repeat the first image until target_status says that a target is tracked.",
+        change=Change.START,
+    ),
+    ParameterSpec(
+        "field_of_view",
+        60.0,
+        "Horizontal field of view for camera_info, degrees.",
+        low=1.0,
+        high=170.0,
+        change=Change.START,
+    ),
+)
+"""The parameters of ``video``."""

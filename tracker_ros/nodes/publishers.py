@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker publishes: targets, status, and debug images for those who listen."""
+"""What the tracker publishes: targets, statuses, and debug images while somebody subscribes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2D, Detection2DArray
 
-from tracker_interfaces.msg import TargetStatus
+from tracker_interfaces.msg import TargetStatus, TargetStatusArray
 from tracker_ros.drawing.overlay import (
     DrawnTarget,
     colour_map_score,
@@ -24,18 +25,18 @@ from tracker_ros.drawing.overlay import (
 from tracker_ros.following.frames import FrameReport, TargetReport
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.nodes.messages import (
-    bounding_box_of,
+    detection_of,
     image_from_array,
     keep_last,
     stamp_nanoseconds,
 )
-from tracker_ros.nodes.monitoring import RateMeter
+from tracker_ros.nodes.monitoring import Diagnostics, Window
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.tracker import TrackResult
 
-__all__ = ["DebugSettings", "Outputs", "detection_of"]
+__all__ = ["DebugSettings", "Publishers"]
 
-_SHOWN = (TargetState.TRACKING, TargetState.UNCERTAIN)
+_VISIBLE = (TargetState.TRACKING, TargetState.UNCERTAIN)
 _SCORE_SIDE = 256
 
 
@@ -45,7 +46,7 @@ class DebugSettings:
 
     Attributes:
         rate: Most images per second, 0 for no limit.
-        scale: Size of ``debug/image`` relative to the camera's.
+        scale: Size of ``debug/image`` relative to the camera's image.
         score_encoding: ``rgb8`` or ``32FC1``.
         token_mask: Whether ``debug/score`` as rgb8 shows the token mask of the result.
     """
@@ -57,7 +58,7 @@ class DebugSettings:
 
     @staticmethod
     def of(values: Mapping[str, Value]) -> DebugSettings:
-        """The settings among the node's parameters."""
+        """Return the settings among the node's parameters."""
         return DebugSettings(
             float(values["debug_rate"]),
             float(values["debug_scale"]),
@@ -66,162 +67,177 @@ class DebugSettings:
         )
 
 
-def detection_of(
-    header: Header, result: TrackResult, target_id: str, class_id: str, score: float
-) -> Detection2D:
-    """Pack a tracked box with its one hypothesis."""
-    message = Detection2D(header=header, id=target_id, bbox=bounding_box_of(result.box))
-    hypothesis = ObjectHypothesisWithPose()
-    hypothesis.hypothesis.class_id = class_id
-    hypothesis.hypothesis.score = float(score)
-    message.results.append(hypothesis)
-    return message
+class Publishers:
+    """The publishers, from configure to cleanup; used in the worker's thread.
 
-
-def _header_of(report: FrameReport[Image]) -> Header | None:
-    """Return the header of a report's image; None for a change without one."""
-    return None if report.frame is None else report.frame.payload.header
-
-
-class Outputs:
-    """The publishers. Made on configure, closed on cleanup; called from the worker's thread.
-
-    All but ``target_status`` are lifecycle publishers and speak only while the node is active.
-    ``target_status`` also tells of loading, so it always speaks.
+    All but the statuses are lifecycle publishers, which publish only while the node is active.
+    The statuses also tell of loading.
 
     Args:
         node: The node.
         model: Name of the model, the class of a target without a label.
-        settings: How debug images are made; replaced in the worker's thread only.
-        latency_seen: Called with each latency, seconds.
+        diagnostics: Is given the rate and the latency of the results.
+        debug: How debug images are made.
+
+    Attributes:
+        debug: As above; may be replaced.
     """
 
     def __init__(
-        self,
-        node: LifecycleNode,
-        model: str,
-        settings: DebugSettings,
-        latency_seen: Callable[[float], None],
+        self, node: LifecycleNode, model: str, diagnostics: Diagnostics, debug: DebugSettings
     ) -> None:
         self._node = node
         self._model = model
-        self._latency_seen = latency_seen
-        self._latency = 0.0
-        self._last_debug = 0.0
+        self._diagnostics = diagnostics
+        self.debug = debug
+        self._intervals = Window(30)
+        self._last_result = self._last_debug = float("-inf")
         self._warned_of_no_mask = False
-        self.settings = settings
-        self.rate = RateMeter()
-        reliable = keep_last(1)
-        managed = node.create_lifecycle_publisher
-        options = QoSOverridingOptions.with_default_policies
-        self._target = managed(Detection2D, "target", reliable, qos_overriding_options=options())
-        self._targets = managed(
-            Detection2DArray, "targets", reliable, qos_overriding_options=options()
-        )
-        self._mask = managed(Image, "target_mask", reliable, qos_overriding_options=options())
-        self._score = managed(Image, "debug/score", reliable, qos_overriding_options=options())
-        self._image = managed(Image, "debug/image", reliable, qos_overriding_options=options())
-        # One is kept: a late subscriber is told how things are, not how they were.
-        self._status = node.create_publisher(
-            TargetStatus,
-            "target_status",
-            keep_last(1, latched=True),
-            qos_overriding_options=options(),
-        )
+
+        def managed(kind: type, topic: str) -> Any:
+            options = QoSOverridingOptions.with_default_policies()
+            return node.create_lifecycle_publisher(
+                kind, topic, keep_last(1), qos_overriding_options=options
+            )
+
+        def latched(kind: type, topic: str) -> Any:
+            options = QoSOverridingOptions.with_default_policies()
+            return node.create_publisher(
+                kind, topic, keep_last(1, latched=True), qos_overriding_options=options
+            )
+
+        self._target = managed(Detection2D, "target")
+        self._targets = managed(Detection2DArray, "targets")
+        self._mask = managed(Image, "target_mask")
+        self._score = managed(Image, "debug/score")
+        self._image = managed(Image, "debug/image")
+        self._status = latched(TargetStatus, "target_status")
+        self._statuses = latched(TargetStatusArray, "target_statuses")
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for publisher in (
-            self._target,
-            self._targets,
-            self._mask,
-            self._score,
-            self._image,
-        ):
-            self._node.destroy_lifecycle_publisher(publisher)
-        self._node.destroy_publisher(self._status)
+        for managed in (self._target, self._targets, self._mask, self._score, self._image):
+            self._node.destroy_lifecycle_publisher(managed)
+        for latched in (self._status, self._statuses):
+            self._node.destroy_publisher(latched)
+
+    def wants_image(self) -> bool:
+        """Whether somebody subscribes to ``debug/image`` and the next one is due."""
+        return self._image.get_subscription_count() > 0 and self._debug_is_due()
 
     def publish(self, report: FrameReport[Image]) -> None:
-        """Publish one report: the targets first, then their status, then pictures."""
+        """Publish a report: the targets first, then their statuses, then debug images."""
         if not self._node.context.ok():
             return
-        header = _header_of(report)
+        latency = 0.0
+        header = None if report.frame is None else report.frame.payload.header
         if header is not None and any(target.result for target in report.targets):
-            self.rate.tick()
             self._publish_targets(header, report)
-            self._latency = self._age_of(header)
-            self._latency_seen(self._latency)
-        gone = (TargetReport(TargetState.IDLE, target_id) for target_id in report.gone)
-        # The first target comes last: its status is the one that stays for late subscribers.
-        for target in (*gone, *reversed(report.targets)):
-            self._status.publish(self._status_of(report, target))
-        if header is not None and report.image is not None:
+            age = self._node.get_clock().now().nanoseconds - stamp_nanoseconds(header)
+            latency = age / 1e9
+            self._count_result(latency)
+        if header is None:
+            self._publish_statuses(
+                Header(stamp=self._node.get_clock().now().to_msg()), report, latency
+            )
+            return
+        self._publish_statuses(header, report, latency)
+        if report.image is not None:
             self._publish_debug(header, report.image, report)
 
+    def _count_result(self, latency: float) -> None:
+        now = time.monotonic()
+        self._intervals.add(now - self._last_result)
+        self._last_result = now
+        self._diagnostics.output.tick()
+        self._diagnostics.latency.add(latency)
+
     def _publish_targets(self, header: Header, report: FrameReport[Image]) -> None:
-        """Publish the boxes of the targets that can be seen, and the first one's mask."""
-        seen = {
+        """Publish the boxes of the visible targets, and the mask of the first one."""
+        boxes = {
             target.target_id: detection_of(
                 header, target.result, target.target_id, target.label or self._model, target.score
             )
             for target in report.targets
-            if target.result is not None and target.state in _SHOWN
+            if target.result is not None and target.state in _VISIBLE
         }
         first = report.first
-        if first.target_id in seen and first.result is not None:
-            self._target.publish(seen[first.target_id])
-            self._publish_mask(header, first.result)
+        if first.target_id in boxes:
+            self._target.publish(boxes[first.target_id])
+            mask = first.result.mask if first.result is not None else None
+            if mask is not None and self._mask.get_subscription_count() > 0:
+                self._mask.publish(image_from_array(mask.astype(np.uint8) * 255, header))
         if self._targets.get_subscription_count() > 0:
-            self._targets.publish(Detection2DArray(header=header, detections=list(seen.values())))
+            self._targets.publish(Detection2DArray(header=header, detections=list(boxes.values())))
 
-    def _publish_mask(self, header: Header, result: TrackResult) -> None:
-        """Publish the target's pixels, 255 on it and 0 elsewhere, if somebody listens."""
-        if result.mask is not None and self._mask.get_subscription_count() > 0:
-            self._mask.publish(image_from_array(result.mask.astype(np.uint8) * 255, header))
+    def _publish_statuses(
+        self, header: Header, report: FrameReport[Image], latency: float
+    ) -> None:
+        """Publish the status of the first target, and those of all with those that ended."""
+        counts = {
+            f"frames_{fate}": int(getattr(report.counts, fate))
+            for fate in ("received", "tracked", "dropped", "rejected", "idle")
+        }
 
-    def wants_image(self) -> bool:
-        """Whether somebody listens to ``debug/image`` and it is time for one."""
-        return self._image.get_subscription_count() > 0 and self._is_time()
+        def status_of(target: TargetReport) -> TargetStatus:
+            tracked = target.result is not None
+            return TargetStatus(
+                header=header,
+                state=int(target.state),
+                target_id=target.target_id,
+                label=target.label,
+                score=float(target.score),
+                seconds_since_seen=float(target.seconds_since_seen),
+                latency=float(latency) if tracked else 0.0,
+                processing_time=float(report.processing_time) if tracked else 0.0,
+                **counts,
+            )
 
-    def _age_of(self, header: Header) -> float:
-        """Seconds from a header's stamp until now, on the node's clock."""
-        return (self._node.get_clock().now().nanoseconds - stamp_nanoseconds(header)) / 1e9
-
-    def _status_of(self, report: FrameReport[Image], target: TargetReport) -> TargetStatus:
-        header = _header_of(report)
-        if header is None:
-            header = Header(stamp=self._node.get_clock().now().to_msg())
-        tracked = target.result is not None
-        return TargetStatus(
-            header=header,
-            state=int(target.state),
-            target_id=target.target_id,
-            label=target.label,
-            score=float(target.score),
-            seconds_since_seen=float(target.seconds_since_seen),
-            latency=self._latency if tracked else 0.0,
-            processing_time=float(report.processing_time) if tracked else 0.0,
-            frames_received=report.counts.received,
-            frames_tracked=report.counts.tracked,
-            frames_dropped=report.counts.dropped,
-            frames_rejected=report.counts.rejected,
-            frames_idle=report.counts.idle,
+        self._status.publish(status_of(report.first))
+        ended = [TargetReport(TargetState.IDLE, target_id) for target_id in report.gone]
+        followed = [target for target in report.targets if target.target_id]
+        self._statuses.publish(
+            TargetStatusArray(
+                header=header, **counts, statuses=[status_of(t) for t in (*followed, *ended)]
+            )
         )
 
-    def _is_time(self) -> bool:
-        rate = self.settings.rate
+    def _debug_is_due(self) -> bool:
+        rate = self.debug.rate
         return rate <= 0 or time.monotonic() - self._last_debug >= 0.95 / rate
 
+    def _publish_debug(
+        self, header: Header, image: np.ndarray, report: FrameReport[Image]
+    ) -> None:
+        """Publish the debug images that somebody subscribes to, if they are due."""
+        wants_image = self._image.get_subscription_count() > 0
+        wants_score = self._score.get_subscription_count() > 0
+        if not (wants_image or wants_score) or not self._debug_is_due():
+            return
+        self._last_debug = time.monotonic()
+        result = report.first.result
+        if wants_score and result is not None and result.score_map is not None:
+            self._score.publish(image_from_array(self._score_picture(result), header))
+        if wants_image:
+            interval = self._intervals.quantile(0.5)
+            drawn = draw_targets(
+                image,
+                [DrawnTarget(t.result, t.target_id, t.label, t.state) for t in report.targets],
+                rate_hz=1.0 / interval if interval > 0 else 0.0,
+                scale=self.debug.scale,
+            )
+            self._image.publish(image_from_array(drawn, header))
+
     def _score_picture(self, result: TrackResult) -> np.ndarray:
-        """The response map as it is, or in colours and with what else is wanted on it."""
+        """Return the score map itself, or in colours with the token mask if that is wanted."""
         assert result.score_map is not None
-        if self.settings.score_encoding == "32FC1":
+        if self.debug.score_encoding == "32FC1":
             return result.score_map.astype(np.float32, copy=False)
         side = _SCORE_SIDE
         picture = colour_map_score(result.score_map, (side, side))
-        if self.settings.token_mask and result.token_mask is not None:
+        if self.debug.token_mask and result.token_mask is not None:
             return draw_token_mask(picture, result.token_mask, (0.0, 0.0, side, side))
-        if self.settings.token_mask and not self._warned_of_no_mask:
+        if self.debug.token_mask and not self._warned_of_no_mask:
             self._warned_of_no_mask = True
             self._node.get_logger().warning(
                 f"debug_score_overlay is 'token_mask', but {self._model} has none with this back "
@@ -229,25 +245,3 @@ class Outputs:
                 "elimination (*_ce), with backend torch"
             )
         return picture
-
-    def _publish_debug(
-        self, header: Header, image: np.ndarray, report: FrameReport[Image]
-    ) -> None:
-        """Make the pictures that somebody listens to, if it is time for one."""
-        wants_image = self._image.get_subscription_count() > 0
-        wants_score = self._score.get_subscription_count() > 0
-        if not (wants_image or wants_score) or not self._is_time():
-            return
-        self._last_debug = time.monotonic()
-        result = report.first.result
-        if wants_score and result is not None and result.score_map is not None:
-            picture = self._score_picture(result)
-            self._score.publish(image_from_array(picture, header))
-        if wants_image:
-            drawn = draw_targets(
-                image,
-                [DrawnTarget(t.result, t.target_id, t.label, t.state) for t in report.targets],
-                rate_hz=self.rate.hertz,
-                scale=self.settings.scale,
-            )
-            self._image.publish(image_from_array(drawn, header))

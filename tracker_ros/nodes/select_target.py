@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``select_target`` program: a box on the newest image, from the command line or a mouse.
+"""The ``select_target`` program: select a target on the latest image, by numbers or by mouse.
 
-The image on which the box is drawn is frozen and its header goes with the request, so that the
-tracker starts on that very image, however long the drawing takes.
-
-The window of ``select_target``: live images; pressing the mouse freezes one to draw on.
+The image on which a box is drawn is frozen and its header goes with the request. So the tracker
+starts on that very image, however long the drawing takes.
 """
 
 from __future__ import annotations
@@ -23,37 +21,48 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
 from tracker_interfaces.srv import SelectTarget
+from tracker_ros.following.selection import SelectionCode
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import bounding_box_of, keep_last, rgb_from_image
 from tracker_ros.nodes.node_main import NodeStartError, end_quietly_on_interrupt
-from tracker_ros.nodes.services import passes_by_itself
 
-__all__ = ["BoxDrag", "SelectTargetNode", "main", "run_window"]
+__all__ = ["BoxDrag", "SelectTargetNode", "exit_status", "main", "run_window"]
 
 _RETRY_S = 0.3
+_TITLE = "select_target: drag a box, Esc ends"
+_ESCAPE = 27
+_MIN_SIDE = 4
+
+
+def exit_status(code: int) -> int:
+    """Return the program's exit status for a code of `SelectTarget`: 0, or 10 and the code."""
+    return 10 + code if code else 0
 
 
 class SelectTargetNode(Node):
-    """Holds the newest image and calls the service.
+    """Holds the latest image and calls the service.
 
     Args:
         patience_s: How long to wait for the service, the first image and the answer.
-        append: Whether targets that are followed already stay.
+        append: Whether the targets that are followed already are kept.
+
+    Attributes:
+        newest: The latest image, None before the first one.
     """
 
     def __init__(self, patience_s: float, append: bool = False) -> None:
         super().__init__("select_target")
         self._append = append
-        self._deadline = time.monotonic() + patience_s
         self._patience_s = patience_s
         self.newest: Image | None = None
+        self.extend_patience()
         self._service = self.create_client(SelectTarget, "select_target")
         self._subscription = self.create_subscription(
             Image, "image", self._on_image, keep_last(1, reliable=False)
         )
 
     def wait_for_image(self) -> Image:
-        """Wait for the first image.
+        """Wait for the first image and return the latest one.
 
         Raises:
             NodeStartError: None came in time.
@@ -69,8 +78,6 @@ class SelectTargetNode(Node):
 
     def select(self, image: Image, box: Box, label: str) -> SelectTarget.Response:
         """Call the service for a box drawn on ``image``.
-
-        While the tracker is still starting, the request is repeated.
 
         Args:
             image: The image; its header goes with the request.
@@ -95,14 +102,12 @@ class SelectTargetNode(Node):
         return response
 
     def select_when_ready(self, box: Box, label: str) -> SelectTarget.Response:
-        """Call the service for a box on the newest image, again while the tracker starts."""
+        """Call the service for a box on the latest image; repeat this while the tracker starts."""
         while True:
             response = self.select(self.wait_for_image(), box, label)
-            if response.success or not passes_by_itself(response.message):
-                return response
-            if time.monotonic() + _RETRY_S > self._deadline:
-                return response
             retry = time.monotonic() + _RETRY_S
+            if not SelectionCode(response.code).passes_by_itself or retry > self._deadline:
+                return response
             while time.monotonic() < retry:
                 self._spin(f"the tracker was not ready: {response.message}")
 
@@ -114,7 +119,12 @@ class SelectTargetNode(Node):
         self.newest = message
 
     def _spin(self, complaint: str) -> None:
-        """Handle what has come; raise ``complaint`` when the time is up."""
+        """Handle one event.
+
+        Raises:
+            NodeStartError: The time is up; with ``complaint`` as its message.
+            ExternalShutdownException: The program was interrupted.
+        """
         if not rclpy.ok():
             raise ExternalShutdownException
         rclpy.spin_once(self, timeout_sec=0.1)
@@ -122,83 +132,8 @@ class SelectTargetNode(Node):
             raise NodeStartError(complaint)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="select_target",
-        description="Tell the tracker what to follow. Without --box, opens a window in which the "
-        "box is drawn with the mouse. ROS arguments (--ros-args -r image:=... -r __ns:=...) "
-        "choose camera and tracker.",
-    )
-    parser.add_argument(
-        "--box",
-        nargs=4,
-        type=float,
-        metavar=("X", "Y", "W", "H"),
-        help="top-left corner and size of the box, pixels of the image as published",
-    )
-    parser.add_argument("--label", default="", help="what the target is")
-    parser.add_argument(
-        "--append", action="store_true", help="go on following the present targets too"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="seconds to wait for tracker and images (default: %(default)g)",
-    )
-    return parser
-
-
-def _run(options: argparse.Namespace) -> int:
-    """Select once by ``--box``, or as often as wanted in the window; the exit status."""
-    node = SelectTargetNode(options.timeout, options.append)
-    try:
-        if options.box is None:
-            return run_window(node, options.label)
-        response = node.select_when_ready(tuple(options.box), options.label)
-        stamp = f"{response.stamp.sec}.{response.stamp.nanosec:09d}"
-        if response.success:
-            print(f"{response.message}, since the image of {stamp}")
-            return 0
-        print(f"select_target: refused: {response.message}", file=sys.stderr)
-        return 1
-    except NodeStartError as error:
-        print(f"select_target: {error}", file=sys.stderr)
-        return 1
-    finally:
-        node.destroy_node()
-
-
-def main(args: list[str] | None = None) -> None:
-    """Run the program."""
-    argv = list(sys.argv if args is None else ["select_target", *args])
-    options = _parser().parse_args(remove_ros_args(argv)[1:])
-    end_quietly_on_interrupt()
-    rclpy.init(args=argv)
-    status = 130
-    try:
-        status = _run(options)
-    except Exception:  # what was going on when Ctrl-C came fails; that is no fault
-        if rclpy.ok():
-            raise
-    finally:
-        if rclpy.ok():
-            rclpy.shutdown()
-    sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()
-
-
-_TITLE = "select_target: drag a box, Esc ends"
-_ESCAPE = 27
-_LEAST = 4
-
-
 class BoxDrag:
-    """From mouse events to a box; knows nothing of windows."""
+    """Turns mouse events into a box."""
 
     def __init__(self) -> None:
         self._corner: tuple[int, int] | None = None
@@ -218,7 +153,7 @@ class BoxDrag:
         return float(min(x0, x1)), float(min(y0, y1)), float(abs(x1 - x0)), float(abs(y1 - y0))
 
     def on_mouse(self, event: int, x: int, y: int, flags: int = 0, extra: object = None) -> None:
-        """Take in an OpenCV mouse event at a pixel of the image."""
+        """Handle an OpenCV mouse event at a pixel of the image."""
         if event == cv2.EVENT_LBUTTONDOWN:
             self._corner = self._end = (x, y)
         elif event == cv2.EVENT_MOUSEMOVE and self.dragging:
@@ -227,16 +162,16 @@ class BoxDrag:
             self._end = (x, y)
             box = self.box
             self._corner = None
-            self._done = box if box[2] >= _LEAST and box[3] >= _LEAST else None
+            self._done = box if min(box[2:]) >= _MIN_SIDE else None
 
     def take(self) -> Box | None:
-        """The box that has just been finished, once; None without one."""
+        """Return the box that has just been finished, once; None without one."""
         done, self._done = self._done, None
         return done
 
 
 def run_window(node: SelectTargetNode, label: str) -> int:
-    """Show images and send boxes until the window is closed; the exit status.
+    """Show images and send boxes until the window is closed. Returns the exit status.
 
     Raises:
         NodeStartError: There is no display, or OpenCV was built without windows.
@@ -274,9 +209,82 @@ def _open_window() -> None:
 
 
 def _drawn(message: Image, drag: BoxDrag) -> np.ndarray:
-    """(H, W, 3) BGR for the window, with the box in the making."""
+    """Return the image for the window, (H, W, 3) BGR, with the box that is being drawn."""
     picture = cv2.cvtColor(np.ascontiguousarray(rgb_from_image(message)), cv2.COLOR_RGB2BGR)
     if drag.dragging:
         x, y, w, h = (int(v) for v in drag.box)
         cv2.rectangle(picture, (x, y), (x + w, y + h), (64, 222, 128), 2)
     return picture
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="select_target",
+        description="Tell the tracker what to follow. Without --box, opens a window in which the "
+        "box is drawn with the mouse. ROS arguments (--ros-args -r image:=... -r __ns:=...) "
+        "choose camera and tracker.",
+        epilog="Exit status: 0 if the target is followed; 10 and the code of SelectTarget if the "
+        "request was refused (docs/node.md lists the codes); 1 if there is no tracker, image or "
+        "display; 2 for a wrong command line; 130 after Ctrl-C.",
+    )
+    parser.add_argument(
+        "--box",
+        nargs=4,
+        type=float,
+        metavar=("X", "Y", "W", "H"),
+        help="top-left corner and size of the box, pixels of the image as published",
+    )
+    parser.add_argument("--label", default="", help="what the target is")
+    parser.add_argument(
+        "--append", action="store_true", help="keep following the present targets, too"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for tracker and images (default: %(default)g)",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Select once with ``--box``, or repeatedly in the window. Returns the exit status."""
+    node = SelectTargetNode(options.timeout, options.append)
+    try:
+        if options.box is None:
+            return run_window(node, options.label)
+        response = node.select_when_ready(tuple(options.box), options.label)
+        if response.success:
+            stamp = f"{response.stamp.sec}.{response.stamp.nanosec:09d}"
+            print(f"{response.message}, since the image of {stamp}")
+        else:
+            print(f"select_target: refused: {response.message}", file=sys.stderr)
+        return exit_status(response.code)
+    except NodeStartError as error:
+        print(f"select_target: {error}", file=sys.stderr)
+        return 1
+    finally:
+        node.destroy_node()
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the program."""
+    argv = list(sys.argv if args is None else ["select_target", *args])
+    options = _parser().parse_args(remove_ros_args(argv)[1:])
+    end_quietly_on_interrupt()
+    rclpy.init(args=argv)
+    status = 130
+    try:
+        status = _run(options)
+    except Exception:  # an interrupt makes whatever is going on fail
+        if rclpy.ok():
+            raise
+    finally:
+        if rclpy.ok():
+            rclpy.shutdown()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The doors to the tracker: four services, and the topics ``selection`` and ``selection_mask``.
+"""The requests to the tracker: four services, and the topics of selections.
 
-Each is answered when the worker has done it. The executor does not wait meanwhile: images keep
-coming in, because the frames after the selected one are needed to catch up.
+A request is answered when the worker has handled it. Services have a callback group of their own,
+so that images, timers and transitions go on while a request waits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import Node as LifecycleNode
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
@@ -17,21 +21,17 @@ from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.following.live_follower import LiveFollower
-from tracker_ros.following.selection import Outcome, Selection, SelectionCode, SelectionRefused
-from tracker_ros.nodes.messages import selection_from, selection_from_mask
-from tracker_ros.nodes.session import Session
+from tracker_ros.following.selection import Outcome, Selection, SelectionRefused
+from tracker_ros.nodes.messages import (
+    selection_from,
+    selection_from_detection,
+    selection_from_mask,
+)
+from tracker_ros.nodes.session import Answer, Session
 
 __all__ = ["TargetServices"]
 
-Answer = Callable[[Outcome], None]
-
-INACTIVE = "the tracker is inactive"
-LOADING = "is still loading"
-
-
-def passes_by_itself(message: str) -> bool:
-    """Whether a refusal with this message is only a matter of waiting while a node starts."""
-    return any(words in message for words in (INACTIVE, LOADING, "no image has arrived"))
+_QUEUE_DEPTH = 256  # requests that arrive at once; the default of 10 loses the others
 
 
 class TargetServices:
@@ -39,55 +39,56 @@ class TargetServices:
 
     Args:
         node: The node.
-        session: The session now, None while the node is unconfigured.
-        refusal: Why the node takes no requests now; None when it does.
+        session: Returns the session that takes requests now, or the refusal of all requests.
     """
 
-    def __init__(
-        self,
-        node: LifecycleNode,
-        session: Callable[[], Session | None],
-        refusal: Callable[[], Outcome | None],
-    ) -> None:
+    def __init__(self, node: LifecycleNode, session: Callable[[], Session | Outcome]) -> None:
         self._node = node
         self._session = session
-        self._refusal = refusal
-        node.create_service(SelectTarget, "select_target", self._on_select)
-        node.create_service(RemoveTarget, "remove_target", self._on_remove)
-        node.create_service(Trigger, "clear_target", self._on_clear)
-        node.create_service(SetBool, "enable", self._on_enable)
+        group = ReentrantCallbackGroup()
+        for kind, name, callback in (
+            (SelectTarget, "select_target", self._on_select),
+            (RemoveTarget, "remove_target", self._on_remove),
+            (Trigger, "clear_target", self._on_clear),
+            (SetBool, "enable", self._on_enable),
+        ):
+            qos = QoSProfile(depth=_QUEUE_DEPTH)
+            node.create_service(kind, name, callback, qos_profile=qos, callback_group=group)
 
-    def on_selection(self, message: Detection2D) -> None:
-        """Take a box from the ``selection`` topic; a refusal is logged, for nobody waits."""
-        label = message.results[0].hypothesis.class_id if message.results else ""
-        self._take(lambda: selection_from(message.header, message.bbox, label))
+    def subscriptions(self) -> list[tuple[type, str, Callable[[Any], None]]]:
+        """Return type, name and callback of the topics that select targets."""
+        return [
+            (kind, topic + "_append" * append, partial(self._on_topic, read, append))
+            for kind, topic, read in (
+                (Detection2D, "selection", selection_from_detection),
+                (Image, "selection_mask", selection_from_mask),
+            )
+            for append in (False, True)
+        ]
 
-    def on_selection_mask(self, message: Image) -> None:
-        """Take a mask from the ``selection_mask`` topic, in the same way."""
-        self._take(lambda: selection_from_mask(message))
-
-    def _take(self, read: Callable[[], Selection]) -> None:
+    def _on_topic(
+        self, read: Callable[[Any, bool], Selection], append: bool, message: Any
+    ) -> None:
+        """Select a target from a topic. The outcome is logged, since nobody waits for it."""
         logger = self._node.get_logger()
 
         def log(outcome: Outcome) -> None:
             if outcome.success:
                 logger.info(f"selection from topic: {outcome.message}")
             else:
-                logger.warning(f"selection from topic refused: {outcome.message}")
+                logger.warning(
+                    f"selection from topic refused, {outcome.code.name}: {outcome.message}"
+                )
 
-        self._select(read, log)
+        self._select(lambda: read(message, append), log)
 
     async def _on_select(
         self, request: SelectTarget.Request, response: SelectTarget.Response
     ) -> SelectTarget.Response:
-        outcome = await self._await(
-            lambda answer: self._select(
-                lambda: selection_from(
-                    request.header, request.bbox, request.label, request.append
-                ),
-                answer,
-            )
-        )
+        def read() -> Selection:
+            return selection_from(request.header, request.bbox, request.label, request.append)
+
+        outcome = await self._await(lambda answer: self._select(read, answer))
         logger = self._node.get_logger()
         if outcome.success:
             logger.info(f"select_target: {outcome.message}")
@@ -97,62 +98,53 @@ class TargetServices:
                 f"select_target refused for now: {outcome.message}", throttle_duration_sec=10.0
             )
         else:
-            logger.warning(f"select_target refused: {outcome.message}")
-        response.success = outcome.success
-        response.message = outcome.message
+            logger.warning(f"select_target refused, {outcome.code.name}: {outcome.message}")
         response.target_id = outcome.target_id
         response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
-        return response
-
-    async def _on_clear(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        outcome = await self._ask(lambda follower: follower.clear())
-        response.success, response.message = outcome.success, outcome.message
-        return response
+        response.code = int(outcome.code)
+        return _with_outcome(response, outcome)
 
     async def _on_remove(
         self, request: RemoveTarget.Request, response: RemoveTarget.Response
     ) -> RemoveTarget.Response:
         target_id = request.target_id
         outcome = await self._ask(lambda follower: follower.remove(target_id))
-        response.success, response.message = outcome.success, outcome.message
-        return response
+        response.code = int(outcome.code)
+        return _with_outcome(response, outcome)
+
+    async def _on_clear(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return _with_outcome(response, await self._ask(LiveFollower.clear))
 
     async def _on_enable(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
         enabled = bool(request.data)
-        outcome = await self._ask(lambda follower: follower.enable(enabled))
-        response.success, response.message = outcome.success, outcome.message
-        return response
+        return _with_outcome(response, await self._ask(lambda follower: follower.enable(enabled)))
 
     def _select(self, read: Callable[[], Selection], answer: Answer) -> None:
-        """Read a selection and have the worker start on it, or answer why not."""
-        refused, session = self._refusal(), self._session()
-        if refused is not None or session is None:
-            answer(refused or Outcome(SelectionCode.NOT_ACTIVE, INACTIVE))
+        """Read a selection and have the worker start on it; answer at once if that is refused."""
+        session = self._session()
+        if isinstance(session, Outcome):
+            answer(session)
             return
         try:
             selection = read()
         except SelectionRefused as refusal:
             answer(Outcome(refusal.code, refusal.message))
             return
-        follower = session.follower
-        session.ask(lambda done: follower.select(selection, done), answer)
+        session.ask(lambda follower, done: follower.select(selection, done), answer)
 
     async def _ask(self, job: Callable[[LiveFollower[Image]], Outcome]) -> Outcome:
-        """Await the outcome of a job for the worker, or return why there is none."""
-        refused, session = self._refusal(), self._session()
-        if refused is not None or session is None:
-            return refused or Outcome(SelectionCode.NOT_ACTIVE, INACTIVE)
-        follower = session.follower
-        return await self._await(
-            lambda answer: session.ask(lambda done: done(job(follower)), answer)
-        )
+        """Return the outcome of a job for the worker, or why it cannot be asked."""
+        session = self._session()
+        if isinstance(session, Outcome):
+            return session
+        return await self._await(partial(session.ask, lambda follower, done: done(job(follower))))
 
     async def _await(self, begin: Callable[[Answer], None]) -> Outcome:
-        """Await what is passed to the answer that ``begin`` is given."""
+        """Call ``begin`` with an answer, and return the outcome that is passed to the answer."""
         executor = self._node.executor
         future: Future = Future(executor=executor)
 
@@ -164,3 +156,10 @@ class TargetServices:
         begin(answer)
         outcome: Outcome = await future
         return outcome
+
+
+def _with_outcome(response: Any, outcome: Outcome) -> Any:
+    """Return a response with success and message filled in."""
+    response.success = outcome.success
+    response.message = outcome.message
+    return response

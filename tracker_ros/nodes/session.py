@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What exists while the node is configured: model, worker, publishers."""
+"""What exists while the node is configured: model, worker, buffered images, publishers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import Image
@@ -16,32 +16,41 @@ from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
 from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
+from tracker_ros.following.target_state import StateLimits
 from tracker_ros.following.worker import Worker
-from tracker_ros.nodes.messages import rgb_from_image
-from tracker_ros.nodes.monitoring import Diagnostics, InputWatch, ModelStatus
-from tracker_ros.nodes.publishers import DebugSettings, Outputs
+from tracker_ros.nodes.messages import rgb_from_image, stamp_nanoseconds
+from tracker_ros.nodes.monitoring import CameraMonitor, Diagnostics, ModelStatus
+from tracker_ros.nodes.parameters import Value
+from tracker_ros.nodes.publishers import DebugSettings, Publishers
 from tracker_ros.process import give_back_free_memory
 from tracker_ros.tracker import Tracker
 
-__all__ = ["Session"]
+__all__ = ["Answer", "Session"]
+
+Answer = Callable[[Outcome], None]
 
 _STOP_S = 3.0
-_DEACTIVATE_S = 2.0
+_JOB_S = 2.0
 
 
 class Session:
-    """One stretch from configure to cleanup.
+    """The time from configure to cleanup.
+
+    The worker's thread owns the follower and the publishers: everything that changes them is
+    posted to it as a job. The image callback only adds to the buffer and the mailbox.
 
     Args:
         node: The node.
         model_name: Name of the model.
         make_tracker: Makes the model; called in the worker's thread.
-        loaded: Called, in the worker's thread, when loading has ended, well or not.
-        buffer: The last frames.
-        targets: What is followed; it outlives the session, so that ids are never given again.
-        watch: The camera's side.
+        loaded: Called in the worker's thread when loading has finished or failed.
+        ids: Numbers for targets; shared between sessions, so that none is used twice.
+        values: The node's parameters.
+        camera: The monitor of the camera.
         diagnostics: Where to report.
-        debug: How debug images are made.
+
+    Attributes:
+        model: The state of the model.
     """
 
     def __init__(
@@ -50,43 +59,41 @@ class Session:
         model_name: str,
         make_tracker: Callable[[], Tracker],
         loaded: Callable[[], None],
-        buffer: FrameBuffer[Image],
-        targets: TargetSet,
-        watch: InputWatch,
+        ids: Iterator[int],
+        values: Mapping[str, Value],
+        camera: CameraMonitor,
         diagnostics: Diagnostics,
-        debug: DebugSettings,
     ) -> None:
         self._node = node
         self._make_tracker = make_tracker
         self._loaded = loaded
-        self._buffer = buffer
-        self._watch = watch
+        self._camera = camera
         self._diagnostics = diagnostics
         self._closed = False
         self._active = False
         self._load_began = time.monotonic()
         self._load_ended = threading.Event()
         self.model = ModelStatus(name=model_name, loading=True)
-        diagnostics.model = self.model
-        diagnostics.latency.clear()
-        self.outputs = Outputs(node, model_name, debug, diagnostics.latency.add)
-        diagnostics.output_rate = self.outputs.rate
-        self.follower = LiveFollower(
+        diagnostics.begin(self.model)
+        self._buffer: FrameBuffer[Image] = FrameBuffer(*_buffer_limits(values))
+        debug = DebugSettings.of(values)
+        self._publishers = Publishers(node, model_name, diagnostics, debug)
+        self._follower = LiveFollower(
             rgb_from_image,
-            targets,
-            buffer,
+            TargetSet(_state_limits(values), ids),
+            self._buffer,
             report=self._report,
-            complain=lambda text, error: watch.complain(text),
-            wants_image=lambda: self._active and self.outputs.wants_image(),
+            complain=lambda text, error: camera.report_fault(text),
+            wants_image=self._publishers.wants_image,
             topic=node.resolve_topic_name("image"),
         )
+        self._follower.explain = debug.token_mask
         self._worker: Worker[Frame[Image]] = Worker(
             handle=self._handle,
             idle=self._idle,
-            busy=lambda: self._active and self.follower.catch_up(),
-            failed=self._failed,
+            busy=lambda: self._active and self._follower.catch_up(),
+            failed=self._report_exception,
         )
-        self.follower.explain = debug.token_mask
         self._worker.post(self._load)
         self._worker.start()
 
@@ -96,58 +103,77 @@ class Session:
         return time.monotonic() - self._load_began
 
     def wait_until_loaded(self, timeout_s: float) -> bool:
-        """Wait for the end of loading; whether it has ended in time."""
+        """Wait until loading has finished or failed. Returns False on timeout."""
         return self._load_ended.wait(timeout_s)
 
     def activate(self) -> None:
-        """Images and requests are coming from now on."""
-        self._worker.run_and_wait(self.follower.reset, _DEACTIVATE_S)
-        self._active = True
+        """Expect images and requests from now on."""
+
+        def begin() -> None:
+            self._follower.reset()
+            self._active = True
+
+        self._worker.run_and_wait(begin, _JOB_S)
 
     def deactivate(self) -> None:
-        """No more images: forget the target, keep the model."""
-        self._active = False
+        """Expect no more images: forget the targets, keep the model."""
+
+        def rest() -> None:
+            self._active = False
+            self._follower.reset()
+            give_back_free_memory()
+
         self._worker.empty_mailbox()
         self._buffer.clear()
-        self._worker.run_and_wait(self._rest, _DEACTIVATE_S)
+        self._worker.run_and_wait(rest, _JOB_S)
 
     def close(self) -> None:
-        """End the worker, let go of the model, destroy the publishers."""
-        self._active = False
+        """Stop the worker, release the model, destroy the publishers."""
         self._worker.post(self._unload)
         ended = self._worker.stop(_STOP_S)
         self._closed = True
         if not ended and self._node.context.ok():
             self._node.get_logger().warning(
-                f"the worker is still busy after {_STOP_S:.0f} s; it ends after what it is doing"
+                f"the worker is still busy after {_STOP_S:.0f} s; it ends when it has finished"
             )
-        self.outputs.close()
-        self._diagnostics.model = ModelStatus()
-        self._diagnostics.report = None
+        self._publishers.close()
+        self._diagnostics.begin(ModelStatus())
 
-    def put(self, frame: Frame[Image]) -> None:
-        """Hand over the newest frame."""
+    def add_image(self, message: Image) -> None:
+        """Keep an image and leave it to the worker."""
+        stamp_ns = stamp_nanoseconds(message.header)
+        sequence = self._buffer.sequence
+        frame = self._buffer.add(stamp_ns, message, len(message.data), message.header.frame_id)
+        if self._buffer.sequence != sequence:
+            self._node.get_logger().info("image stamps jumped back: a new sequence begins")
         self._worker.put(frame)
+        self._camera.image_arrived(stamp_ns)
 
-    def post(self, job: Callable[[], None]) -> None:
-        """Have the worker run ``job`` before the next frame, unless it is stopping."""
-        self._worker.post(job)
+    def apply(self, values: Mapping[str, Value]) -> None:
+        """Use changed parameters from the next frame on."""
 
-    def ask(
-        self, job: Callable[[Callable[[Outcome], None]], None], answer: Callable[[Outcome], None]
-    ) -> None:
-        """Have the worker run a job that passes its outcome to ``answer``, now or later.
+        def change() -> None:
+            self._follower.set_limits(_state_limits(values))
+            self._follower.set_buffer_limits(*_buffer_limits(values))
+            self._publishers.debug = DebugSettings.of(values)
+            self._follower.explain = self._publishers.debug.token_mask
 
-        If the job fails or the worker is stopping, the outcome is INTERRUPTED. ``answer`` is
-        called in the worker's thread, or at once.
+        self._worker.post(change)
+
+    def ask(self, job: Callable[[LiveFollower[Image], Answer], None], answer: Answer) -> None:
+        """Run a job in the worker's thread that answers a request, at once or later.
+
+        Args:
+            job: Is given the follower, and what it has to call with the outcome.
+            answer: Is called with the outcome: in the worker's thread, or at once if the worker
+                is stopping. The outcome is INTERRUPTED if the job fails or cannot run.
         """
-        interrupted = Outcome(
-            SelectionCode.INTERRUPTED, "the request was interrupted: see the node's log, ask again"
-        )
+        text = "the request was interrupted: see the node's log, ask again"
+        interrupted = Outcome(SelectionCode.INTERRUPTED, text)
 
         def run() -> None:
             try:
-                job(answer)
+                job(self._follower, answer)
             except Exception:
                 answer(interrupted)
                 raise
@@ -156,60 +182,67 @@ class Session:
             answer(interrupted)
 
     def _load(self) -> None:
-        """Make the model, in the worker's thread."""
-        logger = self._node.get_logger()
+        """Make the model."""
+        model, logger = self.model, self._node.get_logger()
         try:
-            self.follower.load(self._make_tracker)
-        except Exception as error:  # told in diagnostics and by the refusal to activate
-            self.model.error = str(error) or repr(error)
-            logger.error(f"model {self.model.name} cannot be loaded: {self.model.error}")
+            self._follower.load(self._make_tracker)
+        except Exception as error:  # shown by diagnostics, and by the refusal to activate
+            model.error = str(error) or repr(error)
+            logger.error(f"model {model.name} cannot be loaded: {model.error}")
         else:
-            self.model.ready = True
+            model.ready = True
             versions = _versions()
-            self.model.facts = lambda: {**self.follower.runtime_info(), **versions}
-            facts = ", ".join(f"{name} {value}" for name, value in self.model.facts().items())
-            logger.info(f"model {self.model.name} ready after {self.load_seconds:.1f} s ({facts})")
+            model.facts = lambda: {**self._follower.runtime_info(), **versions}
+            facts = ", ".join(f"{name} {value}" for name, value in model.facts().items())
+            logger.info(f"model {model.name} ready after {self.load_seconds:.1f} s ({facts})")
         finally:
             give_back_free_memory()
-            self.model.loading = False
+            model.loading = False
             self._load_ended.set()
-            self.follower.loaded()
+            self._follower.loaded()
             if not self._closed:
                 self._loaded()
 
-    def _rest(self) -> None:
-        self.follower.reset()
-        give_back_free_memory()
-
     def _unload(self) -> None:
-        self.follower.unload()
+        self._active = False
+        self._follower.unload()
         if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         give_back_free_memory()
 
     def _handle(self, frame: Frame[Image]) -> None:
         if self._active:
-            self.follower.handle(frame)
+            self._follower.handle(frame)
 
     def _idle(self) -> None:
         if self._active:
-            self.follower.note_silence()
+            self._follower.note_silence()
 
     def _report(self, report: FrameReport[Image]) -> None:
         if not self._closed:
             self._diagnostics.report = report
-            self.outputs.publish(report)
+            self._publishers.publish(report)
 
-    def _failed(self, error: BaseException) -> None:
-        """A job or frame let an exception through."""
+    def _report_exception(self, error: BaseException) -> None:
+        """Count and log an exception that a job or a frame did not catch."""
         if self._closed or not self._node.context.ok():
             return
-        self.follower.counts.faults += 1
-        self._node.get_logger().error(f"fault in the worker, it goes on: {error!r}")
+        self._follower.counts.faults += 1
+        self._node.get_logger().error(f"fault in the worker, which continues: {error!r}")
+
+
+def _state_limits(values: Mapping[str, Value]) -> StateLimits:
+    found, lost, after = (values[name] for name in ("score_found", "score_lost", "lost_after"))
+    return StateLimits(float(found), float(lost), float(after))
+
+
+def _buffer_limits(values: Mapping[str, Value]) -> tuple[float, int]:
+    """Return the bounds of the buffer: seconds and bytes."""
+    return float(values["buffer_seconds"]), round(float(values["buffer_megabytes"]) * 1e6)
 
 
 def _versions() -> dict[str, str]:
-    """Interpreter and libraries in use, for reports of faults."""
+    """Return the versions of interpreter and libraries in use."""
     found = {"python": platform.python_version()}
     for name in ("torch", "onnxruntime", "tensorrt"):
         if name in sys.modules:

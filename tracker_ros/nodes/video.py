@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,68 +24,10 @@ from std_msgs.msg import Header
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.io.sources import VideoSource, open_video
 from tracker_ros.nodes.messages import image_from_array, keep_last
-from tracker_ros.nodes.node_main import NodeStartError, run_node
-from tracker_ros.nodes.parameters import Change, ParameterSpec, ParameterTable, check_command_line
+from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
+from tracker_ros.nodes.parameters import VIDEO_PARAMETERS, ParameterTable, check_command_line
 
-__all__ = ["VIDEO_PARAMETERS", "VideoNode", "main"]
-
-_LARGEST = 1_000_000_000
-
-VIDEO_PARAMETERS = (
-    ParameterSpec(
-        "source",
-        "synthetic",
-        "Video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED].",
-        change=Change.START,
-    ),
-    ParameterSpec(
-        "rate",
-        0.0,
-        "Images per second; 0 takes the source's own rate.",
-        low=0.0,
-        high=1000.0,
-        change=Change.START,
-    ),
-    ParameterSpec("loop", False, "Start again at the end.", change=Change.START),
-    ParameterSpec(
-        "stamp",
-        "now",
-        "Stamps: the time of publication (now), or the start plus the time in the recording.",
-        choices=("now", "source"),
-        change=Change.START,
-    ),
-    ParameterSpec(
-        "frame_id", "camera", "frame_id of the camera's optical frame.", change=Change.START
-    ),
-    ParameterSpec(
-        "start_frame", 0, "Images to leave out.", low=0, high=_LARGEST, change=Change.START
-    ),
-    ParameterSpec(
-        "frames", 0, "Images to play, 0 for all.", low=0, high=_LARGEST, change=Change.START
-    ),
-    ParameterSpec(
-        "wait_for_subscribers",
-        0,
-        "Publish nothing before so many subscribe to image.",
-        low=0,
-        high=100,
-        change=Change.START,
-    ),
-    ParameterSpec(
-        "wait_for_target",
-        False,
-        "Repeat the first image until target_status says that a target is tracked.",
-        change=Change.START,
-    ),
-    ParameterSpec(
-        "field_of_view",
-        60.0,
-        "Horizontal field of view that camera_info claims, degrees.",
-        low=1.0,
-        high=170.0,
-        change=Change.START,
-    ),
-)
+__all__ = ["VideoNode", "main"]
 
 
 class VideoNode(Node):
@@ -235,7 +176,7 @@ def main(args: list[str] | None = None) -> None:
     about = "Stands in for a camera: plays a source as the topics image and camera_info."
     check_command_line("video", about, VIDEO_PARAMETERS, args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.exit(run_node(VideoNode, args))
+    exit_program(run_node(VideoNode, args))
 
 
 if __name__ == "__main__":
