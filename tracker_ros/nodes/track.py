@@ -195,11 +195,7 @@ class TrackNode(rclpy.lifecycle.Node):
     def _subscribe(self, session: Session) -> None:
         """Subscribe to images and selections."""
         camera = keep_last(1, reliable=False)
-        wanted = [(Image, "image", session.add_image, camera)]
-        wanted += [
-            (kind, topic, callback, keep_last(1))
-            for kind, topic, callback in self._target_services.subscriptions()
-        ]
+        selections = [(*given, keep_last(1)) for given in self._target_services.subscriptions()]
         self._image_subscriptions = [
             self.create_subscription(
                 kind,
@@ -208,7 +204,10 @@ class TrackNode(rclpy.lifecycle.Node):
                 qos,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
-            for kind, topic, callback, qos in wanted
+            for kind, topic, callback, qos in [
+                (Image, "image", session.add_image, camera),
+                *selections,
+            ]
         ]
         self._camera.start(self.resolve_topic_name("image"), camera)
 
