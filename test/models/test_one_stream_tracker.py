@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,8 +137,7 @@ def test_track_before_initialize_is_an_error() -> None:
     tracker = OneStreamTracker(BrightestCell())
     with pytest.raises(RuntimeError, match="before initialize"):
         tracker.track(frame(60, 50))
-    with pytest.raises(RuntimeError, match="before initialize"):
-        tracker.move_to((1, 2, 3, 4))
+    assert tracker.target is None
 
 
 def test_refused_start_keeps_the_target() -> None:
@@ -162,10 +161,11 @@ def test_warm_up_leaves_no_trace() -> None:
     assert tracker.track(frame(60, 50)).search_region == (20.0, 10.0, 80.0, 80.0)
 
 
-def test_move_to_searches_elsewhere() -> None:
+def test_search_follows_the_box_of_the_target() -> None:
     tracker = OneStreamTracker(BrightestCell())
     tracker.initialize(frame(60, 50), (50, 40, 20, 20))
-    tracker.move_to((100, 80, 20, 20))
+    assert tracker.target is not None
+    tracker.target = replace(tracker.target, box=(100.0, 80.0, 20.0, 20.0))
     assert tracker.track(frame(110, 90)).search_region == (70.0, 50.0, 80.0, 80.0)
 
 

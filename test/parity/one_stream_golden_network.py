@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-stream networks with golden weights, made once per configuration."""
+"""One-stream networks with golden weights. One configuration is in memory at a time.
+
+`conftest.py` sorts the tests by configuration, so that each network is made once.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import cast
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -32,12 +34,14 @@ from tracker_ros.models.one_stream.config import (
 )
 from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
-from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.grm_fast_cpu import DividingInferenceBlock, GRMInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.registry import empty_network
 
 MAPS = ("score_map", "size_map", "offset_map")
 MAP_TOLERANCE = 1e-5
+LARGE = 200_000_000
+"""Parameters from which two copies of the weights would take too much memory."""
 FEATURE_TOLERANCE = 1e-4
 NETWORK_FILES = {name: f"{name}_net.npz" for name in ONE_STREAM_GOLDENS}
 CONFIGS: dict[str, OSTrackConfig | GRMConfig] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}
@@ -48,25 +52,111 @@ def config_of(name: str) -> OSTrackConfig | GRMConfig:
     return CONFIGS[ONE_STREAM_GOLDENS[name]]
 
 
-@lru_cache(maxsize=1)
-def golden_network(name: str) -> OSTrackNetwork | GRMNetwork:
-    """The network with golden weights, in eval mode; copy it before changing it."""
-    seed = document(name)["seed"]
-    state = {key: torch.from_numpy(v) for key, v in golden_weights(name, seed).items()}
+_kept: dict[str, dict[Any, Any]] = {}
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def keep_one(function: Function) -> Function:
+    """Keep the last result of a function of a configuration's name and more.
+
+    A result is released before the next is made, and all of them when the configuration changes.
+    """
+    mine = _kept.setdefault(function.__name__, {})
+
+    @wraps(function)
+    def call(name: str, *more: Any) -> Any:
+        if any(other != name for kept in _kept.values() for other, *_ in kept):
+            for kept in _kept.values():
+                kept.clear()
+        if (name, *more) not in mine:
+            mine.clear()
+            mine[(name, *more)] = function(name, *more)
+        return mine[(name, *more)]
+
+    return cast(Function, call)
+
+
+@keep_one
+@torch.inference_mode(False)
+def golden_state(name: str) -> dict[str, Tensor]:
+    """The golden weights; networks share their memory."""
+    weights = golden_weights(name, document(name)["seed"])
+    return {key: torch.from_numpy(value) for key, value in weights.items()}
+
+
+@torch.inference_mode(False)
+def new_golden_network(name: str) -> OSTrackNetwork | GRMNetwork:
+    """A network with golden weights, in eval mode, whose weights are shared: do not change them.
+
+    Modules may be replaced.
+    """
     network = cast(OSTrackNetwork | GRMNetwork, empty_network(ONE_STREAM_GOLDENS[name]))
-    load_strictly(network, state, name)
+    load_strictly(network, golden_state(name), name)
     return network.eval()
 
 
-@lru_cache(maxsize=1)
+@keep_one
+def golden_network(name: str) -> OSTrackNetwork | GRMNetwork:
+    """The network with golden weights, in eval mode; copy it before changing it."""
+    return new_golden_network(name)
+
+
+@keep_one
+def _inference(name: str, packed: bool) -> OSTrackInference | GRMInference:
+    network, cpu = new_golden_network(name), torch.device("cpu")
+    if packed and document(name)["parameters"] > LARGE:
+        # Packed weights are a copy, made layer by layer: nothing else may hold the originals.
+        for kept in (_kept["golden_network"], _kept["golden_state"]):
+            kept.clear()
+    if isinstance(network, GRMNetwork):
+        return GRMInference(network, cpu, packed)
+    return OSTrackInference(network, cpu, packed)
+
+
 def golden_inference(
     name: str, packed: bool, threshold: float = 0.0, grouped: bool = True
 ) -> OSTrackInference | GRMInference:
-    """The same network as a tracker runs it; the last two are of GRM alone."""
-    network, cpu = copy.deepcopy(golden_network(name)), torch.device("cpu")
-    if isinstance(network, GRMNetwork):
-        return GRMInference(network, cpu, packed, threshold=threshold, grouped=grouped)
-    return OSTrackInference(network, cpu, packed)
+    """The same network as a tracker runs it, shared; the last two are of GRM alone."""
+    model = _inference(name, packed)
+    for block in model.blocks:
+        if isinstance(block, DividingInferenceBlock):
+            block.threshold, block.grouped = threshold, grouped
+    return model
+
+
+class Forward(NamedTuple):
+    """One pass of a network over the golden inputs.
+
+    Attributes:
+        prediction: Returned by the network.
+        backbone: Returned by its backbone.
+        leaving: (B, N, C) returned by each block.
+    """
+
+    prediction: dict[str, Tensor]
+    backbone: Any
+    leaving: list[Tensor]
+
+
+@keep_one
+@torch.inference_mode()
+def golden_forward(name: str) -> Forward:
+    """The pass of the golden network over all golden inputs, as configured."""
+    network = golden_network(name)
+    with leaving_blocks(network) as leaving, backbone_outputs(network) as outputs:
+        prediction = predict(name, *inputs(name))
+    return Forward(prediction, outputs[0], leaving)
+
+
+@contextmanager
+def backbone_outputs(network: OSTrackNetwork | GRMNetwork) -> Iterator[list[Any]]:
+    """What the backbone returns, gathered while the network runs."""
+    outputs: list[Any] = []
+    hook = network.backbone.register_forward_hook(lambda *call: outputs.append(call[2]))
+    try:
+        yield outputs
+    finally:
+        hook.remove()
 
 
 def predict(name: str, template: Tensor, search: Tensor) -> dict[str, Tensor]:
@@ -118,6 +208,15 @@ def check_features(features: np.ndarray, g: Golden) -> None:
     stats = [wide.sum(), wide.mean(), wide.std(), wide.min(), wide.max()]
     np.testing.assert_allclose(stats[1:], g["backbone_stats"][1:], atol=FEATURE_TOLERANCE)
     np.testing.assert_allclose(stats[0] / wide.size, g["backbone_stats"][0] / wide.size, atol=1e-6)
+
+
+def check_token_mask(found: np.ndarray | None, decision: np.ndarray) -> None:
+    """Compare a (1, layers, n, n) token mask with (layers, n * n) recorded decisions."""
+    assert found is not None
+    (mask,) = found
+    assert len(mask) == len(decision)
+    # Decisions that rounding may turn are few, if there are any.
+    assert (mask.reshape(decision.shape) != decision.astype(bool)).mean() < 1e-3
 
 
 @contextmanager

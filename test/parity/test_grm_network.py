@@ -13,14 +13,16 @@ from one_stream_golden_network import (
     FEATURE_TOLERANCE,
     MAP_TOLERANCE,
     NETWORK_FILES,
+    backbone_outputs,
     changed_weights,
     check_features,
     check_maps,
+    check_token_mask,
     difference,
+    golden_forward,
     golden_inference,
     golden_network,
     inputs,
-    leaving_blocks,
     scaled,
     template_boxes,
 )
@@ -29,8 +31,6 @@ from torch import Tensor
 from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRM_CONFIGS, TARGET_TYPES
 from tracker_ros.models.one_stream.grm import (
     DividingAttention,
-    Division,
-    GRMNetwork,
     attention_mask,
     decide,
     masked_softmax,
@@ -74,18 +74,6 @@ def threshold_of(prefix: str) -> float:
     return int(prefix[2:5]) / 100 if prefix.startswith("th") else 0.0
 
 
-def run(
-    network: GRMNetwork, name: str, batch: int, threshold: float
-) -> tuple[Tensor, list[Division]]:
-    """The backbone on the golden inputs."""
-    template, search = (t[:batch] for t in inputs(name))
-    backbone = network.backbone
-    mask = template_tokens_in_box(template_boxes(name, batch), network.config.template_grid)
-    return backbone(
-        backbone.embed_template(template), backbone.embed_search(search), mask, threshold
-    )
-
-
 @configurations
 def test_division_is_configured_as_officially(name: str) -> None:
     official, config = document(name)["inference"], GRM_CONFIGS[GRM_GOLDENS[name]]
@@ -102,18 +90,17 @@ def test_division_is_configured_as_officially(name: str) -> None:
 @configurations
 @torch.inference_mode()
 def test_features_blocks_and_divisions(name: str) -> None:
-    g, network = golden(NETWORK_FILES[name]), golden_network(name)
-    batch = g.meta["batch"]
-    with leaving_blocks(network) as leaving:
-        tokens, divisions = run(network, name, batch, threshold=0.0)
-    blocks = torch.stack(leaving, dim=1)
+    g, config = golden(NETWORK_FILES[name]), GRM_CONFIGS[GRM_GOLDENS[name]]
+    forward, batch = golden_forward(name), g.meta["batch"]
+    tokens, divisions = forward.backbone
+    blocks = torch.stack(forward.leaving, dim=1)
     assert difference(blocks[:, :, ::16, ::32], g["block_sub"]) <= FEATURE_TOLERANCE
     assert difference(blocks.mean(dim=-1), g["block_token_mean"]) <= FEATURE_TOLERANCE
     check_features(tokens.numpy(), g)
     log_prob = torch.stack([d.log_prob for d in divisions], dim=1)
     check_divisions(log_prob, torch.stack([d.category for d in divisions], dim=1), g, "")
     if "template_mask" in g:
-        found = template_tokens_in_box(template_boxes(name, batch), network.config.template_grid)
+        found = template_tokens_in_box(template_boxes(name, batch), config.template_grid)
         np.testing.assert_array_equal(found, g["template_mask"])
 
 
@@ -128,10 +115,11 @@ def test_thresholds_target_types_and_small_inputs(name: str, prefix: str) -> Non
         config = dataclasses.replace(kept, target_type=prefix.rstrip("_"))
     try:
         network.config = network.backbone.config = config
-        with scaled(changed_weights(name, "lowvar") if prefix == "lowvar_" else []):
+        changes = changed_weights(name, "lowvar") if prefix == "lowvar_" else []
+        with scaled(changes), backbone_outputs(network) as outputs:
             template, search = (t[:1] for t in inputs(name))
             found = network(template, search, template_boxes(name, 1), threshold)
-            _, divisions = run(network, name, 1, threshold)
+            ((_, divisions),) = outputs
     finally:
         network.config = network.backbone.config = kept
     check_maps(found, g, prefix)
@@ -141,21 +129,13 @@ def test_thresholds_target_types_and_small_inputs(name: str, prefix: str) -> Non
 
 
 @slow
-@pytest.mark.parametrize(
-    ("name", "prefix"),
-    [v for v in variants() if v[1].startswith("th")] + [(n, "") for n in GRM_GOLDENS],
-)
-def test_the_tracker_can_say_which_tokens_met_the_template(name: str, prefix: str) -> None:
+@pytest.mark.parametrize(("name", "prefix"), [v for v in variants() if v[1].startswith("th")])
+def test_token_mask_at_a_threshold(name: str, prefix: str) -> None:
     g = golden(NETWORK_FILES[name])
     model = golden_inference(name, True, threshold_of(prefix))
     template, search = (t[:1] for t in inputs(name))
     model.locate(model.encode_template(template, template_boxes(name, 1)), search)
-    (found,) = model.token_mask()
-    n = model.config.search_grid
-    assert found.shape == (model.config.depth - 1, n, n)
-    wanted = g[f"{prefix}decision"][0].reshape(found.shape).astype(bool)
-    # Decisions that rounding may turn are few, if there are any.
-    assert (found != wanted).mean() < 1e-3
+    check_token_mask(model.token_mask(), g[f"{prefix}decision"][0])
 
 
 @pytest.mark.parametrize("size", [int(k[5:]) for k in UNITS.arrays if k.startswith("mask/")])

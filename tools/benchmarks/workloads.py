@@ -82,7 +82,8 @@ def _one_stream(tracker: OneStreamTracker, image: np.ndarray) -> Iterator[Work]:
 
             def back(some: list[OneStreamTracker] = some) -> None:
                 for each, box in zip(some, BOXES, strict=False):
-                    each.move_to(box)
+                    assert each.target is not None
+                    each.target = replace(each.target, box=box)
 
             def follow(some: list[OneStreamTracker] = some) -> None:
                 track_batch(some, image)

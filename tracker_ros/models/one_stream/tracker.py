@@ -4,9 +4,9 @@
 Paper: Ye et al., ECCV 2022, section 3.5 (https://arxiv.org/abs/2203.11991). Official code:
 https://github.com/botaoye/OSTrack (MIT), `lib/test/tracker/ostrack.py`; written anew.
 
-What differs on purpose: the score at the chosen cell is reported as confidence (officially none
-is); images and boxes are checked; a configuration may let the search region stay where it is
-while the score is low, so that a hidden target is met again where it was last seen.
+What differs on purpose: the score at the chosen cell is reported as confidence (the official code
+reports none); images and boxes are checked; a configuration may keep the search region where it is
+while the score is low, so that a hidden target is found again where it was last seen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
 
 class OneStreamModel(Protocol):
-    """A network that compares one template with search regions."""
+    """A network that compares one template with search regions.
+
+    It may also have `locate_batch(templates, searches)`, for one search region per template, and
+    `token_mask()`, which returns the (B, layers, n, n) bool masks of the last pass, or None.
+    """
 
     @property
     def config(self) -> OneStreamConfig:
@@ -42,21 +46,28 @@ class OneStreamModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it takes crops."""
+        """Device that crops are passed on."""
 
     @property
     def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use."""
 
     def encode_template(self, template: torch.Tensor, box_xywh: torch.Tensor) -> Any:
-        """(1, 3, T, T) normalised template and (1, 4) target box as fractions -> opaque state."""
+        """Encode a (1, 3, T, T) normalised template with its (1, 4) target box as fractions."""
 
     def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
-        """State and (1, 3, S, S) normalised search region -> maps."""
+        """Return the maps of a (1, 3, S, S) normalised search region."""
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
+    """The target as a tracker knows it.
+
+    Attributes:
+        template: What the model made of the first image.
+        box: Where the target was last, `(x, y, w, h)` in pixels of the image.
+    """
+
     template: Any
     box: Box
 
@@ -72,7 +83,7 @@ class _View(NamedTuple):
         width: Of the image, pixels.
     """
 
-    target: _Target
+    target: Target
     crop: np.ndarray
     factor: float
     height: int
@@ -96,7 +107,7 @@ class Peak(NamedTuple):
 
 
 def find_peak(score: np.ndarray, size: np.ndarray, offset: np.ndarray, window: np.ndarray) -> Peak:
-    """Decode the box where the windowed score is largest.
+    """Return the box at the maximum of the windowed score.
 
     Args:
         score: (n, n) float32 scores.
@@ -118,12 +129,15 @@ class OneStreamTracker(Tracker):
 
     Args:
         model: The network.
+
+    Attributes:
+        target: The target, replaced after every image; None before `initialize`.
     """
 
     def __init__(self, model: OneStreamModel) -> None:
         self.model = model
         self._window = hann_window(model.config.search_grid)
-        self._target: _Target | None = None
+        self.target: Target | None = None
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Crop and encode the template; see `Tracker.initialize`."""
@@ -133,13 +147,14 @@ class OneStreamTracker(Tracker):
         crop, factor = crop_square(image, start, self.model.config.template_factor, size)
         place = torch.tensor([box_in_crop(start, start, factor, size)], dtype=torch.float32)
         template = self.model.encode_template(crops_to(self.model.device, [crop]), place)
-        self._target = _Target(template, start)
+        self.target = Target(template, start)
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
         view = self._look(image)
         maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
-        return self._settle(view, self._decode(view, maps_from(maps), 0, self._token_masks()))
+        result = self._decode(view, maps_from(maps), 0, self._token_masks())
+        return self._remember(view, result)
 
     def _token_masks(self) -> np.ndarray | None:
         """Return the (B, layers, n, n) token masks of the model's last pass, where it has any."""
@@ -148,17 +163,17 @@ class OneStreamTracker(Tracker):
 
     def _look(self, image: np.ndarray) -> _View:
         """Crop around the previous box."""
-        if self._target is None:
+        if self.target is None:
             raise RuntimeError("track() was called before initialize(); give it a box first")
         check_image(image)
-        config, box = self.model.config, self._target.box
+        config, box = self.model.config, self.target.box
         crop, factor = crop_square(image, box, config.search_factor, config.search_size)
-        return _View(self._target, crop, factor, image.shape[0], image.shape[1])
+        return _View(self.target, crop, factor, image.shape[0], image.shape[1])
 
     def _decode(
         self, view: _View, maps: np.ndarray, sample: int, token_masks: np.ndarray | None
     ) -> TrackResult:
-        """What one sample of the maps, (B, 5, n, n), says of a view."""
+        """Return the result of a view, given the maps (B, 5, n, n) of which it is one sample."""
         config, previous = self.model.config, view.target.box
         score, size, offset = maps[sample, 0], maps[sample, 1:3], maps[sample, 3:]
         peak = find_peak(score, size, offset, self._window)
@@ -167,60 +182,46 @@ class OneStreamTracker(Tracker):
                 f"the network returned a box of {peak.box_cxcywh.tolist()}; expected finite "
                 "numbers (damaged weights, or a precision that overflows: use precision='fp32')"
             )
-        # In float32, as officially: the scale is applied before the box leaves the network.
+        # In float32 like the official code, which scales the box before it leaves the network.
         in_image = peak.box_cxcywh * np.float32(config.search_size) / np.float32(view.factor)
         box = map_box_back(in_image.tolist(), previous, view.factor, config.search_size)
         box = clip_box(box, view.height, view.width, config.clip_margin)
         found = peak.score >= config.hold_below
         region = crop_region(previous, config.search_factor)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
-        state = None if found else Verdict.NOT_FOUND
+        verdict = None if found else Verdict.NOT_FOUND
         token_mask = None if token_masks is None else token_masks[sample]
-        return TrackResult(box, peak.score, score, covered, verdict=state, token_mask=token_mask)
+        return TrackResult(box, peak.score, score, covered, verdict=verdict, token_mask=token_mask)
 
-    def _settle(self, view: _View, result: TrackResult) -> TrackResult:
-        """Search around the result from the next image on, unless nothing was found."""
+    def _remember(self, view: _View, result: TrackResult) -> TrackResult:
+        """Search around the result in the next image, unless the target was not found."""
         if result.verdict is None:
-            self._target = _Target(view.target.template, result.box)
+            self.target = Target(view.target.template, result.box)
         return result
 
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
-        """With one pass of the network; see `Tracker.track_batch`."""
+        """Find several targets in one pass of the network; see `Tracker.track_batch`."""
         try:
             return [*track_batch([self, *cast("Sequence[OneStreamTracker]", others)], image)]
-        except (ValueError, RuntimeError):  # all targets are kept: each may say for itself
+        except (ValueError, RuntimeError):  # no target has changed: ask each for its own outcome
             return super().track_batch(others, image)
 
     @property
     def runtime_info(self) -> dict[str, str]:
-        """What computes; see `Tracker.runtime_info`."""
+        """Back end, device and precision in use; see `Tracker.runtime_info`."""
         return dict(self.model.runtime_info)
-
-    def move_to(self, box: Sequence[float]) -> None:
-        """Search around another box from the next image on, with the template unchanged.
-
-        Args:
-            box: `(x, y, w, h)` in pixels.
-
-        Raises:
-            RuntimeError: `initialize` has not been called.
-        """
-        if self._target is None:
-            raise RuntimeError("move_to() was called before initialize(); give it a box first")
-        x, y, w, h = (float(v) for v in box)
-        self._target = _Target(self._target.template, (x, y, w, h))
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
-        target, side = self._target, self.model.config.search_size
+        target, side = self.target, self.model.config.search_size
         image = np.full((side, side, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
             self.track(image)
         finally:
-            self._target = target
+            self.target = target
 
 
 def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list[TrackResult]:
@@ -231,7 +232,7 @@ def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list
         image: RGB uint8 (H, W, 3).
 
     Returns:
-        One result per tracker: what its `track` would have returned, up to rounding.
+        One result per tracker, equal to that of its `track` up to rounding.
 
     Raises:
         ValueError: The trackers do not share a model, or the image is unusable; all targets are
@@ -255,6 +256,6 @@ def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list
     masks = [tracker._token_masks() for tracker in trackers]
     results = [tracker._decode(view, maps, i, masks[i]) for i, (tracker, view) in enumerate(each)]
     return [
-        tracker._settle(view, result)
+        tracker._remember(view, result)
         for (tracker, view), result in zip(each, results, strict=True)
     ]
