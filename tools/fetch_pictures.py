@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tools.picture_bank import build_bank
 from tracker_ros.io.sources import open_video
 from tracker_ros.synthetic.footage import Footage
-from tracker_ros.synthetic.textures import build_bank
 
 DEBIAN = (
     "tuxpaint-stamps-default",

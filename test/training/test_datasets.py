@@ -79,7 +79,12 @@ def test_coco_skips_crowds_and_specks(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "split", "error", "message"),
     [
-        ("imagenet", "train", ValueError, "expected one of got10k"),
+        (
+            "imagenet",
+            "train",
+            ValueError,
+            "'imagenet' is unknown; expected one of synthetic, got10k",
+        ),
         ("got10k", "test", ValueError, "'train' or 'val'"),
         ("coco", "train", FileNotFoundError, "instances_train2017.json"),
     ],

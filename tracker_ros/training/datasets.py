@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The usual training sets, as lists of annotated sequences.
+"""Read the usual training sets, and draw training pairs from their annotated sequences.
 
 | kind | path | splits |
 | --- | --- | --- |
@@ -10,8 +10,6 @@
 
 Annotations are read at the start, frames when they are drawn. COCO's pictures become sequences of
 one frame per object: both crops of a pair then come from the same picture.
-
-Training pairs from annotated sequences.
 
 Sampling and jitter follow OSTrack's training (`lib/train/data/sampler.py`, `processing.py`, MIT):
 template and search frame up to a fixed gap apart, the search crop around a jittered box.
@@ -34,13 +32,17 @@ from tracker_ros.synthetic.crops import PairConfig
 from tracker_ros.synthetic.photometric import GREY_WEIGHTS
 from tracker_ros.synthetic.samples import PairBatch
 
-SMALLEST_COCO_SIDE = 16.0
+MIN_COCO_SIDE = 16.0
 HELD_OUT_EVERY = 50
-"""Without a validation split of its own, every so many sequences validate."""
+"""Every so many sequences of a set that has no validation split validate."""
+MAX_GAP = 200
+"""Maximum distance of template and search frame, frames."""
+CENTRE_JITTER, SCALE_JITTER = 3.0, 0.25
+BRIGHTNESS = 0.2
 
 
 def open_dataset(kind: str, path: str, split: str) -> list[AnnotatedSequence]:
-    """Index a training set.
+    """List the sequences of a training set.
 
     Args:
         kind: One of the table above.
@@ -48,13 +50,14 @@ def open_dataset(kind: str, path: str, split: str) -> list[AnnotatedSequence]:
         split: "train" or "val".
 
     Raises:
-        ValueError: unknown kind or split.
-        FileNotFoundError: no such folder, or no sequences in it.
+        ValueError: The kind or the split is unknown.
+        FileNotFoundError: There is no such folder, or no sequences in it.
     """
     if kind not in _READERS:
-        raise ValueError(f"data set kind {kind!r}: expected one of {', '.join(_READERS)}")
+        known = ", ".join(("synthetic", *_READERS))
+        raise ValueError(f"source kind {kind!r} is unknown; expected one of {known}")
     if split not in ("train", "val"):
-        raise ValueError(f"split {split!r}: expected 'train' or 'val'")
+        raise ValueError(f"split {split!r} of source kind {kind!r}: expected 'train' or 'val'")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{kind}: no folder {str(root)!r}; set the source's path")
@@ -65,7 +68,7 @@ def open_dataset(kind: str, path: str, split: str) -> list[AnnotatedSequence]:
 
 
 def _share(sequences: list[AnnotatedSequence], split: str) -> list[AnnotatedSequence]:
-    """Divide a set that has no validation split of its own."""
+    """Divide a set that has no validation split."""
     held_out = sequences[::HELD_OUT_EVERY]
     if split == "val":
         return held_out
@@ -81,12 +84,7 @@ def _got10k(root: Path, split: str) -> list[AnnotatedSequence]:
 
 def _lasot(root: Path, split: str) -> list[AnnotatedSequence]:
     categories = sorted(entry for entry in root.iterdir() if entry.is_dir())
-    sequences = [
-        sequence
-        for category in categories
-        for sequence in find_sequences(category, one_based=True)
-    ]
-    return _share(sequences, split)
+    return _share([s for c in categories for s in find_sequences(c, one_based=True)], split)
 
 
 def _trackingnet(root: Path, split: str) -> list[AnnotatedSequence]:
@@ -103,7 +101,7 @@ def _coco(root: Path, split: str) -> list[AnnotatedSequence]:
     sequences = []
     for entry in content["annotations"]:
         box = np.array([entry["bbox"]], dtype=np.float64)
-        if entry.get("iscrowd") or box[0, 2:].min() < SMALLEST_COCO_SIDE:
+        if entry.get("iscrowd") or box[0, 2:].min() < MIN_COCO_SIDE:
             continue
         frame = root / f"{split}2017" / names[entry["image_id"]]
         sequences.append(AnnotatedSequence(f"{frame.stem}_{entry['id']}", (frame,), box))
@@ -118,21 +116,15 @@ _READERS: dict[str, Callable[[Path, str], list[AnnotatedSequence]]] = {
 }
 
 
-LARGEST_GAP = 200
-"""Frames between template and search frame at most."""
-CENTRE_JITTER, SCALE_JITTER = 3.0, 0.25
-BRIGHTNESS = 0.2
-
-
 class SequencePairs:
-    """Draws pairs from sequences; the same seed gives the same pairs.
+    """Draw pairs from sequences; the same seed gives the same pairs.
 
     Args:
-        sequences: From :func:`~tracker_ros.training.datasets.open_dataset`.
-        template_size: Side of the template crop, pixels.
-        search_size: Side of the search crop, pixels.
-        template_factor: Crop side over target side.
-        search_factor: The same for the search crop.
+        sequences: What `open_dataset` returned.
+        template_size: See `PairGenerator`, also for the next three.
+        search_size: Side of the search crop.
+        template_factor: Template crop over target.
+        search_factor: Search crop over target.
         config: Its grey and absent fractions are used.
     """
 
@@ -165,11 +157,11 @@ class SequencePairs:
     def _pair(
         self, rng: np.random.Generator
     ) -> tuple[np.ndarray, Box, np.ndarray, list[float], bool]:
-        """Template, the target's box in it, search crop, the box there, whether it is there."""
+        """Draw template, the target's box in it, search crop, the box there, and presence."""
         sequence = self.sequences[int(rng.integers(len(self.sequences)))]
         shown = np.isfinite(sequence.boxes).all(1)
         first = int(rng.choice(np.where(shown)[0]))
-        near = np.abs(np.arange(len(sequence)) - first) <= LARGEST_GAP
+        near = np.abs(np.arange(len(sequence)) - first) <= MAX_GAP
         hidden = np.where(near & ~shown)[0]
         present = not (len(hidden) and rng.random() < self.config.absent_fraction)
         second = int(rng.choice(np.where(near & shown)[0] if present else hidden))
@@ -182,32 +174,24 @@ class SequencePairs:
         factor, size = self.search
         search, scale = crop_square(sequence.image(second), around, factor, size)
         region = crop_region(around, factor)
-        place = [
-            (truth[0] - region.left) * scale / size,
-            (truth[1] - region.top) * scale / size,
-            truth[2] * scale / size,
-            truth[3] * scale / size,
-        ]
+        origin = (region.left, region.top, 0.0, 0.0)
+        place = [(edge - start) * scale / size for edge, start in zip(truth, origin, strict=True)]
         centre = xywh_to_cxcywh(np.array(place))[:2]
         inside = bool(((centre > 0) & (centre < 1)).all())
         template, search, place = self._vary(template, search, place, rng)
         return template, template_box, search, place, present and inside
 
     def _jittered(self, box: np.ndarray, rng: np.random.Generator) -> Box:
-        """A box as a tracker might remember it: of another size, beside the truth."""
+        """Draw a box as a tracker might have it: of another size, beside the truth."""
         width, height = box[2:] * np.exp(rng.normal(0, SCALE_JITTER, 2))
         reach = math.sqrt(width * height) * CENTRE_JITTER / 2
         x, y = xywh_to_cxcywh(box)[:2] + rng.uniform(-reach, reach, 2)
         return (float(x - width / 2), float(y - height / 2), float(width), float(height))
 
     def _vary(
-        self,
-        template: np.ndarray,
-        search: np.ndarray,
-        box: list[float],
-        rng: np.random.Generator,
+        self, template: np.ndarray, search: np.ndarray, box: list[float], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, list[float]]:
-        """Grey, mirror and brightness: the first two shared by both crops."""
+        """Vary grey and mirror, which both crops share, and brightness."""
         if rng.random() < self.config.photometric.grey_fraction:
             weights = np.array(GREY_WEIGHTS)
             template, search = (
@@ -224,5 +208,5 @@ class SequencePairs:
 
 
 def _to_tensor(crops: np.ndarray) -> torch.Tensor:
-    """(B, S, S, 3) in [0, 255] to (B, 3, S, S) float32 in [0, 1]."""
+    """Turn (B, S, S, 3) in [0, 255] into (B, 3, S, S) float32 in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).float() / 255

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a network starts that has no pretrained classifier to start from.
+"""Set the starting values of networks, from scratch or from other weights.
 
 A one-stream tracker must learn to compare before it can learn anything else. From the usual small
 random numbers that takes most of a short training: attention does not match, and tokens do not
-tell whether they belong to the target, its surroundings or the search region, because position
-embeddings of 0.02 drown in content of about 1. So all three are given at the start and left free.
+show whether they belong to the target, its surroundings or the search region, because position
+embeddings of 0.02 are lost in content of about 1. So attention, positions and marks get useful
+values at the start, and are free to change.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ FIRST_MEETING_LOGIT = 1.0
 def begin_from_scratch(network: OneStreamNetwork, similarity: float) -> None:
     """Set the starting values of a network with convolutional stem, in place.
 
-    Keys project like queries, so that like tokens attend to like; positions are sines of the
-    distance from the crop's centre; template tokens carry one mark on the target and another
+    Keys project as queries do, so that similar tokens attend to each other; positions are sines of
+    the distance from the crop's centre; template tokens carry one mark on the target and another
     around it. The score map starts near "nothing here", the size map at the mean size.
 
     Args:
@@ -59,7 +60,7 @@ def begin_from_scratch(network: OneStreamNetwork, similarity: float) -> None:
 
 
 def starting_weights(start_from: str) -> Path:
-    """File that a recipe's `start_from` names: a path, or a model whose weights are embedded."""
+    """Return the file that `start_from` names: a path, or a model's embedded weights."""
     embedded = embedded_file(f"{start_from}.safetensors")
     return embedded if embedded.is_file() else Path(start_from).expanduser()
 
@@ -69,12 +70,12 @@ def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
 
     Args:
         network: Changed in place.
-        path: safetensors with this network's keys. The head, the networks that divide GRM's tokens
-            and the two position embeddings may be missing; the latter are then resampled from
+        path: A safetensors file with this network's keys. The head, GRM's token division and the
+            two position embeddings may be missing; the latter are then resampled from
             ``backbone.pos_embed``.
 
     Raises:
-        ValueError: the file lacks some of the backbone's own weights, or has others.
+        ValueError: The file lacks some of the backbone's own weights, or has others.
     """
     from safetensors.torch import load_file
 
@@ -87,8 +88,8 @@ def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
     ]
     if lacking or unexpected:
         raise ValueError(
-            f"{path}: lacks {lacking[:3]}, has unknown {unexpected[:3]}; expected weights of "
-            "this model or of a classifier's backbone, named backbone.blocks.0.… and so on"
+            f"{path}: lacks {lacking[:3]}, has unknown {unexpected[:3]}; expected weights of this "
+            "model or of a classifier's backbone, with names such as backbone.blocks.0.…"
         )
     if positions & set(missing):
         network.backbone.start_positions_from_classifier()
@@ -96,10 +97,10 @@ def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
 
 @torch.no_grad()
 def begin_undivided(network: OneStreamNetwork) -> None:
-    """Let most search tokens of a GRM meet the template at first, in place.
+    """Let GRM compare most search tokens with the template at first, in place.
 
-    Were it left to chance, half of them would not in each block, and a network that has learned to
-    compare would have to learn it again.
+    If this were left to chance, each block would compare half of them, and a network that has
+    learned to compare would have to learn it again.
     """
     for module in network.modules():
         if isinstance(module, DividingAttention):
@@ -111,8 +112,8 @@ def begin_undivided(network: OneStreamNetwork) -> None:
 def begin_as_matcher(network: TrDiMPNetwork) -> None:
     """Let the pooled filter start as the target's own features, in place.
 
-    Its scores are then their correlation with what is searched, which finds the target better
-    than chance before anything is learned.
+    Its scores are then their correlation with the search crop, which finds the target better than
+    chance before anything is learned.
     """
     convolution = network.classifier.filter_initializer.filter_conv
     nn.init.dirac_(convolution.weight)
@@ -120,7 +121,7 @@ def begin_as_matcher(network: TrDiMPNetwork) -> None:
 
 
 def sine_positions(grid: int, width: int) -> Tensor:
-    """(grid * grid, width) sines and cosines of a token's column and row from the centre."""
+    """Return (grid * grid, width) waves of a token's column and row, from the centre."""
     steps = torch.arange(grid) - (grid - 1) / 2
     count = width // 4
     rates = math.pi / 2 ** torch.linspace(0.5, 4.5, count)

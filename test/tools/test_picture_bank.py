@@ -5,12 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker_ros.synthetic.textures import (
-    build_bank,
-    procedural_silhouette,
-    procedural_texture,
-    read_picture,
-)
+from tools.picture_bank import build_bank, read_picture
+from tracker_ros.synthetic.textures import procedural_silhouette, procedural_texture
 
 
 @pytest.fixture
