@@ -37,7 +37,18 @@ RUNS = {
 
 @cache
 def model() -> MASTInference:
-    return MASTInference(golden_network(), torch.device("cpu"))
+    """The network of all runs; it computes the features of an image once."""
+    found = MASTInference(golden_network(), torch.device("cpu"))
+    compute, known = found.features, {}
+
+    def features(image: np.ndarray) -> torch.Tensor:
+        key = image.tobytes()
+        if key not in known:
+            known[key] = compute(image)
+        return known[key]
+
+    found.features = features  # type: ignore[method-assign]
+    return found
 
 
 def label_maps(options: dict[str, object], frames: np.ndarray = FRAMES) -> np.ndarray:

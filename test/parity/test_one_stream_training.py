@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from golden_files import ONE_STREAM_TRAINED, Golden, golden, network_inputs
-from one_stream_golden_network import difference, golden_network
+from one_stream_golden_network import backbone_outputs, difference, golden_network
 from torch import Tensor
 
 from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_xyxy
-from tracker_ros.models.one_stream.grm import GRMNetwork
+from tracker_ros.models.one_stream.grm import Division, GRMNetwork
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.training.losses import (
     FOCAL_WEIGHT,
@@ -48,6 +48,7 @@ class Step:
     network: OSTrackNetwork | GRMNetwork
     output: dict[str, Tensor]
     losses: dict[str, Tensor]
+    divisions: list[Division] | None
 
 
 def trained(name: str) -> Golden:
@@ -69,7 +70,7 @@ def official_losses(output: dict[str, Tensor], given: Tensor) -> dict[str, Tenso
 @pytest.fixture(scope="module", params=ONE_STREAM_TRAINED)
 def step(request: pytest.FixtureRequest) -> Step:
     name = request.param
-    g = trained(name)
+    g, divisions = trained(name), None
     network = copy.deepcopy(golden_network(name)).train()
     boxes, given = torch.from_numpy(g["template_boxes_xywh"]), g["gt_boxes_xywh"]
     template, search = (
@@ -80,14 +81,16 @@ def step(request: pytest.FixtureRequest) -> Step:
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
         if isinstance(network, GRMNetwork):
             noise = torch.from_numpy(g["gumbel_noise"])
-            output = network(template, search, boxes, noise=noise)
+            with backbone_outputs(network) as outputs:
+                output = network(template, search, boxes, noise=noise)
+            ((_, divisions),) = outputs
         else:
             keep_rate = keep_rate_at(g.meta["epoch"])
             assert keep_rate == pytest.approx(g.meta["ce_keep_rate"], rel=1e-9)
             output = network(template, search, network.template_mask(boxes), keep_rate)
         losses = official_losses(output, torch.from_numpy(given))
         losses["total"].backward()
-    return Step(g, network, output, losses)
+    return Step(g, network, output, losses, divisions)
 
 
 def test_outputs(step: Step) -> None:
@@ -141,18 +144,12 @@ def test_running_statistics(step: Step) -> None:
         assert difference(found, step.golden[name]) <= MAP_TOLERANCE, name
 
 
-@pytest.mark.parametrize("name", [n for n in ONE_STREAM_TRAINED if "gumbel_noise" in trained(n)])
 @torch.no_grad()
-def test_divisions_while_training(name: str) -> None:
-    g, network = trained(name), copy.deepcopy(golden_network(name)).train()
-    assert isinstance(network, GRMNetwork)
-    backbone, noise = network.backbone, torch.from_numpy(g["gumbel_noise"])
-    template, search = network_inputs(name, g.meta["seed"], len(noise))
-    _, divisions = backbone(
-        backbone.embed_template(torch.from_numpy(template)),
-        backbone.embed_search(torch.from_numpy(search)),
-        noise=noise,
-    )
+def test_divisions(step: Step) -> None:
+    g, divisions = step.golden, step.divisions
+    assert (divisions is None) == ("gumbel_noise" not in g)
+    if divisions is None:
+        return
     log_prob = torch.stack([d.log_prob for d in divisions], dim=1)
     second = torch.stack([d.category[..., 1] for d in divisions], dim=1)
     assert difference(log_prob, g["log_prob"]) <= LOG_PROB_TOLERANCE

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ from trdimp_golden_network import new_golden_network
 from tracker_ros.crops import hann_window, normalize_tensor
 from tracker_ros.models.trdimp import tracker as loop
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
-from tracker_ros.models.trdimp.inference import TrDiMPInference
+from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
 BOX_PX = 0.01
@@ -101,7 +102,18 @@ class WatchedModel:
 
 @lru_cache(maxsize=1)
 def inference() -> TrDiMPInference:
-    return TrDiMPInference(new_golden_network(), torch.device("cpu"))
+    """The network of all runs. Many of their patches are the same: features are kept by patch."""
+    model = TrDiMPInference(new_golden_network(), torch.device("cpu"))
+    compute, known = model.features, {}
+
+    def features(patches: torch.Tensor) -> PatchFeatures:
+        key = hashlib.sha256(patches.numpy().tobytes()).digest()
+        if key not in known:
+            known[key] = compute(patches)
+        return known[key]
+
+    model.features = features  # type: ignore[method-assign]
+    return model
 
 
 def parameters_of(name: str) -> TrackingParameters:
