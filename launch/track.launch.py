@@ -17,7 +17,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from tracker_ros.nodes.parameters import TRACK_PARAMETERS, ParameterSpec
+from tracker_ros.nodes.parameters import TRACK_PARAMETERS, Change, ParameterSpec
 
 CONFIG = Path(get_package_share_directory("tracker_ros")) / "config"
 
@@ -114,7 +114,7 @@ def typed(spec, text):
 
 def flag(name, text):
     """Return a launch argument as a boolean."""
-    return ParameterSpec(name, False, "").parse(text)
+    return ParameterSpec(name, False, Change.START, "").parse(text)
 
 
 def existing_file(path):

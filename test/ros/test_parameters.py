@@ -76,7 +76,7 @@ def test_a_parameter_describes_itself(spec):
     assert spec.checked(spec.default) == spec.parse(spec.default_text) == spec.default
     ranges = [*descriptor.floating_point_range, *descriptor.integer_range]
     assert [(r.from_value, r.to_value) for r in ranges] == (
-        [] if spec.low is None else [(spec.low, spec.high)]
+        [] if spec.limits is None else [spec.limits]
     )
 
 

@@ -74,21 +74,19 @@ class ParameterSpec:
     Attributes:
         name: Its name.
         default: Its default, which also determines the type.
-        description: What it does.
-        low: Least accepted number, or None.
-        high: Greatest accepted number, or None.
-        choices: Accepted strings; empty accepts any.
         change: When it may change.
+        description: What it does.
+        limits: Least and greatest accepted number.
+        choices: Accepted strings; empty accepts any.
         check: Further check of one value. Returns what was expected, or an empty string.
     """
 
     name: str
     default: Value
+    change: Change
     description: str
-    low: float | None = None
-    high: float | None = None
+    limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
-    change: Change = Change.RUNNING
     check: Callable[[Value], str] | None = None
 
     @property
@@ -102,10 +100,8 @@ class ParameterSpec:
         """What values are accepted, in words."""
         if self.choices:
             return "one of " + ", ".join(f"'{c}'" for c in self.choices)
-        text = _WORDS[type(self.default)]
-        if self.low is not None and self.high is not None:
-            text += f" from {self.low:g} to {self.high:g}"
-        return text
+        limits = "" if self.limits is None else " from {:g} to {:g}".format(*self.limits)
+        return _WORDS[type(self.default)] + limits
 
     def checked(self, value: object) -> Value:
         """Return ``value`` in the parameter's type.
@@ -120,8 +116,7 @@ class ParameterSpec:
             raise self._error("unset" if value is None else f"{value!r}", self.expected)
         good = not self.choices or value in self.choices
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low = -math.inf if self.low is None else self.low
-            high = math.inf if self.high is None else self.high
+            low, high = self.limits or (-math.inf, math.inf)
             good = math.isfinite(value) and low <= value <= high
         if not good:
             raise self._error(f"{value!r}", self.expected)
@@ -150,15 +145,12 @@ class ParameterSpec:
             additional_constraints=f"expected: {self.expected}",
             dynamic_typing=True,
         )
-        if self.low is not None and self.high is not None:
-            if isinstance(self.default, float):
-                result.floating_point_range.append(
-                    FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
-                )
-            else:
-                result.integer_range.append(
-                    IntegerRange(from_value=int(self.low), to_value=int(self.high))
-                )
+        if self.limits is not None and isinstance(self.default, float):
+            low, high = map(float, self.limits)
+            result.floating_point_range.append(FloatingPointRange(from_value=low, to_value=high))
+        elif self.limits is not None:
+            low, high = map(int, self.limits)
+            result.integer_range.append(IntegerRange(from_value=low, to_value=high))
         return result
 
     def _error(self, value: str, expected: str) -> ParameterError:
@@ -328,143 +320,141 @@ def _check_options(value: Value) -> str:
     return ""
 
 
+RUNNING, UNCONFIGURED, START = Change
+
+# fmt: off (one entry for each parameter)
 TRACK_PARAMETERS = (
     ParameterSpec(
         "model",
         DEFAULT_MODEL,
+        UNCONFIGURED,
         "Name of the model; tracker-ros models lists them.",
-        change=Change.UNCONFIGURED,
         check=_check_model,
     ),
     ParameterSpec(
         "weights",
         "",
+        UNCONFIGURED,
         "File with the model's weights (safetensors); empty takes those in the package.",
-        change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "device",
         "auto",
+        UNCONFIGURED,
         "Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N.",
-        change=Change.UNCONFIGURED,
         check=_check_device,
     ),
     ParameterSpec(
         "backend",
         "auto",
-        "Back end that runs the model: torch, onnxruntime or tensorrt. auto takes the fastest; on "
-        "a CPU it measures them while the model loads.",
+        UNCONFIGURED,
+        "Back end that runs the model: torch, onnxruntime or tensorrt. auto takes the "
+        "fastest; on a CPU it measures them while the model loads.",
         choices=BACKENDS,
-        change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "precision",
         "auto",
-        "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or int8 "
-        "on CPUs, for models that have it. auto leaves it to the back end.",
+        UNCONFIGURED,
+        "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or "
+        "int8 on CPUs, for models that have it. auto leaves it to the back end.",
         choices=PRECISIONS,
-        change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "engine_cache_dir",
         "",
+        UNCONFIGURED,
         "Folder of exported graphs and built engines; empty takes one in the user's cache.",
-        change=Change.UNCONFIGURED,
     ),
     ParameterSpec(
         "build_engine",
         True,
-        "Whether missing graphs may be exported (seconds) and missing engines built for TensorRT "
-        "(minutes) while the model loads. With backend auto, graphs are exported for ONNX Runtime "
-        "on a CPU and no engine is built. If false, auto takes what is there, and a back end "
-        "chosen by name fails if its files are missing.",
-        change=Change.UNCONFIGURED,
+        UNCONFIGURED,
+        "Whether missing graphs may be exported (seconds) and missing engines built for "
+        "TensorRT (minutes) while the model loads. With backend auto, graphs are exported "
+        "for ONNX Runtime on a CPU and no engine is built. If false, auto takes what is "
+        "there, and a back end chosen by name fails if its files are missing.",
     ),
     ParameterSpec(
         "model_options",
         "",
-        "Options of the model's family as NAME=VALUE, several separated by spaces: threshold "
-        "for GRM; working_size, start_shape, reference_mode, behaviour, aligned, aspect for MAST; "
-        "seed for TrDiMP and TrSiam.",
-        change=Change.UNCONFIGURED,
+        UNCONFIGURED,
+        "Options of the model's family as NAME=VALUE, several separated by spaces: "
+        "threshold for GRM; working_size, start_shape, reference_mode, behaviour, aligned, "
+        "aspect for MAST; seed for TrDiMP and TrSiam.",
         check=_check_options,
     ),
     ParameterSpec(
         "buffer_seconds",
         5.0,
+        RUNNING,
         "Seconds of images that are kept, so that a target can be selected on an earlier image.",
-        low=0.0,
-        high=60.0,
+        limits=(0.0, 60.0),
     ),
     ParameterSpec(
         "buffer_megabytes",
         256.0,
+        RUNNING,
         "Megabytes that these images may take.",
-        low=1.0,
-        high=65536.0,
+        limits=(1.0, 65536.0),
     ),
     ParameterSpec(
         "score_found",
         0.45,
-        "A target with this score or more is found. For OSTrack and GRM; TrDiMP, TrSiam and MAST "
-        "judge each image themselves.",
-        low=0.0,
-        high=1.0,
+        RUNNING,
+        "A target with this score or more is found. For OSTrack and GRM; TrDiMP, TrSiam and "
+        "MAST judge each image themselves.",
+        limits=(0.0, 1.0),
     ),
     ParameterSpec(
         "score_lost",
         0.35,
+        RUNNING,
         "A target with a lower score is not seen; at most score_found. For the same models.",
-        low=0.0,
-        high=1.0,
+        limits=(0.0, 1.0),
     ),
     ParameterSpec(
         "lost_after",
         1.0,
+        RUNNING,
         "Seconds without seeing the target after which it is lost.",
-        low=0.0,
-        high=3600.0,
+        limits=(0.0, 3600.0),
     ),
     ParameterSpec(
         "debug_rate",
         10.0,
+        RUNNING,
         "Most images per second on debug/image and debug/score; 0 publishes one for each image.",
-        low=0.0,
-        high=1000.0,
+        limits=(0.0, 1000.0),
     ),
     ParameterSpec(
         "debug_scale",
         1.0,
+        RUNNING,
         "Size of debug/image relative to the camera's image.",
-        low=0.05,
-        high=4.0,
+        limits=(0.05, 4.0),
     ),
     ParameterSpec(
         "debug_score_encoding",
         "rgb8",
+        RUNNING,
         "Encoding of debug/score: colours (rgb8) or the score map itself (32FC1).",
         choices=("rgb8", "32FC1"),
     ),
     ParameterSpec(
         "debug_score_overlay",
         "none",
-        "What is drawn over debug/score as rgb8: token_mask tints the search tokens that were "
-        "compared with the template (GRM) or kept (OSTrack *_ce), with backend torch.",
+        RUNNING,
+        "What is drawn over debug/score as rgb8: token_mask tints the search tokens that "
+        "were compared with the template (GRM) or kept (OSTrack *_ce), with backend torch.",
         choices=("none", "token_mask"),
     ),
-    ParameterSpec(
-        "diagnostics_rate",
-        1.0,
-        "Diagnostics per second.",
-        low=0.1,
-        high=100.0,
-        change=Change.START,
-    ),
+    ParameterSpec("diagnostics_rate", 1.0, START, "Diagnostics per second.", limits=(0.1, 100.0)),
     ParameterSpec(
         "autostart",
         True,
+        START,
         "Configure and activate when started; false waits for lifecycle transitions.",
-        change=Change.START,
     ),
 )
 """The parameters of ``track``."""
@@ -473,54 +463,48 @@ VIDEO_PARAMETERS = (
     ParameterSpec(
         "source",
         "synthetic",
+        START,
         "Video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED].",
-        change=Change.START,
     ),
     ParameterSpec(
         "rate",
         0.0,
+        START,
         "Images per second; 0 takes the source's own rate.",
-        low=0.0,
-        high=1000.0,
-        change=Change.START,
+        limits=(0.0, 1000.0),
     ),
-    ParameterSpec("loop", False, "Start again at the end.", change=Change.START),
+    ParameterSpec("loop", False, START, "Start again at the end."),
     ParameterSpec(
         "stamp",
         "now",
+        START,
         "Stamps: the time of publication (now), or the start plus the time in the recording "
         "(source).",
         choices=("now", "source"),
-        change=Change.START,
     ),
-    ParameterSpec("frame_id", "camera", "frame_id of the images.", change=Change.START),
-    ParameterSpec(
-        "start_frame", 0, "Images to skip.", low=0, high=_MAX_FRAMES, change=Change.START
-    ),
-    ParameterSpec(
-        "frames", 0, "Images to play; 0 plays all.", low=0, high=_MAX_FRAMES, change=Change.START
-    ),
+    ParameterSpec("frame_id", "camera", START, "frame_id of the images."),
+    ParameterSpec("start_frame", 0, START, "Images to skip.", limits=(0, _MAX_FRAMES)),
+    ParameterSpec("frames", 0, START, "Images to play; 0 plays all.", limits=(0, _MAX_FRAMES)),
     ParameterSpec(
         "wait_for_subscribers",
         0,
+        START,
         "Number of subscribers to image for which the first image waits.",
-        low=0,
-        high=100,
-        change=Change.START,
+        limits=(0, 100),
     ),
     ParameterSpec(
         "wait_for_target",
         False,
+        START,
         "Repeat the first image until target_status says that a target is tracked.",
-        change=Change.START,
     ),
     ParameterSpec(
         "field_of_view",
         60.0,
+        START,
         "Horizontal field of view for camera_info, degrees.",
-        low=1.0,
-        high=170.0,
-        change=Change.START,
+        limits=(1.0, 170.0),
     ),
 )
 """The parameters of ``video``."""
+# fmt: on

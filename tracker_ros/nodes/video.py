@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``video`` node: stands in for a camera.
-
-Plays a video file, image folder, rosbag2 topic, webcam or the synthetic scene as ``image`` and
-``camera_info``.
-"""
+"""The ``video`` node: plays a source in place of a camera, as ``image`` and ``camera_info``."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import rclpy
@@ -18,6 +14,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
+from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -39,36 +36,29 @@ class VideoNode(Node):
 
     def __init__(self) -> None:
         super().__init__("video")
-        table = ParameterTable(self, VIDEO_PARAMETERS, configured=lambda: True)
-        self._table = table
+        self._table = ParameterTable(self, VIDEO_PARAMETERS, configured=lambda: True)
         self._source = self._open()
-        self._rate = table.number("rate") or self._source.fps
+        self._rate = self._table.number("rate") or self._source.fps
         self._images: Iterator[np.ndarray] = iter(self._source)
         self._held: np.ndarray | None = None
-        self._holding = table.flag("wait_for_target")
+        self._holding = self._table.flag("wait_for_target")
         self._published = 0
         self._held_count = 0
         self._start: Time | None = None
-        reliable, latched = keep_last(5), keep_last(1, latched=True)
-        self._image = self.create_publisher(
-            Image,
-            "image",
-            reliable,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        self._info = self.create_publisher(
-            CameraInfo,
-            "camera_info",
-            reliable,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        self._image, self._info = (
+            self.create_publisher(
+                kind,
+                topic,
+                keep_last(5),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for kind, topic in ((Image, "image"), (CameraInfo, "camera_info"))
         )
         if self._holding:
             self._status = self.create_subscription(
-                TargetStatus, "target_status", self._on_status, latched
+                TargetStatus, "target_status", self._on_status, keep_last(1, latched=True)
             )
-        self._timer = self.create_timer(
-            1.0 / self._rate, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        self._timer = self._every(1.0 / self._rate, self._tick)
         known = f"{self._source.frame_count} images" if self._source.frame_count else "images"
         self.get_logger().info(
             f"{known} from {self._source.name} at {self._rate:g} Hz on "
@@ -80,7 +70,16 @@ class VideoNode(Node):
         """Close the source."""
         self._source.close()
 
+    def _every(self, period_s: float, callback: Callable[[], None]) -> Timer:
+        """Create a timer that does not depend on simulated time."""
+        return self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
     def _open(self) -> VideoSource:
+        """Open the source.
+
+        Raises:
+            NodeStartError: It cannot be opened.
+        """
         text = self._table.text("source")
         try:
             return open_video(
@@ -99,13 +98,15 @@ class VideoNode(Node):
 
     def _tick(self) -> None:
         """Publish the next image."""
-        if self._published == 0 and not self._has_audience():
+        waiting_for = self._table.integer("wait_for_subscribers")
+        if self._published == 0 and self._image.get_subscription_count() < waiting_for:
             return
         try:
             image = self._next()
         except (OSError, ValueError, RuntimeError) as error:
             raise NodeStartError(
-                f"cannot go on playing {self._source.name} after {self._published} images: {error}"
+                f"cannot continue to play {self._source.name} after {self._published} images: "
+                f"{error}"
             ) from error
         if image is None:
             self._end()
@@ -115,11 +116,8 @@ class VideoNode(Node):
         self._info.publish(self._camera_info(header, image.shape[1], image.shape[0]))
         self._published += 1
 
-    def _has_audience(self) -> bool:
-        return self._image.get_subscription_count() >= self._table.integer("wait_for_subscribers")
-
     def _next(self) -> np.ndarray | None:
-        """The image to publish now, or None at the end."""
+        """Return the image to publish now, or None at the end."""
         if self._holding:
             if self._held is None:
                 self._held = next(self._images, None)
@@ -131,7 +129,7 @@ class VideoNode(Node):
         return image
 
     def _stamp(self) -> Time:
-        """Stamp of the next image; the recording's time counts from its first moving image."""
+        """Return the stamp of the next image; a recording's time begins when holding ends."""
         now = self.get_clock().now()
         if self._table.text("stamp") == "now" or self._holding:
             return now
@@ -142,7 +140,7 @@ class VideoNode(Node):
         return self._start + Duration(nanoseconds=round(played / self._source.fps * 1e9))
 
     def _camera_info(self, header: Header, width: int, height: int) -> CameraInfo:
-        """A pinhole camera without distortion, its centre in the middle of the image."""
+        """Return a pinhole camera without distortion, its centre in the middle of the image."""
         focal = width / 2 / math.tan(math.radians(self._table.number("field_of_view")) / 2)
         cx, cy = (width - 1) / 2, (height - 1) / 2
         return CameraInfo(
@@ -157,24 +155,17 @@ class VideoNode(Node):
         )
 
     def _end(self) -> None:
-        """Say so, give the last image time to arrive, and stop."""
+        """Stop, after a second in which the last image can arrive."""
         self._timer.cancel()
         self.get_logger().info(f"the video has ended, {self._published} images were published")
-        self._timer = self.create_timer(
-            1.0,
-            lambda: rclpy.shutdown(context=self.context),
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        self._timer = self._every(1.0, lambda: rclpy.shutdown(context=self.context))
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the node.
-
-    The synthetic scene is drawn by many small torch operations, which one core does faster than
-    several that wait for each other; the others are left to the tracker.
-    """
-    about = "Stands in for a camera: plays a source as the topics image and camera_info."
+    """Run the node."""
+    about = "Plays a source in place of a camera: publishes the topics image and camera_info."
     check_command_line("video", about, VIDEO_PARAMETERS, args)
+    # Drawing the synthetic scene is faster on one core, which leaves the others to the tracker.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     exit_program(run_node(VideoNode, args))
 
