@@ -12,7 +12,7 @@ import fnmatch
 import importlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +61,14 @@ def model_card(name: str) -> ModelCard:
     """
     cards = model_cards()
     if name not in cards:
-        close = difflib.get_close_matches(name, cards, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(cards)}"
-        raise ValueError(f"model {name!r} is unknown; {hint}")
+        raise ValueError(f"model {name!r} is unknown; {similar_names(name, cards)}")
     return cards[name]
+
+
+def similar_names(name: str, known: Collection[str]) -> str:
+    """Return a hint that lists the known names most similar to an unknown one, or all of them."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
 def empty_network(name: str) -> nn.Module:

@@ -93,7 +93,7 @@ def test_graphs_of_several_targets_are_exported_and_used(
         (["ostrack_vitb_256"], "has no embedded weights"),
         (["ostrack_tiny", "--option", "seed=1"], "has no option 'seed'"),
         (["ostrack_tiny", "--targets", "3"], "--targets is 3; expected 1 or 2, 4, 8"),
-        (["mast_tiny", "--targets", "2"], "mast_tiny looks at one target after another"),
+        (["mast_tiny", "--targets", "2"], "mast_tiny tracks one target after another"),
     ],
 )
 def test_what_cannot_be_exported_is_named(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import (
+    Command,
     add_json_option,
     add_model_options,
     model_arguments,
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
-
-SUMMARY = "measure trackers on annotated sequences"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -288,3 +287,11 @@ def _opencv_version() -> str:
     import cv2
 
     return f"{cv2.__version__} {os.uname().machine}"
+
+
+EVALUATE = Command(
+    "measure trackers on annotated sequences",
+    "Measure trackers on annotated sequences: success AUC, precision, failures, speed; J and F.",
+    add_arguments,
+    run,
+)

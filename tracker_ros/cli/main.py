@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of `tracker-ros`."""
+"""Run `tracker-ros`: parse the command line, call one command, report errors in one line."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import sys
 from collections.abc import Sequence
 
 from tracker_ros import __version__
-from tracker_ros.cli import convert_checkpoint, engines, evaluate, export, models, track, train
+from tracker_ros.cli.engines import ENGINES, EXPORT
+from tracker_ros.cli.evaluate import EVALUATE
+from tracker_ros.cli.models import CONVERT_CHECKPOINT, MODELS, TRAIN
+from tracker_ros.cli.options import Command
+from tracker_ros.cli.track import TRACK
 from tracker_ros.process import SLEEPING, SPINNING, set_waiting
 
-COMMANDS = {
-    "track": track,
-    "models": models,
-    "evaluate": evaluate,
-    "train": train,
-    "export": export,
-    "engines": engines,
-    "convert-checkpoint": convert_checkpoint,
+COMMANDS: dict[str, Command] = {
+    "track": TRACK,
+    "models": MODELS,
+    "evaluate": EVALUATE,
+    "train": TRAIN,
+    "export": EXPORT,
+    "engines": ENGINES,
+    "convert-checkpoint": CONVERT_CHECKPOINT,
 }
-"""Commands by name; each module has SUMMARY, add_arguments(parser) and run(args) -> exit code."""
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="tracker-ros",
         description="Follow one thing in a video, measure and train trackers; no ROS needed.",
@@ -38,13 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where in the code an error arose"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=(module.__doc__ or module.SUMMARY).splitlines()[0],
+    for name, command in COMMANDS.items():
+        command.add_arguments(
+            commands.add_parser(name, help=command.summary, description=command.description)
         )
-        module.add_arguments(command)
     return parser
 
 
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process when None.
 
     Returns:
-        Exit code: 0 for success, 2 for anything the user can mend (one line on stderr says
+        Exit code: 0 for success, 2 for anything the user can correct (one line on stderr says
         what), 130 after Ctrl-C; a command may have others.
     """
     args = build_parser().parse_args(argv)

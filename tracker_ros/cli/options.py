@@ -1,22 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, and how they report."""
+"""What the commands share: their description, common options, progress bars and JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
+@dataclass(frozen=True)
+class Command:
+    """One command of `tracker-ros`.
+
+    Attributes:
+        summary: Its line in the list of commands.
+        description: The sentence at the top of its help.
+        add_arguments: Adds its arguments to a parser.
+        run: Runs it and returns the exit code; heavy modules are imported here.
+    """
+
+    summary: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how a model runs."""
+    """Add the options that say how a model runs."""
     add_device_option(parser)
     for name, known in (
         ("backend", "auto, torch, onnxruntime or tensorrt"),
-        ("precision", "auto, fp32, fp16, bf16 or int8, as far as back end and device have it"),
+        ("precision", "auto, fp32, fp16, bf16 or int8, if back end and device have it"),
     ):
         parser.add_argument(f"--{name}", default="auto", help=f"{known} (default: %(default)s)")
     parser.add_argument(
@@ -24,19 +42,24 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="DIR",
-        help="what export --out wrote (default: the user's cache of engines)",
+        help="folder that export --out wrote (default: the user's cache of engines)",
     )
+    add_family_option(parser)
+
+
+def add_family_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--option`: options of the model's family."""
     parser.add_argument(
         "--option",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="of the model's family, as threshold=0.4 for GRM; may be given more than once",
+        help="option of the model's family, as threshold=0.4 for GRM; may be given several times",
     )
 
 
 def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
-    """What `create_tracker` is to be given of them, beside name and weights."""
+    """Return the arguments of `create_tracker` that these options stand for."""
     from tracker_ros.model_options import parse_options
 
     return {
@@ -44,37 +67,32 @@ def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "backend": args.backend,
         "precision": args.precision,
         "engine_cache_dir": args.engine_cache,
-        # Too short a run for an export to pay, unless one was asked for.
+        # A run on the command line is too short for an export to pay, unless it was asked for.
         "build_engine": args.backend != "auto",
         **parse_options(args.option),
     }
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """`--device`: where a model runs or is trained."""
+    """Add `--device`: where a model runs or is trained."""
     parser.add_argument(
         "--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)"
     )
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """`--json`: results on standard output as JSON, everything else on standard error."""
+    """Add `--json`: results on standard output as JSON, everything else on standard error."""
     parser.add_argument(
         "--json", action="store_true", help="print the results as JSON on standard output"
     )
 
 
 def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
-    """A tqdm bar on standard error, redrawn a few times a second; silent in a pipe's log."""
+    """Return a tqdm bar on standard error, redrawn less often where that is not a terminal."""
     from tqdm import tqdm
 
-    return tqdm(
-        items,
-        file=sys.stderr,
-        mininterval=0.2 if sys.stderr.isatty() else 5.0,
-        dynamic_ncols=True,
-        **options,
-    )
+    interval = 0.2 if sys.stderr.isatty() else 5.0
+    return tqdm(items, file=sys.stderr, mininterval=interval, dynamic_ncols=True, **options)
 
 
 def print_json(data: Any) -> None:

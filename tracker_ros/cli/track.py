@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import (
+    Command,
     add_json_option,
     add_model_options,
     model_arguments,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tracker_ros.io.sources import VideoSource
     from tracker_ros.video_tracking import VideoResult
 
-SUMMARY = "follow one thing through a video"
 PICTURES = (".png", ".jpg", ".webp")
 
 
@@ -217,3 +217,11 @@ def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
     for path in written:
         print(f"wrote {path}")
     sys.stdout.flush()
+
+
+TRACK = Command(
+    "follow one thing through a video",
+    "Follow one thing through a video and draw what was found.",
+    add_arguments,
+    run,
+)
