@@ -17,7 +17,7 @@ demo: setup ## Follow a pedestrian through the ROS graph: out/demo.mp4, out/demo
 	@dev/run python -m tools.demo.run_demo $(ARGS)
 
 test: setup ## Run the tests, as many at once as WORKERS says; ARGS="..." goes to pytest
-	@dev/run python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --costs out/test_costs.json $(ARGS)
+	@dev/run python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --costs=out/test_costs.json $(ARGS)
 
 soak: setup ## Drive the node through everything that goes wrong on a robot; ARGS="--minutes 2"
 	@dev/run python -m tools.soak $(ARGS)
