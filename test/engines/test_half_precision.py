@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.fold_norms import fold_norms
-from tracker_ros.engines.half_precision import HalfPrecision
+from tracker_ros.engines.half_precision import HalfPrecision, fold_norms
 
 
 class Steps(nn.Module):

@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 
 from tools.demo.recording import FrameRecord, Recording, newest_answer
-from tracker_ros.drawing.overlay import DrawnTarget, draw_targets
-from tracker_ros.drawing.side_panel import close_up, place_beside
+from tracker_ros.drawing.overlay import DrawnTarget, close_up, draw_targets, place_beside
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.geometry import Box, iou
 from tracker_ros.io.writer import VideoWriter

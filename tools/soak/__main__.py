@@ -43,7 +43,7 @@ from tools.soak.camera import Camera
 from tools.soak.driver import Driver
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.cli.options import progress_bar
-from tracker_ros.evaluation.machine import describe_machine
+from tracker_ros.evaluation.report import describe_machine
 
 SCENE_FRAMES = 40
 REST_EVERY_S = 10.0

@@ -67,9 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Track everything, score it, report."""
-    from tracker_ros.evaluation.machine import describe_machine
     from tracker_ros.evaluation.ope import AnswerCache
-    from tracker_ros.evaluation.report import Report, SequenceNote, mask_table, summary_table
+    from tracker_ros.evaluation.report import (
+        Report,
+        SequenceNote,
+        describe_machine,
+        mask_table,
+        summary_table,
+    )
     from tracker_ros.evaluation.sequences import find_sequences
 
     weights = _parse_weights(args.weights, args.models)

@@ -172,7 +172,6 @@ class _Drawing:
     def add(self, found: VideoResult, label: str, rate: float | None) -> None:
         """Draw and append one frame; the first one decides the size of the video."""
         from tracker_ros.drawing import overlay
-        from tracker_ros.drawing.side_panel import close_up, place_beside
         from tracker_ros.io.writer import VideoWriter
 
         image, result, score = found.image, found.result, None
@@ -182,7 +181,7 @@ class _Drawing:
         drawn = overlay.draw_targets(image, [target], rate_hz=rate)
         if result.score_map is not None:
             score = overlay.colour_map_score(result.score_map, (256, 256))
-        picture = place_beside(drawn, score, close_up(found.image, result.box))
+        picture = overlay.place_beside(drawn, score, overlay.close_up(found.image, result.box))
         if self._path.suffix.lower() in PICTURES:
             self._last = picture
             return

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half-precision forms of modules, typed in torch, as they are exported and run on GPUs.
+"""Forms of modules for inference: with batch norms folded, and in half precision.
 
-Layer norms and softmaxes stay in float32, since sums of squares and exponentials leave the range
-of half precision; batch norms are folded into their convolutions before these are rounded.
+Half precision is typed in torch, as modules are exported and run on GPUs. Layer norms and
+softmaxes stay in float32, since sums of squares and exponentials leave the range of half
+precision; batch norms are folded into their convolutions before these are rounded.
 """
 
 from __future__ import annotations
@@ -13,9 +14,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from tracker_ros.engines.fold_norms import fold_norms
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Fold every batch norm into the convolution or linear layer before it, in place.
+
+    Args:
+        module: In eval mode. A norm is folded where it directly follows its layer among the
+            children of a module, in the order of registration; an identity takes its place.
+
+    Returns:
+        The same module.
+    """
+    last_name, last = "", module
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm1d) and isinstance(last, nn.Linear):
+            setattr(module, last_name, fuse_linear_bn_eval(last, child))
+            setattr(module, name, nn.Identity())
+        elif isinstance(child, nn.BatchNorm2d) and isinstance(last, nn.Conv2d):
+            setattr(module, last_name, fuse_conv_bn_eval(last, child))
+            setattr(module, name, nn.Identity())
+        else:
+            fold_norms(child)
+        last_name, last = name, child
+    return module
 
 
 class HalfPrecision(nn.Module):

@@ -18,9 +18,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph
-from tracker_ros.engines.half_precision import HalfPrecision
+from tracker_ros.engines.half_precision import HalfPrecision, fold_norms
 
 _LOG = logging.getLogger(__name__)
 _Copies = WeakValueDictionary[tuple[str, str], nn.Module]

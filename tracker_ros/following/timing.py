@@ -11,13 +11,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tracker_ros.example_image import example_image
 from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import number_frames
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.geometry import Box
-from tracker_ros.tracker import Tracker
+from tracker_ros.tracker import Tracker, example_image
 
 _SECONDS = 0.2
 _FRAMES_PER_TURN = 3

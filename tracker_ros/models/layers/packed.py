@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.engines.half_precision import fold_norms
 from tracker_ros.models.layers.center_head import BRANCHES, CenterHead
 
 in_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

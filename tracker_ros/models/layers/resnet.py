@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.engines.half_precision import fold_norms
 from tracker_ros.models.layers.packed import InferenceConv
 from tracker_ros.models.trdimp.config import TrDiMPConfig
 

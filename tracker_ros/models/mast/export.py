@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
-from tracker_ros.example_image import example_image
 from tracker_ros.models.mast.config import STRIDE
 from tracker_ros.models.mast.network import MASTNetwork, network_input
+from tracker_ros.tracker import example_image
 
 
 class _Features(nn.Module):

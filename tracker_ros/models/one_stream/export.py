@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from tracker_ros.crops import box_in_crop, crop_square, normalize
 from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec, collect_runtime_info
 from tracker_ros.engines.select_backend import Backend
-from tracker_ros.example_image import example_image
 from tracker_ros.models.layers.center_head import HeadMaps, decode_box
 from tracker_ros.models.one_stream.candidate_elimination import RankingRows, ranking_rows
 from tracker_ros.models.one_stream.config import OneStreamConfig
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.network import OneStreamNetwork, TemplateEmbedding
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.tracker import example_image
 
 
 class TemplateGraph(TemplateEmbedding):

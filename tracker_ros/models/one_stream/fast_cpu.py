@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.engines.half_precision import fold_norms
 from tracker_ros.models.layers.center_head import BRANCHES, CenterHead, HeadMaps
 from tracker_ros.models.layers.packed import Layers, in_float32
 from tracker_ros.models.layers.vit import Block, gather_tokens

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.fold_norms import fold_norms
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.half_precision import fold_norms
 from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
 from tracker_ros.models.trdimp.export_modules import (
     DecodePart,

@@ -40,7 +40,7 @@ from tracker_ros.cuda.prroi_pool import (
     pool_by_weights,
     pooling_weights_with_derivatives,
 )
-from tracker_ros.engines.fold_norms import fold_norms
+from tracker_ros.engines.half_precision import fold_norms
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.boxes import climb_relative, pooled_overlap
