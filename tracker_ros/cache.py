@@ -36,13 +36,10 @@ class NotCached(Exception):
 
 
 def cache_folder(purpose: str) -> Path:
-    """Return the folder for one purpose below the user's cache folder; it may not exist yet.
+    """Return the folder for one purpose, such as "engines", below the user's cache folder.
 
-    Args:
-        purpose: Name of the folder, for example "engines".
-
-    Raises:
-        RuntimeError: The user has no home folder, as in some containers.
+    It may not exist yet. Raises RuntimeError if the user has no home folder, as in some
+    containers.
     """
     from platformdirs import user_cache_path
 
@@ -128,11 +125,7 @@ class Cache:
             _make_private(folder)
 
     def find(self, key: Key) -> Entry:
-        """Return the entry of a key.
-
-        Raises:
-            NotCached: There is none, or its sidecar cannot be trusted.
-        """
+        """Return the entry of a key; raises NotCached if there is none that can be trusted."""
         path = self.path(key.stem, _SIDECAR)
         if not os.path.lexists(path):
             raise NotCached(self._why_missing(key))
@@ -144,8 +137,7 @@ class Cache:
     def paths(self, entry: Entry) -> dict[str, Path]:
         """Return an entry's files by suffix, after checking them; the entry counts as used.
 
-        Raises:
-            NotCached: A file is missing, damaged, or open to other users.
+        Raises NotCached if a file is missing, damaged, or open to other users.
         """
         for suffix, wanted in entry.sha256.items():
             path = self.path(entry.stem, suffix)
@@ -158,11 +150,7 @@ class Cache:
         return {suffix: self.path(entry.stem, suffix) for suffix in entry.sha256}
 
     def load(self, entry: Entry) -> dict[str, bytes]:
-        """Return an entry's contents by suffix, as checked as `paths` checks them.
-
-        Raises:
-            NotCached: A file is missing, damaged, or open to other users.
-        """
+        """Return an entry's contents by suffix, checked as `paths` checks them."""
         contents = {}
         for suffix, wanted in entry.sha256.items():
             path = self.path(entry.stem, suffix)
@@ -175,8 +163,7 @@ class Cache:
     def store(self, key: Key, files: Files, info: Mapping[str, Any]) -> Entry:
         """Write an entry and make room for it; no files mean that making them failed for good.
 
-        Raises:
-            OSError: The disk is full or cannot be written; nothing is left behind.
+        Raises OSError if the disk is full or cannot be written; nothing is left behind.
         """
         sidecar = {
             "format": FORMAT,
@@ -201,14 +188,8 @@ class Cache:
     def obtain(self, key: Key, make: Callable[[], tuple[Files, Mapping[str, Any]]]) -> Entry:
         """Return the entry of a key, made first if it is missing or damaged.
 
-        A second process that wants the same entry waits for the first.
-
-        Args:
-            key: Of the entry.
-            make: Returns the files and what else is known about them.
-
-        Raises:
-            OSError: The folder cannot be written.
+        A second process that wants the same entry waits for the first. `make` returns the files
+        and what else is known about them. Raises OSError if the folder cannot be written.
         """
         with self.lock(key.stem):
             try:
@@ -220,15 +201,10 @@ class Cache:
 
     @contextmanager
     def lock(self, stem: str, *, wait: bool = True) -> Iterator[None]:
-        """Keep other processes from making the same entry.
+        """Keep other processes from making the same entry; `wait` until they release it.
 
-        Args:
-            stem: Of the entry.
-            wait: Wait for another process that holds the lock.
-
-        Raises:
-            filelock.Timeout: Another process holds the lock, and `wait` is false.
-            OSError: The folder cannot be written.
+        Raises filelock.Timeout if another process holds the lock and `wait` is false, OSError if
+        the folder cannot be written.
         """
         from filelock import FileLock
 
@@ -243,11 +219,7 @@ class Cache:
         return sorted({p.stem for p in self.folder.iterdir() if _ENTRY_FILE.fullmatch(p.name)})
 
     def read(self, stem: str) -> Entry:
-        """Return the entry of a stem as its sidecar describes it.
-
-        Raises:
-            NotCached: The sidecar is missing, damaged, or open to other users.
-        """
+        """Return the entry that a stem's sidecar describes; raises NotCached if it is unusable."""
         path = self.path(stem, _SIDECAR)
         with self._opened(path) as file:
             content = file.read()
@@ -351,11 +323,7 @@ class Cache:
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[BinaryIO]:
-        """Open a file for reading; in a private cache only one that nobody else could replace.
-
-        Raises:
-            NotCached: It is missing, a link, another user's, or open to others.
-        """
+        """Open a file for reading; in a private cache only one that nobody else could replace."""
         try:
             flags = os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if self._private else 0)
             with os.fdopen(os.open(path, flags), "rb") as file:
@@ -386,13 +354,9 @@ class Cache:
 
 
 def _make_private(folder: Path) -> None:
-    """Make the folder, readable and writable by this user only; refuse any other.
+    """Make a folder for this user only, since its files are executed later.
 
-    Its files are executed later: whoever can write to it could run code as this user.
-
-    Raises:
-        PermissionError: It is a link, belongs to another user, or others may enter it.
-        OSError: It cannot be made.
+    Raises PermissionError if it is a link, belongs to another user, or others may enter it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()

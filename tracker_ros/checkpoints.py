@@ -138,15 +138,9 @@ def write_weights(
 def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
     """Load tensors into a network that has exactly their keys and shapes.
 
-    Args:
-        network: Any module, also on the meta device: its parameters are replaced by the tensors
-            of `state`, not overwritten.
-        state: Tensors by name.
-        name: Of the weights, for messages.
-
-    Raises:
-        ValueError: Keys are missing, unexpected or of another shape; the message names the first
-            few of each.
+    The network may be on the meta device: its parameters are replaced, not overwritten. Raises
+    ValueError if keys are missing, unexpected or of another shape; it names the weights (`name`)
+    and the first few of each.
     """
     wanted = {key: tuple(t.shape) for key, t in network.state_dict().items()}
     found = {key: tuple(t.shape) for key, t in state.items()}
@@ -171,14 +165,9 @@ def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], n
 
 
 def read_network(network: _Network, path: Path, sha256: str | None = None) -> _Network:
-    """Load an empty network (on the meta device) from a safetensors file.
+    """Load an empty network from a safetensors file, see `read_weights` and `load_strictly`.
 
-    Returns:
-        The same network, in eval mode.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no safetensors file, has another sha256, or does not fit.
+    Returns the same network, in eval mode.
     """
     load_strictly(network, read_weights(path, sha256), path.name)
     return network.eval()
@@ -237,9 +226,7 @@ def convert_checkpoint(
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint by name, without a leading `module.`.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: See `convert_checkpoint`.
+    Raises FileNotFoundError and ValueError, see `convert_checkpoint`.
     """
     path = Path(path)
     if not path.is_file():
@@ -297,11 +284,7 @@ def _zip_classes(path: Path) -> list[str]:
 
 
 def _legacy_classes(path: Path) -> list[str]:
-    """Return the same for the format before torch 1.6: several pickles, then the tensors' bytes.
-
-    Raises:
-        ValueError: It has another format.
-    """
+    """Return the same for the format before torch 1.6: several pickles, then tensors' bytes."""
     names: set[str] = set()
     try:
         with path.open("rb") as stream:

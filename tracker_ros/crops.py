@@ -59,12 +59,7 @@ class CropRegion:
 def crop_region(box: Sequence[float], factor: float) -> CropRegion:
     """Return the square around `box` whose side is `factor` times the square root of its area.
 
-    Args:
-        box: `(x, y, w, h)` in pixels.
-        factor: Side over square root of the area.
-
-    Raises:
-        ValueError: The box has no area.
+    The box is `(x, y, w, h)` in pixels. Raises ValueError if it has no area.
     """
     x, y, w, h = box
     if not w * h > 0.0:
@@ -141,14 +136,9 @@ def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def crops_to(device: torch.device, crops: Sequence[np.ndarray]) -> Tensor:
-    """Normalise crops and put them on a network's device.
+    """Normalise crops, (S, S, 3) RGB uint8 each, on a device. Returns (B, 3, S, S) float32.
 
-    Args:
-        device: Where the network runs.
-        crops: (S, S, 3) RGB uint8 each; a GPU gets them as bytes and normalises them there.
-
-    Returns:
-        (B, 3, S, S) float32 on `device`.
+    A GPU gets them as bytes and normalises them there.
     """
     import torch
 

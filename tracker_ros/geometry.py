@@ -28,37 +28,37 @@ def _join(like: Any, parts: list[Any]) -> Any:
 
 
 def xywh_to_cxcywh(boxes: Any) -> Any:
-    """(..., 4) left, top, width, height -> centre x, centre y, width, height."""
+    """Convert (..., 4) left, top, width, height to centre x, centre y, width, height."""
     x, y, w, h = (boxes[..., i] for i in range(4))
     return _join(boxes, [x + 0.5 * w, y + 0.5 * h, w, h])
 
 
 def cxcywh_to_xywh(boxes: Any) -> Any:
-    """(..., 4) centre x, centre y, width, height -> left, top, width, height."""
+    """Convert (..., 4) centre x, centre y, width, height to left, top, width, height."""
     cx, cy, w, h = (boxes[..., i] for i in range(4))
     return _join(boxes, [cx - 0.5 * w, cy - 0.5 * h, w, h])
 
 
 def xywh_to_xyxy(boxes: Any) -> Any:
-    """(..., 4) left, top, width, height -> left, top, right, bottom."""
+    """Convert (..., 4) left, top, width, height to left, top, right, bottom."""
     x, y, w, h = (boxes[..., i] for i in range(4))
     return _join(boxes, [x, y, x + w, y + h])
 
 
 def xyxy_to_xywh(boxes: Any) -> Any:
-    """(..., 4) left, top, right, bottom -> left, top, width, height."""
+    """Convert (..., 4) left, top, right, bottom to left, top, width, height."""
     x0, y0, x1, y1 = (boxes[..., i] for i in range(4))
     return _join(boxes, [x0, y0, x1 - x0, y1 - y0])
 
 
 def cxcywh_to_xyxy(boxes: Any) -> Any:
-    """(..., 4) centre x, centre y, width, height -> left, top, right, bottom."""
+    """Convert (..., 4) centre x, centre y, width, height to left, top, right, bottom."""
     cx, cy, w, h = (boxes[..., i] for i in range(4))
     return _join(boxes, [cx - 0.5 * w, cy - 0.5 * h, cx + 0.5 * w, cy + 0.5 * h])
 
 
 def tight_box(mask: np.ndarray) -> Box:
-    """`(x, y, w, h)` of the smallest box around a mask (H, W) that is not empty."""
+    """Return `(x, y, w, h)` of the smallest box around a mask (H, W) that is not empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     x, y = float(columns[0]), float(rows[0])
     return x, y, float(columns[-1]) + 1.0 - x, float(rows[-1]) + 1.0 - y
@@ -67,14 +67,8 @@ def tight_box(mask: np.ndarray) -> Box:
 def clip_box(box: Sequence[float], height: int, width: int, margin: float = 0.0) -> Box:
     """Clip one xywh box so that at least `margin` pixels of it stay inside the image.
 
-    Width and height come out at least `margin`, so a target thinner than that is widened.
-    Source: OSTrack `lib/utils/box_ops.py`, `clip_box`.
-
-    Args:
-        box: `(x, y, w, h)` in pixels.
-        height: Image height in pixels.
-        width: Image width in pixels.
-        margin: Smallest visible extent, pixels.
+    Width and height come out at least `margin`, so a target thinner than that is widened. Source:
+    OSTrack `lib/utils/box_ops.py`, `clip_box`.
     """
     x, y, w, h = box
     left = min(max(0.0, x), width - margin)
@@ -85,14 +79,9 @@ def clip_box(box: Sequence[float], height: int, width: int, margin: float = 0.0)
 
 
 def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of xywh boxes, row by row.
+    """Return the intersection over union of xywh boxes (..., 4) row by row, in [0, 1].
 
-    Args:
-        a: (..., 4) float64; a box that is not finite or is empty overlaps with nothing.
-        b: (..., 4) float64, broadcast against `a`.
-
-    Returns:
-        (...) float64 in [0, 1].
+    A box that is not finite or is empty overlaps with nothing.
     """
     corners_a, corners_b = xywh_to_xyxy(a), xywh_to_xyxy(b)
     near = np.maximum(corners_a[..., :2], corners_b[..., :2])
@@ -106,18 +95,12 @@ def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two xywh boxes; see `ious`."""
+    """Return the intersection over union of two xywh boxes; see `ious`."""
     return float(ious(np.asarray(a, np.float64), np.asarray(b, np.float64)))
 
 
 def visible_extent(box: Sequence[float], height: int, width: int) -> tuple[float, float]:
-    """Width and height of what an image shows of an xywh box, pixels; not positive for nothing.
-
-    Args:
-        box: `(x, y, w, h)` in pixels.
-        height: Image height in pixels.
-        width: Image width in pixels.
-    """
+    """Return width and height of what an image shows of an xywh box; not positive for nothing."""
     x, y, w, h = box
     return min(x + w, float(width)) - max(x, 0.0), min(y + h, float(height)) - max(y, 0.0)
 
@@ -127,14 +110,9 @@ class BoxOutsideImageError(ValueError):
 
 
 def check_box_size(box: Sequence[float], min_side: float = 1.0) -> Box:
-    """Return a box as four floats if it can be used on some image.
+    """Return a box `(x, y, w, h)` as four floats if it can be used on some image.
 
-    Args:
-        box: `(x, y, w, h)` in pixels.
-        min_side: Minimum width and height in pixels.
-
-    Raises:
-        ValueError: Not four finite numbers, or smaller than `min_side`.
+    Raises ValueError if it is not four finite numbers, or smaller than `min_side` pixels.
     """
     values = [float(v) for v in box]
     if len(values) != 4:
@@ -197,7 +175,7 @@ def check_box(
 
 
 def visible(annotated: np.ndarray) -> np.ndarray:
-    """Which frames have a target: finite boxes with positive width and height, (N,) bool."""
+    """Return (N,) bool: which frames have a target, a finite box of positive width and height."""
     annotated = np.asarray(annotated, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         return np.isfinite(annotated).all(1) & (annotated[:, 2] > 0) & (annotated[:, 3] > 0)

@@ -109,11 +109,7 @@ FAMILIES = {
 
 
 def family_of(name: str) -> Family:
-    """Return the family of a model.
-
-    Raises:
-        ValueError: There is no such model; the message names similar ones.
-    """
+    """Return the family of a model; raises ValueError, with similar names, if there is none."""
     for family in FAMILIES.values():
         if name in family.models:
             return family
@@ -190,13 +186,9 @@ def _card(
 ) -> ModelCard:
     """Return the card of one model.
 
-    Args:
-        family: Name of the family.
-        name: Name of the model.
-        summary: One line.
-        size: Side of the search crop, and of the template crop unless `fields` names another.
-        embedded: Stem of the embedded weights file; None for the authors' weights.
-        **fields: Further fields of the card; a card beside embedded weights takes precedence.
+    `size` is the side of the search crop, and of the template crop unless `fields` names another.
+    `embedded` is the stem of the embedded weights file, None for the authors' weights; the card
+    beside embedded weights takes precedence over `fields`.
     """
     method = FAMILIES[family]
     if embedded:

@@ -28,16 +28,9 @@ _TRUTH = {"true": True, "false": False}
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Parse options of a command line.
+    """Parse options NAME=VALUE of a command line. Returns texts by name.
 
-    Args:
-        texts: Each NAME=VALUE.
-
-    Returns:
-        Texts by name.
-
-    Raises:
-        ValueError: A text has another form, or a name comes twice.
+    Raises ValueError if a text has another form, or a name comes twice.
     """
     options: dict[str, Any] = {}
     for text in texts:

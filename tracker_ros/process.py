@@ -25,24 +25,17 @@ _PAD_BYTES = 256 * 1024 * 1024
 
 
 def set_waiting(settings: dict[str, str]) -> None:
-    """Decide how OpenMP's threads wait, before torch is imported.
-
-    Args:
-        settings: `SLEEPING` or `SPINNING`.
-    """
+    """Decide how OpenMP's threads wait, `SLEEPING` or `SPINNING`, before torch is imported."""
     for name, value in settings.items():
         os.environ.setdefault(name, value)
 
 
 def keep_large_buffers() -> bool:
-    """Make glibc serve large allocations from the heap and never trim it.
+    """Make glibc serve large allocations from the heap and never trim it; tell if it could.
 
     Drawing and training allocate the same megabytes again at every step; by default each comes
     from a fresh mapping whose pages the kernel must clear first, which took over half of the time
     of drawing pairs. Worker processes inherit the setting.
-
-    Returns:
-        Whether it took effect: False where the C library has no `mallopt` (not glibc).
     """
     mallopt = _glibc("mallopt")
     if mallopt is None:
@@ -53,14 +46,10 @@ def keep_large_buffers() -> bool:
 
 
 def give_back_free_memory() -> bool:
-    """Return the heap's free memory to the kernel, also from its middle.
+    """Return the heap's free memory to the kernel, also from its middle; tell if there was any.
 
     By itself glibc does so only at the heap's end, which one small block can hold in place: after
     a model is dropped, tens of megabytes stay with the process. Takes some milliseconds.
-
-    Returns:
-        Whether anything was given back: False where the C library has no `malloc_trim` (not
-        glibc).
     """
     malloc_trim = _glibc("malloc_trim")
     return malloc_trim is not None and bool(malloc_trim(0))

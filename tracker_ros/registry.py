@@ -42,23 +42,15 @@ def _imported(path: str) -> Any:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """List the models that `create_tracker` knows.
+    """Return the sorted names of the models that `create_tracker` knows and that match a pattern.
 
-    Args:
-        pattern: With the wildcards of the shell, such as "grm*".
-
-    Returns:
-        The matching names, sorted; empty if there are none.
+    The pattern has the wildcards of the shell, such as "grm*".
     """
     return fnmatch.filter(model_cards(), pattern)
 
 
 def model_card(name: str) -> ModelCard:
-    """Return the facts about a model.
-
-    Raises:
-        ValueError: There is no such model; the message names the most similar ones.
-    """
+    """Return the facts about a model; raises ValueError, with similar names, if there is none."""
     cards = model_cards()
     if name not in cards:
         raise ValueError(f"model {name!r} is unknown; {similar_names(name, cards)}")
@@ -72,11 +64,7 @@ def similar_names(name: str, known: Collection[str]) -> str:
 
 
 def empty_network(name: str) -> nn.Module:
-    """Return a model's network with its keys and shapes but no values (on torch's meta device).
-
-    Raises:
-        ValueError: There is no such model.
-    """
+    """Return a model's network with its keys and shapes but no values (on torch's meta device)."""
     return _imported(FAMILIES[model_card(name).family].network)(name)
 
 
@@ -159,14 +147,7 @@ def model_graphs(
 ) -> list[Graph]:
     """Return the static graphs that a model's engines compute.
 
-    Args:
-        name: One of `list_models()`.
-        weights: A safetensors file; None takes the embedded one.
-        **options: Options of the model's family.
-
-    Raises:
-        ValueError: As for `create_tracker`.
-        FileNotFoundError: The weights file does not exist.
+    Arguments and errors are those of `create_tracker`.
     """
     from tracker_ros.engines.select_backend import collect_graphs
 

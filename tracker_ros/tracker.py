@@ -114,8 +114,8 @@ class Tracker(ABC):
     def fork(self) -> Tracker:
         """Return a tracker for another target, with the same network; initialise it before use.
 
-        Only the network is shared: `initialize` replaces the state of a target, and never changes
-        it in place.
+        `initialize` replaces the state of a target and never changes it in place, so nothing else
+        is shared.
         """
         return copy.copy(self)
 
@@ -163,11 +163,7 @@ def _outcome(tracker: Tracker, image: np.ndarray) -> TrackResult | Exception:
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-    """Return the image if it is RGB uint8 of shape (H, W, 3), H and W at least 2.
-
-    Raises:
-        ValueError: It is not; the message says what it is and how to convert it.
-    """
+    """Return the image; raises ValueError unless it is RGB uint8 (H, W, 3), at least 2 x 2."""
     if not isinstance(image, np.ndarray):
         raise ValueError(
             f"image is a {type(image).__name__}; expected a NumPy array, RGB uint8 (H, W, 3)"
@@ -190,17 +186,11 @@ def check_image(image: np.ndarray) -> np.ndarray:
 def example_image(
     height: int, width: int, seed: int = 0, moved: tuple[int, int] = (0, 0)
 ) -> tuple[np.ndarray, Box]:
-    """Draw a dim mosaic with a bright one in it, which trackers find.
+    """Draw a dim mosaic with a bright one in it, to time trackers and to check graphs.
 
-    Args:
-        height: In pixels.
-        width: In pixels.
-        seed: Decides colours, and place and size of the bright mosaic. Equal arguments give equal
-            images.
-        moved: Pixels by which the bright mosaic is moved to the right and down.
-
-    Returns:
-        RGB uint8 (height, width, 3), and the box of the bright mosaic, (x, y, w, h) in pixels.
+    Equal arguments give equal images. `seed` decides colours, place and size; the bright mosaic is
+    `moved` by pixels to the right and down. Returns RGB uint8 (height, width, 3), and the box of
+    the bright mosaic, (x, y, w, h) in pixels.
     """
     generator = np.random.default_rng(seed)
     rows, columns = (max(_MIN_TILES, -(-side // _TILE)) for side in (height, width))

@@ -101,11 +101,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> list[Graph]:
-    """Return the graphs for several targets at once, for all numbers up to `targets`.
-
-    Raises:
-        ValueError: The number is not known, or the model tracks one target after another.
-    """
+    """Return the graphs for several targets at once, for all numbers up to `targets`."""
     from tracker_ros.models.one_stream.export import TOGETHER
 
     sizes = sorted(TOGETHER)

@@ -120,10 +120,7 @@ def _read_mask(path: Path) -> np.ndarray:
 def _collect(
     found: Iterator[VideoResult], video: VideoSource, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Take the result of every frame, draw it on request, and summarise them all.
-
-    Ctrl-C ends an endless source.
-    """
+    """Draw every frame's result on request, and summarise all; Ctrl-C ends an endless source."""
     frames: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
     seconds = mean_seconds = 0.0

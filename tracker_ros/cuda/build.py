@@ -58,11 +58,8 @@ class Kernels:
     def __call__(self, kernel: str, count: int, out: Tensor, *arguments: Tensor | float) -> None:
         """Run a kernel for the indices 0 .. count - 1.
 
-        Args:
-            kernel: Its name in the source, without the type of number.
-            count: Number of indices.
-            out: float32 or float64, the type of all other tensors too; all are contiguous.
-            arguments: Tensors, integers and floats in the kernel's order.
+        `kernel` is its name in the source, without the type of number, which is that of `out` and
+        of all tensors: float32 or float64, contiguous. Arguments follow in the kernel's order.
         """
         values = [_c_value(argument) for argument in (count, out, *arguments)]
         if count > 0:
@@ -82,13 +79,9 @@ _lock = threading.Lock()
 
 
 def kernels(name: str, device: torch.device) -> Kernels | None:
-    """Return the kernels of one file for a device, or None where they cannot be built.
+    """Return the kernels of a file `kernels/NAME.cuh` for a device; None if they cannot be built.
 
     The reason is logged once per process; building is not tried again.
-
-    Args:
-        name: File in `kernels/`, without its suffix.
-        device: Of the tensors; there are kernels for CPUs and CUDA.
     """
     with _lock:
         if (name, device) not in _found:
@@ -123,15 +116,8 @@ def _compiled(
 ) -> Path:
     """Return the file that a compiler made of a file of kernels, from the cache if possible.
 
-    Args:
-        folder: Of the cache.
-        name: File in `kernels/`, without its suffix.
-        suffix: Of the file to return.
-        parts: What it depends on besides the sources.
-        compile_to: Writes it to a path.
-
-    Raises:
-        BuildError: The folder cannot be used, or the compiler failed.
+    `parts` is what it depends on besides the sources; `compile_to` writes it to a path. Raises
+    BuildError if the folder of the cache cannot be used, or the compiler failed.
     """
     # Any file of kernels may include any other.
     sources = b"".join(path.read_bytes() for path in sorted(KERNELS.glob("*.cuh")))
@@ -156,12 +142,8 @@ def _compiled(
 class CppLibrary:
     """The kernels of one file, as loops on the CPU.
 
-    Args:
-        name: File in `kernels/`, without its suffix.
-        folder: Of the cache.
-
-    Raises:
-        BuildError: There is no compiler, it failed, or its result cannot be kept or loaded.
+    Raises BuildError if there is no compiler, it failed, or its result cannot be kept in the
+    folder of the cache or loaded.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -189,9 +171,7 @@ class CppLibrary:
     def run(self, symbol: str, values: Values) -> None:
         """Run a kernel for all its indices, divided among as many threads as torch uses.
 
-        Args:
-            symbol: Exported name.
-            values: Number of indices, then the kernel's arguments.
+        The values are the number of indices, then the kernel's arguments.
         """
         function = getattr(self._library, symbol)
         function.restype = None
@@ -216,11 +196,7 @@ def _processor() -> str:
 
 
 def _run(command: list[str]) -> str:
-    """Return a compiler's output.
-
-    Raises:
-        BuildError: It cannot be started, failed, or did not finish.
-    """
+    """Return a compiler's output; raises BuildError if it cannot be started, failed, or hangs."""
     try:
         done = subprocess.run(
             command,
@@ -239,16 +215,10 @@ def _run(command: list[str]) -> str:
 
 
 def cubin(name: str, architecture: str, folder: Path, number: str = "float") -> bytes:
-    """Return the kernels of one file, compiled for one architecture of GPUs.
+    """Return the kernels of one file, compiled for one architecture of GPUs, such as "sm_87".
 
-    Args:
-        name: File in `kernels/`, without its suffix.
-        architecture: For example "sm_87".
-        folder: Of the cache.
-        number: "float" or "double".
-
-    Raises:
-        BuildError: There is no NVRTC, it failed, or its result cannot be kept.
+    `number` is "float" or "double". Raises BuildError if there is no NVRTC, it failed, or its
+    result cannot be kept.
     """
     try:
         from cuda.bindings import nvrtc
@@ -265,11 +235,7 @@ def cubin(name: str, architecture: str, folder: Path, number: str = "float") -> 
 
 
 def _compile_cuda(nvrtc: Any, source: Path, options: list[str], out: Path) -> None:
-    """Compile a file and write the cubin.
-
-    Raises:
-        BuildError: With the compiler's own message.
-    """
+    """Compile a file and write the cubin; raises BuildError with the compiler's own message."""
     program = _checked(
         nvrtc, nvrtc.nvrtcCreateProgram(source.read_bytes(), source.name.encode(), 0, [], [])
     )
@@ -289,16 +255,7 @@ def _compile_cuda(nvrtc: Any, source: Path, options: list[str], out: Path) -> No
 
 
 class CudaLibrary:
-    """The kernels of one file, on one GPU.
-
-    Args:
-        name: File in `kernels/`, without its suffix.
-        folder: Of the cache.
-        device: A CUDA device of torch.
-
-    Raises:
-        BuildError: They cannot be compiled, kept or loaded.
-    """
+    """The kernels of one file, on one GPU; raises BuildError if they cannot be made or loaded."""
 
     def __init__(self, name: str, folder: Path, device: torch.device) -> None:
         self._name, self._folder, self._device = name, folder, device
@@ -329,12 +286,7 @@ class CudaLibrary:
     def run(self, symbol: str, values: Values) -> None:
         """Start a kernel for all its indices on torch's current stream, without waiting.
 
-        Args:
-            symbol: Exported name.
-            values: Number of indices, then the kernel's arguments.
-
-        Raises:
-            RuntimeError: The driver refused.
+        See `CppLibrary.run`. Raises RuntimeError if the driver refused.
         """
         stream = torch.cuda.current_stream(self._device).cuda_stream
         with torch.cuda.device(self._device):
@@ -361,11 +313,7 @@ class CudaLibrary:
 
 
 def _checked(library: Any, answer: tuple[Any, ...]) -> Any:
-    """Return what a call answered beside its status.
-
-    Raises:
-        RuntimeError: The status is not success.
-    """
+    """Return what a call answered beside its status; raises RuntimeError if it is no success."""
     status, *values = answer
     if status.value != 0:
         raise RuntimeError(f"{library.__name__.rsplit('.')[-1]} answered {status.name}")

@@ -47,15 +47,12 @@ def local_attention(
         query: (B, C, H, W) float32 or float64.
         keys: Of each reference, (B, C, H, W).
         values: Of each reference, (B, V, H, W).
-        offsets: Of each reference, (B, H, W, 2), displacement (dx, dy) of its window at each
-            pixel, in pixels; None for windows in place.
+        offsets: Of each reference, (B, H, W, 2) pixels (dx, dy) by which windows are displaced, or
+            None.
         radius: Pixels on each side of a window's middle.
 
     Returns:
-        (B, V, H, W).
-
-    Raises:
-        ValueError: Shapes do not fit.
+        (B, V, H, W). Raises ValueError if shapes do not fit.
     """
     batch, _, height, width = query.shape
     for what, maps in (("key", keys), ("value", values)):
@@ -85,17 +82,9 @@ def local_attention(
 def expected_offset(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
     """Return where in a dilated window the pixels like each pixel lie on average.
 
-    Args:
-        query: (B, C, H, W) float32 or float64.
-        key: (B, C, H, W).
-        radius: Places on each side of the window's middle.
-        dilation: Pixels between two neighbouring places.
-
-    Returns:
-        (B, H, W, 2) mean (dx, dy) in pixels, weighted by a softmax.
-
-    Raises:
-        ValueError: Shapes do not fit.
+    Query and key are (B, C, H, W) float32 or float64; the window has `radius` places on each side
+    of its middle, `dilation` pixels apart. Returns (B, H, W, 2), the mean (dx, dy) in pixels,
+    weighted by a softmax. Raises ValueError if shapes do not fit.
     """
     if query.dim() != 4 or key.shape != query.shape:
         raise ValueError(

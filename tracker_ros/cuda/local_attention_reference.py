@@ -19,16 +19,10 @@ _BAND_VALUES = 1 << 23  # of the windows that are gathered at once
 
 
 def correlate_padded(first: Tensor, padded: Tensor, window: int, dilation: int) -> Tensor:
-    """Multiply every pixel with a window of a map that has a border already.
+    """Multiply every pixel of (B, C, H, W) with a window of a map that has a border already.
 
-    Args:
-        first: (B, C, H, W).
-        padded: (B, C, H + 2 border, W + 2 border), border = window // 2 * dilation.
-        window: Side of the window, odd.
-        dilation: Pixels between two of its places.
-
-    Returns:
-        (B, window, window, H, W): dy, then dx, from negative to positive.
+    The border of the padded map is window // 2 * dilation. Returns (B, window, window, H, W): dy,
+    then dx, from negative to positive.
     """
     height, width = first.shape[2:]
     steps = range(0, window * dilation, dilation)
@@ -42,15 +36,9 @@ def correlate_padded(first: Tensor, padded: Tensor, window: int, dilation: int) 
 
 
 def sample_bilinear(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Sample maps between their pixels, zero outside; differentiable in all arguments.
+    """Sample maps (B, C, H, W) between their pixels, zero outside; differentiable in everything.
 
-    Args:
-        maps: (B, C, H, W).
-        x: (B, ...) columns.
-        y: (B, ...) rows, of the same shape.
-
-    Returns:
-        (B, ..., C).
+    `x` and `y` are columns and rows, (B, ...). Returns (B, ..., C).
     """
     batch, channels, height, width = maps.shape
     left, top = x.detach().floor(), y.detach().floor()
@@ -73,9 +61,10 @@ def window_positions(
     """Return where the windows around displaced pixels lie.
 
     Args:
-        offset_xy: (B, h, w, 2) displacement (dx, dy) of h rows of pixels.
+        offset_xy: (B, h, w, 2) displacement (dx, dy) of h rows of pixels, from `first_row` of the
+            map on.
         radius: Pixels on each side of the middle one.
-        first_row: Row of the map at which those rows begin.
+        first_row: See `offset_xy`.
         half_pixel: See `local_attention_reference`.
         height: Of the map.
         width: Of the map.
@@ -163,15 +152,9 @@ def local_attention_reference(
 ) -> Tensor:
     """Compute `local_attention`, whose first five arguments it shares, in plain torch.
 
-    Args:
-        query: (B, C, H, W).
-        keys: One per reference.
-        values: One per reference.
-        offsets: One per reference.
-        radius: Of the windows.
-        value_offsets: Displacements of the windows of values, if not those of the keys.
-        half_pixel: Sample position p of an axis at p size / (size - 1) - 1/2; sides of the maps
-            must then exceed 1.
+    `value_offsets` displace the windows of values, if not as those of the keys. `half_pixel`
+    samples position p of an axis at p size / (size - 1) - 1/2; sides of the maps must then exceed
+    1.
     """
     value_offsets = offsets if value_offsets is None else value_offsets
     bands = []

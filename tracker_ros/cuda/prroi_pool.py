@@ -68,14 +68,9 @@ def _offsets(start: Tensor, end: Tensor, bins: int, size: int) -> tuple[Tensor, 
 def pooling_weights(start: Tensor, end: Tensor, bins: int, size: int) -> Tensor:
     """Return the weight of every pixel in the mean over every bin, along one axis.
 
-    Args:
-        start: (...) start of the interval, in pixels of the map.
-        end: (...) its end.
-        bins: Number of equal parts of the interval.
-        size: Pixels of the map along this axis, at 0 .. size - 1.
-
-    Returns:
-        (..., bins, size); zeros for an interval that does not end after it starts.
+    The intervals (...) from `start` to `end`, in pixels, have `bins` equal parts; the map has
+    pixels at 0 .. size - 1. Returns (..., bins, size), zeros for an interval that does not end
+    after it starts.
     """
     offsets, width, valid = _offsets(start, end, bins, size)
     weights = _hat_integral(offsets).diff(dim=-2) / width
@@ -88,12 +83,6 @@ def pooling_weights_with_derivatives(
     """Return `pooling_weights` and their derivatives by both ends of the interval.
 
     With pooled = Wy F Wx^T, the derivative of a pooled map by x0 is Wy F (dWx/dx0)^T, and so on.
-
-    Args:
-        start: (...) start of the interval, in pixels of the map.
-        end: (...) its end.
-        bins: Number of equal parts of the interval.
-        size: Pixels of the map along this axis.
     """
     offsets, width, valid = _offsets(start, end, bins, size)
     height = 1 - offsets.clamp(-1.0, 1.0).abs()
@@ -152,13 +141,7 @@ MapPool = Callable[[Tensor, Tensor, int], Pooled]
 
 
 def pool_by_matrix(cells: Tensor, boxes: Tensor, bins: int) -> Pooled:
-    """Pool boxes from one map by matrix products.
-
-    Args:
-        cells: (H, W, C), float32 or float64.
-        boxes: (P, 4) x0, y0, x1, y1 in cells.
-        bins: Along each axis.
-    """
+    """Pool boxes (P, 4) x0, y0, x1, y1 in cells from one map (H, W, C) by matrix products."""
     x0, y0, x1, y1 = boxes.unbind(1)
     y = pooling_weights_with_derivatives(y0, y1, bins, cells.shape[0])
     x = pooling_weights_with_derivatives(x0, x1, bins, cells.shape[1])
@@ -166,13 +149,7 @@ def pool_by_matrix(cells: Tensor, boxes: Tensor, bins: int) -> Pooled:
 
 
 def pool_by_weights(cells: Tensor, x: AxisWeights, y: AxisWeights) -> Pooled:
-    """Pool boxes from one map, given their weights; exportable.
-
-    Args:
-        cells: (H, W, C).
-        x: Of P boxes, (P, bins, W).
-        y: Of P boxes, (P, bins, H).
-    """
+    """Pool P boxes from one map (H, W, C), given their weights (P, bins, size); exportable."""
     count, bins, height = y.weights.shape
     width, channels = cells.shape[1:]
     by_row = cells.view(height, -1)
@@ -223,12 +200,8 @@ def fastest_prroi_pool(
     """Return the form of the pooling that is faster on a device.
 
     On a GPU both forms are timed and compared, and one line of the log tells the outcome. On a CPU
-    the matrix form is returned without measuring.
-
-    Args:
-        device: Where boxes are pooled.
-        maps: Height, width, channels and bins of each map that a step pools from.
-        boxes: How many are pooled at once.
+    the matrix form is returned without measuring. A step pools `boxes` from each of the maps,
+    given by height, width, channels and bins.
     """
     compiled = compiled_pool(device) if device.type == "cuda" else None
     if compiled is None:
@@ -254,8 +227,7 @@ def _seconds(
 ) -> float:
     """Return the median time of a step: pooling from every map, with the gradient by the boxes.
 
-    Raises:
-        RuntimeError: The kernel failed, or does not equal the matrix form.
+    Raises RuntimeError if the kernel failed, or does not equal the matrix form.
     """
     generator = torch.Generator().manual_seed(0)
     cases = []

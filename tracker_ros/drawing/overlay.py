@@ -43,14 +43,7 @@ _EMPTY: RGB = (34, 38, 46)
 
 @dataclass(frozen=True)
 class DrawnTarget:
-    """A target to draw.
-
-    Attributes:
-        result: The tracker's result for this image, or None when there is nothing to draw.
-        target_id: Identifier shown in the tag, e.g. ``"3"``; empty for none.
-        label: What the target is, e.g. ``"person"``; empty for none.
-        state: State of the target.
-    """
+    """A target to draw: the tracker's result or None, its state, and id and label for its tag."""
 
     result: TrackResult | None
     target_id: str = ""
@@ -111,16 +104,9 @@ def draw_targets(
 def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Turn a response map into a picture: dark where nothing responds, bright at the peak.
 
-    Args:
-        score_map: (h, w) float array, values in [0, 1]; values outside are clipped and
-            non-finite ones count as 0.
-        size: Width and height of the picture in pixels.
-
-    Returns:
-        (height, width, 3) uint8, RGB.
-
-    Raises:
-        ValueError: The map is not two-dimensional or is empty, or the size is not positive.
+    The map is (h, w) in [0, 1]; values outside are clipped, those that are not finite count as 0.
+    Returns RGB uint8 of `size`, (width, height). Raises ValueError if the map is not
+    two-dimensional or is empty, or the size is not positive.
     """
     values: np.ndarray = np.asarray(score_map, dtype=np.float32)
     if values.ndim != 2 or values.size == 0:
@@ -139,18 +125,13 @@ def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray
 
 
 def draw_token_mask(picture_rgb: np.ndarray, token_mask: np.ndarray, region: Box) -> np.ndarray:
-    """Tint the tokens of a search region that were compared with the template.
-
-    The rest of the region is drawn dark, and everything outside it darker.
+    """Tint the tokens of a search region that were compared with the template, darken the rest.
 
     Args:
         picture_rgb: (H, W, 3) uint8.
         token_mask: (layers, n, n) bool of a `TrackResult`; tokens that only some of the layers
             compare are tinted in proportion.
-        region: `(x, y, w, h)` that the mask covers, pixels of the picture.
-
-    Returns:
-        A new RGB uint8 image of the picture's size.
+        region: `(x, y, w, h)` that the mask covers, pixels of the picture; darker outside it.
     """
     height, width = picture_rgb.shape[:2]
     x, y, w, h = region
@@ -173,15 +154,8 @@ def place_beside(
 ) -> np.ndarray:
     """Put a dark panel to the right of a frame: the response map, below it the target close up.
 
-    The panel is always there, so that all frames of a video have one size.
-
-    Args:
-        frame_rgb: (H, W, 3) uint8.
-        score_rgb: (h, w, 3) uint8 picture of the response map, or None for an empty place.
-        target_rgb: (h, w, 3) uint8 close-up, see `close_up`, or None for an empty place.
-
-    Returns:
-        (H, W + panel, 3) uint8, RGB; the panel is about a third of the frame's width.
+    All pictures are (H, W, 3) uint8; the panel is about a third of the frame's width. Without a
+    picture its place stays empty, so that all frames of a video have one size.
     """
     height, width = frame_rgb.shape[:2]
     sizes = DrawingSizes.for_image(height, width)
@@ -211,17 +185,10 @@ def close_up(
     side: int = 256,
     context: float = 1.3,
 ) -> np.ndarray | None:
-    """Cut out the square around a box.
+    """Cut out the square around a box x, y, w, h: `context` times the box's longer side.
 
-    Args:
-        image_rgb: (H, W, 3) uint8.
-        box: x, y, w, h in pixels.
-        side: Width and height of the result in pixels.
-        context: Side of the square cut out, in multiples of the box's longer side.
-
-    Returns:
-        (side, side, 3) uint8, dark where the square leaves the image; None for a box that is
-        not finite or empty.
+    Returns (side, side, 3) uint8, dark where the square leaves the image; None for a box that is
+    not finite or empty.
     """
     x, y, w, h = box
     if not np.isfinite(box).all() or w <= 0 or h <= 0:

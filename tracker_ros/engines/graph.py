@@ -20,12 +20,7 @@ class EngineUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and type of one tensor.
-
-    Attributes:
-        shape: Every axis is fixed.
-        dtype: "float32", "int64" or "bool", for the caller; an engine may compute in another.
-    """
+    """Fixed shape of one tensor, and its type for the caller: "float32", "int64" or "bool"."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -54,9 +49,8 @@ class GraphSpec:
     def check(self, tensors: Mapping[str, Tensor]) -> None:
         """Check the tensors of a call against the inputs.
 
-        Raises:
-            ValueError: A tensor is missing, unknown, or of another shape or type; the message
-                names graph and tensor.
+        Raises ValueError, which names graph and tensor, if one is missing, unknown, or of another
+        shape or type.
         """
         for name in (*self.inputs, *tensors):
             if (name in tensors) != (name in self.inputs):
@@ -100,11 +94,7 @@ class Graph:
     batched: Callable[[int], Graph] | None = None
 
     def precision(self, wanted: str) -> str:
-        """Return what this graph is computed in when its model runs in `wanted`.
-
-        Raises:
-            ValueError: Engines do not know this precision.
-        """
+        """Return the precision of this graph when its model runs in `wanted`; else ValueError."""
         if wanted not in (*PRECISIONS, MIXED):
             raise ValueError(
                 f"precision {wanted!r} is not available for engines; "
@@ -158,12 +148,8 @@ class Engine(ABC):
 def collect_runtime_info(main: Engine, engines: Iterable[Engine]) -> dict[str, str]:
     """Return the facts about a model of several engines.
 
-    Args:
-        main: The engine that does most of the work.
-        engines: All of them, or the others.
-
-    Returns:
-        Facts of `main`; parity checks and fallbacks of the others under the names of their graphs.
+    These are the facts of `main`, the engine that does most of the work; the parity checks and
+    fallbacks of the others stand under the names of their graphs.
     """
     facts = dict(main.runtime_info)
     for engine in engines:

@@ -21,12 +21,8 @@ from torch.overrides import TorchFunctionMode
 def fold_norms(module: nn.Module) -> nn.Module:
     """Fold every batch norm into the convolution or linear layer before it, in place.
 
-    Args:
-        module: In eval mode. A norm is folded where it directly follows its layer among the
-            children of a module, in the order of registration; an identity takes its place.
-
-    Returns:
-        The same module.
+    A norm is folded where it directly follows its layer among the children of a module (in eval
+    mode), in the order of registration; an identity takes its place. Returns the same module.
     """
     last_name, last = "", module
     for name, child in list(module.named_children()):
@@ -43,12 +39,10 @@ def fold_norms(module: nn.Module) -> nn.Module:
 
 
 class HalfPrecision(nn.Module):
-    """Computes in float16 and is called in float32.
+    """Computes a copy of a module in float16 and is called in float32.
 
-    Args:
-        module: In eval mode, float32; it is copied.
-        islands: Keep norms and softmaxes in float32 here. Torch's kernels on a GPU do so
-            themselves, and are faster without.
+    `islands` keeps norms and softmaxes in float32 here: torch's kernels on a GPU do so themselves,
+    and are faster without.
     """
 
     def __init__(self, module: nn.Module, *, islands: bool = True) -> None:
@@ -68,12 +62,9 @@ class HalfPrecision(nn.Module):
 
 
 class HalfProducts(nn.Module):
-    """Computes matrix products and convolutions in float16, everything else in float32.
+    """Computes a copy of a module, matrix products and convolutions alone in float16.
 
     For graphs whose sums, norms or outputs leave the range of half precision.
-
-    Args:
-        module: In eval mode, float32; it is copied.
     """
 
     def __init__(self, module: nn.Module) -> None:

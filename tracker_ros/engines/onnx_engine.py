@@ -70,13 +70,7 @@ def graph_cache(cache_dir: Path) -> Cache:
 
 
 def graph_key(graph: Graph, precision: str, model: str) -> Key:
-    """Return everything that an exported graph depends on.
-
-    Args:
-        graph: Its spec and weights are part of the key.
-        precision: What it is computed in.
-        model: Name of its model.
-    """
+    """Return everything that a model's exported graph depends on, spec and weights included."""
     parts = {
         "precision": precision,
         "opset": str(OPSET),
@@ -109,19 +103,11 @@ def _weights_digest(graph: Graph) -> str:
 def exported_graph(
     graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool
 ) -> Path:
-    """Return the ONNX file of a graph.
+    """Return the ONNX file of a model's graph; `build` exports it if it is missing or damaged.
 
-    Args:
-        graph: The graph.
-        precision: Of the model, "fp32" or "fp16".
-        cache_dir: Folder of engines; exported graphs are below it.
-        model: Name of the graph's model.
-        build: Export the graph if it is missing or damaged.
-
-    Raises:
-        EngineUnavailable: It is not there and `build` is false, or it cannot be exported.
-        OSError: The file cannot be written.
-        ValueError: Graphs are not exported in this precision.
+    The precision is the model's, the folder that of engines; exported graphs are below it. Raises
+    EngineUnavailable if the file is not there and `build` is false, or it cannot be exported;
+    OSError if it cannot be written; ValueError if graphs are not exported in this precision.
     """
     precision = graph.precision(precision)
     cache, key = graph_cache(cache_dir), graph_key(graph, precision, model)
@@ -137,19 +123,11 @@ def exported_graph(
 
 
 def export_onnx(graph: Graph, precision: str) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """Export a graph.
+    """Export a graph in the precision of its model.
 
-    Args:
-        graph: Module and spec.
-        precision: Of the model, "fp32" or "fp16".
-
-    Returns:
-        The ONNX file and the tensors of one example by suffix, and what is known about them.
-
-    Raises:
-        EngineUnavailable: The exporter is not installed or fails, the graph needs an operator
-            that is not allowed, or its outputs are not those of its spec.
-        ValueError: Graphs are not exported in this precision.
+    Returns the ONNX file and the tensors of one example by suffix, and what is known about them.
+    Raises EngineUnavailable if the exporter is not installed or fails, the graph needs an operator
+    that is not allowed, or its outputs are not those of its spec; ValueError for other precisions.
     """
     precision = graph.precision(precision)
     with torch.inference_mode():
@@ -248,19 +226,9 @@ def open_engine(
 ) -> Engine:
     """Make ONNX Runtime's engine for a graph; one that is exported now must equal torch.
 
-    Args:
-        graph: What to compute.
-        precision: "fp32" or "fp16".
-        cache_dir: Folder of engines; exported graphs are below it.
-        model: Name of the graph's model.
-        build: Export the graph if it is not there.
-        device: "cpu" or a GPU.
-
-    Raises:
-        EngineUnavailable: ONNX Runtime or its provider is missing, or the graph is not exported,
-            or it has been now and does not equal torch.
-        OSError: The graph cannot be written.
-        ValueError: The precision is none of these.
+    The arguments are those of `exported_graph`, and the device, a CPU or a GPU. Raises
+    EngineUnavailable if ONNX Runtime or its provider is missing, or the graph is not exported, or
+    it has been now and does not equal torch; OSError and ValueError as `exported_graph` does.
     """
     if not can_run():
         raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL_RUNTIME}")
@@ -284,17 +252,10 @@ def open_engine(
 
 
 class OnnxRuntimeEngine(Engine):
-    """A session on an exported graph.
+    """A session on an exported graph; tensors pass through the CPU's memory.
 
-    Args:
-        spec: Of the graph.
-        path: The ONNX file.
-        precision: What it was exported in.
-        device: Where it runs. Tensors pass through the CPU's memory.
-
-    Raises:
-        EngineUnavailable: The file cannot be loaded, or this ONNX Runtime lacks the CUDA provider
-            or the libraries that it needs.
+    Raises EngineUnavailable if the file cannot be loaded, or this ONNX Runtime lacks the CUDA
+    provider or the libraries that it needs.
     """
 
     backend = "onnxruntime"

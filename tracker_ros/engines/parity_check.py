@@ -29,12 +29,9 @@ Outputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """The worst figures of one output over all crops.
+    """The worst figures of one output over all crops: cosine, and largest difference.
 
-    Attributes:
-        cosine: Between reference and candidate.
-        relative_error: Largest difference, as a fraction of the largest value of the reference.
-        finite: Whether every value is finite.
+    The difference is relative to the largest value of the reference.
     """
 
     cosine: float
@@ -149,13 +146,7 @@ def examine_example(
 def compare(
     pairs: Iterable[tuple[Outputs, Outputs]], graph: Graph, precision: str
 ) -> ParityReport:
-    """Compare outputs to their references.
-
-    Args:
-        pairs: Reference and candidate, on the CPU, one pair for each crop.
-        graph: Whose outputs they are.
-        precision: What the candidate was computed in.
-    """
+    """Compare outputs to their references: one pair for each crop, on the CPU."""
     pairs = list(pairs)
     crops = len(pairs) * graph.samples
     outputs = {

@@ -55,20 +55,14 @@ class Backend:
     build: bool = False
 
     def check_precision(self, *known: str) -> None:
-        """Refuse a precision that a family's own inference class does not have.
-
-        Raises:
-            EngineUnavailable: It is none of the known.
-        """
+        """Refuse a precision that a family's own inference class lacks: EngineUnavailable."""
         if self.precision not in known:
             raise EngineUnavailable(f"torch computes it in {' or '.join(known)} on this device")
 
     def open(self, graph: Graph) -> Engine:
         """Make the engine of a graph.
 
-        Raises:
-            EngineUnavailable: It cannot be made here.
-            ValueError: This back end does not know the precision.
+        Raises EngineUnavailable if it cannot be made here, ValueError for an unknown precision.
         """
         if self.name == "cuda_graph":
             return self._cuda_graph(graph)
@@ -146,13 +140,9 @@ def open_tracker(
 ) -> Tracker:
     """Make a tracker on the back end that was asked for, or on the best that is available.
 
-    Args:
-        make: Makes the tracker; raises EngineUnavailable where a back end is not available.
-        wanted: The back end; its name and its precision may be "auto".
-        seconds_per_frame: Times trackers by name, for "auto" on a CPU.
-
-    Raises:
-        ValueError: The wanted back end is not available here; the message says what could help.
+    `make` raises EngineUnavailable where a back end is not available. Name and precision of the
+    wanted one may be "auto"; `seconds_per_frame` times trackers for that. Raises ValueError, which
+    says what could help, if it is not available here.
     """
     _check_precision(wanted)
     try:

@@ -63,11 +63,7 @@ class PlanRefused(Exception):
 
 
 def load_tensorrt() -> ModuleType:
-    """Import the first of TensorRT's packages that is installed.
-
-    Raises:
-        EngineUnavailable: There is none, or it is too old or cannot be imported.
-    """
+    """Import the first of TensorRT's packages that is installed; raises EngineUnavailable."""
     problems = []
     for name in MODULES:
         try:
@@ -95,12 +91,8 @@ def engine_key(
 ) -> Key:
     """Return everything that a graph's plan depends on.
 
-    Args:
-        trt: TensorRT's package.
-        graph: Model and graph, such as "ostrack_tiny track".
-        onnx_sha256: Of the ONNX file: weights, operators, shapes, types.
-        precision: Of the graph.
-        device: The GPU.
+    `graph` names model and graph; the digest is that of the ONNX file: weights, operators, shapes,
+    types.
     """
     gpu, capability = "none", "none"
     if device.type == "cuda":
@@ -133,15 +125,9 @@ def driver_version() -> str:
 
 
 def build_plan(trt: ModuleType, onnx: bytes, name: str) -> bytes:
-    """Build the plan of an ONNX file; takes seconds to minutes.
+    """Build the plan of an ONNX file, in the types that it has; takes seconds to minutes.
 
-    Args:
-        trt: TensorRT's package.
-        onnx: The file's content, in the types that it is to be computed in.
-        name: Of the graph, for messages.
-
-    Raises:
-        EngineUnavailable: TensorRT refused the graph, or failed; with its own messages.
+    Raises EngineUnavailable, with TensorRT's own messages, if it refused the graph or failed.
     """
     log = logger_of(trt)
     builder = _checked(trt.Builder(log), "no builder", name, log)
@@ -200,24 +186,12 @@ def logger_of(trt: ModuleType) -> Any:
 def open_engine(
     graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool, device: torch.device
 ) -> Engine:
-    """Make the engine of a graph.
+    """Make the engine of a graph on a GPU; `build` what is not cached, for seconds to minutes.
 
-    Args:
-        graph: What to compute.
-        precision: "fp32" or "fp16".
-        cache_dir: Where engines and exported graphs are kept.
-        model: Name of the graph's model.
-        build: Build what is not cached, for seconds to minutes.
-        device: A GPU.
-
-    Returns:
-        An engine of TensorRT that goes over to torch if it fails, or one of torch if no plan
-        passed its parity check.
-
-    Raises:
-        EngineUnavailable: TensorRT or a GPU is missing, the cache cannot be used, or the plan is
-            not cached and `build` is false.
-        ValueError: The precision is none of these.
+    Returns an engine of TensorRT that goes over to torch if it fails, or one of torch if no plan
+    passed its parity check. Raises EngineUnavailable if TensorRT or a GPU is missing, the cache
+    cannot be used, or the plan is not cached and `build` is false; ValueError for precisions other
+    than fp32 and fp16.
     """
     trt = load_tensorrt()
     if device.type != "cuda":
@@ -226,18 +200,7 @@ def open_engine(
 
 
 class TensorRTOpener:
-    """Finds or builds the engines of one model.
-
-    Args:
-        trt: TensorRT's package.
-        cache_dir: Where engines and exported graphs are kept.
-        model: Name of the model.
-        build: Build what is not cached.
-        device: Where plans run.
-
-    Raises:
-        EngineUnavailable: The cache cannot be used.
-    """
+    """Finds or builds the engines of one model; raises EngineUnavailable without a cache."""
 
     def __init__(
         self, trt: ModuleType, cache_dir: Path, model: str, build: bool, device: torch.device
@@ -301,9 +264,8 @@ class TensorRTOpener:
     def _cached(self, graph: Graph, key: Key) -> TensorRTEngine:
         """Return the engine of a cached plan, after trying it on its recorded example.
 
-        Raises:
-            NotCached: There is no plan that works.
-            PlanRefused: The plan failed its parity check when it was built.
+        Raises NotCached if there is no plan that works, PlanRefused if it failed its parity check
+        when it was built.
         """
         entry = self._cache.find(key)
         if not entry.sha256:
@@ -364,19 +326,8 @@ def _why(figures: Mapping[str, object]) -> str:
 class TensorRTEngine(Engine):
     """One plan with its buffers, replayed as a CUDA graph on a GPU.
 
-    Args:
-        spec: Of the graph.
-        plan: As built for this machine.
-        precision: What it was built in.
-        device: The GPU.
-        trt: The package that built it.
-
-    Attributes:
-        parity: How the plan compared to torch, in one line.
-
-    Raises:
-        EngineUnavailable: TensorRT refuses the plan, or it is another graph's.
-        RuntimeError: The plan does not run.
+    `parity` tells how the plan compared to torch, in one line. Raises EngineUnavailable if
+    TensorRT refuses the plan or it is another graph's, RuntimeError if the plan does not run.
     """
 
     backend = "tensorrt"
@@ -429,8 +380,7 @@ class TensorRTEngine(Engine):
     def _on_stream(self) -> Iterator[None]:
         """Use the engine's stream after the work of the current one, and wait for it at the end.
 
-        Raises:
-            RuntimeError: The work failed: it is raised here, not when the outputs are read.
+        If the work fails, RuntimeError is raised here, not when the outputs are read.
         """
         if self._stream is None:
             yield

@@ -31,16 +31,9 @@ _RECORDING = threading.Lock()
 
 
 class TorchEngine(Engine):
-    """Calls the graph's module.
+    """Calls a graph's module, copied once for all engines of equal precision and device.
 
-    Args:
-        graph: Its module is copied, once for all engines that use it.
-        precision: "fp32" or "fp16", the latter on GPUs.
-        device: Where it runs.
-
-    Raises:
-        EngineUnavailable: Half precision on a CPU.
-        ValueError: Another precision.
+    Raises EngineUnavailable for half precision on a CPU, ValueError for an unknown precision.
     """
 
     backend = "torch"
@@ -117,17 +110,10 @@ class CudaGraphEngine(TorchEngine):
 
 
 def record(run: Callable[[], None], device: torch.device) -> Callable[[], object]:
-    """Record what a function launches on a GPU.
+    """Record what a function launches on a GPU. Returns what launches the recording.
 
-    Args:
-        run: Reads and writes the same memory every time.
-        device: The GPU.
-
-    Returns:
-        Launches the recording.
-
-    Raises:
-        RuntimeError: Something in it cannot be recorded.
+    The function reads and writes the same memory every time. Raises RuntimeError if something in
+    it cannot be recorded.
     """
     with _RECORDING, torch.cuda.device(device):
         # Libraries choose their kernels in the first runs, which cannot be recorded.

@@ -25,17 +25,11 @@ BASELINES = tuple(_CLASSES)
 
 
 class OpenCvTracker(Tracker):
-    """One of OpenCV's trackers.
+    """One of OpenCV's trackers, named as in `BASELINES`.
 
     OpenCV gives no confidence: the score is 1 while the tracker reports success. When it reports
-    that it has lost the target, the score is 0 and the last box is repeated.
-
-    Args:
-        name: One of `BASELINES`.
-
-    Raises:
-        ValueError: The name is unknown.
-        RuntimeError: This OpenCV was built without the tracker.
+    that it has lost the target, the score is 0 and the last box is repeated. Raises ValueError for
+    an unknown name, RuntimeError if this OpenCV was built without the tracker.
     """
 
     def __init__(self, name: str) -> None:

@@ -47,17 +47,10 @@ CONTOUR_TOLERANCE = 0.008
 
 @dataclass(frozen=True)
 class SequenceScore:
-    """The scores of one tracker on one sequence.
+    """The scores of one tracker on one sequence, as the module defines them.
 
-    Attributes:
-        sequence: Name of the sequence.
-        frames: Number of frames that count.
-        auc: Success AUC in [0, 1].
-        precision: Precision at 20 px in [0, 1].
-        failures: How often the overlap fell to 0.
-        mean_overlap: Mean overlap in [0, 1].
-        success_curve: Success rate at each of `SUCCESS_THRESHOLDS`.
-        frames_per_second: Frames tracked per second; None if not measured.
+    Only frames that count are counted; the success curve has one rate for each of
+    `SUCCESS_THRESHOLDS`. The speed is None if it was not measured.
     """
 
     sequence: str
@@ -72,17 +65,10 @@ class SequenceScore:
 
 @dataclass(frozen=True)
 class TrackerScore:
-    """The scores of one tracker over several sequences; means give each the same weight.
+    """The scores of one tracker over several sequences.
 
-    Attributes:
-        tracker: Name of the tracker.
-        auc: Mean success AUC.
-        precision: Mean precision at 20 px.
-        failures: Sum of the failures.
-        success_curve: Mean success rate at each of `SUCCESS_THRESHOLDS`.
-        frames_per_second: Number of frames divided by the time for all of them; None if not
-            measured.
-        sequences: The score of each sequence.
+    Each sequence has the same weight in a mean, failures are summed, and the speed is the number
+    of frames divided by the time for all of them; None if it was not measured.
     """
 
     tracker: str
@@ -121,16 +107,11 @@ def score_sequence(
     annotated: np.ndarray,
     seconds: float | None = None,
 ) -> SequenceScore:
-    """Score one tracked sequence.
+    """Score one tracked sequence, of which the first frame, which was given, does not count.
 
-    Args:
-        name: Name of the sequence.
-        predicted: (N, 4) boxes x, y, w, h in pixels; the first, which was given, does not count.
-        annotated: (N, 4) true boxes; rows that are not finite or are empty do not count.
-        seconds: Time that tracking N − 1 frames took, None if not measured.
-
-    Raises:
-        ValueError: The shapes differ, or no frame after the first has a target.
+    Predicted and annotated boxes are (N, 4) x, y, w, h in pixels; annotated rows that are not
+    finite or are empty do not count. `seconds` is the time that tracking N − 1 frames took. Raises
+    ValueError if the shapes differ, or no frame after the first has a target.
     """
     predicted = np.asarray(predicted, dtype=np.float64)
     annotated = np.asarray(annotated, dtype=np.float64)
@@ -159,11 +140,7 @@ def score_sequence(
 
 
 def score_tracker(name: str, scores: Sequence[SequenceScore]) -> TrackerScore:
-    """Average the scores of one tracker over its sequences.
-
-    Raises:
-        ValueError: There are none.
-    """
+    """Average the scores of one tracker over its sequences; raises ValueError without any."""
     if not scores:
         raise ValueError(f"no sequences were tracked with {name!r}; give at least one")
     frames = [score.frames for score in scores]
@@ -185,14 +162,7 @@ def score_tracker(name: str, scores: Sequence[SequenceScore]) -> TrackerScore:
 
 @dataclass(frozen=True)
 class MaskScore:
-    """The scores of masks on one sequence.
-
-    Attributes:
-        sequence: Name of the sequence.
-        frames: Number of frames that count.
-        region: Mean J in [0, 1].
-        contour: Mean F in [0, 1].
-    """
+    """Mean J (region) and mean F (contour) of masks over the frames that count of a sequence."""
 
     sequence: str
     frames: int
@@ -202,12 +172,7 @@ class MaskScore:
 
 @dataclass(frozen=True)
 class MaskRow:
-    """The scores of one kind of masks over several sequences.
-
-    Attributes:
-        masks: Which masks.
-        scores: One entry per sequence that has true masks.
-    """
+    """The scores of one kind of masks, one for each sequence that has true masks."""
 
     masks: str
     scores: tuple[MaskScore, ...]
@@ -277,8 +242,7 @@ def filled_true_boxes(sequence: AnnotatedSequence) -> Iterable[np.ndarray]:
 def score_masks(sequence: AnnotatedSequence, masks: Iterable[np.ndarray]) -> MaskScore:
     """Score masks (H, W) bool, one per frame; the first, which was given, does not count.
 
-    Raises:
-        ValueError: No frame after the first has a target.
+    Raises ValueError if no frame after the first has a target.
     """
     regions, contours = [], []
     for index, found in enumerate(masks):

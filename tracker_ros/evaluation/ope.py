@@ -49,16 +49,11 @@ def run_ope(
     *,
     from_mask: bool = False,
 ) -> TrackedSequence:
-    """Track a sequence from its first box or mask.
+    """Track a sequence from its first box or mask, forgetting the tracker's earlier target.
 
-    Args:
-        tracker: The tracker; its earlier target is forgotten.
-        sequence: The sequence to track.
-        on_frame: Called after each frame, e.g. to move a progress bar.
-        from_mask: Start on the first frame's true mask, which the sequence must have.
-
-    Returns:
-        Boxes, scores and time. A box that is not finite counts as no answer.
+    `on_frame` is called after each frame, e.g. to move a progress bar; `from_mask` starts on the
+    first frame's true mask, which the sequence must have. A box that is not finite counts as no
+    answer.
     """
     x, y, w, h = sequence.boxes[0].tolist()
     selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
@@ -86,10 +81,8 @@ class AnswerCache:
     """Results of deterministic trackers kept on disk, so that baselines are not run again.
 
     An entry belongs to a key (tracker, its version, whatever decides its results) and to a
-    sequence's contents: its boxes and its frames' names and sizes.
-
-    Args:
-        folder: Where entries are kept, made when first needed; None keeps nothing.
+    sequence's contents: its boxes and its frames' names and sizes. Without a folder nothing is
+    kept.
     """
 
     def __init__(self, folder: Path | None) -> None:

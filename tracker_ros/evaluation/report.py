@@ -35,13 +35,9 @@ _LIBRARIES = {
 
 @dataclass(frozen=True)
 class Machine:
-    """Hardware and software of a measurement.
+    """Hardware and software of a measurement: CPU and its usable cores, GPU if one was used.
 
-    Attributes:
-        processor: Name of the CPU and number of usable cores.
-        accelerator: Name of the GPU used, empty when none was.
-        software: Python and the libraries that matter, with versions.
-        date: Day of the measurement, ISO 8601.
+    The date is in ISO 8601.
     """
 
     processor: str
@@ -56,11 +52,7 @@ class Machine:
 
 
 def describe_machine(device: str = "cpu") -> Machine:
-    """Describe this machine; libraries that are not installed are left out.
-
-    Args:
-        device: Device that was used; the GPU is named for ``cuda`` devices only.
-    """
+    """Describe this machine; only libraries that are installed, and a GPU that is the device."""
     accelerator = ""
     if device.startswith("cuda"):
         import torch
@@ -335,10 +327,8 @@ way to compare video object segmentation, it is given that mask instead.
 def markdown_page(report: Report, command: str, plot: str | None) -> str:
     """Return the text of the page `docs/accuracy.md`.
 
-    Args:
-        report: The evaluation.
-        command: The command that made it, without paths of the machine.
-        plot: Path of the success plot relative to the page, or None.
+    `command` made the evaluation; `plot` is the path of the success plot relative to the page, or
+    None.
     """
     remarks = (
         summary_table(report.scores),
@@ -369,11 +359,7 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
 
 
 def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
-    """Draw the success curves into an image file.
-
-    Raises:
-        ImportError: Matplotlib is missing.
-    """
+    """Draw the success curves into an image file; raises ImportError without Matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

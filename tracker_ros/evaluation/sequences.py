@@ -118,16 +118,10 @@ def find_sequences(path: str | Path, *, one_based: bool = False) -> list[Annotat
 
 
 def read_boxes(path: Path) -> np.ndarray:
-    """Read a ground-truth file.
+    """Read a ground-truth file: four or eight numbers per line; ``NaN`` entries mean absent.
 
-    Args:
-        path: Text with four or eight numbers per line; blank or ``NaN`` entries mean absent.
-
-    Returns:
-        (N, 4) float64, x, y, w, h as in the file; NaN where absent.
-
-    Raises:
-        ValueError: A line has other than four or eight numbers; the message names file and line.
+    Returns (N, 4) float64, x, y, w, h as in the file; NaN where absent. Raises ValueError, which
+    names file and line, if a line has another number of numbers.
     """
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):

@@ -19,16 +19,11 @@ _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 class BagImages(VideoSource):
     """Images of one topic, raw or compressed, in the order in which they were recorded.
 
-    Args:
-        source: ``bag:PATH:TOPIC``; the topic may be left out where the bag has one image topic.
-        fps: Overrides the rate, by default the mean over the recording, and the images' times.
-        size: Not used: images keep their own size.
-        count: Not used: the bag says how many there are.
-
-    Raises:
-        FileNotFoundError: The bag does not exist.
-        ValueError: The topic is missing, is not an image topic or has no messages.
-        ImportError: The package ``rosbags`` is missing.
+    The source is ``bag:PATH:TOPIC``; the topic may be left out where the bag has one image topic.
+    The rate is the mean over the recording unless it is given, which replaces the images' times
+    too; images keep their size, and the bag says how many there are. Raises FileNotFoundError if
+    the bag does not exist, ValueError if the topic is missing, is not an image topic or has no
+    messages, and ImportError without the package ``rosbags``.
     """
 
     def __init__(

@@ -68,14 +68,10 @@ class VideoSource(ABC):
 
     @abstractmethod
     def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
-        """Yield time and image of each frame, skipping earlier frames as cheaply as possible.
+        """Yield time and image of each frame from `start` on, skipping earlier ones cheaply.
 
-        Args:
-            start: Number of the first frame to yield.
-
-        Yields:
-            Seconds since frame 0, as recorded where the source knows it and else the frame's
-            number divided by ``fps``; and the image, (H, W, 3) uint8 RGB.
+        The time is in seconds since frame 0, as recorded where the source knows it and else the
+        frame's number divided by ``fps``; the image is (H, W, 3) uint8 RGB.
         """
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -210,13 +206,8 @@ class _Stretch(VideoSource):
 class VideoFile(VideoSource):
     """A video file decoded by PyAV, turned upright where its metadata says so.
 
-    Args:
-        name: Path of the file.
-        fps: Overrides the file's rate and the times of its frames.
-
-    Raises:
-        ImportError: PyAV is missing.
-        ValueError: FFmpeg cannot read the file, or it has no frames.
+    `fps` overrides the file's rate and the times of its frames. Raises ImportError without PyAV,
+    ValueError if FFmpeg cannot read the file, or it has no frames.
     """
 
     def __init__(self, name: str, fps: float | None) -> None:
@@ -273,13 +264,8 @@ def _upright(frame: Any) -> np.ndarray:
 class ImageFiles(VideoSource):
     """Images of one size in natural order (``2.png`` before ``10.png``).
 
-    Args:
-        name: The folder or pattern, for messages.
-        files: Paths; those without an image's ending are left out.
-        fps: Rate at which they are shown, 30 if None.
-
-    Raises:
-        ValueError: There is no image among them, or the first cannot be read.
+    Paths without an image's ending are left out. Raises ValueError if there is no image among
+    them, or the first cannot be read.
     """
 
     def __init__(self, name: str, files: Iterable[str | Path], fps: float | None) -> None:
@@ -313,17 +299,7 @@ def natural_key(name: str) -> list[Any]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read an image file as RGB.
-
-    Args:
-        path: A file in a format that OpenCV reads.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        ValueError: OpenCV cannot read it.
-    """
+    """Read an image file as RGB, (H, W, 3) uint8; raises ValueError if OpenCV cannot read it."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
@@ -334,15 +310,8 @@ class Webcam(VideoSource):
     """A camera of this machine; a new iteration goes on with its next image.
 
     OpenCV reads it: unlike PyAV it negotiates the camera's pixel format and size by itself, and
-    needs no name of a driver.
-
-    Args:
-        name: Index of the camera, in digits.
-        fps: Rate to ask for, or None.
-        size: Width and height to ask for, or None.
-
-    Raises:
-        FileNotFoundError: There is no such camera, or it gives no image.
+    needs no name of a driver. Rate and size are asked for. Raises FileNotFoundError if there is no
+    such camera, or it gives no image.
     """
 
     def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:

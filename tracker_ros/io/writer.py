@@ -100,14 +100,7 @@ class VideoWriter:
         return str(self._stream.codec_context.codec.canonical_name)
 
     def write(self, frame_rgb: np.ndarray) -> None:
-        """Append one frame.
-
-        Args:
-            frame_rgb: (H, W, 3) uint8, RGB, of the size given at the start.
-
-        Raises:
-            ValueError: Shape or type differ from what was announced.
-        """
+        """Append one RGB uint8 frame; raises ValueError for another size than announced, or type."""
         width, height = self.size
         if frame_rgb.shape != (height, width, 3) or frame_rgb.dtype != np.uint8:
             raise ValueError(

@@ -116,12 +116,8 @@ class View:
 class SceneCrops:
     """Draw crops of scenes; a subclass decides which crops make a sample.
 
-    Args:
-        bank: Material; moved to ``device`` once.
-        search_size: Side of a search crop, pixels.
-        search_factor: Side of a search crop over that of the target.
-        device: Where to draw.
-        config: How scenes vary.
+    The search factor is the side of a search crop over that of the target; the bank is moved to
+    the device once.
     """
 
     border_fill: BorderFill = "black"

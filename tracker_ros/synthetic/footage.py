@@ -33,11 +33,7 @@ MIN_FRAMES = 8
 
 @dataclass(frozen=True)
 class Footage:
-    """Scenes of real clips.
-
-    Attributes:
-        scenes: The frames of each, (N, H, W, 3) uint8 RGB.
-    """
+    """Scenes of real clips, the frames of each (N, H, W, 3) uint8 RGB."""
 
     scenes: tuple[np.ndarray, ...]
 
@@ -73,12 +69,7 @@ class Footage:
 
     @classmethod
     def load(cls, path: str | Path) -> Footage:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It holds something else, or is damaged.
-        """
+        """Read what :meth:`save` wrote; raises ValueError if the file holds something else."""
         with np.load(path) as file:
             missing = {"pictures", "bytes", "frames"} - set(file.files)
             if missing:
@@ -104,12 +95,7 @@ class FootageRuns:
     """Draw :class:`FrameBatch` objects without labels, each a function of its seed alone.
 
     A run is one square of all its frames, forwards or backwards, with every frame of the scene or
-    every second to fourth.
-
-    Args:
-        scenes: (N, H, W, 3) frames each; moved to ``device`` once.
-        device: Where to draw.
-        config: Number and size of the frames, and their light.
+    every second to fourth. Scenes are (N, H, W, 3) frames, moved to the device once.
     """
 
     def __init__(

@@ -93,13 +93,7 @@ class FrameBatch:
 
 
 class MovingScenes:
-    """Draw :class:`FrameBatch` objects, each a function of its seed alone.
-
-    Args:
-        bank: Material; moved to ``device`` once.
-        device: Where to draw.
-        config: How runs vary.
-    """
+    """Draw :class:`FrameBatch` objects, each a function of its seed alone."""
 
     def __init__(
         self,

@@ -25,9 +25,7 @@ BLUR_TAPS = 9
 class Draw:
     """The random numbers of one batch; the order of the calls decides which call gets which.
 
-    Args:
-        device: Where the numbers are made.
-        seed: The same seed gives the same numbers on the same kind of device.
+    The same seed gives the same numbers on the same kind of device.
     """
 
     def __init__(self, device: torch.device, seed: int) -> None:
@@ -91,13 +89,9 @@ def linear_pose(
 def extents(mask: Tensor, linear: Tensor, pitch: float) -> Tensor:
     """Return the bounding boxes of transformed masks.
 
-    Args:
-        mask: (B, h, w) bool, at least one pixel set per sample.
-        linear: (B, 2, 2) maps from texture to view.
-        pitch: Texture pixels per mask pixel.
-
-    Returns:
-        (B, 4) x0, y0, x1, y1 relative to the transformed texture centre, view pixels.
+    Masks are (B, h, w) bool, not empty, `pitch` texture pixels per mask pixel; the maps from
+    texture to view (B, 2, 2). Returns (B, 4) x0, y0, x1, y1 from the transformed texture centre,
+    view pixels.
     """
     _, height, width = mask.shape
     y = (torch.arange(height, device=mask.device) + 0.5 - height / 2) * pitch
@@ -117,14 +111,9 @@ def fit_pose(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Find the pose that gives a mask's box the wanted side and centre.
 
-    Args:
-        mask: (B, h, w) bool at half the texture's resolution.
-        shape: The rest of the pose.
-        side: (B,) wanted square root of the box area, view pixels.
-        place: (B, 2) wanted box centre from the middle of the view.
-
-    Returns:
-        Linear map (B, 2, 2), translation (B, 2), scale (B,).
+    The mask (B, h, w) has half the texture's resolution, the shape is the rest of the pose; `side`
+    (B,) is the square root of the box area and `place` (B, 2) its centre from the middle of the
+    view, view pixels. Returns linear map (B, 2, 2), translation (B, 2), scale (B,).
     """
     bounds = extents(mask, linear_pose(*shape), 2.0)
     scale = side / (bounds[:, 2:] - bounds[:, :2]).clamp(min=1).prod(1).sqrt()
@@ -204,13 +193,9 @@ def composite(image: Tensor, layer: Tensor, cover: Tensor | None = None) -> Tens
 
 
 def mask_boxes(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the tight boxes of masks.
+    """Return the tight boxes of masks (B, H, W): (B, 4) x, y, w, h in pixels, and (B,) bool.
 
-    Args:
-        mask: (B, H, W) bool.
-
-    Returns:
-        Boxes (B, 4) x, y, w, h in pixels, zeros for an empty mask, and (B,) bool "not empty".
+    The box of an empty mask is zero; the second result tells which masks are not empty.
     """
     _, height, width = mask.shape
     rows, columns = mask.any(2), mask.any(1)
@@ -229,15 +214,9 @@ def smooth_field(coarse: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def line_blur(image: Tensor, angle: Tensor, length: Tensor) -> Tensor:
-    """Blur by motion along a line.
+    """Blur images (B, 3, H, W) by motion along a line.
 
-    Args:
-        image: (B, 3, H, W) float.
-        angle: (B,) radians.
-        length: (B,) pixels, at most `BLUR_TAPS`; longer motions are cut.
-
-    Returns:
-        (B, 3, H, W) float.
+    Angles (B,) are in radians, lengths (B,) in pixels; those above `BLUR_TAPS` are cut.
     """
     batch = len(image)
     steps = torch.linspace(-0.5, 0.5, 2 * BLUR_TAPS, device=image.device)
@@ -259,15 +238,9 @@ def cut_at_borders(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Overwrite what lies beyond a random image border, and clip boxes to border and view.
 
-    Args:
-        draw: Random numbers.
-        image: (B, 3, S, S) float.
-        boxes: (B, 4) x, y, w, h in pixels.
-        fraction: Share of the samples that may have a border.
-        fill: What lies beyond: "black", or the "edge" repeated.
-
-    Returns:
-        Images, clipped boxes, and (B,) bool: whether a quarter of the box's area is left.
+    A share ``fraction`` of the images (B, 3, S, S) may have a border; beyond it lies ``fill``.
+    Boxes are (B, 4) x, y, w, h in pixels. Returns images, clipped boxes, and (B,) bool: whether a
+    quarter of the box's area is left.
     """
     size, side = len(image), image.shape[-1]
     has = draw.chance(size, fraction)[:, None]

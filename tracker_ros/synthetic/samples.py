@@ -41,14 +41,7 @@ class PairBatch:
 class PairGenerator(SceneCrops):
     """Draw :class:`PairBatch` objects, each a function of its seed alone.
 
-    Args:
-        bank: Material; moved to ``device`` once.
-        template_size: Side of the template crop, pixels.
-        search_size: Side of the search crop, pixels.
-        template_factor: Crop side over target side.
-        search_factor: The same for the search crop.
-        device: Where to draw.
-        config: How pairs vary.
+    Sizes are the sides of the crops in pixels, factors their sides over that of the target.
     """
 
     def __init__(
@@ -138,13 +131,7 @@ class ClipBatch:
 class ClipGenerator(SceneCrops):
     """Draw :class:`ClipBatch` objects, each a function of its seed alone.
 
-    Args:
-        bank: Material; moved to ``device`` once.
-        size: Side of the crops, pixels.
-        factor: Crop side over target side.
-        device: Where to draw.
-        scenes: How scenes vary.
-        config: Number of crops, and the target's place in them.
+    The size is the side of the crops in pixels, the factor that side over the target's.
     """
 
     border_fill = "edge"

@@ -138,13 +138,7 @@ class _Object:
 class SyntheticScene:
     """A scene of which any moment can be drawn; the same seed gives the same scene.
 
-    Args:
-        seed: Decides everything that is random.
-        size: (width, height) in pixels, at least 64 each.
-        config: What happens.
-
-    Raises:
-        ValueError: ``size`` is too small.
+    The size is (width, height) in pixels, at least 64 each; else ValueError is raised.
     """
 
     def __init__(
@@ -303,16 +297,10 @@ def synthetic_video(
 
 
 class SceneSource(VideoSource):
-    """A scene as a source of frames; it knows its target's first box.
+    """A scene ``synthetic[:SEED]`` as a source of frames; it knows its target's first box.
 
-    Args:
-        name: ``synthetic`` or ``synthetic:SEED``.
-        fps: Rate at which it is shown, 30 if None.
-        size: Width and height in pixels, 640 x 480 if None.
-        count: Number of frames, 300 if None.
-
-    Raises:
-        ValueError: The seed is not a whole number, or the size is too small.
+    By default it has 300 frames of 640 x 480 pixels at 30 frames per second. Raises ValueError if
+    the seed is not a whole number, or the size is too small.
     """
 
     def __init__(
@@ -336,11 +324,7 @@ class SceneSource(VideoSource):
 
 
 def seed_of(name: str) -> int:
-    """Return the seed in ``synthetic:SEED``, 0 for ``synthetic`` alone.
-
-    Raises:
-        ValueError: The seed is not a whole number.
-    """
+    """Return the seed in ``synthetic:SEED``, 0 without one; raises ValueError for other texts."""
     _, _, seed = name.partition(":")
     if seed and not seed.isdigit():
         raise ValueError(f"synthetic seed is {seed!r}; write a whole number: synthetic:7")

@@ -91,10 +91,9 @@ def procedural_texture(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def procedural_silhouette(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Draw a body of overlapping ellipses with limbs and a ragged outline.
+    """Draw a body of overlapping ellipses with limbs and a ragged outline: (size, size) bool.
 
-    Returns:
-        (size, size) bool mask that does not touch the array's borders.
+    It does not touch the array's borders.
     """
     mask = np.zeros((size, size), np.uint8)
     centre = size / 2
@@ -119,14 +118,9 @@ def procedural_silhouette(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def cutout_from(image: np.ndarray, alpha: np.ndarray) -> np.ndarray | None:
-    """Centre an object in a cut-out of standard size.
+    """Centre an object, (H, W, 3) uint8 RGB with alpha (H, W) in [0, 1], in a standard cut-out.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        alpha: (H, W) float32 in [0, 1].
-
-    Returns:
-        (112, 112, 4) uint8, or None if the object is smaller than 12 px or too thin.
+    Returns (112, 112, 4) uint8, or None if the object is smaller than 12 px or too thin.
     """
     rows, columns = np.where(alpha.max(1) > 0.5)[0], np.where(alpha.max(0) > 0.5)[0]
     if len(rows) < 12 or len(columns) < 12:

@@ -42,16 +42,10 @@ BRIGHTNESS = 0.2
 
 
 def open_dataset(kind: str, path: str, split: str) -> list[AnnotatedSequence]:
-    """List the sequences of a training set.
+    """List the sequences of a training set, of a kind in the table above, in a root folder.
 
-    Args:
-        kind: One of the table above.
-        path: Its root folder; ``~`` is expanded.
-        split: "train" or "val".
-
-    Raises:
-        ValueError: The kind or the split is unknown.
-        FileNotFoundError: There is no such folder, or no sequences in it.
+    The split is "train" or "val". Raises ValueError if kind or split is unknown, FileNotFoundError
+    if there is no such folder, or no sequences in it.
     """
     if kind not in _READERS:
         known = ", ".join(("synthetic", *_READERS))
@@ -119,13 +113,8 @@ _READERS: dict[str, Callable[[Path, str], list[AnnotatedSequence]]] = {
 class SequencePairs:
     """Draw pairs from sequences; the same seed gives the same pairs.
 
-    Args:
-        sequences: What `open_dataset` returned.
-        template_size: See `PairGenerator`, also for the next three.
-        search_size: Side of the search crop.
-        template_factor: Template crop over target.
-        search_factor: Search crop over target.
-        config: Its grey and absent fractions are used.
+    Sizes and factors are those of `PairGenerator`; of the configuration the grey and absent
+    fractions are used.
     """
 
     def __init__(

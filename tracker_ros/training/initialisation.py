@@ -35,13 +35,10 @@ FIRST_MEETING_LOGIT = 1.0
 def begin_from_scratch(network: OneStreamNetwork, similarity: float) -> None:
     """Set the starting values of a network with convolutional stem, in place.
 
-    Keys project as queries do, so that similar tokens attend to each other; positions are sines of
-    the distance from the crop's centre; template tokens carry one mark on the target and another
+    Keys project as queries do, so that similar tokens attend to each other: `similarity` is the
+    standard deviation of both weights, 0 leaves attention as it is. Positions are sines of the
+    distance from the crop's centre; template tokens carry one mark on the target and another
     around it. The score map starts near "nothing here", the size map at the mean size.
-
-    Args:
-        network: Changed in place.
-        similarity: Standard deviation of the query and key weights; 0 leaves attention as it is.
     """
     attentions = [m for m in network.modules() if isinstance(m, Attention)]
     for attention in attentions if similarity else ():
@@ -68,14 +65,9 @@ def starting_weights(start_from: str) -> Path:
 def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
     """Load a whole model's weights, or those of a pretrained classifier's backbone, in place.
 
-    Args:
-        network: Changed in place.
-        path: A safetensors file with this network's keys. The head, GRM's token division and the
-            two position embeddings may be missing; the latter are then resampled from
-            ``backbone.pos_embed``.
-
-    Raises:
-        ValueError: The file lacks some of the backbone's own weights, or has others.
+    Of the safetensors file the head, GRM's token division and the two position embeddings may be
+    missing; the latter are then resampled from ``backbone.pos_embed``. Raises ValueError if it
+    lacks some of the backbone's own weights, or has others.
     """
     from safetensors.torch import load_file
 

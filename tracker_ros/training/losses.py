@@ -43,14 +43,10 @@ _TRIES = 6
 
 
 def focal_loss(score: Tensor, heatmap: Tensor) -> Tensor:
-    """Compute the penalty-reduced focal loss (CornerNet, equation 1).
+    """Compute the penalty-reduced focal loss (CornerNet, equation 1) of scores in (0, 1).
 
-    Args:
-        score: (B, 1, n, n) predicted scores in (0, 1).
-        heatmap: (B, 1, n, n) labels; exactly 1 at positives, less around them.
-
-    Returns:
-        Scalar, divided by the number of positives of the batch, at least by 1.
+    Scores and labels are (B, 1, n, n); labels are exactly 1 at positives, less around them.
+    Returns a scalar, divided by the number of positives of the batch, at least by 1.
     """
     score = score.clamp(min=1e-12)
     positive = heatmap.eq(1.0)
@@ -61,15 +57,7 @@ def focal_loss(score: Tensor, heatmap: Tensor) -> Tensor:
 
 
 def generalized_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the generalised IoU and the IoU of boxes pair by pair.
-
-    Args:
-        a: (N, 4) xyxy.
-        b: (N, 4) xyxy.
-
-    Returns:
-        GIoU (N,) in [-1, 1] and IoU (N,) in [0, 1].
-    """
+    """Return the generalised IoU in [-1, 1] and the IoU, (N,) each, of (N, 4) xyxy boxes."""
     extent_a = (a[:, 2:] - a[:, :2]).clamp(min=0)
     extent_b = (b[:, 2:] - b[:, :2]).clamp(min=0)
     overlap = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0)
@@ -89,16 +77,11 @@ def giou_loss(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_radius(extent_wh: Tensor) -> Tensor:
-    """Compute the radius within which a shifted box overlaps by `MIN_SHIFTED_OVERLAP`.
+    """Return the radius (...), in cells, within which shifted boxes overlap by a fixed share.
 
-    The published formula solves three quadratics but divides each root by 2 where 2a is meant;
-    networks were trained with the result, so it stays.
-
-    Args:
-        extent_wh: (..., 2) box extents in cells.
-
-    Returns:
-        (...) radius in cells, not rounded.
+    The extents (..., 2) are in cells, the share is `MIN_SHIFTED_OVERLAP`. The published formula
+    solves three quadratics but divides each root by 2 where 2a is meant; networks were trained
+    with the result, so it stays.
     """
     min_overlap = MIN_SHIFTED_OVERLAP
     width, height = extent_wh[..., 0], extent_wh[..., 1]
@@ -117,15 +100,10 @@ def gaussian_radius(extent_wh: Tensor) -> Tensor:
 
 
 def center_heatmap(boxes_xywh: Tensor, grid: int) -> Tensor:
-    """Label the score map: a Gaussian around the cell of the target's centre.
+    """Label the score map, (B, n, n) in [0, 1]: a Gaussian around the cell of the centre.
 
-    Args:
-        boxes_xywh: (B, 4) float32 target boxes as fractions of the search crop.
-        grid: n, cells along one side.
-
-    Returns:
-        (B, n, n) float32 in [0, 1], exactly 1 at the cell nearest to the centre (half to even).
-        If that cell lies outside the map, no cell is 1.
+    Boxes are (B, 4) xywh as fractions of the search crop. The cell nearest to the centre (half to
+    even) is exactly 1; if it lies outside the map, no cell is.
     """
     extent = boxes_xywh[:, 2:] * grid
     centre = (xywh_to_cxcywh(boxes_xywh)[:, :2] * grid).round()
@@ -143,18 +121,11 @@ def center_heatmap(boxes_xywh: Tensor, grid: int) -> Tensor:
 def score_labels(
     boxes: Tensor, present: Tensor, size: int, target_side: float, stride: int, filter_size: int
 ) -> Tensor:
-    """Label the score maps of a tracker that learns online.
+    """Label the score maps of a tracker that learns online, (..., size, size) in [0, 1].
 
-    Args:
-        boxes: (..., 4) xywh, crop pixels.
-        present: (...) bool; the label of an absent target is zero everywhere.
-        size: Cells along one side of the score map.
-        target_side: Mean side of a target, cells.
-        stride: Pixels per cell.
-        filter_size: Side of the filter, cells.
-
-    Returns:
-        (..., size, size) in [0, 1].
+    Boxes are (..., 4) xywh in crop pixels, of which a cell has `stride`; the sides of score map,
+    mean target and filter are in cells. The label of a target that is not present is zero
+    everywhere.
     """
     distance = distances(target_centres(boxes, stride, filter_size), (size, size))
     label = torch.exp(-0.5 * (distance / (OUTPUT_SIGMA * target_side)) ** 2)
@@ -169,12 +140,7 @@ def hinge_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def filter_loss(scores: list[Tensor], labels: Tensor) -> Tensor:
-    """Weigh the score losses of the pooled filter and of the filter after each step.
-
-    Args:
-        scores: Maps of these filters, in order.
-        labels: Of the same shape.
-    """
+    """Weigh the score losses of the pooled filter and of the filter after each step, in order."""
     first, *rest = (hinge_loss(maps, labels) for maps in scores)
     if not rest:
         return FIRST_WEIGHT * first
@@ -193,17 +159,11 @@ def overlaps(proposals: Tensor, boxes: Tensor) -> Tensor:
 
 
 def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Draw boxes around the truth, from near copies to poor guesses.
+    """Draw P boxes (N, P, 4) around the truth (N, 4), xywh, from near copies to poor guesses.
 
     Centre and size of each move by normal numbers of one deviation out of `PROPOSAL_SIGMAS`, in
-    sides of the target; boxes with too little overlap are drawn again.
-
-    Args:
-        boxes: (N, 4) xywh.
-        count: P.
-
-    Returns:
-        (N, P, 4) xywh, and their IoU with the truth (N, P), at least `MIN_OVERLAP`.
+    sides of the target; boxes with too little overlap are drawn again. Also returns their IoU with
+    the truth (N, P), at least `MIN_OVERLAP`.
     """
     n = len(boxes)
     truth = xywh_to_cxcywh(boxes)[:, None, None]

@@ -181,10 +181,8 @@ _HOOKS: dict[Any, Any] = {
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not YAML, has an unknown key, or a value of the wrong type or range; the
-            message names file, key, value and what was expected.
+    Raises FileNotFoundError, or ValueError if it is not YAML, has an unknown key, or a value of
+    the wrong type or range; the message names file, key, value and what was expected.
     """
     text, name = Path(path).read_text(encoding="utf-8"), Path(path).name
     try:

@@ -45,11 +45,6 @@ def refresh_batch_norm(task: TrainingTask, batches: Sequence[Any], step: int) ->
     Averaged weights respond more weakly than the weights they are averages of, so statistics that
     were gathered on the way would flatten the averaged network's outputs. (`swa_utils.update_bn`
     does the same for networks that take nothing but a batch.)
-
-    Args:
-        task: The task of the averaged network; changed in place.
-        batches: Batches to measure with.
-        step: Step of the schedule.
     """
     norms = [m for m in task.modules() if isinstance(m, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -240,14 +235,7 @@ def read_log(path: Path) -> list[dict]:
 
 
 def plot_curve(log: Path, out: Path, unit: str, figure_names: Mapping[str, str]) -> None:
-    """Draw the figures of validation and the training loss over the samples.
-
-    Args:
-        log: The run's ``log.jsonl``.
-        out: Picture to write.
-        unit: What a sample is called, in the plural.
-        figure_names: Figures to draw, and their labels.
-    """
+    """Draw the figures of validation and the training loss over the samples, called ``unit``."""
     import matplotlib
 
     matplotlib.use("Agg")

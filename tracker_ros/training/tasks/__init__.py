@@ -20,14 +20,10 @@ FOUND_IOU = 0.5
 
 
 class TrainingTask(nn.Module, ABC):
-    """A network that is being trained, and how.
+    """A network that is being trained by a recipe, and how; the network is averaged and saved.
 
     Calling it computes the losses of a batch, so that a wrapper which averages gradients over
     processes can be put around all of it.
-
-    Args:
-        recipe: What to train and how.
-        network: The part that is averaged and saved.
     """
 
     unit: ClassVar[str]
@@ -61,9 +57,8 @@ class TrainingTask(nn.Module, ABC):
     ) -> SampleSource:
         """Open a source of samples for training or for validation.
 
-        Raises:
-            ValueError: The model cannot be trained on sources of this kind.
-            FileNotFoundError: The source's path does not exist or holds no sequences.
+        Raises ValueError if the model cannot be trained on sources of this kind, FileNotFoundError
+        if its path holds no sequences.
         """
 
     @abstractmethod
@@ -101,11 +96,7 @@ class TrainingTask(nn.Module, ABC):
 
 
 def open_task(recipe: Recipe) -> TrainingTask:
-    """Make the task that trains a recipe's model, as its family names it.
-
-    Raises:
-        ValueError: There is no such model; the message names similar ones.
-    """
+    """Make the task that trains a recipe's model, as its family names it."""
     module, _, name = family_of(recipe.model).training.partition(":")
     return getattr(importlib.import_module(module), name)(recipe)
 
@@ -113,14 +104,9 @@ def open_task(recipe: Recipe) -> TrainingTask:
 def figures(iou: Tensor, present: Tensor, score: Tensor) -> dict[str, float]:
     """Compute the figures that validate trackers of one target in crops.
 
-    Args:
-        iou: (B,) overlap of the box found with the truth.
-        present: (B,) bool, whether the target is there.
-        score: (B,) peak of the score map.
-
-    Returns:
-        ``mean_iou``; ``found``, the share with an IoU over 0.5; ``false_alarms``, the share of
-        absent targets with a score over 0.5; ``score_present``, the mean score of present ones.
+    Given overlap, presence and peak of the score map, (B,) each, returns ``mean_iou``; ``found``,
+    the share with an IoU over 0.5; ``false_alarms``, the share of absent targets with a score over
+    0.5; ``score_present``, the mean score of present ones.
     """
     absent = score[~present]
     return {

@@ -47,11 +47,9 @@ STEPS, STEP_LENGTH = 10, 0.02
 
 
 class ClipFeatures(NamedTuple):
-    """Features of a batch of clips, float32; T crops of B clips.
+    """Features of T crops of B clips, float32: of the layers, and with memory of training crops.
 
-    Attributes:
-        layers: Features of the backbone's layers, (B * T, C, h, w) each.
-        decoded: (B, T, C, h, w) classification features that remember the training crops.
+    The layers' are (B * T, C, h, w) each; those for classification (B, T, C, h, w).
     """
 
     layers: Features
@@ -216,19 +214,10 @@ class ClipTask(TrainingTask):
 def refine_boxes(
     branch: IoUNet, modulation: Modulation, features: IoUFeatures, boxes: Tensor
 ) -> Tensor:
-    """Move one box per crop up the predicted overlap, by autograd and for a whole batch at once.
+    """Move one box (N, 4) xywh per crop up the predicted overlap by autograd, all N at once.
 
-    Steps are taken in centre over size and in the logarithm of the size. (The tracker's own
-    refinement, in `models/trdimp/boxes.py`, has many starts in one crop.)
-
-    Args:
-        branch: The IoU branch, in eval mode.
-        modulation: Description of N targets.
-        features: Features of N crops.
-        boxes: (N, 4) xywh to start from.
-
-    Returns:
-        (N, 4) xywh.
+    Steps are taken in centre over size and in the logarithm of the size; the branch is in eval
+    mode. (The tracker's own refinement, in `models/trdimp/boxes.py`, has many starts in one crop.)
     """
     size = boxes[:, 2:]
     place = torch.cat([xywh_to_cxcywh(boxes)[:, :2] / size, size.log()], 1)

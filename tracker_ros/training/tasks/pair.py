@@ -57,12 +57,7 @@ START_EPOCH, WARM_EPOCHS = 20, 80
 
 
 class PairTask(TrainingTask):
-    """A one-stream tracker on pairs of a template crop and a search crop.
-
-    Args:
-        recipe: What to train and how.
-        network: A new network; its starting values are set here.
-    """
+    """A one-stream tracker on pairs of crops; sets the starting values of a new network."""
 
     unit = "pairs"
     validation_batch = 64
@@ -93,11 +88,9 @@ class PairTask(TrainingTask):
 
     @abstractmethod
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
-        """Return what the network takes in training beside crops and template boxes.
+        """Return what the network takes in training beside crops and boxes in the template.
 
-        Args:
-            template_boxes: (B, 4) xywh as fractions of the template crop.
-            step: Step of the schedule.
+        The template boxes are (B, 4) xywh as fractions of the template crop.
         """
 
     def is_decayed(self, name: str, parameter: nn.Parameter) -> bool:
@@ -185,14 +178,9 @@ class GRMTask(PairTask):
 
 
 def boxes_at(prediction: dict[str, Tensor], cell: Tensor) -> Tensor:
-    """Read boxes at given cells.
+    """Read boxes (B, 4) cxcywh, fractions of the search crop, at cells (B, 2), column and row.
 
-    Args:
-        prediction: `size_map` and `offset_map`, both (B, 2, n, n).
-        cell: (B, 2) int64 column and row.
-
-    Returns:
-        (B, 4) cxcywh as fractions of the search crop.
+    The prediction has `size_map` and `offset_map`, both (B, 2, n, n).
     """
     size, offset = (prediction[name].float() for name in ("size_map", "offset_map"))
     return boxes_at_cells(size, offset, cell[:, 1] * size.shape[-1] + cell[:, 0])
@@ -201,15 +189,10 @@ def boxes_at(prediction: dict[str, Tensor], cell: Tensor) -> Tensor:
 def pair_losses(
     prediction: dict[str, Tensor], boxes: Tensor, present: Tensor
 ) -> dict[str, Tensor]:
-    """Compute the loss terms of a batch.
+    """Compute the loss terms of a batch from `score_map`, `size_map` and `offset_map`.
 
-    Args:
-        prediction: The network's `score_map`, `size_map` and `offset_map`.
-        boxes: (B, 4) xywh, fractions of the search crop.
-        present: (B,) bool.
-
-    Returns:
-        Scalars `total`, `giou`, `l1`, `focal` and, without gradient, `iou`.
+    Boxes are (B, 4) xywh as fractions of the search crop, presence is (B,) bool. Returns scalars
+    `total`, `giou`, `l1`, `focal` and, without gradient, `iou`.
     """
     score = prediction["score_map"].float()
     n = score.shape[-1]
@@ -240,9 +223,7 @@ def pair_losses(
 def keep_rate_at(epoch: int, final_rate: float = 0.7) -> float:
     """Return the keep rate of every elimination layer in an epoch, which falls by half a cosine.
 
-    Args:
-        epoch: Counted from 1, as the official trainer counts.
-        final_rate: Where the rate ends.
+    Epochs count from 1, as the official trainer counts.
     """
     if epoch < START_EPOCH:
         return 1.0

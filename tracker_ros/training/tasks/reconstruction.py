@@ -133,15 +133,10 @@ class ReconstructionTask(TrainingTask):
 
 
 def propagate(network: MASTNetwork, frames: Tensor, labels: Tensor) -> Tensor:
-    """Carry label maps through runs of frames, with the tracker's memory and radius.
+    """Carry label maps (B, H, W) int64 through frames, with the tracker's memory and radius.
 
-    Args:
-        network: The network, in eval mode.
-        frames: (B, T, 3, H, W) normalised Lab.
-        labels: (B, H, W) int64, labels of the first frames.
-
-    Returns:
-        (B, T, H, W) int64.
+    The frames are (B, T, 3, H, W) normalised Lab, the network is in eval mode. Returns (B, T, H,
+    W).
     """
     parameters = PropagationParameters(radius=network.config.radius)
     features = network(frames.flatten(0, 1)).float().unflatten(0, frames.shape[:2])
@@ -163,14 +158,10 @@ def propagate(network: MASTNetwork, frames: Tensor, labels: Tensor) -> Tensor:
 
 
 def region_similarities(found: Tensor, truth: Tensor) -> Tensor:
-    """Compute the intersection over union of every object in every frame but the first.
+    """Return the intersection over union (N,) of every object in every frame but the first.
 
-    Args:
-        found: (B, T, H, W) labels.
-        truth: (B, T, H, W) true labels.
-
-    Returns:
-        (N,) float32, without objects that are hardly visible in the first frame or this one.
+    Labels are (B, T, H, W); objects that are hardly visible in the first frame or this one are
+    left out.
     """
     values = []
     for label in range(1, int(truth.max()) + 1):
@@ -184,11 +175,9 @@ def region_similarities(found: Tensor, truth: Tensor) -> Tensor:
 
 
 def drop_channel(images: Tensor, channel: int) -> Tensor:
-    """Hide one channel of (B, 3, H, W) and raise the other two to the same total, times 3 / 2.
+    """Hide channel 1 or 2 of (B, 3, H, W) Lab and raise the others to the same total, times 3 / 2.
 
-    Args:
-        images: Normalised Lab.
-        channel: 1 or 2; each batch draws one of them with equal chance, as officially.
+    Each batch draws one of them with equal chance, as officially.
     """
     kept = torch.ones(3, dtype=images.dtype, device=images.device)
     kept[channel] = 0.0
@@ -202,16 +191,9 @@ def copy_colours(
 
     The result is that of `cuda.local_attention`, which is made for inference. Here the cells of a
     block are compared with everything in the window of any of them, in one product of matrices,
-    and what is outside a cell's own window is left out of its softmax.
-
-    Args:
-        query: (B, C, h, w) features of the frame.
-        keys: (B, C, h, w) features of each reference.
-        values: (B, V, h, w) colours of each reference.
-        radius: Cells of a window on each side of the middle one.
-
-    Returns:
-        (B, V, h, w).
+    and what is outside a cell's own window is left out of its softmax. Query and keys are (B, C,
+    h, w) features, the values (B, V, h, w) colours of each reference, the radius is in cells.
+    Returns (B, V, h, w).
     """
     batch, _, height, width = query.shape
     down, right = -height % BLOCK, -width % BLOCK
@@ -245,10 +227,8 @@ def _windows(radius: int, device: torch.device) -> Tensor:
 def reconstruction_loss(colours: Tensor, target: Tensor, *, aligned: bool = False) -> Tensor:
     """Compute the mean Huber loss of `LOSS_SCALE` times the colours, interpolated to pixels.
 
-    Args:
-        colours: (B, 1, h, w) reconstructed channel.
-        target: (B, 1, H, W) hidden channel, before it was dropped.
-        aligned: As in `spread_cells`; officially False.
+    Colours are (B, 1, h, w), the hidden channel (B, 1, H, W); `aligned` as in `spread_cells`,
+    officially False.
     """
     size = (int(target.shape[2]), int(target.shape[3]))
     pixels = spread_cells(colours, size, size, aligned=aligned)
@@ -262,17 +242,10 @@ def reconstruct(
     channel: int,
     half: AbstractContextManager | None = None,
 ) -> Tensor:
-    """Reconstruct a frame's hidden channel from one or more references.
+    """Reconstruct a frame's hidden channel from references: (B, 1, h, w), one value per cell.
 
-    Args:
-        network: The network, in training mode to train it.
-        references: Images (B, 3, H, W), normalised Lab.
-        target: The frame, an image of the same kind.
-        channel: The colour channel to hide.
-        half: Context that the network alone runs in, for example half precision.
-
-    Returns:
-        (B, 1, h, w), one value per cell.
+    All images are (B, 3, H, W) normalised Lab. The network alone runs in the context `half`, for
+    example half precision.
     """
     with half or nullcontext():
         # Batch norms see every frame's images apart, as officially.
