@@ -100,7 +100,7 @@ class VideoWriter:
         return str(self._stream.codec_context.codec.canonical_name)
 
     def write(self, frame_rgb: np.ndarray) -> None:
-        """Append one RGB uint8 frame; raises ValueError for another size than announced, or type."""
+        """Append one RGB uint8 frame; raises ValueError unless it has the size of the video."""
         width, height = self.size
         if frame_rgb.shape != (height, width, 3) or frame_rgb.dtype != np.uint8:
             raise ValueError(
