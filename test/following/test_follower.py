@@ -320,7 +320,7 @@ MASK[10:20, 10:30] = True
 )
 def test_a_refused_request_has_a_code_and_keeps_the_target(bench, request_for, code):
     bench.arrive(4)
-    bench.follower.set_buffer_limits(2.0, 10_000_000)
+    bench.buffer.set_limits(2.0, 10_000_000)
     bench.select(4)
     bench.request(**request_for)
     assert codes(bench) == ["OK", code]

@@ -105,10 +105,9 @@ def test_mast_computes_the_features_of_an_image_once(make):
 
 @pytest.mark.parametrize("make", ["mast_resnet18", "ostrack_tiny"], indirect=True)
 def test_one_target_that_fails_is_not_the_others_failure(make):
-    targets = followed(make())
-    broken = targets.tracker.fork()
-    broken._memory = broken._target = None
-    first, last = targets
+    tracker = make()
+    broken = tracker.fork()
+    first, last = targets = followed(tracker)
     between = FollowedTarget("9", "", broken, 0.0, StateLimits())
     first, failure, last = targets.track(image(1), [first, between, last])
     assert isinstance(failure, RuntimeError)

@@ -119,14 +119,10 @@ class Follower(Generic[T]):
         self._targets.set_limits(limits)
 
     def follow(self, selection: Selection, frames: Iterable[Frame[T]]) -> Iterator[FrameReport[T]]:
-        """Start on the first frame and follow the target through the others.
+        """Start on the first frame (see `start`), follow the target through the others.
 
         Yields:
             A report of each frame.
-
-        Raises:
-            ValueError: As for `start`.
-            RuntimeError: As for `start`.
         """
         for place, frame in enumerate(frames):
             report = self.handle(frame) if place else self.start(selection, frame)
@@ -182,11 +178,7 @@ class Follower(Generic[T]):
         return Outcome(SelectionCode.OK, text)
 
     def handle(self, frame: Frame[T]) -> FrameReport[T] | None:
-        """Track the targets in the newest frame.
-
-        Returns:
-            The report of this frame; None for a frame that was handled before.
-        """
+        """Track the targets in the newest frame. Returns None if it was handled before."""
         if frame.number <= self._number:
             return None
         self._number = frame.number
@@ -209,8 +201,8 @@ class Follower(Generic[T]):
             else:
                 tracker.initialize_mask(image, selection.mask)
 
-        label, append = selection.label, selection.append
-        target = self._targets.select(initialize, frame.time_s, label, append)
+        append = selection.append
+        target = self._targets.select(initialize, frame.time_s, selection.label, append)
         if len(self._targets) == 1:
             self._number = frame.number
         self._count(frame, "tracked")
@@ -303,25 +295,14 @@ class Follower(Generic[T]):
         results: Mapping[str, TrackResult],
         processing_s: float = 0.0,
     ) -> FrameReport[T]:
-        """Report a frame or a change, and return the report.
-
-        Args:
-            frame: The frame; None for a change.
-            image: Its pixels, if it was decoded.
-            results: Results of this frame by the targets' ids.
-            processing_s: Seconds that they took.
-        """
+        """Report a frame, with its results by the targets' ids, or a change without a frame."""
         targets = [
             TargetReport(
-                target.state,
-                target.target_id,
-                target.label,
-                target.score,
-                target.seconds_since_seen,
-                results.get(target.target_id),
+                t.state, t.target_id, t.label, t.score, t.seconds_since_seen,
+                results.get(t.target_id),
             )
-            for target in self._targets
-        ]
+            for t in self._targets
+        ]  # fmt: skip
         ids = self._targets.ids
         gone = tuple(target_id for target_id in self._reported if target_id not in ids)
         self._reported = ids

@@ -127,6 +127,10 @@ class FrameBuffer(Generic[T]):
         max_seconds: How far back from the newest stamp frames are kept, seconds.
         max_bytes: How many bytes the kept frames may take together.
 
+    Attributes:
+        arrivals: Number of frames added so far, which is the number of the last one.
+        sequence: Number of times that the stamps have jumped back.
+
     Raises:
         ValueError: A bound is negative.
     """
@@ -135,8 +139,8 @@ class FrameBuffer(Generic[T]):
         self._lock = threading.Lock()
         self._frames: deque[Frame[T]] = deque()
         self._bytes = 0
-        self._arrivals = 0
-        self._sequence = 0
+        self.arrivals = 0
+        self.sequence = 0
         self.set_limits(max_seconds, max_bytes)
 
     @property
@@ -144,18 +148,6 @@ class FrameBuffer(Generic[T]):
         """All kept frames, the oldest first."""
         with self._lock:
             return tuple(self._frames)
-
-    @property
-    def arrivals(self) -> int:
-        """Number of frames added so far, which is the number of the last one."""
-        with self._lock:
-            return self._arrivals
-
-    @property
-    def sequence(self) -> int:
-        """Number of times that the stamps have jumped back."""
-        with self._lock:
-            return self._sequence
 
     def set_limits(self, max_seconds: float, max_bytes: int) -> None:
         """Change the bounds and drop the frames that exceed them.
@@ -173,24 +165,14 @@ class FrameBuffer(Generic[T]):
             self._trim()
 
     def add(self, stamp_ns: int, payload: T, byte_count: int, frame_id: str = "") -> Frame[T]:
-        """Add the newest frame and drop those that exceed the bounds.
-
-        Args:
-            stamp_ns: Its stamp, nanoseconds; 0 if the camera gives none.
-            payload: The image.
-            byte_count: Bytes that it keeps in memory.
-            frame_id: Name of the camera's coordinate frame.
-
-        Returns:
-            The frame as it is kept.
-        """
+        """Add the newest frame, as `Frame` describes it, drop those that exceed the bounds."""
         time_s = stamp_ns / 1e9 if stamp_ns else time.monotonic()
         with self._lock:
-            self._arrivals += 1
-            frame = Frame(stamp_ns, self._arrivals, frame_id, payload, time_s, byte_count)
+            self.arrivals += 1
+            frame = Frame(stamp_ns, self.arrivals, frame_id, payload, time_s, byte_count)
             newest = self._frames[-1].stamp_ns if self._frames else stamp_ns
             if stamp_ns < newest:
-                self._sequence += 1
+                self.sequence += 1
                 self._drop_all()
             elif self._frames and stamp_ns == newest:
                 self._bytes -= self._frames.pop().byte_count

@@ -74,10 +74,6 @@ class LiveFollower(Follower[T]):
         self._time_s = self._interval_s = 0.0
         self._arrived_s = self._clock()
 
-    def set_buffer_limits(self, max_seconds: float, max_bytes: int) -> None:
-        """Change the bounds of the buffer; see `FrameBuffer.set_limits`."""
-        self._buffer.set_limits(max_seconds, max_bytes)
-
     def reset(self) -> None:
         """Forget targets, pause, counters and place in the stream; keep the model."""
         super().reset()
@@ -109,11 +105,8 @@ class LiveFollower(Follower[T]):
 
         If its stamp is slightly ahead of the newest frame, the request waits for that frame; it is
         answered by a later `catch_up`. Requests that add a target wait behind it, any other one
-        replaces those that wait. Present targets are kept if the request is refused.
-
-        Args:
-            selection: The request.
-            answer: Called once with the outcome, now or later.
+        replaces those that wait. Present targets are kept if the request is refused. ``answer`` is
+        called once with the outcome, now or later.
         """
         try:
             check_selection(selection)
@@ -133,10 +126,7 @@ class LiveFollower(Follower[T]):
         """Answer requests that wait for a frame, and move one target on that lags behind.
 
         A target lags behind if it was selected on an earlier frame. The other targets are tracked
-        as well when a new frame has arrived.
-
-        Returns:
-            False if no target lags behind.
+        as well when a new frame has arrived. Returns False if no target lags behind.
         """
         self._answer_waiting()
         target = next((t for t in self._targets if t.target_id in self._replays), None)
@@ -247,16 +237,10 @@ class _Replay:
     def choose(self, frames: Sequence[Frame[T]], now_s: float) -> Frame[T] | None:
         """Choose the next frame to track, and count it as seen.
 
-        If all frames can be tracked within half a second, none is skipped. Otherwise frames are
-        skipped so that each step moves on through the recording at least twice as fast as the
-        time it takes: the replay ends however slow the model is and however fast the camera.
-
-        Args:
-            frames: Those that came after `place_ns`.
-            now_s: The time now, by the follower's clock.
-
-        Returns:
-            One of them, the last one when the replay ends with it; None if there are none.
+        If all ``frames``, those after `place_ns`, can be tracked within half a second, none is
+        skipped. Otherwise frames are skipped so that each step moves on through the recording at
+        least twice as fast as the time it takes: the replay ends however slow the model is and
+        however fast the camera. Returns None if there are no frames.
         """
         if not frames:
             return None

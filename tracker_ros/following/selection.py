@@ -43,7 +43,7 @@ _MAX_AHEAD_NS = 1_000_000_000
 
 
 class SelectionCode(IntEnum):
-    """What became of a request; the numbers are those of ``SelectTarget`` and ``RemoveTarget``."""
+    """What became of a request, with the numbers of ``SelectTarget`` and ``RemoveTarget``."""
 
     OK = 0
     NOT_ACTIVE = 1
@@ -67,21 +67,12 @@ class SelectionCode(IntEnum):
     @property
     def passes_by_itself(self) -> bool:
         """Whether a request with this answer can succeed a moment later, unchanged."""
-        return self in (
-            SelectionCode.NOT_ACTIVE,
-            SelectionCode.LOADING,
-            SelectionCode.NO_IMAGE,
-            SelectionCode.BUSY,
-        )
+        kind = SelectionCode
+        return self in (kind.NOT_ACTIVE, kind.LOADING, kind.NO_IMAGE, kind.BUSY)
 
 
 class SelectionRefused(ValueError):
-    """A request is refused.
-
-    Attributes:
-        code: Why.
-        message: Why, and what to do.
-    """
+    """A request is refused for a reason that ``code`` and ``message`` give."""
 
     def __init__(self, code: SelectionCode, message: str) -> None:
         super().__init__(message)
@@ -121,14 +112,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to a request.
-
-    Attributes:
-        code: Whether it succeeded, or why it was refused.
-        message: A short confirmation, or the reason and what to do.
-        target_id: Id of the selected target; empty if there is none.
-        stamp_ns: Stamp of the frame on which tracking has started, nanoseconds.
-    """
+    """The answer to a request; the fields are those of ``SelectTarget``'s response."""
 
     code: SelectionCode
     message: str
@@ -142,15 +126,7 @@ class Outcome:
 
 
 def check_selection(selection: Selection, image: np.ndarray | None = None) -> None:
-    """Check a selection against its image, or as far as possible without it.
-
-    Args:
-        selection: The request.
-        image: The image on which it was made, (H, W, 3).
-
-    Raises:
-        SelectionRefused: The box or the mask cannot be used.
-    """
+    """Raise SelectionRefused if box or mask are unusable, as far as that shows without image."""
     if selection.mask is not None:
         fault = _mask_fault(selection.mask, image)
         if fault:
@@ -196,15 +172,12 @@ def arrives_soon(frames: Sequence[Frame[T]], selection: Selection) -> bool:
 
 
 def find_frame(frames: Sequence[Frame[T]], selection: Selection, topic: str) -> Frame[T]:
-    """Find the frame on which a selection was made.
+    """Return the frame on which a selection was made; without a stamp, the newest one.
 
     Args:
         frames: The frames kept, the oldest first.
         selection: The request.
         topic: Name of the image topic, for messages.
-
-    Returns:
-        The newest frame if the selection has no stamp, else the one whose stamp is nearest.
 
     Raises:
         SelectionRefused: No frame is near enough, or it has another ``frame_id``.

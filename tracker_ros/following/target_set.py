@@ -19,15 +19,7 @@ MAX_TARGETS = 16
 
 
 class FollowedTarget(TargetStateMachine):
-    """A target, its tracker and its state.
-
-    Args:
-        target_id: Its id.
-        label: What it is; may be empty.
-        tracker: The tracker that follows it, initialised.
-        time_s: When it was selected, seconds.
-        limits: Thresholds of its state.
-    """
+    """A target: its id, its label, the tracker that follows it, and its state."""
 
     def __init__(
         self, target_id: str, label: str, tracker: Tracker, time_s: float, limits: StateLimits
@@ -93,7 +85,7 @@ class TargetSet:
         label: str = "",
         append: bool = False,
     ) -> FollowedTarget:
-        """Follow a target, instead of all others or beside them.
+        """Follow a target, instead of all others or beside them, and return it.
 
         Args:
             start: Initialises the tracker that it is given. If it raises, nothing has changed:
@@ -101,9 +93,6 @@ class TargetSet:
             time_s: Time of the frame, seconds.
             label: What the target is.
             append: Whether the others are still followed.
-
-        Returns:
-            The new target; its id differs from every earlier one.
 
         Raises:
             SelectionRefused: `MAX_TARGETS` are followed already.

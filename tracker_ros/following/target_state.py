@@ -26,7 +26,7 @@ __all__ = ["StateLimits", "TargetState", "TargetStateMachine"]
 
 
 class TargetState(IntEnum):
-    """State of a target; the numbers are those of ``tracker_interfaces/msg/TargetStatus``."""
+    """State of a target, with the numbers of ``tracker_interfaces/msg/TargetStatus``."""
 
     IDLE = 0
     LOADING = 1
@@ -81,24 +81,16 @@ class TargetStateMachine:
 
     Attributes:
         limits: The thresholds; may be replaced, from the next update on.
+        state: The state now; IDLE while paused.
+        score: Score of the last frame, in [0, 1]; 0 while paused.
     """
 
     def __init__(self, time_s: float, limits: StateLimits | None = None) -> None:
         self.limits = limits or StateLimits()
-        self._state = TargetState.TRACKING
-        self._score = 1.0
+        self.state = TargetState.TRACKING
+        self.score = 1.0
         self._last_time: float | None = float(time_s)
         self._last_seen: float | None = float(time_s)
-
-    @property
-    def state(self) -> TargetState:
-        """The state now; IDLE while paused."""
-        return self._state
-
-    @property
-    def score(self) -> float:
-        """Score of the last frame, in [0, 1]; 0 while paused."""
-        return self._score
 
     @property
     def seconds_since_seen(self) -> float:
@@ -109,20 +101,17 @@ class TargetStateMachine:
 
     def pause(self) -> None:
         """Be IDLE and take no updates until `resume`."""
-        self._state = TargetState.IDLE
-        self._score = 0.0
+        self.state = TargetState.IDLE
+        self.score = 0.0
 
     def resume(self) -> None:
-        """End a pause: be UNCERTAIN until the target is found again.
-
-        The pause itself does not count as time without sight.
-        """
-        if self._state is TargetState.IDLE:
-            self._state = TargetState.UNCERTAIN
+        """End a pause, which does not count as time without sight: be UNCERTAIN until found."""
+        if self.state is TargetState.IDLE:
+            self.state = TargetState.UNCERTAIN
             self._last_time = self._last_seen = None
 
     def update(self, score: float, time_s: float, verdict: Verdict | None = None) -> TargetState:
-        """Take the result of one frame into account.
+        """Take the result of one frame into account, and return the new state.
 
         Args:
             score: The tracker's confidence; one that is not finite means not seen.
@@ -130,42 +119,35 @@ class TargetStateMachine:
             verdict: The tracker's own verdict, which replaces the thresholds: ``not_found`` is
                 not seen, ``uncertain`` is seen but not found, the others are found. None leaves
                 it to the score.
-
-        Returns:
-            The state after this frame; IDLE while paused.
         """
-        if self._state is TargetState.IDLE:
-            return self._state
-        self._score = float(score) if math.isfinite(score) else 0.0
+        if self.state is TargetState.IDLE:
+            return self.state
+        self.score = float(score) if math.isfinite(score) else 0.0
         if not math.isfinite(score):
             verdict = Verdict.NOT_FOUND
         self._advance(time_s)
         if verdict is None:
-            seen = self._score >= self.limits.score_lost
-            found = self._score >= self.limits.score_found
+            seen = self.score >= self.limits.score_lost
+            found = self.score >= self.limits.score_found
         else:
             seen = verdict is not Verdict.NOT_FOUND
             found = seen and verdict is not Verdict.UNCERTAIN
         doubtful = not seen or verdict is Verdict.UNCERTAIN
         if found:
-            self._state = TargetState.TRACKING
-        elif self._state is TargetState.TRACKING and doubtful:
-            self._state = TargetState.UNCERTAIN
-        if found or (seen and self._state is not TargetState.LOST):
+            self.state = TargetState.TRACKING
+        elif self.state is TargetState.TRACKING and doubtful:
+            self.state = TargetState.UNCERTAIN
+        if found or (seen and self.state is not TargetState.LOST):
             self._last_seen = self._last_time
         self._lose_if_overdue()
-        return self._state
+        return self.state
 
     def no_frame(self, time_s: float) -> TargetState:
-        """Note that there was no usable frame up to ``time_s``; the target may be lost by then.
-
-        Returns:
-            The state after it.
-        """
-        if self._state is not TargetState.IDLE:
+        """Note that no usable frame came up to ``time_s``, and return the new state."""
+        if self.state is not TargetState.IDLE:
             self._advance(time_s)
             self._lose_if_overdue()
-        return self._state
+        return self.state
 
     def _advance(self, time_s: float) -> None:
         """Move to ``time_s``, keeping the elapsed time if the clock has jumped back."""
@@ -177,4 +159,4 @@ class TargetStateMachine:
 
     def _lose_if_overdue(self) -> None:
         if self.seconds_since_seen > self.limits.lost_after:
-            self._state = TargetState.LOST
+            self.state = TargetState.LOST

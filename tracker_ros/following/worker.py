@@ -67,11 +67,7 @@ class Worker(Generic[T]):
             self._slot = None
 
     def post(self, job: Callable[[], None]) -> bool:
-        """Have the thread run a job, after earlier jobs and before the next frame.
-
-        Returns:
-            False if the worker is stopping and the job will not run.
-        """
+        """Post a job, which runs before the next frame. Returns False if it never will."""
         with self._wake:
             if self._stopping:
                 return False
@@ -92,11 +88,7 @@ class Worker(Generic[T]):
         return self.post(run) and done.wait(timeout_s)
 
     def stop(self, timeout_s: float) -> bool:
-        """Run the jobs already posted, then end the thread.
-
-        Returns:
-            False if the thread is still busy after the timeout; it then ends by itself later.
-        """
+        """Run the jobs already posted, then end the thread. Returns False if it is still busy."""
         with self._wake:
             self._stopping = True
             self._slot = None

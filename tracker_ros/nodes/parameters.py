@@ -234,11 +234,7 @@ class ParameterTable:
         return SetParametersResult(successful=True)
 
     def _check_moment(self, spec: ParameterSpec, value: Value) -> None:
-        """Refuse a change that comes at the wrong time.
-
-        Raises:
-            ParameterError: The parameter may not change now.
-        """
+        """Raise ParameterError if the parameter may not change now."""
         if value == self._values[spec.name] or spec.change is Change.RUNNING:
             return
         if spec.change is Change.UNCONFIGURED and not self._configured():
@@ -322,189 +318,107 @@ def _check_options(value: Value) -> str:
 
 RUNNING, UNCONFIGURED, START = Change
 
-# fmt: off (one entry for each parameter)
+# One paragraph for each parameter.
+# fmt: off
 TRACK_PARAMETERS = (
     ParameterSpec(
-        "model",
-        DEFAULT_MODEL,
-        UNCONFIGURED,
-        "Name of the model; tracker-ros models lists them.",
-        check=_check_model,
-    ),
+        "model", DEFAULT_MODEL, UNCONFIGURED,
+        "Name of the model; tracker-ros models lists them.", check=_check_model),
     ParameterSpec(
-        "weights",
-        "",
-        UNCONFIGURED,
-        "File with the model's weights (safetensors); empty takes those in the package.",
-    ),
+        "weights", "", UNCONFIGURED,
+        "File with the model's weights (safetensors); empty takes those in the package."),
     ParameterSpec(
-        "device",
-        "auto",
-        UNCONFIGURED,
+        "device", "auto", UNCONFIGURED,
         "Where the model runs: auto (a GPU if there is one), cpu, cuda or cuda:N.",
-        check=_check_device,
-    ),
+        check=_check_device),
     ParameterSpec(
-        "backend",
-        "auto",
-        UNCONFIGURED,
+        "backend", "auto", UNCONFIGURED,
         "Back end that runs the model: torch, onnxruntime or tensorrt. auto takes the "
-        "fastest; on a CPU it measures them while the model loads.",
-        choices=BACKENDS,
-    ),
+        "fastest; on a CPU it measures them while the model loads.", choices=BACKENDS),
     ParameterSpec(
-        "precision",
-        "auto",
-        UNCONFIGURED,
+        "precision", "auto", UNCONFIGURED,
         "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or "
         "int8 on CPUs, for models that have it. auto leaves it to the back end.",
-        choices=PRECISIONS,
-    ),
+        choices=PRECISIONS),
     ParameterSpec(
-        "engine_cache_dir",
-        "",
-        UNCONFIGURED,
-        "Folder of exported graphs and built engines; empty takes one in the user's cache.",
-    ),
+        "engine_cache_dir", "", UNCONFIGURED,
+        "Folder of exported graphs and built engines; empty takes one in the user's cache."),
     ParameterSpec(
-        "build_engine",
-        True,
-        UNCONFIGURED,
+        "build_engine", True, UNCONFIGURED,
         "Whether missing graphs may be exported (seconds) and missing engines built for "
         "TensorRT (minutes) while the model loads. With backend auto, graphs are exported "
         "for ONNX Runtime on a CPU and no engine is built. If false, auto takes what is "
-        "there, and a back end chosen by name fails if its files are missing.",
-    ),
+        "there, and a back end chosen by name fails if its files are missing."),
     ParameterSpec(
-        "model_options",
-        "",
-        UNCONFIGURED,
+        "model_options", "", UNCONFIGURED,
         "Options of the model's family as NAME=VALUE, several separated by spaces: "
         "threshold for GRM; working_size, start_shape, reference_mode, behaviour, aligned, "
-        "aspect for MAST; seed for TrDiMP and TrSiam.",
-        check=_check_options,
-    ),
+        "aspect for MAST; seed for TrDiMP and TrSiam.", check=_check_options),
     ParameterSpec(
-        "buffer_seconds",
-        5.0,
-        RUNNING,
+        "buffer_seconds", 5.0, RUNNING,
         "Seconds of images that are kept, so that a target can be selected on an earlier image.",
-        limits=(0.0, 60.0),
-    ),
+        limits=(0.0, 60.0)),
     ParameterSpec(
-        "buffer_megabytes",
-        256.0,
-        RUNNING,
-        "Megabytes that these images may take.",
-        limits=(1.0, 65536.0),
-    ),
+        "buffer_megabytes", 256.0, RUNNING,
+        "Megabytes that these images may take.", limits=(1.0, 65536.0)),
     ParameterSpec(
-        "score_found",
-        0.45,
-        RUNNING,
+        "score_found", 0.45, RUNNING,
         "A target with this score or more is found. For OSTrack and GRM; TrDiMP, TrSiam and "
-        "MAST judge each image themselves.",
-        limits=(0.0, 1.0),
-    ),
+        "MAST judge each image themselves.", limits=(0.0, 1.0)),
     ParameterSpec(
-        "score_lost",
-        0.35,
-        RUNNING,
+        "score_lost", 0.35, RUNNING,
         "A target with a lower score is not seen; at most score_found. For the same models.",
-        limits=(0.0, 1.0),
-    ),
+        limits=(0.0, 1.0)),
     ParameterSpec(
-        "lost_after",
-        1.0,
-        RUNNING,
-        "Seconds without seeing the target after which it is lost.",
-        limits=(0.0, 3600.0),
-    ),
+        "lost_after", 1.0, RUNNING,
+        "Seconds without seeing the target after which it is lost.", limits=(0.0, 3600.0)),
     ParameterSpec(
-        "debug_rate",
-        10.0,
-        RUNNING,
+        "debug_rate", 10.0, RUNNING,
         "Most images per second on debug/image and debug/score; 0 publishes one for each image.",
-        limits=(0.0, 1000.0),
-    ),
+        limits=(0.0, 1000.0)),
     ParameterSpec(
-        "debug_scale",
-        1.0,
-        RUNNING,
-        "Size of debug/image relative to the camera's image.",
-        limits=(0.05, 4.0),
-    ),
+        "debug_scale", 1.0, RUNNING,
+        "Size of debug/image relative to the camera's image.", limits=(0.05, 4.0)),
     ParameterSpec(
-        "debug_score_encoding",
-        "rgb8",
-        RUNNING,
+        "debug_score_encoding", "rgb8", RUNNING,
         "Encoding of debug/score: colours (rgb8) or the score map itself (32FC1).",
-        choices=("rgb8", "32FC1"),
-    ),
+        choices=("rgb8", "32FC1")),
     ParameterSpec(
-        "debug_score_overlay",
-        "none",
-        RUNNING,
+        "debug_score_overlay", "none", RUNNING,
         "What is drawn over debug/score as rgb8: token_mask tints the search tokens that "
         "were compared with the template (GRM) or kept (OSTrack *_ce), with backend torch.",
-        choices=("none", "token_mask"),
-    ),
+        choices=("none", "token_mask")),
     ParameterSpec("diagnostics_rate", 1.0, START, "Diagnostics per second.", limits=(0.1, 100.0)),
     ParameterSpec(
-        "autostart",
-        True,
-        START,
-        "Configure and activate when started; false waits for lifecycle transitions.",
-    ),
+        "autostart", True, START,
+        "Configure and activate when started; false waits for lifecycle transitions."),
 )
 """The parameters of ``track``."""
 
 VIDEO_PARAMETERS = (
     ParameterSpec(
-        "source",
-        "synthetic",
-        START,
-        "Video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED].",
-    ),
+        "source", "synthetic", START,
+        "Video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED]."),
     ParameterSpec(
-        "rate",
-        0.0,
-        START,
-        "Images per second; 0 takes the source's own rate.",
-        limits=(0.0, 1000.0),
-    ),
+        "rate", 0.0, START,
+        "Images per second; 0 takes the source's own rate.", limits=(0.0, 1000.0)),
     ParameterSpec("loop", False, START, "Start again at the end."),
     ParameterSpec(
-        "stamp",
-        "now",
-        START,
+        "stamp", "now", START,
         "Stamps: the time of publication (now), or the start plus the time in the recording "
-        "(source).",
-        choices=("now", "source"),
-    ),
+        "(source).", choices=("now", "source")),
     ParameterSpec("frame_id", "camera", START, "frame_id of the images."),
     ParameterSpec("start_frame", 0, START, "Images to skip.", limits=(0, _MAX_FRAMES)),
     ParameterSpec("frames", 0, START, "Images to play; 0 plays all.", limits=(0, _MAX_FRAMES)),
     ParameterSpec(
-        "wait_for_subscribers",
-        0,
-        START,
-        "Number of subscribers to image for which the first image waits.",
-        limits=(0, 100),
-    ),
+        "wait_for_subscribers", 0, START,
+        "Number of subscribers to image for which the first image waits.", limits=(0, 100)),
     ParameterSpec(
-        "wait_for_target",
-        False,
-        START,
-        "Repeat the first image until target_status says that a target is tracked.",
-    ),
+        "wait_for_target", False, START,
+        "Repeat the first image until target_status says that a target is tracked."),
     ParameterSpec(
-        "field_of_view",
-        60.0,
-        START,
-        "Horizontal field of view for camera_info, degrees.",
-        limits=(1.0, 170.0),
-    ),
+        "field_of_view", 60.0, START,
+        "Horizontal field of view for camera_info, degrees.", limits=(1.0, 170.0)),
 )
 """The parameters of ``video``."""
 # fmt: on

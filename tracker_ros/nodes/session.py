@@ -154,7 +154,7 @@ class Session:
 
         def change() -> None:
             self._follower.set_limits(_state_limits(values))
-            self._follower.set_buffer_limits(*_buffer_limits(values))
+            self._buffer.set_limits(*_buffer_limits(values))
             self._publishers.debug = DebugSettings.of(values)
             self._follower.explain = self._publishers.debug.token_mask
 
