@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,34 +15,57 @@ from tracker_ros.checkpoints import sha256_of
 from tracker_ros.cli.main import main
 from tracker_ros.engines import onnx_engine, parity_check
 from tracker_ros.synthetic.scene_video import synthetic_video
-from tracker_ros.tracker import TrackResult
+from tracker_ros.tracker import Tracker, TrackResult
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """Folder and description of the default model's graphs for one target and for two."""
+    folder = tmp_path_factory.mktemp("exported")
+    with redirect_stdout(io.StringIO()) as printed:
+        arguments = ["--targets", "2", "--out", str(folder), "--json"]
+        assert main(["export", "ostrack_tiny", *arguments]) == 0
+    output = json.loads(printed.getvalue())
+    assert (output["model"], output["folder"]) == ("ostrack_tiny", str(folder))
+    return folder, output["graphs"]
+
+
+def opened(folder: Path) -> Tracker:
+    return create_tracker(
+        "ostrack_tiny",
+        device="cpu",
+        backend="onnxruntime",
+        engine_cache_dir=folder,
+        build_engine=False,
+    )
 
 
 def test_a_model_is_exported_checked_and_found(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: tuple[Path, list[dict[str, Any]]],
 ) -> None:
-    assert main(["export", "ostrack_tiny", "--out", str(tmp_path), "--json"]) == 0
-    output = json.loads(capsys.readouterr().out)
-    assert (output["model"], output["folder"]) == ("ostrack_tiny", str(tmp_path))
-    template, track = output["graphs"]
+    folder, (template, track, _) = exported
     assert (template["graph"], track["graph"]) == ("template", "track")
     assert track["precision"] == "fp32"
     assert track["check"]["crops"] == parity_check.CROPS
     assert max(o["relative_error"] for o in track["check"]["outputs"].values()) < 1e-4
     manifest = json.loads(Path(track["manifest"]).read_text())
     assert manifest["sha256"][".onnx"] == sha256_of(track["file"])
-    tracker = create_tracker(
-        "ostrack_tiny",
-        device="cpu",
-        backend="onnxruntime",
-        engine_cache_dir=tmp_path,
-        build_engine=False,
-    )
-    assert tracker.runtime_info["backend"] == "onnxruntime"
+    assert opened(folder).runtime_info["backend"] == "onnxruntime"
+
+
+def test_one_target_is_the_default(
+    exported: tuple[Path, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", "ostrack_tiny", "--out", str(exported[0]), "--json"]) == 0
+    graphs = json.loads(capsys.readouterr().out)["graphs"]
+    assert [entry["graph"] for entry in graphs] == ["template", "track"]
+    assert [entry["file"] for entry in graphs] == [entry["file"] for entry in exported[1][:2]]
 
 
 def test_a_graph_that_does_not_equal_torch_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exported: tuple[Path, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     right = onnx_engine.OnnxRuntimeEngine.__call__
 
@@ -47,28 +73,20 @@ def test_a_graph_that_does_not_equal_torch_is_an_error(
         return {name: t + 3e-4 * t.abs().max() for name, t in right(self, **tensors).items()}
 
     monkeypatch.setattr(onnx_engine.OnnxRuntimeEngine, "__call__", wrong)
-    assert main(["export", "ostrack_tiny", "--out", str(tmp_path)]) == 2
+    assert main(["export", "ostrack_tiny", "--out", str(exported[0])]) == 2
     error = capsys.readouterr().err
     assert "graph 'template' in fp32 does not equal torch" in error
     assert "relative error 3.0e-04 > 0.0001" in error
 
 
 def test_graphs_of_several_targets_are_exported_and_used(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    exported: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["export", "ostrack_tiny", "--targets", "2", "--out", str(tmp_path), "--json"]
-    assert main(arguments) == 0
-    exported = json.loads(capsys.readouterr().out)["graphs"]
-    assert [entry["graph"] for entry in exported] == ["template", "track", "track_2"]
-    assert exported[2]["check"]["crops"] == parity_check.CROPS
-    assert Path(exported[2]["file"]).is_file()
-    first = create_tracker(
-        "ostrack_tiny",
-        device="cpu",
-        backend="onnxruntime",
-        engine_cache_dir=tmp_path,
-        build_engine=False,
-    )
+    folder, graphs = exported
+    assert [entry["graph"] for entry in graphs] == ["template", "track", "track_2"]
+    assert graphs[2]["check"]["crops"] == parity_check.CROPS
+    assert Path(graphs[2]["file"]).is_file()
+    first = opened(folder)
     second = first.fork()
     (frame,) = synthetic_video(seed=0, frames=1, size=(160, 120))
     for tracker in (first, second):

@@ -16,7 +16,7 @@ BAR = 0.6
 @pytest.fixture(scope="module")
 def tracker():
     """The default model, with its embedded weights."""
-    return create_tracker("ostrack_tiny", device="cpu")
+    return create_tracker("ostrack_tiny", device="cpu", backend="torch")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])

@@ -74,10 +74,11 @@ def micro_models():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_statistics():
-    """Measure the statistics of batch normalisation on two batches only."""
+def short_logging():
+    """Measure the statistics of batch normalisation on two batches only, and draw no curves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tracker_ros.training.trainer.STATISTICS_BATCHES", 2)
+        patch.setattr("tracker_ros.training.trainer.plot_curve", lambda *given: None)
         yield
 
 
@@ -91,7 +92,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module", params=RECIPES)
-def runs(request, micro_models, few_statistics, tmp_path_factory) -> Runs:
+def runs(request, micro_models, short_logging, tmp_path_factory) -> Runs:
     """Both, for each kind of sample."""
     recipe: Recipe = RECIPES[request.param]
     folder: Path = tmp_path_factory.mktemp(request.param)

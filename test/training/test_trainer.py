@@ -19,7 +19,13 @@ from tracker_ros.training.recipe import Source, load_recipe
 from tracker_ros.training.sources import SampleStream, pick_source
 from tracker_ros.training.tasks import open_task
 from tracker_ros.training.tasks.pair import OSTrackTask
-from tracker_ros.training.trainer import Trainer, read_log, train_command, write_card
+from tracker_ros.training.trainer import (
+    Trainer,
+    plot_curve,
+    read_log,
+    train_command,
+    write_card,
+)
 
 from .conftest import CPU, RECIPES, SHORT
 
@@ -81,7 +87,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         Trainer(RECIPES["runs"], tmp_path, CPU)
 
 
-def test_the_command_writes_weights_card_and_curve(tmp_path):
+def test_the_command_writes_weights_card_and_curve(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracker_ros.training.trainer.plot_curve", plot_curve)
     recipe = tmp_path / "short.yaml"
     recipe.write_text(SHORT_RECIPE + "decay_steps: 1\n")
     out = tmp_path / "run"
