@@ -75,30 +75,25 @@ def rgb_from_image(message: Image) -> np.ndarray:
 
 def _rgb_by_other_library(message: Image) -> np.ndarray:
     """Decode an image whose encoding is not in the package's own table."""
-    remedy = f"encodings that always work: {', '.join(supported_encodings())}"
-    if message.encoding.strip().lower() in _DEPTH:
-        raise UnsupportedEncodingError(
-            f"image encoding '{message.encoding}' is depth, not a picture: give a colour or "
-            f"grey image topic; {remedy}"
+
+    def unsupported(reason: str) -> UnsupportedEncodingError:
+        known = ", ".join(supported_encodings())
+        return UnsupportedEncodingError(
+            f"image encoding '{message.encoding}' is {reason}; encodings that always work: {known}"
         )
+
+    if message.encoding.strip().lower() in _DEPTH:
+        raise unsupported("depth, not a picture: give a colour or grey image topic")
     name, convert = _other_library()
     if convert is None:
-        raise UnsupportedEncodingError(
-            f"image encoding '{message.encoding}' is not supported and neither cv_bridge nor "
-            f"rosbags-image is installed; {remedy}"
-        )
+        raise unsupported("not supported and neither cv_bridge nor rosbags-image is installed")
     try:
         pixels: np.ndarray = np.asarray(convert(message))
     except Exception as error:  # two libraries with exceptions of their own kinds
-        raise UnsupportedEncodingError(
-            f"image encoding '{message.encoding}' is not supported, {name} cannot convert it "
-            f"either ({error}); {remedy}"
-        ) from error
+        raise unsupported(f"not supported, {name} cannot convert it either ({error})") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise UnsupportedEncodingError(
-            f"image encoding '{message.encoding}' is not supported, {name} makes it "
-            f"{pixels.dtype} of shape {pixels.shape} instead of RGB; {remedy}"
-        )
+        made = f"{pixels.dtype} of shape {pixels.shape}"
+        raise unsupported(f"not supported, {name} makes it {made} instead of RGB")
     return pixels
 
 
@@ -119,15 +114,10 @@ def _other_library() -> tuple[str, Callable[[Image], np.ndarray] | None]:
 
 
 def image_from_array(pixels: np.ndarray, header: Header) -> Image:
-    """Pack an image message.
+    """Pack (H, W, 3) uint8 as rgb8, (H, W) uint8 as mono8 or (H, W) float32 as 32FC1.
 
     The data is passed as ``array.array``, which the message class takes as it is. It checks every
     single byte of anything else, which takes a tenth of a second for a large image.
-
-    Args:
-        pixels: (H, W, 3) uint8 RGB, becomes rgb8; (H, W) uint8, becomes mono8; or (H, W)
-            float32, becomes 32FC1.
-        header: Header of the message.
 
     Raises:
         ValueError: The array is none of these.
@@ -185,11 +175,7 @@ def box_of(message: BoundingBox2D) -> Box:
 def selection_from(
     header: Header, bbox: BoundingBox2D, label: str, append: bool = False
 ) -> Selection:
-    """Unpack a request to follow a box.
-
-    Raises:
-        SelectionRefused: The box is rotated.
-    """
+    """Unpack a request to follow a box; raise SelectionRefused if it is rotated."""
     theta = bbox.center.theta
     if theta != 0.0 or not math.isfinite(theta):
         raise SelectionRefused(
@@ -200,11 +186,7 @@ def selection_from(
 
 
 def selection_from_detection(message: Detection2D, append: bool = False) -> Selection:
-    """Unpack a request to follow the box of a detection.
-
-    Raises:
-        SelectionRefused: The box is rotated.
-    """
+    """Unpack a request to follow the box of a detection; see `selection_from`."""
     label = message.results[0].hypothesis.class_id if message.results else ""
     return selection_from(message.header, message.bbox, label, append)
 

@@ -40,8 +40,8 @@ class ModelStatus:
         loading: Whether it is being loaded.
         ready: Whether it can track.
         error: Why loading failed; empty if it did not.
-        facts: Returns back end, device, precision and other facts, as they are at that moment:
-            an engine may fail and be replaced by another.
+        facts: Returns back end, device, precision and the like as they are now: an engine may
+            fail and be replaced by another.
     """
 
     name: str = ""
@@ -195,30 +195,30 @@ class Diagnostics:
     Args:
         node: The node.
         rate: Reports per second.
-        camera: The monitor of the camera.
         active: Returns whether the node is active.
 
     Attributes:
+        camera: The monitor of the camera.
         model: The state of the model.
         report: The latest report of a frame.
         latency: The last latencies, seconds.
         output: The rate of results.
+        update: Publishes now instead of with the next period.
     """
 
-    def __init__(
-        self, node: Node, rate: float, camera: CameraMonitor, active: Callable[[], bool]
-    ) -> None:
-        self._camera = camera
+    def __init__(self, node: Node, rate: float, active: Callable[[], bool]) -> None:
         self._active = active
+        self.camera = CameraMonitor(node)
         self.model = ModelStatus()
         self.report: FrameReport[Any] | None = None
         self.latency = Window()
         self.output = frequency_status()
-        self._updater = Updater(node, period=1.0 / rate)
-        self._updater.setHardwareID(node.get_fully_qualified_name())
-        self._updater.add("model", self._add_model)
-        self._updater.add("images", self._add_images)
-        self._updater.add("target", self._add_target)
+        updater = Updater(node, period=1.0 / rate)
+        updater.setHardwareID(node.get_fully_qualified_name())
+        updater.add("model", self._add_model)
+        updater.add("images", self._add_images)
+        updater.add("target", self._add_target)
+        self.update = updater.force_update
 
     def begin(self, model: ModelStatus) -> None:
         """Report about a new model, and forget what was measured with an earlier one."""
@@ -227,40 +227,34 @@ class Diagnostics:
         self.latency.clear()
         self.output.clear()
 
-    def update(self) -> None:
-        """Publish now instead of with the next period."""
-        self._updater.force_update()
-
     def _add_model(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
         model, facts = self.model, self.model.facts()
+        level, text = DiagnosticStatus.WARN, "no model is loaded: configure the node"
         if model.error:
-            status.summary(DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}")
+            level, text = DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}"
         elif model.loading:
-            status.summary(DiagnosticStatus.WARN, f"{model.name} is being loaded")
+            text = f"{model.name} is being loaded"
         elif model.ready and any(name.startswith("fallback") for name in facts):
-            status.summary(DiagnosticStatus.WARN, f"{model.name} is ready, on a second choice")
+            text = f"{model.name} is ready, but not with its first choice of back end"
         elif model.ready:
-            status.summary(DiagnosticStatus.OK, f"{model.name} is ready")
-        else:
-            status.summary(DiagnosticStatus.WARN, "no model is loaded: configure the node")
+            level, text = DiagnosticStatus.OK, f"{model.name} is ready"
+        status.summary(level, text)
         for name, value in {"model": model.name, **facts}.items():
             status.add(name, value)
         return status
 
     def _add_images(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
-        camera, report = self._camera, self.report
+        camera, report = self.camera, self.report
         camera.frequency.run(status)  # its numbers; the summary below replaces its own
+        level, text = DiagnosticStatus.OK, "images arrive"
         if not self._active():
-            status.summary(DiagnosticStatus.OK, "inactive, no images are taken")
+            text = "inactive, no images are taken"
         elif camera.fault:
-            status.summary(DiagnosticStatus.ERROR, camera.fault)
+            level, text = DiagnosticStatus.ERROR, camera.fault
         elif camera.silent:
-            status.summary(
-                DiagnosticStatus.WARN,
-                f"no image for {camera.silent_seconds:.0f} s: {camera.publishers()}",
-            )
-        else:
-            status.summary(DiagnosticStatus.OK, "images arrive")
+            level = DiagnosticStatus.WARN
+            text = f"no image for {camera.silent_seconds:.0f} s: {camera.publishers()}"
+        status.summary(level, text)
         if report is not None:
             for name in ("received", "tracked", "dropped", "rejected", "idle", "faults"):
                 status.add(f"frames {name}", str(getattr(report.counts, name)))

@@ -15,7 +15,7 @@ import rclpy
 from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import Node as LifecycleNode
-from rclpy.logging import get_logger
+from rclpy.logging import LoggingSeverity, get_logger
 from rclpy.node import Node
 
 from tracker_ros.process import SLEEPING, set_waiting
@@ -34,17 +34,10 @@ class NodeStartError(RuntimeError):
 
 
 class _ToRos(logging.Handler):
-    """Passes the package's Python log messages to ROS."""
+    """Passes the package's Python log messages to ROS; both number severities alike."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        logger = get_logger("tracker_ros")
-        text = self.format(record)
-        if record.levelno >= logging.ERROR:
-            logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            logger.warning(text)
-        else:
-            logger.info(text)
+        get_logger("tracker_ros").log(self.format(record), LoggingSeverity(record.levelno))
 
 
 def end_quietly_on_interrupt() -> None:
@@ -62,8 +55,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     Works on Humble and later: no context managers of later distributions are used.
 
     Args:
-        factory: Makes the node. If the node has a method ``close``, it is called before the
-            node is destroyed.
+        factory: Makes the node, whose method ``close`` is called in the end, if it has one.
         args: Command line, ``sys.argv`` if None.
 
     Returns:
@@ -124,16 +116,8 @@ def refuse_wrong_transitions(node: LifecycleNode) -> None:
     rclpy does not catch the error of a transition that is impossible in the present state, for
     example one that is requested twice. That would end the program without an answer.
     """
-    for service in node.services:
-        if service.srv_type is ChangeState:
-            service.callback = _guarded(node, service.callback)
-
-
-_Change = Callable[[ChangeState.Request, ChangeState.Response], ChangeState.Response]
-
-
-def _guarded(node: LifecycleNode, change: _Change) -> _Change:
-    """Return the service's callback with impossible transitions refused."""
+    (service,) = (s for s in node.services if s.srv_type is ChangeState)
+    change = service.callback
 
     def answer(
         request: ChangeState.Request, response: ChangeState.Response
@@ -146,4 +130,4 @@ def _guarded(node: LifecycleNode, change: _Change) -> _Change:
             response.success = False
             return response
 
-    return answer
+    service.callback = answer

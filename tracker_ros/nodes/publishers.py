@@ -94,25 +94,19 @@ class Publishers:
         self._last_result = self._last_debug = float("-inf")
         self._warned_of_no_mask = False
 
-        def managed(kind: type, topic: str) -> Any:
+        def publisher(kind: type, topic: str, latched: bool = False) -> Any:
+            create = node.create_publisher if latched else node.create_lifecycle_publisher
             options = QoSOverridingOptions.with_default_policies()
-            return node.create_lifecycle_publisher(
-                kind, topic, keep_last(1), qos_overriding_options=options
-            )
+            qos = keep_last(1, latched=latched)
+            return create(kind, topic, qos, qos_overriding_options=options)
 
-        def latched(kind: type, topic: str) -> Any:
-            options = QoSOverridingOptions.with_default_policies()
-            return node.create_publisher(
-                kind, topic, keep_last(1, latched=True), qos_overriding_options=options
-            )
-
-        self._target = managed(Detection2D, "target")
-        self._targets = managed(Detection2DArray, "targets")
-        self._mask = managed(Image, "target_mask")
-        self._score = managed(Image, "debug/score")
-        self._image = managed(Image, "debug/image")
-        self._status = latched(TargetStatus, "target_status")
-        self._statuses = latched(TargetStatusArray, "target_statuses")
+        self._target = publisher(Detection2D, "target")
+        self._targets = publisher(Detection2DArray, "targets")
+        self._mask = publisher(Image, "target_mask")
+        self._score = publisher(Image, "debug/score")
+        self._image = publisher(Image, "debug/image")
+        self._status = publisher(TargetStatus, "target_status", latched=True)
+        self._statuses = publisher(TargetStatusArray, "target_statuses", latched=True)
 
     def close(self) -> None:
         """Destroy the publishers."""
@@ -129,28 +123,22 @@ class Publishers:
         """Publish a report: the targets first, then their statuses, then debug images."""
         if not self._node.context.ok():
             return
-        latency = 0.0
-        header = None if report.frame is None else report.frame.payload.header
-        if header is not None and any(target.result for target in report.targets):
-            self._publish_targets(header, report)
-            age = self._node.get_clock().now().nanoseconds - stamp_nanoseconds(header)
-            latency = age / 1e9
-            self._count_result(latency)
-        if header is None:
-            self._publish_statuses(
-                Header(stamp=self._node.get_clock().now().to_msg()), report, latency
-            )
+        clock, latency = self._node.get_clock(), 0.0
+        if report.frame is None:
+            self._publish_statuses(Header(stamp=clock.now().to_msg()), report, latency)
             return
+        header = report.frame.payload.header
+        if any(target.result for target in report.targets):
+            self._publish_targets(header, report)
+            latency = (clock.now().nanoseconds - stamp_nanoseconds(header)) / 1e9
+            now = time.monotonic()
+            self._intervals.add(now - self._last_result)
+            self._last_result = now
+            self._diagnostics.output.tick()
+            self._diagnostics.latency.add(latency)
         self._publish_statuses(header, report, latency)
         if report.image is not None:
             self._publish_debug(header, report.image, report)
-
-    def _count_result(self, latency: float) -> None:
-        now = time.monotonic()
-        self._intervals.add(now - self._last_result)
-        self._last_result = now
-        self._diagnostics.output.tick()
-        self._diagnostics.latency.add(latency)
 
     def _publish_targets(self, header: Header, report: FrameReport[Image]) -> None:
         """Publish the boxes of the visible targets, and the mask of the first one."""

@@ -40,14 +40,11 @@ def exit_status(code: int) -> int:
 
 
 class SelectTargetNode(Node):
-    """Holds the latest image and calls the service.
+    """Holds the latest image, `newest`, and calls the service.
 
     Args:
         patience_s: How long to wait for the service, the first image and the answer.
         append: Whether the targets that are followed already are kept.
-
-    Attributes:
-        newest: The latest image, None before the first one.
     """
 
     def __init__(self, patience_s: float, append: bool = False) -> None:
@@ -62,11 +59,7 @@ class SelectTargetNode(Node):
         )
 
     def wait_for_image(self) -> Image:
-        """Wait for the first image and return the latest one.
-
-        Raises:
-            NodeStartError: None came in time.
-        """
+        """Wait for the first image and return the latest one; NodeStartError if none comes."""
         while self.newest is None:
             topic = self.resolve_topic_name("image")
             publishers = len(self.get_publishers_info_by_topic(topic))
@@ -77,16 +70,7 @@ class SelectTargetNode(Node):
         return self.newest
 
     def select(self, image: Image, box: Box, label: str) -> SelectTarget.Response:
-        """Call the service for a box drawn on ``image``.
-
-        Args:
-            image: The image; its header goes with the request.
-            box: ``(x, y, w, h)``, pixels, top-left corner.
-            label: What the target is.
-
-        Raises:
-            NodeStartError: No answer came in time.
-        """
+        """Call the service for a box ``(x, y, w, h)`` on ``image``; NodeStartError on timeout."""
         name = self._service.srv_name
         while not self._service.service_is_ready():
             self._spin(f"service {name} is not there: start the tracker, or give its namespace")
@@ -119,12 +103,7 @@ class SelectTargetNode(Node):
         self.newest = message
 
     def _spin(self, complaint: str) -> None:
-        """Handle one event.
-
-        Raises:
-            NodeStartError: The time is up; with ``complaint`` as its message.
-            ExternalShutdownException: The program was interrupted.
-        """
+        """Handle one event; raise NodeStartError with ``complaint`` if the time is up."""
         if not rclpy.ok():
             raise ExternalShutdownException
         rclpy.spin_once(self, timeout_sec=0.1)
@@ -133,36 +112,31 @@ class SelectTargetNode(Node):
 
 
 class BoxDrag:
-    """Turns mouse events into a box."""
+    """Turns mouse events into a box.
+
+    Attributes:
+        dragging: Whether the button is held down.
+        box: The box between the corner and the pointer, ``(x, y, w, h)`` in pixels.
+    """
 
     def __init__(self) -> None:
-        self._corner: tuple[int, int] | None = None
-        self._end = (0, 0)
+        self.dragging = False
+        self.box: Box = (0.0, 0.0, 0.0, 0.0)
+        self._corner = (0, 0)
         self._done: Box | None = None
-
-    @property
-    def dragging(self) -> bool:
-        """Whether the button is held down."""
-        return self._corner is not None
-
-    @property
-    def box(self) -> Box:
-        """The box between the corner and the pointer, ``(x, y, w, h)`` in pixels."""
-        x0, y0 = self._corner or self._end
-        x1, y1 = self._end
-        return float(min(x0, x1)), float(min(y0, y1)), float(abs(x1 - x0)), float(abs(y1 - y0))
 
     def on_mouse(self, event: int, x: int, y: int, flags: int = 0, extra: object = None) -> None:
         """Handle an OpenCV mouse event at a pixel of the image."""
         if event == cv2.EVENT_LBUTTONDOWN:
-            self._corner = self._end = (x, y)
-        elif event == cv2.EVENT_MOUSEMOVE and self.dragging:
-            self._end = (x, y)
-        elif event == cv2.EVENT_LBUTTONUP and self.dragging:
-            self._end = (x, y)
-            box = self.box
-            self._corner = None
-            self._done = box if min(box[2:]) >= _MIN_SIDE else None
+            self.dragging, self._corner = True, (x, y)
+        if not self.dragging:
+            return
+        left, top = self._corner
+        width, height = abs(x - left), abs(y - top)
+        self.box = float(min(x, left)), float(min(y, top)), float(width), float(height)
+        if event == cv2.EVENT_LBUTTONUP:
+            self.dragging = False
+            self._done = self.box if min(width, height) >= _MIN_SIDE else None
 
     def take(self) -> Box | None:
         """Return the box that has just been finished, once; None without one."""

@@ -48,9 +48,9 @@ class TargetServices:
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
             (SelectTarget, "select_target", self._on_select),
-            (RemoveTarget, "remove_target", self._on_remove),
-            (Trigger, "clear_target", self._on_clear),
-            (SetBool, "enable", self._on_enable),
+            (RemoveTarget, "remove_target", self._job(lambda f, r: f.remove(r.target_id))),
+            (Trigger, "clear_target", self._job(lambda f, r: f.clear())),
+            (SetBool, "enable", self._job(lambda f, r: f.enable(r.data))),
         ):
             qos = QoSProfile(depth=_QUEUE_DEPTH)
             node.create_service(kind, name, callback, qos_profile=qos, callback_group=group)
@@ -70,17 +70,7 @@ class TargetServices:
         self, read: Callable[[Any, bool], Selection], append: bool, message: Any
     ) -> None:
         """Select a target from a topic. The outcome is logged, since nobody waits for it."""
-        logger = self._node.get_logger()
-
-        def log(outcome: Outcome) -> None:
-            if outcome.success:
-                logger.info(f"selection from topic: {outcome.message}")
-            else:
-                logger.warning(
-                    f"selection from topic refused, {outcome.code.name}: {outcome.message}"
-                )
-
-        self._select(lambda: read(message, append), log)
+        self._select(lambda: read(message, append), partial(self._log, "selection from topic"))
 
     async def _on_select(
         self, request: SelectTarget.Request, response: SelectTarget.Response
@@ -89,39 +79,21 @@ class TargetServices:
             return selection_from(request.header, request.bbox, request.label, request.append)
 
         outcome = await self._await(lambda answer: self._select(read, answer))
-        logger = self._node.get_logger()
-        if outcome.success:
-            logger.info(f"select_target: {outcome.message}")
-        elif outcome.code.passes_by_itself:
-            # Programs that start with the node ask again and again.
-            logger.info(
-                f"select_target refused for now: {outcome.message}", throttle_duration_sec=10.0
-            )
-        else:
-            logger.warning(f"select_target refused, {outcome.code.name}: {outcome.message}")
+        # Programs that start with the node ask again and again.
+        self._log("select_target", outcome, throttled=outcome.code.passes_by_itself)
         response.target_id = outcome.target_id
         response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
-        response.code = int(outcome.code)
         return _with_outcome(response, outcome)
 
-    async def _on_remove(
-        self, request: RemoveTarget.Request, response: RemoveTarget.Response
-    ) -> RemoveTarget.Response:
-        target_id = request.target_id
-        outcome = await self._ask(lambda follower: follower.remove(target_id))
-        response.code = int(outcome.code)
-        return _with_outcome(response, outcome)
-
-    async def _on_clear(
-        self, request: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        return _with_outcome(response, await self._ask(LiveFollower.clear))
-
-    async def _on_enable(
-        self, request: SetBool.Request, response: SetBool.Response
-    ) -> SetBool.Response:
-        enabled = bool(request.data)
-        return _with_outcome(response, await self._ask(lambda follower: follower.enable(enabled)))
+    def _log(self, source: str, outcome: Outcome, throttled: bool = False) -> None:
+        logger = self._node.get_logger()
+        refused = f"{source} refused, {outcome.code.name}: {outcome.message}"
+        if outcome.success:
+            logger.info(f"{source}: {outcome.message}")
+        elif throttled:
+            logger.info(refused, throttle_duration_sec=10.0)
+        else:
+            logger.warning(refused)
 
     def _select(self, read: Callable[[], Selection], answer: Answer) -> None:
         """Read a selection and have the worker start on it; answer at once if that is refused."""
@@ -136,12 +108,17 @@ class TargetServices:
             return
         session.ask(lambda follower, done: follower.select(selection, done), answer)
 
-    async def _ask(self, job: Callable[[LiveFollower[Image]], Outcome]) -> Outcome:
-        """Return the outcome of a job for the worker, or why it cannot be asked."""
-        session = self._session()
-        if isinstance(session, Outcome):
-            return session
-        return await self._await(partial(session.ask, lambda follower, done: done(job(follower))))
+    def _job(self, job: Callable[[LiveFollower[Image], Any], Outcome]) -> Callable[..., Any]:
+        """Return a service callback that answers with the outcome of a job for the worker."""
+
+        async def on_request(request: Any, response: Any) -> Any:
+            session = self._session()
+            if isinstance(session, Outcome):
+                return _with_outcome(response, session)
+            asked = partial(session.ask, lambda follower, answer: answer(job(follower, request)))
+            return _with_outcome(response, await self._await(asked))
+
+        return on_request
 
     async def _await(self, begin: Callable[[Answer], None]) -> Outcome:
         """Call ``begin`` with an answer, and return the outcome that is passed to the answer."""
@@ -159,7 +136,9 @@ class TargetServices:
 
 
 def _with_outcome(response: Any, outcome: Outcome) -> Any:
-    """Return a response with success and message filled in."""
+    """Return a response with success, message and, where it has one, the code filled in."""
     response.success = outcome.success
     response.message = outcome.message
+    if hasattr(response, "code"):
+        response.code = int(outcome.code)
     return response

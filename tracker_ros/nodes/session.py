@@ -19,7 +19,7 @@ from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import StateLimits
 from tracker_ros.following.worker import Worker
 from tracker_ros.nodes.messages import rgb_from_image, stamp_nanoseconds
-from tracker_ros.nodes.monitoring import CameraMonitor, Diagnostics, ModelStatus
+from tracker_ros.nodes.monitoring import Diagnostics, ModelStatus
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.publishers import DebugSettings, Publishers
 from tracker_ros.process import give_back_free_memory
@@ -41,12 +41,10 @@ class Session:
 
     Args:
         node: The node.
-        model_name: Name of the model.
         make_tracker: Makes the model; called in the worker's thread.
         loaded: Called in the worker's thread when loading has finished or failed.
         ids: Numbers for targets; shared between sessions, so that none is used twice.
         values: The node's parameters.
-        camera: The monitor of the camera.
         diagnostics: Where to report.
 
     Attributes:
@@ -56,34 +54,31 @@ class Session:
     def __init__(
         self,
         node: LifecycleNode,
-        model_name: str,
         make_tracker: Callable[[], Tracker],
         loaded: Callable[[], None],
         ids: Iterator[int],
         values: Mapping[str, Value],
-        camera: CameraMonitor,
         diagnostics: Diagnostics,
     ) -> None:
         self._node = node
         self._make_tracker = make_tracker
         self._loaded = loaded
-        self._camera = camera
         self._diagnostics = diagnostics
         self._closed = False
         self._active = False
         self._load_began = time.monotonic()
         self._load_ended = threading.Event()
-        self.model = ModelStatus(name=model_name, loading=True)
+        self.model = ModelStatus(name=str(values["model"]), loading=True)
         diagnostics.begin(self.model)
         self._buffer: FrameBuffer[Image] = FrameBuffer(*_buffer_limits(values))
         debug = DebugSettings.of(values)
-        self._publishers = Publishers(node, model_name, diagnostics, debug)
+        self._publishers = Publishers(node, self.model.name, diagnostics, debug)
         self._follower = LiveFollower(
             rgb_from_image,
             TargetSet(_state_limits(values), ids),
             self._buffer,
             report=self._report,
-            complain=lambda text, error: camera.report_fault(text),
+            complain=lambda text, error: diagnostics.camera.report_fault(text),
             wants_image=self._publishers.wants_image,
             topic=node.resolve_topic_name("image"),
         )
@@ -147,7 +142,7 @@ class Session:
         if self._buffer.sequence != sequence:
             self._node.get_logger().info("image stamps jumped back: a new sequence begins")
         self._worker.put(frame)
-        self._camera.image_arrived(stamp_ns)
+        self._diagnostics.camera.image_arrived(stamp_ns)
 
     def apply(self, values: Mapping[str, Value]) -> None:
         """Use changed parameters from the next frame on."""
@@ -161,12 +156,9 @@ class Session:
         self._worker.post(change)
 
     def ask(self, job: Callable[[LiveFollower[Image], Answer], None], answer: Answer) -> None:
-        """Run a job in the worker's thread that answers a request, at once or later.
+        """Run a job in the worker's thread that calls ``answer`` with an outcome, now or later.
 
-        Args:
-            job: Is given the follower, and what it has to call with the outcome.
-            answer: Is called with the outcome: in the worker's thread, or at once if the worker
-                is stopping. The outcome is INTERRUPTED if the job fails or cannot run.
+        The outcome is INTERRUPTED if the job fails or, since the worker is stopping, cannot run.
         """
         text = "the request was interrupted: see the node's log, ask again"
         interrupted = Outcome(SelectionCode.INTERRUPTED, text)

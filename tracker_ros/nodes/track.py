@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.messages import keep_last
-from tracker_ros.nodes.monitoring import CameraMonitor, Diagnostics
+from tracker_ros.nodes.monitoring import Diagnostics
 from tracker_ros.nodes.node_main import exit_program, refuse_wrong_transitions, run_node
 from tracker_ros.nodes.parameters import (
     TRACK_PARAMETERS,
@@ -39,6 +39,8 @@ from tracker_ros.tracker import Tracker
 __all__ = ["TrackNode", "main"]
 
 Transition = Callable[["TrackNode", LifecycleState], TransitionCallbackReturn]
+
+_AFTER_A_FAILURE = "clean the node up, correct the parameters, configure it again"
 
 
 def _logged(transition: Transition) -> Transition:
@@ -90,9 +92,8 @@ class TrackNode(rclpy.lifecycle.Node):
             configured=lambda: self._session is not None,
             changed=self._apply,
         )
-        self._camera = CameraMonitor(self)
         rate = self._parameter_table.number("diagnostics_rate")
-        self._diagnostics = Diagnostics(self, rate, self._camera, lambda: self._active)
+        self._diagnostics = Diagnostics(self, rate, lambda: self._active)
         self._target_services = TargetServices(self, self._session_or_refusal)
         self._model_loaded = self.create_guard_condition(self._on_model_loaded)
         self._autostart = self._parameter_table.flag("autostart")
@@ -107,12 +108,10 @@ class TrackNode(rclpy.lifecycle.Node):
         self.get_logger().info(f"loading model {table.text('model')}")
         self._session = Session(
             self,
-            table.text("model"),
             functools.partial(self._make_tracker, table),
             self._model_loaded.trigger,
             self._target_ids,
             table.values,
-            self._camera,
             self._diagnostics,
         )
         return super().on_configure(state)
@@ -132,7 +131,7 @@ class TrackNode(rclpy.lifecycle.Node):
         if not session.model.ready:
             self.get_logger().error(
                 f"not activated: model {session.model.name} cannot be loaded: "
-                f"{session.model.error}; clean up, correct the parameters, configure again"
+                f"{session.model.error}; {_AFTER_A_FAILURE}"
             )
             return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
@@ -166,8 +165,7 @@ class TrackNode(rclpy.lifecycle.Node):
     @_logged
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured after a transition that failed."""
-        self._stop_images()
-        self._end_session()
+        self.close()
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
@@ -195,27 +193,21 @@ class TrackNode(rclpy.lifecycle.Node):
     def _subscribe(self, session: Session) -> None:
         """Subscribe to images and selections."""
         camera = keep_last(1, reliable=False)
-        selections = [(*given, keep_last(1)) for given in self._target_services.subscriptions()]
+        topics = [(*topic, keep_last(1)) for topic in self._target_services.subscriptions()]
+        topics.append((Image, "image", session.add_image, camera))
         self._image_subscriptions = [
             self.create_subscription(
-                kind,
-                topic,
-                callback,
-                qos,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                *topic, qos_overriding_options=QoSOverridingOptions.with_default_policies()
             )
-            for kind, topic, callback, qos in [
-                (Image, "image", session.add_image, camera),
-                *selections,
-            ]
+            for topic in topics
         ]
-        self._camera.start(self.resolve_topic_name("image"), camera)
+        self._diagnostics.camera.start(self.resolve_topic_name("image"), camera)
 
     def _stop_images(self) -> None:
         for subscription in self._image_subscriptions:
             self.destroy_subscription(subscription)
         self._image_subscriptions = []
-        self._camera.stop()
+        self._diagnostics.camera.stop()
         if self._active and self._session is not None:
             self._session.deactivate()
         self._active = False
@@ -227,25 +219,22 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _session_or_refusal(self) -> Session | Outcome:
         """Return the session if requests are accepted now, otherwise why not."""
-        session = self._session
+        session, code = self._session, SelectionCode.NOT_ACTIVE
         if session is None:
-            text = "the tracker is unconfigured: configure and activate the node"
-            return Outcome(SelectionCode.NOT_ACTIVE, text)
+            return Outcome(code, "the tracker is unconfigured: configure and activate the node")
         if self._active:
             return session
-        if session.model.loading:
-            return Outcome(
-                SelectionCode.LOADING,
-                f"model {session.model.name} is still loading ({session.load_seconds:.1f} s so "
-                "far): ask again when target_status leaves LOADING",
+        model, text = session.model, "the tracker is inactive: activate the node"
+        if model.loading:
+            code = SelectionCode.LOADING
+            text = (
+                f"model {model.name} is still loading ({session.load_seconds:.1f} s so far): "
+                "ask again when target_status leaves LOADING"
             )
-        if session.model.error:
-            return Outcome(
-                SelectionCode.MODEL_FAILED,
-                f"model {session.model.name} cannot be loaded: {session.model.error}: clean up, "
-                "correct the parameters, configure again",
-            )
-        return Outcome(SelectionCode.NOT_ACTIVE, "the tracker is inactive: activate the node")
+        elif model.error:
+            code = SelectionCode.MODEL_FAILED
+            text = f"model {model.name} cannot be loaded: {model.error}; {_AFTER_A_FAILURE}"
+        return Outcome(code, text)
 
     def _apply(self, values: Mapping[str, Value]) -> None:
         """Use changed parameters; without a session, configure reads them."""

@@ -46,18 +46,13 @@ class VideoNode(Node):
         self._held_count = 0
         self._start: Time | None = None
         self._image, self._info = (
-            self.create_publisher(
-                kind,
-                topic,
-                keep_last(5),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+            self.create_publisher(kind, topic, keep_last(5), qos_overriding_options=overriding)
             for kind, topic in ((Image, "image"), (CameraInfo, "camera_info"))
+            for overriding in [QoSOverridingOptions.with_default_policies()]
         )
         if self._holding:
-            self._status = self.create_subscription(
-                TargetStatus, "target_status", self._on_status, keep_last(1, latched=True)
-            )
+            qos = keep_last(1, latched=True)
+            self.create_subscription(TargetStatus, "target_status", self._on_status, qos)
         self._timer = self._every(1.0 / self._rate, self._tick)
         known = f"{self._source.frame_count} images" if self._source.frame_count else "images"
         self.get_logger().info(
@@ -75,11 +70,6 @@ class VideoNode(Node):
         return self.create_timer(period_s, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _open(self) -> VideoSource:
-        """Open the source.
-
-        Raises:
-            NodeStartError: It cannot be opened.
-        """
         text = self._table.text("source")
         try:
             return open_video(
