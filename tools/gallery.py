@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw a sheet of training pairs, clips or runs, to look at what a network is taught.
 
-python -m tracker_ros.synthetic.gallery --out docs/media/pairs.jpg [--bank pictures.npz]
-python -m tracker_ros.synthetic.gallery --clips --out docs/media/clips.jpg
-python -m tracker_ros.synthetic.gallery --runs --out docs/media/runs.jpg
+Call it in one of these ways::
+
+    dev/run python -m tools.gallery --out docs/media/pairs.jpg [--bank pictures.npz]
+    dev/run python -m tools.gallery --clips --out docs/media/clips.jpg
+    dev/run python -m tools.gallery --runs --out docs/media/runs.jpg
 """
 
 from __future__ import annotations

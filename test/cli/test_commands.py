@@ -37,6 +37,12 @@ def test_help_is_light():
         assert command in done.stdout
 
 
+def test_reader_that_stops_early_is_no_error():
+    command = f"set -o pipefail; {sys.executable} -m tracker_ros.cli.main models | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_wrong_usage_exits_2(capsys):
     with pytest.raises(SystemExit) as end:
         main(["repair"])

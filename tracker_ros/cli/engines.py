@@ -37,7 +37,7 @@ _NAMES = {"engines": "engines", "exported": "exported graphs"}
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="see models")
-    parser.add_argument("--weights", default=None, help="safetensors file, for models without own")
+    parser.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
     parser.add_argument(
         "--backend", choices=list(BACKENDS), default="onnx", help="(default: %(default)s)"
     )

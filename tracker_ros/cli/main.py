@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -61,10 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="tracker-ros: %(message)s", level=logging.WARNING)
     try:
-        return int(COMMANDS[args.command].run(args))
+        status = int(COMMANDS[args.command].run(args))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("tracker-ros: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # as in `tracker-ros models | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if args.traceback:
             raise

@@ -72,18 +72,20 @@ def _convert(args: argparse.Namespace) -> int:
     from tracker_ros.registry import matching_models
 
     sha256, state = convert_checkpoint(args.checkpoint, out, half=args.half)
+    values = sum(tensor.numel() for tensor in state.values())
+    models = list(matching_models(state))
     facts = {
         "path": str(out),
         "sha256": sha256,
         "tensors": len(state),
-        "values": sum(tensor.numel() for tensor in state.values()),
-        "models": list(matching_models(state)),
+        "values": values,
+        "models": models,
     }
     if args.json:
         print_json(facts)
         return 0
-    print(f"wrote {out}: {len(state)} tensors, {facts['values'] / 1e6:.1f} M values")
-    print(f"fits: {', '.join(facts['models']) or 'none of the known models'}")
+    print(f"wrote {out}: {len(state)} tensors, {values / 1e6:.1f} M values")
+    print(f"fits: {', '.join(models) or 'none of the known models'}")
     print(f"sha256: {sha256}")
     return 0
 

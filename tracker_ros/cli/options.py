@@ -54,7 +54,7 @@ def add_family_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="option of the model's family, as threshold=0.4 for GRM; may be given several times",
+        help="option of the model's family, such as threshold=0.4 for GRM; may be repeated",
     )
 
 

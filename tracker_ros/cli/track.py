@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="OUT.json", help=results)
     add_json_option(parser)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
-    parser.add_argument("--weights", default=None, help="safetensors file, for models without own")
+    parser.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
     add_model_options(parser)
     parser.add_argument(
         "--explain",

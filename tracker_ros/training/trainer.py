@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -30,6 +30,7 @@ from tracker_ros.training.recipe import Recipe, load_recipe
 from tracker_ros.training.sources import SampleStream, batches
 from tracker_ros.training.tasks import TrainingTask, open_task
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 VALIDATION_SEED = 10**9
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 STATISTICS_BATCHES = 8
@@ -84,7 +85,8 @@ class Trainer:
         self.averaged = AveragedModel(self.task, multi_avg_fn=self._average, use_buffers=True)
         self.averaged.requires_grad_(False)
         self.averaged.n_averaged += 1  # the initial weights count, so the first step is averaged
-        self.average: nn.Module = self.averaged.module.network.eval()
+        self.averaged_task = cast(TrainingTask, self.averaged.module)
+        self.average: nn.Module = self.averaged_task.network.eval()
         self.optimiser = torch.optim.AdamW(self.task.groups(), lr=recipe.learning_rate)
         self.step, self.samples_seen, self.seconds = 0, 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,7 @@ class Trainer:
                 bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
             if self.step % recipe.validate_every == 0 or self.step == recipe.steps:
                 if self.rank == 0:
-                    refresh_batch_norm(self.averaged.module, norm_batches, self.step)
+                    refresh_batch_norm(self.averaged_task, norm_batches, self.step)
                     self._log(terms, self.task.validate(self.average, checks))
                 self.save()
         bar.close()
@@ -164,7 +166,7 @@ class Trainer:
             self.averaged.update_parameters(self.task)
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _average(self, average: list[Tensor], latest: list[Tensor], count: Tensor | int) -> None:
+    def _average(self, average: _Tensors, latest: _Tensors, count: Tensor | int) -> None:
         """Move averages towards the latest values; early steps of a run are forgotten faster."""
         if average[0].is_floating_point():
             decay = min(self.recipe.average_decay, (1 + self.step) / (10 + self.step))
