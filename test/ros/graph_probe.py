@@ -19,7 +19,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -134,6 +134,8 @@ class Probe:
         self.enabler = self.node.create_client(SetBool, "enable")
         self.setter = self.node.create_client(SetParameters, "track/set_parameters")
         self.changer = self.node.create_client(ChangeState, "track/change_state")
+        self.greeter = self.node.create_client(GetState, "track/get_state")
+        self.met = False
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         """Keep what the tracker itself tells: all nodes of a graph share the topic."""
@@ -175,13 +177,29 @@ class Probe:
         return found
 
     def settle(self, seconds: float = 0.5) -> None:
-        """Let a program that has just come up discover this probe, so that no answer is lost."""
+        """Spin for a while."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.executor.spin_once(timeout_sec=0.02)
 
+    def meet(self) -> None:
+        """Spin until the tracker has discovered this probe, so that no answer is lost.
+
+        A client knows when it has discovered a service, but not whether the service has discovered
+        it; an answer sent before is lost. The probe's last endpoint is the client of a service
+        that changes nothing: as soon as that is answered, all earlier endpoints are known as well.
+        """
+        self.until(self.greeter.service_is_ready, f"service {self.greeter.srv_name}")
+        answers = [self.greeter.call_async(GetState.Request())]
+        while not self.until(lambda: any(a.done() for a in answers), "", 2.0, fail=False):
+            assert len(answers) < PATIENCE_S / 2.0, "the tracker does not answer"
+            answers.append(self.greeter.call_async(GetState.Request()))
+        self.met = True
+
     def call(self, client: Any, request: Any) -> Any:
         """Call a service and return its response."""
+        if not self.met:
+            self.meet()
         self.until(client.service_is_ready, f"service {client.srv_name}")
         future = client.call_async(request)
         self.until(future.done, f"an answer of {client.srv_name}")
@@ -271,7 +289,7 @@ class Probe:
             "the tracker's subscription to images",
             timeout_s=2 * PATIENCE_S,
         )
-        self.settle()
+        self.meet()
 
     def header(self, stamp: Time | None = None) -> Header:
         """A camera's header, stamped now."""

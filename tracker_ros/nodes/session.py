@@ -174,26 +174,28 @@ class Session:
             answer(interrupted)
 
     def _load(self) -> None:
-        """Make the model."""
+        """Make the model. Its state is complete before the log tells of it."""
         model, logger = self.model, self._node.get_logger()
         try:
             self._follower.load(self._make_tracker)
         except Exception as error:  # shown by diagnostics, and by the refusal to activate
             model.error = str(error) or repr(error)
-            logger.error(f"model {model.name} cannot be loaded: {model.error}")
         else:
             model.ready = True
             versions = _versions()
             model.facts = lambda: {**self._follower.runtime_info(), **versions}
-            facts = ", ".join(f"{name} {value}" for name, value in model.facts().items())
-            logger.info(f"model {model.name} ready after {self.load_seconds:.1f} s ({facts})")
         finally:
             give_back_free_memory()
             model.loading = False
-            self._load_ended.set()
             self._follower.loaded()
-            if not self._closed:
-                self._loaded()
+            self._load_ended.set()
+        if model.ready:
+            facts = ", ".join(f"{name} {value}" for name, value in model.facts().items())
+            logger.info(f"model {model.name} ready after {self.load_seconds:.1f} s ({facts})")
+        else:
+            logger.error(f"model {model.name} cannot be loaded: {model.error}")
+        if not self._closed:
+            self._loaded()
 
     def _unload(self) -> None:
         self._active = False
