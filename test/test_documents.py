@@ -4,6 +4,7 @@
 import importlib.util
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "dev" / "README.md",
+    ROOT / "findings" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 FOLDERS = ["", "tracker_ros/", "tracker_ros/models/", "docs/", "dev/"]
@@ -95,6 +97,70 @@ def test_programs_in_documents_exist(document):
         if match := re.match(r"ros2 run tracker_ros (\w\S*)", line):
             programs = re.findall(r"\"([\w-]+) = tracker_ros", (ROOT / "setup.py").read_text())
             assert match[1] in programs, line
+
+
+def test_architecture_lists_every_folder():
+    text = (ROOT / "docs/architecture.md").read_text()
+    tree = next(
+        block for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "  nodes/" in block
+    )
+    listed, parents = set(), [Path()]
+    for line in tree.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        parents[depth + 1 :] = [parents[depth] / name]
+        listed.add(parents[depth + 1].as_posix())
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    folders = {folder for name in tracked for folder in list(Path(name).parents)[:-1]}
+    package = {f for f in folders if f.parts[0] == "tracker_ros" and f.name != "kernels"}
+    top = {f for f in folders if len(f.parts) == 1 and not f.name.startswith(".")}
+    assert listed == {folder.as_posix() for folder in package | top}
+
+
+@pytest.mark.parametrize("folder", ["", "following", "nodes"])
+def test_architecture_lists_every_file_of(folder):
+    text = (ROOT / "docs/architecture.md").read_text()
+    head = f"| In `{folder}/` | Holds |" if folder else "| At the top | Holds |"
+    rows = text.partition(head)[2].partition("\n\n")[0].splitlines()[2:]
+    listed = re.findall(r"`(\w+\.py)`", "".join(row.split("|")[1] for row in rows))
+    files = {path.name for path in (ROOT / "tracker_ros" / folder).glob("*.py")}
+    assert {*listed} == (files - {"__init__.py"} if folder else files)
+
+
+def test_new_names_in_the_changelog_exist():
+    text = (ROOT / "CHANGELOG.rst").read_text()
+    cells = re.findall(r"^       - (.*(?:\n         \S.*)*)", text, re.MULTILINE)
+    missing, last = [], ""
+    for name in re.findall(r"``([a-z_.]+\.[\w.]+)``", " ".join(cells)):
+        if name.startswith("."):
+            name = last.rpartition(".")[0] + name
+        last = name
+        path = ROOT / name.replace(".", "/")
+        known = (
+            path.with_suffix(".py").exists()
+            or path.is_dir()
+            or path.parent.with_suffix(".py").exists()
+        )
+        if name.startswith(("tracker_ros.", "tools.")) and not known:
+            missing.append(name)
+    assert missing == []
+
+
+def test_readme_lists_every_topic_service_and_field():
+    text = (ROOT / "README.md").read_text().partition("## Interface of `track`")[2]
+    text = text.partition("\n## ")[0]
+    services = (ROOT / "tracker_ros/nodes/services.py").read_text()
+    publishers = (ROOT / "tracker_ros/nodes/publishers.py").read_text()
+    names = re.findall(r'(?:managed|latched)\(\w+, "([\w/]+)"\)', publishers)
+    names += re.findall(
+        r'^ *\((?:SelectTarget|RemoveTarget|Trigger|SetBool), "(\w+)"', services, re.M
+    )
+    names += [name + end for name in ("selection", "selection_mask") for end in ("", "_append")]
+    assert len(names) == 15
+    message = (ROOT / "tracker_interfaces/msg/TargetStatus.msg").read_text()
+    names += re.findall(r"^[a-z\w/]+ (\w+)(?:=|$| )", message, re.MULTILINE)
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_generated_files_are_up_to_date():
