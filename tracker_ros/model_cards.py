@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -114,9 +114,13 @@ def family_of(name: str) -> Family:
         if name in family.models:
             return family
     known = sorted(model for family in FAMILIES.values() for model in family.models)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
-    raise ValueError(f"model {name!r} is unknown; {hint}")
+    raise ValueError(f"model {name!r} is unknown; {similar_names(name, known)}")
+
+
+def similar_names(name: str, known: Collection[str]) -> str:
+    """Return a hint that lists the known names most similar to an unknown one, or all of them."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
 @dataclass(frozen=True)

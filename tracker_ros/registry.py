@@ -7,17 +7,16 @@ models is created.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import importlib
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cache import cache_folder
-from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards
+from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards, similar_names
 from tracker_ros.model_options import checked_options
 from tracker_ros.tracker import Tracker
 
@@ -55,12 +54,6 @@ def model_card(name: str) -> ModelCard:
     if name not in cards:
         raise ValueError(f"model {name!r} is unknown; {similar_names(name, cards)}")
     return cards[name]
-
-
-def similar_names(name: str, known: Collection[str]) -> str:
-    """Return a hint that lists the known names most similar to an unknown one, or all of them."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
 def empty_network(name: str) -> nn.Module:

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scenes import EASY
 
 from tracker_ros.engines.graph import EngineUnavailable
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.select_backend import open_tracker as open_timed
 from tracker_ros.registry import create_tracker
-from tracker_ros.synthetic.scene_video import EASY, synthetic_video
+from tracker_ros.synthetic.scene_video import synthetic_video
 from tracker_ros.tracker import Tracker, TrackResult
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -3,10 +3,11 @@
 
 import numpy as np
 import pytest
+from scenes import EASY
 
 from tracker_ros import create_tracker
 from tracker_ros.geometry import iou
-from tracker_ros.synthetic.scene_video import EASY, SceneConfig, SyntheticScene, synthetic_video
+from tracker_ros.synthetic.scene_video import SceneConfig, SyntheticScene, synthetic_video
 
 SIZE = (320, 240)
 FRAMES = 25

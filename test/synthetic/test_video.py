@@ -3,8 +3,9 @@
 
 import numpy as np
 import pytest
+from scenes import EASY
 
-from tracker_ros.synthetic.scene_video import EASY, SceneConfig, SyntheticScene, synthetic_video
+from tracker_ros.synthetic.scene_video import SceneConfig, SyntheticScene, synthetic_video
 
 SIZE = (160, 120)
 

@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:
-    """`MODEL=FILE` pairs as a mapping."""
+    """Return the files of `MODEL=FILE` pairs by model."""
     weights = {}
     for text in given:
         name, equals, file = text.partition("=")
@@ -216,7 +216,7 @@ def _evaluate(
 
 
 def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
-    """What boxes can reach at most, where there are true masks."""
+    """Score the filled true boxes, the best that boxes can reach, where there are masks."""
     from tracker_ros.evaluation.metrics import MaskRow, filled_true_boxes, score_masks
 
     with_masks = [sequence for sequence in sequences if sequence.masks]
@@ -277,7 +277,7 @@ def _write(report: Any, args: argparse.Namespace) -> list[Path]:
 
 
 def _resolved(args: argparse.Namespace) -> str:
-    """The device that the package's own models ran on."""
+    """Return the device that the package's own models ran on."""
     from tracker_ros.evaluation.baselines import BASELINES
 
     if all(name in BASELINES for name in args.models):
@@ -288,7 +288,7 @@ def _resolved(args: argparse.Namespace) -> str:
 
 
 def _opencv_version() -> str:
-    """Version and architecture: what decides the answers of OpenCV's trackers, and no more."""
+    """Return version and architecture, all that decides the answers of OpenCV's trackers."""
     import cv2
 
     return f"{cv2.__version__} {os.uname().machine}"

@@ -22,7 +22,8 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     """Print the model cards that match, as a table or as JSON."""
-    from tracker_ros.registry import list_models, model_card, similar_names
+    from tracker_ros.model_cards import similar_names
+    from tracker_ros.registry import list_models, model_card
 
     names = list_models(args.pattern)
     if not names:

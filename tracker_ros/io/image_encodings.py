@@ -14,15 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = [
-    "ENCODINGS",
-    "ImageEncoding",
-    "MalformedImageError",
-    "UnsupportedEncodingError",
-    "decode_image",
-    "supported_encodings",
-]
-
 
 class UnsupportedEncodingError(ValueError):
     """The encoding is not in the table."""
@@ -33,17 +24,17 @@ class MalformedImageError(ValueError):
 
 
 def _keep(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB as it lies in memory."""
+    """Return (H, W, 3) RGB as it lies in memory."""
     return pixels
 
 
 def _drop_alpha(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 4) RGBA to its RGB part, a view."""
+    """Return the RGB part of (H, W, 4) RGBA, a view."""
     return pixels[:, :, :3]
 
 
 def _opencv(code: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A conversion by ``cv2.cvtColor``; OpenCV is imported at the first image."""
+    """Return a conversion by ``cv2.cvtColor``; OpenCV is imported at the first image."""
 
     def convert(pixels: np.ndarray) -> np.ndarray:
         import cv2
@@ -112,14 +103,14 @@ ENCODINGS: dict[str, ImageEncoding] = {
 
 
 def supported_encodings() -> list[str]:
-    """Names in the table, in its order."""
+    """Return the names in the table, in its order."""
     return list(ENCODINGS)
 
 
 def _check_layout(
     layout: ImageEncoding, encoding: str, height: int, width: int, step: int, size: int
 ) -> None:
-    """Raise MalformedImageError naming the field that does not fit."""
+    """Raise MalformedImageError, which names the field that does not fit."""
     if height <= 0 or width <= 0:
         raise MalformedImageError(
             f"image is {width}x{height} pixels, wanted at least 1x1: the camera's driver must "
@@ -191,7 +182,7 @@ def decode_image(
 
 
 def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) uint16 of either byte order to uint8 by 255 / 65535, rounded."""
+    """Convert (H, W) uint16 of either byte order to uint8 by 255 / 65535, rounded."""
     import cv2
 
     native = "<" if sys.byteorder == "little" else ">"

@@ -7,7 +7,6 @@ import logging
 import os
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -94,11 +93,6 @@ class VideoWriter:
             "install another build (pip install av)"
         )
 
-    @property
-    def codec(self) -> str:
-        """The codec in use: ``"h264"``, or ``"mpeg4"`` after the fallback."""
-        return str(self._stream.codec_context.codec.canonical_name)
-
     def write(self, frame_rgb: np.ndarray) -> None:
         """Append one RGB uint8 frame; raises ValueError unless it has the size of the video."""
         width, height = self.size
@@ -135,12 +129,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *failure: object) -> None:
         if kind is None:
             self.close()
         else:

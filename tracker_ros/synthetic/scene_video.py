@@ -73,12 +73,6 @@ class SceneConfig:
     leaves: bool = False
 
 
-EASY = SceneConfig(
-    scale_change=0.1, turn=0.1, deformation=1.0, limbs=0, distractors=1, occluders=0, light=0.05
-)
-"""A scene in which nothing hides or resembles the target for long; any tracker follows it."""
-
-
 @dataclass(frozen=True)
 class SyntheticFrame:
     """One frame and its truth.
