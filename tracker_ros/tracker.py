@@ -111,6 +111,20 @@ class Tracker(ABC):
             ValueError: The image cannot be used; the target is kept.
         """
 
+    def search_around(self, box: Box) -> bool:
+        """Search around this box in the next image, instead of around the last one.
+
+        What the tracker knows of the target's look is kept. It learns nothing more from the last
+        image.
+
+        Args:
+            box: `(x, y, w, h)`, pixels.
+
+        Returns:
+            False if the tracker searches whole images, so that there is nothing to choose.
+        """
+        return False
+
     def fork(self) -> Tracker:
         """Return a tracker for another target, with the same network; initialise it before use.
 

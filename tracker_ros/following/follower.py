@@ -21,10 +21,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tracker_ros.following.frames import Frame, FrameCounts, FrameReport, TargetReport
+from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Outcome, Selection, SelectionCode
 from tracker_ros.following.target_set import FollowedTarget, TargetSet
 from tracker_ros.following.target_state import StateLimits, TargetState
-from tracker_ros.tracker import Tracker, TrackResult
+from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
 __all__ = ["Follower", "raise_error"]
 
@@ -114,9 +115,11 @@ class Follower(Generic[T]):
         self.counts = FrameCounts()
         self.report_change()
 
-    def set_limits(self, limits: StateLimits) -> None:
-        """Change the thresholds of the targets' states."""
-        self._targets.set_limits(limits)
+    def set_limits(
+        self, limits: StateLimits, redetection: RedetectionSettings | None = None
+    ) -> None:
+        """Change the thresholds of the targets' states, and how lost targets are looked for."""
+        self._targets.set_limits(limits, redetection)
 
     def follow(self, selection: Selection, frames: Iterable[Frame[T]]) -> Iterator[FrameReport[T]]:
         """Start on the first frame (see `start`), follow the target through the others.
@@ -236,7 +239,8 @@ class Follower(Generic[T]):
             return None
         report = self._publish(frame, image, results, self._processing_s)
         for target in targets:
-            if target.target_id in results:
+            result = results.get(target.target_id)
+            if result is not None and result.verdict is not Verdict.NOT_FOUND:
                 self._update_model(target.tracker)
         self._processing_s = self._clock() - begin
         return report
@@ -245,8 +249,10 @@ class Follower(Generic[T]):
         self, frame: Frame[T], image: np.ndarray, targets: Sequence[FollowedTarget]
     ) -> dict[str, TrackResult]:
         """Track targets in an image and update their states. Returns results by id."""
+        height, width = image.shape[:2]
         for target in targets:
             target.tracker.explain = self.explain
+            target.aim(frame.time_s, height, width)
         begin = self._clock()
         outcomes = self._targets.track(image, targets)
         self.tracking_seconds += self._clock() - begin
@@ -254,8 +260,7 @@ class Follower(Generic[T]):
         failures: dict[str, Exception] = {}
         for target, outcome in zip(targets, outcomes, strict=True):
             if isinstance(outcome, TrackResult):
-                target.update(outcome.score, frame.time_s, outcome.verdict)
-                results[target.target_id] = outcome
+                results[target.target_id] = target.take(outcome, frame.time_s)
             else:
                 target.no_frame(frame.time_s)
                 failures[target.target_id] = outcome

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from tracker_ros.following.redetection import Redetection, RedetectionSettings
 from tracker_ros.following.selection import SelectionCode, SelectionRefused
 from tracker_ros.following.target_state import StateLimits, TargetState, TargetStateMachine
-from tracker_ros.tracker import Tracker, TrackResult
+from tracker_ros.geometry import Box
+from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
 __all__ = ["MAX_TARGETS", "FollowedTarget", "TargetSet"]
 
@@ -19,15 +22,69 @@ MAX_TARGETS = 16
 
 
 class FollowedTarget(TargetStateMachine):
-    """A target: its id, its label, the tracker that follows it, and its state."""
+    """A target: its id, its label, the tracker that follows it, its state, and its search if lost.
+
+    Args:
+        target_id: Its id.
+        label: What it is.
+        tracker: Follows it.
+        time_s: When it was selected, seconds.
+        limits: Thresholds of its state.
+        redetection: How to look for it when it is lost; None looks where it was lost alone.
+    """
 
     def __init__(
-        self, target_id: str, label: str, tracker: Tracker, time_s: float, limits: StateLimits
+        self,
+        target_id: str,
+        label: str,
+        tracker: Tracker,
+        time_s: float,
+        limits: StateLimits,
+        redetection: RedetectionSettings | None = None,
     ) -> None:
         super().__init__(time_s, limits)
         self.target_id = target_id
         self.label = label
         self.tracker = tracker
+        self.redetection = redetection
+        self._seen: TrackResult | None = None
+        self._search: Redetection | None = None
+
+    def aim(self, time_s: float, height: int, width: int, proposals: Sequence[Box] = ()) -> None:
+        """Choose where the tracker searches the next image, if the target is lost.
+
+        Args:
+            time_s: Time of the image, seconds.
+            height: Of the image, pixels.
+            width: Of the image, pixels.
+            proposals: Boxes `(x, y, w, h)` in which a detector sees something, the best first.
+        """
+        lost = self.state is TargetState.LOST and self._seen is not None
+        if not lost or self.redetection is None:
+            self._search = None
+            return
+        if self._search is None:
+            assert self._seen is not None
+            side = self._seen.search_region[2]
+            self._search = Redetection(self._seen.box, side, self.redetection)
+        place = self._search.next_place(time_s, height, width, proposals)
+        if not self.tracker.search_around(place):
+            self._search = None
+
+    def take(self, result: TrackResult, time_s: float) -> TrackResult:
+        """Take the tracker's result into account.
+
+        Returns:
+            The result; while the target is looked for, with the box where it was last seen.
+        """
+        search = self._search
+        if search is not None and not search.judge(result, self.limits.score_found):
+            self.update(result.score, time_s, Verdict.NOT_FOUND)
+            return replace(result, box=search.box, verdict=Verdict.NOT_FOUND)
+        self.update(result.score, time_s, result.verdict)
+        if self.state is TargetState.TRACKING:
+            self._seen = result
+        return result
 
 
 class TargetSet:
@@ -37,8 +94,10 @@ class TargetSet:
         limits: Thresholds of the targets' states.
         ids: Numbers to name targets by. Sets that share them never give the same id twice.
         tracker: As the attribute.
+        redetection: As the attribute.
 
     Attributes:
+        redetection: How lost targets are looked for; None looks where they were lost alone.
         tracker: Follows the first target; further targets get forks of it. None without a model.
         state: State of the set while it has no target: IDLE or LOADING.
     """
@@ -48,11 +107,13 @@ class TargetSet:
         limits: StateLimits | None = None,
         ids: Iterator[int] | None = None,
         tracker: Tracker | None = None,
+        redetection: RedetectionSettings | None = None,
     ) -> None:
         self._limits = limits or StateLimits()
         self._ids = itertools.count(1) if ids is None else ids
         self._targets: list[FollowedTarget] = []
         self.tracker = tracker
+        self.redetection = redetection
         self.state = TargetState.IDLE
 
     def __len__(self) -> int:
@@ -72,11 +133,13 @@ class TargetSet:
         self._targets.clear()
         self.tracker = None
 
-    def set_limits(self, limits: StateLimits) -> None:
-        """Change the thresholds of all states, for present and future targets."""
-        self._limits = limits
+    def set_limits(
+        self, limits: StateLimits, redetection: RedetectionSettings | None = None
+    ) -> None:
+        """Change thresholds and the search for lost targets, of present and future targets."""
+        self._limits, self.redetection = limits, redetection
         for target in self._targets:
-            target.limits = limits
+            target.limits, target.redetection = limits, redetection
 
     def select(
         self,
@@ -111,7 +174,9 @@ class TargetSet:
         else:
             tracker = self.tracker.fork() if self.tracker in in_use else self.tracker
         start(tracker)
-        target = FollowedTarget(str(next(self._ids)), label, tracker, time_s, self._limits)
+        target = FollowedTarget(
+            str(next(self._ids)), label, tracker, time_s, self._limits, self.redetection
+        )
         self._targets = [*self._targets, target] if append else [target]
         return target
 

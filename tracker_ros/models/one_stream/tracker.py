@@ -12,7 +12,7 @@ while the score is low, so that a hidden target is found again where it was last
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -155,6 +155,12 @@ class OneStreamTracker(Tracker):
         maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
         result = self._decode(view, maps_from(maps), 0, self._token_masks())
         return self._remember(view, result)
+
+    def search_around(self, box: Box) -> bool:
+        """Move the search region; see `Tracker.search_around`."""
+        if self.target is not None:
+            self.target = replace(self.target, box=box)
+        return True
 
     def _token_masks(self) -> np.ndarray | None:
         """Return the (B, layers, n, n) token masks of the model's last pass, where it has any."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.crops import hann_window, normalize_tensor
-from tracker_ros.geometry import check_box
+from tracker_ros.geometry import Box, check_box
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.inference import (
     GraphMemory,
@@ -258,6 +258,16 @@ class TrDiMPTracker(Tracker):
             placement.region(len(score), side // (len(score) - 1)),
             verdict=sighting.verdict,
         )
+
+    def search_around(self, box: Box) -> bool:
+        """Move the search area; see `Tracker.search_around`."""
+        target = self._target
+        if target is not None:
+            position, size = box_to_target(box)
+            scale = np.sqrt(size.prod() / target.base_size.prod())
+            target.place = _SearchArea(position, size, scale)
+            target.lesson = None
+        return True
 
     def _refine(
         self,
