@@ -373,6 +373,14 @@ TRACK_PARAMETERS = (
         "lost_after", 1.0, RUNNING,
         "Seconds without seeing the target after which it is lost.", limits=(0.0, 3600.0)),
     ParameterSpec(
+        "redetect", False, RUNNING,
+        "Whether a lost target is looked for in the whole image, a window per frame; otherwise "
+        "only where it was lost."),
+    ParameterSpec(
+        "redetect_interval", 0.0, RUNNING,
+        "Seconds between two looks elsewhere for a lost target; 0 looks in every frame.",
+        limits=(0.0, 3600.0)),
+    ParameterSpec(
         "debug_rate", 10.0, RUNNING,
         "Most images per second on debug/image and debug/score; 0 publishes one for each image.",
         limits=(0.0, 1000.0)),

@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image
 
 from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
 from tracker_ros.following.live_follower import LiveFollower
+from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import StateLimits
@@ -75,7 +76,7 @@ class Session:
         self._publishers = Publishers(node, self.model.name, diagnostics, debug)
         self._follower = LiveFollower(
             rgb_from_image,
-            TargetSet(_state_limits(values), ids),
+            TargetSet(_state_limits(values), ids, redetection=_redetection(values)),
             self._buffer,
             report=self._report,
             complain=lambda text, error: diagnostics.camera.report_fault(text),
@@ -148,7 +149,7 @@ class Session:
         """Use changed parameters from the next frame on."""
 
         def change() -> None:
-            self._follower.set_limits(_state_limits(values))
+            self._follower.set_limits(_state_limits(values), _redetection(values))
             self._buffer.set_limits(*_buffer_limits(values))
             self._publishers.debug = DebugSettings.of(values)
             self._follower.explain = self._publishers.debug.token_mask
@@ -228,6 +229,12 @@ class Session:
 def _state_limits(values: Mapping[str, Value]) -> StateLimits:
     found, lost, after = (values[name] for name in ("score_found", "score_lost", "lost_after"))
     return StateLimits(float(found), float(lost), float(after))
+
+
+def _redetection(values: Mapping[str, Value]) -> RedetectionSettings | None:
+    if not values["redetect"]:
+        return None
+    return RedetectionSettings(interval_s=float(values["redetect_interval"]))
 
 
 def _buffer_limits(values: Mapping[str, Value]) -> tuple[float, int]:

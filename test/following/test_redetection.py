@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of finding a lost target again, with a tracker that sees one colour in its window."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.frames import number_frames
+from tracker_ros.following.redetection import Redetection, RedetectionSettings, search_places
+from tracker_ros.following.selection import Selection
+from tracker_ros.following.target_set import TargetSet
+from tracker_ros.following.target_state import TargetState
+from tracker_ros.geometry import iou, tight_box
+from tracker_ros.tracker import Tracker, TrackResult, Verdict
+
+HEIGHT, WIDTH, SIDE = 240, 320, 24
+START = (40.0, 60.0, float(SIDE), float(SIDE))
+
+
+class RedTracker(Tracker):
+    """Finds what is red within a square of four times the last box."""
+
+    moves = True
+
+    def initialize(self, image, box):
+        self.box = tuple(box)
+
+    def search_around(self, box):
+        self.box = box
+        return self.moves
+
+    def track(self, image):
+        x, y, w, h = self.box
+        side = 4.0 * (w * h) ** 0.5
+        left, top = x + w / 2 - side / 2, y + h / 2 - side / 2
+        inside = np.zeros(image.shape[:2], bool)
+        rows = slice(max(0, round(top)), max(0, round(top + side)))
+        inside[rows, max(0, round(left)) : max(0, round(left + side))] = True
+        red = inside & (image[..., 0] > 200)
+        score = 0.9 if red.sum() > 100 else 0.1
+        if score > 0.5:
+            self.box = tight_box(red)
+        return TrackResult(self.box, score, None, (left, top, side, side))
+
+    def warm_up(self):
+        pass
+
+
+def picture(box=None):
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    if box is not None:
+        x, y, w, h = (round(value) for value in box)
+        image[y : y + h, x : x + w] = (255, 0, 0)
+    return image
+
+
+def follow(tracker, settings, boxes):
+    targets = TargetSet(tracker=tracker, redetection=settings)
+    follower = Follower(lambda image: image, targets)
+    frames = number_frames(map(picture, boxes), 30.0)
+    return [report.first for report in follower.follow(Selection(START), frames)]
+
+
+AWAY = [*[START] * 5, *[None] * 60]
+ELSEWHERE = (260.0, 180.0, 30.0, 30.0)
+
+
+@pytest.mark.parametrize("place", [ELSEWHERE, (4.0, 4.0, 18.0, 18.0), (150.0, 100.0, 34.0, 34.0)])
+def test_a_target_that_comes_back_elsewhere_is_found_and_keeps_its_id(place):
+    reports = follow(RedTracker(), RedetectionSettings(), [*AWAY, *[place] * 60])
+    assert reports[60].state is TargetState.LOST
+    found = [i for i, report in enumerate(reports) if i > 64 and report.state == 2]
+    assert found and iou(reports[found[0]].result.box, place) > 0.8
+    assert reports[found[0]].target_id == reports[0].target_id
+    assert found == list(range(found[0], len(reports)))
+
+
+def test_without_redetection_it_is_found_only_where_it_was_lost():
+    reports = follow(RedTracker(), None, [*AWAY, *[ELSEWHERE] * 60])
+    assert reports[-1].state is TargetState.LOST
+    reports = follow(RedTracker(), None, [*AWAY, START])
+    assert reports[-1].state is TargetState.TRACKING
+
+
+def test_a_tracker_that_searches_whole_images_is_left_alone():
+    tracker = RedTracker()
+    tracker.moves = False
+    reports = follow(tracker, RedetectionSettings(), [*AWAY, *[START] * 4])
+    assert reports[-1].state is TargetState.TRACKING
+
+
+def test_while_it_is_looked_for_the_box_is_where_it_was_last_seen():
+    reports = follow(RedTracker(), RedetectionSettings(), AWAY)
+    lost = [report for report in reports if report.state is TargetState.LOST]
+    assert len(lost) > 20
+    assert {report.result.box for report in lost[1:]} == {START}
+
+
+def test_one_high_score_elsewhere_is_not_believed():
+    boxes = list(AWAY)
+    boxes += [ELSEWHERE if i % 2 else None for i in range(60)]
+    reports = follow(RedTracker(), RedetectionSettings(), boxes)
+    assert reports[-1].state is TargetState.LOST
+
+
+@pytest.mark.parametrize("box", [START, (300.0, 220.0, 10.0, 16.0), (0.0, 0.0, 90.0, 40.0)])
+def test_the_windows_cover_the_whole_image(box):
+    side = 4.0 * (box[2] * box[3]) ** 0.5
+    covered = np.zeros((HEIGHT, WIDTH), bool)
+    places = search_places(box, side, HEIGHT, WIDTH)
+    for x, y, w, h in itertools.islice(places, 2 * WIDTH * HEIGHT // 100):
+        half = side * w / box[2] / 2
+        cx, cy = x + w / 2, y + h / 2
+        rows = slice(max(0, int(cy - half)), int(cy + half) + 1)
+        covered[rows, max(0, int(cx - half)) : int(cx + half) + 1] = True
+    assert covered.all()
+
+
+def result(box, score=0.9, verdict=None):
+    return TrackResult(box, score, None, box, verdict=verdict)
+
+
+def searching(**settings):
+    """Return a search that has left the place of the loss."""
+    search = Redetection(START, 96.0, RedetectionSettings(**settings))
+    for _ in range(2):
+        search.next_place(0.0, HEIGHT, WIDTH)
+    return search
+
+
+def test_what_a_detector_proposes_is_searched_first():
+    search = searching()
+    assert search.next_place(0.1, HEIGHT, WIDTH, [ELSEWHERE]) == ELSEWHERE
+
+
+def test_it_must_be_found_several_times_in_a_row_at_one_place():
+    search = searching(confirmations=3)
+    moved = (20.0, 20.0, 24.0, 24.0)
+    for box in (ELSEWHERE, ELSEWHERE, moved, ELSEWHERE, ELSEWHERE):
+        assert not search.judge(result(box), 0.45)
+    assert search.next_place(0.2, HEIGHT, WIDTH) == ELSEWHERE, "the candidate is looked at again"
+    assert search.judge(result(ELSEWHERE), 0.45)
+
+
+@pytest.mark.parametrize(
+    "box, score, verdict",
+    [
+        ((10.0, 10.0, 90.0, 90.0), 0.9, None),
+        ((10.0, 10.0, 6.0, 6.0), 0.9, None),
+        (ELSEWHERE, 0.3, None),
+        (ELSEWHERE, 0.9, Verdict.NOT_FOUND),
+        (ELSEWHERE, 0.9, Verdict.UNCERTAIN),
+    ],
+)
+def test_what_does_not_look_like_the_target_is_not_found(box, score, verdict):
+    search = searching(confirmations=1)
+    assert not search.judge(result(box, score, verdict), 0.45)
+
+
+def test_between_two_looks_elsewhere_it_stays_where_the_target_was_lost():
+    search = Redetection(START, 96.0, RedetectionSettings(interval_s=1.0))
+    places = [search.next_place(0.1 * frame, HEIGHT, WIDTH) for frame in range(40)]
+    assert 3 <= sum(place != START for place in places) <= 4
