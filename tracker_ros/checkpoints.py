@@ -14,21 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import pickletools
-import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from tracker_ros.output_files import check_outputs, replacement
 
 # Packages whose classes official checkpoints are known to pickle; none of them is ever imported.
 PLACEHOLDER_PACKAGES = ("lib", "ltr", "pytracking", "easydict", "yacs", "numpy")
 _STATE_KEYS = ("net", "state_dict", "model")
 _PICKLES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl")
 _LISTED = 5
+_MAX_SHARING = 4
+"""How many times the size of a checkpoint its tensors may take, since they may share values."""
 # The format before torch 1.6: magic number, version, system, content, names of the storages.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PICKLES = 5
@@ -39,6 +41,7 @@ _CONTAINERS = (
     "torch._utils._rebuild_tensor_v2",
 )
 
+_CHECKED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _Network = TypeVar("_Network", bound=torch.nn.Module)
 
 
@@ -65,7 +68,8 @@ def read_weights(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not a safetensors file, or another sha256; the message says what to do.
+        ValueError: Not a safetensors file, another sha256, or a value that is NaN or infinite; the
+            message says what to do.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -91,7 +95,24 @@ def read_weights(
             "official checkpoints with `tracker-ros convert-checkpoint`"
         ) from error
     halves = (torch.float16, torch.bfloat16)
-    return {key: t.float() if t.dtype in halves else t for key, t in state.items()}
+    widened = {key: t.float() if t.dtype in halves else t for key, t in state.items()}
+    if problem := _not_finite(widened):
+        raise ValueError(
+            f"weights file {path.name}: {problem}; the file is damaged or its training diverged: "
+            "get it again, or take an earlier one"
+        )
+    return widened
+
+
+def _not_finite(state: Mapping[str, torch.Tensor]) -> str:
+    """Return which tensors hold NaN or infinity, in words; empty if none does."""
+    found = []
+    for key, tensor in state.items():
+        # A sum takes no memory; it may overflow, so what is not finite is looked at again.
+        if tensor.dtype in _CHECKED and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            count = int((~torch.isfinite(tensor)).sum())
+            found += [f"{key} in {count} of {tensor.numel()} values"] if count else []
+    return f"NaN or infinity in {_listed('tensors', found)}" if found else ""
 
 
 def write_weights(
@@ -111,7 +132,12 @@ def write_weights(
 
     Returns:
         The file's sha256.
+
+    Raises:
+        ValueError: A value is NaN or infinite, or too large for float16.
+        OSError: The file cannot be written; an earlier one is left as it was.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     def stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -121,31 +147,48 @@ def write_weights(
         return tensor.clone(memory_format=torch.contiguous_format)
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    os.close(handle)
-    try:
-        tensors = {key: stored(tensor) for key, tensor in state.items()}
-        save_file(tensors, partial, metadata={"format": "pt", **(metadata or {})})
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    if problem := _not_finite(state):
+        raise ValueError(f"weights {path.name} are not written: {problem}; take an earlier state")
+    tensors = {key: stored(tensor) for key, tensor in state.items()}
+    if problem := _not_finite(tensors):
+        raise ValueError(
+            f"weights {path.name} are not written: values above {torch.finfo(torch.float16).max} "
+            f"do not fit float16 ({problem}); store them without half precision"
+        )
+    with replacement(path) as place:
+        try:
+            save_file(tensors, str(place), metadata={"format": "pt", **(metadata or {})})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
     return sha256_of(path)
 
 
 def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], name: str) -> None:
-    """Load tensors into a network that has exactly their keys and shapes.
+    """Load tensors into a network that has exactly their keys, shapes and types.
 
     The network may be on the meta device: its parameters are replaced, not overwritten. Raises
-    ValueError if keys are missing, unexpected or of another shape; it names the weights (`name`)
-    and the first few of each.
+    ValueError as `check_fit` does.
     """
-    wanted = {key: tuple(t.shape) for key, t in network.state_dict().items()}
+    check_fit(network, state, name)
+    network.load_state_dict(dict(state), strict=True, assign=True)
+
+
+def check_fit(
+    network: torch.nn.Module,
+    state: Mapping[str, torch.Tensor],
+    name: str,
+    may_lack: Callable[[str], bool] = lambda key: False,
+) -> None:
+    """Check that tensors are those of a network: keys, shapes and types.
+
+    Raises ValueError if keys are missing, except those that `may_lack` accepts, unexpected, or of
+    another shape or type; it names the weights (`name`) and the first few of each.
+    """
+    own = network.state_dict()
+    wanted = {key: tuple(t.shape) for key, t in own.items()}
     found = {key: tuple(t.shape) for key, t in state.items()}
     problems = [
-        _listed("missing", [key for key in wanted if key not in found]),
+        _listed("missing", [key for key in wanted if key not in found and not may_lack(key)]),
         _listed("unexpected", [key for key in found if key not in wanted]),
         _listed(
             "of another shape",
@@ -155,13 +198,21 @@ def load_strictly(network: torch.nn.Module, state: Mapping[str, torch.Tensor], n
                 if key in found and found[key] != wanted[key]
             ],
         ),
+        _listed(
+            "of another type",
+            [
+                f"{key} {_type(state[key])} instead of {_type(own[key])}"
+                for key in wanted
+                if key in found and state[key].dtype != own[key].dtype
+            ],
+        ),
     ]
     if any(problems):
         raise ValueError(
             f"weights {name} do not fit {type(network).__name__}: "
-            f"{'; '.join(p for p in problems if p)}. Choose the model these weights were made for"
+            f"{'; '.join(p for p in problems if p)}. Choose the model these weights were made "
+            "for, in float32 or half precision"
         )
-    network.load_state_dict(dict(state), strict=True, assign=True)
 
 
 def read_network(network: _Network, path: Path, sha256: str | None = None) -> _Network:
@@ -171,6 +222,10 @@ def read_network(network: _Network, path: Path, sha256: str | None = None) -> _N
     """
     load_strictly(network, read_weights(path, sha256), path.name)
     return network.eval()
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _listed(what: str, items: list[str]) -> str:
@@ -216,8 +271,11 @@ def convert_checkpoint(
     Raises:
         FileNotFoundError: There is no such checkpoint.
         ValueError: Not a torch checkpoint, one that names code outside the known research
-            packages, or one without tensors where they are expected.
+            packages, or one without plain tensors where they are expected; a value is NaN,
+            infinite, or too large for float16; `out` is the checkpoint.
+        OSError: `out` cannot be written.
     """
+    check_outputs({"the output": Path(out)}, {"the checkpoint": Path(path)})
     state = read_checkpoint(path)
     source = {"source_sha256": sha256_of(path)}
     return write_weights(state, out, half=half, metadata=source), state
@@ -247,10 +305,43 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             f"checkpoint {path.name} has values that are not tensors ({', '.join(foreign[:5])}); "
             f"expected tensors by name, alone or under one of {', '.join(_STATE_KEYS)}"
         )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    state = {str(key).removeprefix("module."): value for key, value in content.items()}
+    if len(state) < len(content):
+        names = [str(key) for key in content if f"module.{key}" in content]
+        raise ValueError(
+            f"checkpoint {path.name} has tensors of the same name with and without 'module.': "
+            f"{', '.join(names[:_LISTED])}; expected one of each"
+        )
+    _check_plain(state, path)
+    return state
+
+
+def _check_plain(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Refuse tensors that other programs could not read, or that need more than the file holds."""
+    kinds = {
+        "quantised": lambda t: t.is_quantized,
+        "sparse": lambda t: t.layout != torch.strided,
+        "without values": lambda t: t.is_meta,
+        "complex": lambda t: t.is_complex(),
+    }
+    for kind, is_such in kinds.items():
+        if found := [key for key, tensor in state.items() if is_such(tensor)]:
+            raise ValueError(
+                f"checkpoint {path.name} has tensors that are {kind} "
+                f"({', '.join(found[:_LISTED])}); expected plain ones: save the network in float32"
+            )
+    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
+    size, held = path.stat().st_size, sum(stored.values())
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if held > size or claimed > _MAX_SHARING * size:
+        raise ValueError(
+            f"checkpoint {path.name} holds {size} bytes, but its tensors would take "
+            f"{max(held, claimed)}; expected tensors that are stored whole"
+        )
 
 
 def _load_inert(path: Path) -> Any:
+    _check_size(path)
     foreign = _zip_classes(path) if zipfile.is_zipfile(path) else _legacy_classes(path)
     refused = [name for name in foreign if name.split(".")[0] not in PLACEHOLDER_PACKAGES]
     if refused:
@@ -265,11 +356,30 @@ def _load_inert(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(stubs):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except Exception as error:  # a damaged pickle makes torch fail in any way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"checkpoint {path.name} cannot be read as tensors ({error}); nothing in it was run. "
+            f"checkpoint {path.name} cannot be read as tensors ({reason}); nothing in it was run. "
             "Download it again"
         ) from error
+
+
+def _check_size(path: Path) -> None:
+    """Refuse an archive that would take more memory than the file has bytes."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise ValueError(
+            f"checkpoint {path.name} is a damaged archive ({error}). Download it again"
+        ) from error
+    if unpacked > path.stat().st_size:
+        raise ValueError(
+            f"checkpoint {path.name} is compressed: its {path.stat().st_size} bytes unpack to "
+            f"{unpacked}; expected a file of torch.save, which stores tensors as they are"
+        )
 
 
 def _zip_classes(path: Path) -> list[str]:

@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of a process, made by programs only: how threads wait, and what happens to free memory.
+"""What programs decide about their process: waiting threads, free memory, signals and the end.
 
-Importing the package changes none of them. OpenMP reads its settings when torch is imported, so a
+Importing the package changes nothing. OpenMP reads its settings when torch is imported, so a
 program calls `set_waiting` first; what the user has set in the environment takes precedence.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
+import signal
+import subprocess
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[[], object])
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 SLEEPING = {"OMP_WAIT_POLICY": "passive"}
 """Threads sleep while they wait for each other. Where another program wants the same cores, as on
@@ -58,3 +67,111 @@ def give_back_free_memory() -> bool:
 def _glibc(name: str) -> Any:
     """Return a function of the C library, or None if it has none of that name."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has asked a program to end; raised where Ctrl-C raises KeyboardInterrupt."""
+
+
+def terminate_as_interrupt() -> None:
+    """Make SIGTERM raise `Terminated`, so that a program ends in order as it does on Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+class EndRequest:
+    """Whether SIGINT or SIGTERM has come; see `hold_end_signals`."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def name(self) -> str:
+        """Name of the signal; empty without one."""
+        return self.signal.name if self.signal is not None else ""
+
+    @property
+    def status(self) -> int:
+        """Exit status of a program that has ended at this request, as shells count; else 0."""
+        return 128 + self.signal if self.signal is not None else 0
+
+    def note(self, interrupt: KeyboardInterrupt) -> None:
+        """Remember an interrupt that was raised before or beside the block."""
+        self.signal = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+
+
+@contextmanager
+def hold_end_signals() -> Iterator[EndRequest]:
+    """Hold back the first SIGINT or SIGTERM while the block runs; a second one interrupts it.
+
+    Yields what the block should look at between two steps of its work. In a thread other than the
+    main one, which takes no signals, it stays false.
+    """
+    request = EndRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def note(number: int, frame: object) -> None:
+        if request:
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        request.signal = signal.Signals(number)
+
+    before = {number: signal.signal(number, note) for number in END_SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_children: set[subprocess.Popen[bytes]] = set()
+_last_things: list[Callable[[], object]] = []
+
+
+def run_child(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end without input; it ends when this process ends suddenly.
+
+    Raises OSError if it cannot be started, subprocess.TimeoutExpired if it takes longer.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as child:
+        _children.add(child)
+        try:
+            out, errors = child.communicate(timeout=timeout_s)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            _children.discard(child)
+    return subprocess.CompletedProcess(command, child.returncode, out, errors)
+
+
+def at_sudden_end(function: _Function) -> _Function:
+    """Have a function called by `end_suddenly`. Returns the function, as a decorator does."""
+    _last_things.append(function)
+    return function
+
+
+def end_suddenly(status: int) -> NoReturn:
+    """End this process now, whatever its other threads are doing.
+
+    Output is flushed, children are ended and unfinished files removed. The interpreter is not torn
+    down: it would wait for a thread in native code, or abort beside it.
+    """
+    for child in list(_children):
+        with suppress(OSError):
+            child.terminate()  # compilers then remove their own files
+    for function in _last_things:
+        with suppress(Exception):
+            function()
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with suppress(Exception):
+            flush()
+    os._exit(status)

@@ -47,7 +47,7 @@ def test_a_file_gives_the_scenes_back_nearly_as_they_were(footage, tmp_path):
 
 def test_other_and_damaged_files_are_named(footage, tmp_path):
     np.savez(tmp_path / "other.npz", tiles=np.zeros(3))
-    with pytest.raises(ValueError, match=r"other\.npz has no bytes, frames, pictures"):
+    with pytest.raises(ValueError, match=r"other\.npz .* pictures, bytes, frames"):
         Footage.load(tmp_path / "other.npz")
     footage.save(tmp_path / "clips.npz")
     with np.load(tmp_path / "clips.npz") as file:

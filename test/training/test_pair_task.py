@@ -128,7 +128,7 @@ def test_weights_that_lack_a_block_are_refused(tmp_path):
     lacking = {k: v for k, v in known.items() if "blocks.2.mlp.fc1" not in k}
     save_file(lacking, tmp_path / "lacking.safetensors")
     network = open_task(replace(SHORT, model="grm_tiny")).network
-    with pytest.raises(ValueError, match=r"lacks \['backbone.blocks.2.mlp.fc1"):
+    with pytest.raises(ValueError, match=r"missing \(backbone.blocks.2.mlp.fc1"):
         begin_from_weights(network, tmp_path / "lacking.safetensors")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from tracker_ros.cli.options import (
     progress_bar,
     write_json,
 )
+from tracker_ros.output_files import check_outputs, check_writable, write_whole
+from tracker_ros.process import EndRequest
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tracker_ros.evaluation.metrics import MaskRow, TrackerScore
+    from tracker_ros.evaluation.metrics import MaskRow, MaskScore, SequenceScore
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
@@ -67,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Track everything, score it, report."""
+    from tracker_ros.evaluation.metrics import score_tracker
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.report import (
         Report,
@@ -84,17 +88,31 @@ def run(args: argparse.Namespace) -> int:
         for sequence in find_sequences(path, one_based=args.one_based)
     ]
     _check_names(sequences, args.models, args.option)
+    _check_targets(args, weights)
     cache = AnswerCache.default()
     scores, notes, masks = [], {}, _best_boxes(sequences)
+    end, failure = EndRequest(), None
     with progress_bar(
         total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
     ) as bar:
         for name in args.models:
-            score, rows, note = _evaluate(name, sequences, weights.get(name), args, cache, bar)
-            scores.append(score)
-            masks += rows
-            if note:
-                notes[name] = note
+            done = _Scores(name)
+            try:
+                _evaluate(done, sequences, weights.get(name), args, cache, bar)
+            except KeyboardInterrupt as interrupt:
+                end.note(interrupt)
+            except (ValueError, RuntimeError, OSError) as error:
+                failure = error
+            if done.scores:
+                scores.append(score_tracker(name, done.scores))
+                masks += done.mask_rows()
+                notes.update({name: done.note} if done.note else {})
+            if end or failure is not None:
+                break
+    if not scores:
+        if failure is not None:
+            raise failure
+        return end.status
     device = _resolved(args)
     report = Report(
         scores=tuple(scores),
@@ -111,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         notes=notes,
         masks=tuple(masks),
+        ended_by=str(failure) if failure is not None else end.name,
     )
     written = _write(report, args)
     if args.json:
@@ -121,7 +140,45 @@ def run(args: argparse.Namespace) -> int:
             print(f"\n{mask_table(masks)}")
         for path in written:
             print(f"wrote {path}")
-    return 0
+    if failure is not None:
+        raise failure
+    if end:
+        print("tracker-ros evaluate: interrupted; these are the scores so far", file=sys.stderr)
+    return end.status
+
+
+def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
+    """Refuse outputs that are inputs, or that cannot be written."""
+    outputs: dict[str, Path | None] = {"--markdown": args.markdown}
+    if args.out is not None:
+        names = ("results.json", "accuracy.md", "success.png")
+        outputs |= {f"{name} in --out": args.out / name for name in names}
+    inputs = {f"--weights {name}": file for name, file in weights.items()}
+    inputs |= {f"PATH {path}": path for path in args.paths}
+    check_outputs(outputs, inputs)
+    check_writable(*(path for path in outputs.values() if path is not None))
+
+
+@dataclass
+class _Scores:
+    """What is known of one tracker so far."""
+
+    name: str
+    note: str = ""
+    scores: list[SequenceScore] = field(default_factory=list)
+    regions: list[MaskScore] = field(default_factory=list)
+    regions_from_mask: list[MaskScore] = field(default_factory=list)
+
+    def mask_rows(self) -> list[MaskRow]:
+        """Return the rows of the table of masks."""
+        from tracker_ros.evaluation.metrics import MaskRow
+
+        label = self.name if self.regions_from_mask else f"{self.name}, box filled"
+        rows = [
+            (label, self.regions),
+            (f"{self.name}, from the first mask", self.regions_from_mask),
+        ]
+        return [MaskRow(label, tuple(given)) for label, given in rows if given]
 
 
 def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:
@@ -162,29 +219,22 @@ def _check_names(
 
 
 def _evaluate(
-    name: str,
+    done: _Scores,
     sequences: list[AnnotatedSequence],
     weights: str | None,
     args: argparse.Namespace,
     cache: AnswerCache,
     bar: Any,
-) -> tuple[TrackerScore, list[MaskRow], str]:
+) -> None:
     """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
     from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
-    from tracker_ros.evaluation.metrics import (
-        MaskRow,
-        filled_boxes,
-        score_masks,
-        score_sequence,
-        score_tracker,
-    )
+    from tracker_ros.evaluation.metrics import filled_boxes, score_masks, score_sequence
     from tracker_ros.evaluation.ope import run_ope
 
+    name = done.name
     is_baseline = name in BASELINES
     tracker: Tracker | None = None
-    note = ""
     key = f"{name} OpenCV {_opencv_version()}"
-    scores, regions, regions_from_mask = [], [], []
     for sequence in sequences:
         bar.set_description_str(f"{name} {sequence.name}", refresh=False)
         use_cache = is_baseline and not args.fresh
@@ -195,24 +245,22 @@ def _evaluate(
             if tracker is None and is_baseline:
                 tracker = OpenCvTracker(name)
             elif tracker is None:
-                tracker, note = _create_model(name, weights, args)
+                tracker, done.note = _create_model(name, weights, args)
             assert tracker is not None
             answer = run_ope(tracker, sequence, bar.update)
             if is_baseline:
                 cache.put(key, sequence, answer)
         if args.out is not None:
             _write_boxes(args.out / "boxes" / name / f"{sequence.name}.txt", answer.boxes)
-        scores.append(score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds))
+        done.scores.append(
+            score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds)
+        )
         if sequence.masks:
             masks = answer.masks or filled_boxes(answer.boxes, sequence)
-            regions.append(score_masks(sequence, masks))
+            done.regions.append(score_masks(sequence, masks))
         if answer.masks and tracker is not None:
             again = run_ope(tracker, sequence, from_mask=True)
-            regions_from_mask.append(score_masks(sequence, again.masks))
-    label = name if regions_from_mask else f"{name}, box filled"
-    rows = [(label, regions), (f"{name}, from the first mask", regions_from_mask)]
-    mask_rows = [MaskRow(label, tuple(given)) for label, given in rows if given]
-    return score_tracker(name, scores), mask_rows, note
+            done.regions_from_mask.append(score_masks(sequence, again.masks))
 
 
 def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
@@ -241,12 +289,14 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
 
 def _write_boxes(path: Path, boxes: np.ndarray) -> None:
     """Write boxes as x,y,w,h lines, the form in which benchmarks exchange results."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(",".join(f"{v:.3f}" for v in box) + "\n" for box in boxes))
+    write_whole(path, "".join(",".join(f"{v:.3f}" for v in box) + "\n" for box in boxes))
 
 
 def _write(report: Any, args: argparse.Namespace) -> list[Path]:
-    """Write what was asked for; a success plot goes beside each page."""
+    """Write what was asked for; a success plot goes beside each page.
+
+    Pages are left as they were if the evaluation was broken off.
+    """
     from tracker_ros.evaluation.report import markdown_page, save_success_plot
 
     command = f"tracker-ros evaluate SEQUENCES --models {' '.join(args.models)}"
@@ -255,6 +305,9 @@ def _write(report: Any, args: argparse.Namespace) -> list[Path]:
     if args.out is not None:
         write_json(args.out / "results.json", report.as_data())
         written.append(args.out / "results.json")
+    if report.ended_by:
+        return written
+    if args.out is not None:
         pages.append((args.out / "accuracy.md", Path("success.png")))
     if args.markdown is not None:
         page = args.markdown.name if args.markdown.is_absolute() else args.markdown
@@ -270,8 +323,7 @@ def _write(report: Any, args: argparse.Namespace) -> list[Path]:
         else:
             plot_text = plot.as_posix()
             written.append(picture)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(markdown_page(report, command, plot_text))
+        write_whole(page, markdown_page(report, command, plot_text))
         written.append(page)
     return written
 

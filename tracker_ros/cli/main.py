@@ -15,7 +15,13 @@ from tracker_ros.cli.evaluate import EVALUATE
 from tracker_ros.cli.models import CONVERT_CHECKPOINT, MODELS, TRAIN
 from tracker_ros.cli.options import Command
 from tracker_ros.cli.track import TRACK
-from tracker_ros.process import SLEEPING, SPINNING, set_waiting
+from tracker_ros.process import (
+    SLEEPING,
+    SPINNING,
+    EndRequest,
+    set_waiting,
+    terminate_as_interrupt,
+)
 
 COMMANDS: dict[str, Command] = {
     "track": TRACK,
@@ -28,7 +34,8 @@ COMMANDS: dict[str, Command] = {
 }
 
 USAGE_ERROR = 2
-INTERRUPTED = 130
+MAX_ERROR_LENGTH = 1000
+"""Characters of an error that are printed; those of libraries can fill pages."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 for success, 2 for anything the user can correct (one line on stderr says
-        what), 130 after Ctrl-C; a command may have others.
+        what), 130 after Ctrl-C, 143 after SIGTERM; a command may have others.
     """
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="tracker-ros: %(message)s", level=logging.WARNING)
@@ -65,16 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = int(COMMANDS[args.command].run(args))
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        print("tracker-ros: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        print(f"tracker-ros {args.command}: interrupted", file=sys.stderr)
+        request = EndRequest()
+        request.note(interrupt)
+        return request.status
     except BrokenPipeError:  # as in `tracker-ros models | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
         if args.traceback:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if len(text) > MAX_ERROR_LENGTH:
+            text = f"{text[:MAX_ERROR_LENGTH]} ... (--traceback shows all)"
         print(f"tracker-ros {args.command}: error: {text}", file=sys.stderr)
         return USAGE_ERROR
 
@@ -83,6 +94,7 @@ def program() -> int:
     """Run the command line as a program. Returns its exit status."""
     # A camera wants the cores beside a node, and workers that draw want them beside training.
     set_waiting(SLEEPING if sys.argv[1:2] == ["train"] else SPINNING)
+    terminate_as_interrupt()
     return main()
 
 

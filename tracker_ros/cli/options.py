@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_ros.output_files import write_whole
+
 
 @dataclass(frozen=True)
 class Command:
@@ -102,6 +104,5 @@ def print_json(data: Any) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write data as JSON, making the folder when missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=2) + "\n")
+    """Write data as JSON; see `tracker_ros.output_files.write_whole`."""
+    write_whole(path, json.dumps(data, indent=2) + "\n")

@@ -20,6 +20,8 @@ from tracker_ros.cli.options import (
     progress_bar,
     write_json,
 )
+from tracker_ros.output_files import check_outputs, check_writable, write_whole
+from tracker_ros.process import EndRequest, hold_end_signals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,16 +60,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, default=None, help="frame rate, if not the source's")
 
 
-def _check_nothing_is_overwritten(args: argparse.Namespace, results: Path | None) -> None:
-    """Refuse to write what is read, or two things into one file."""
-    read = [Path(path).resolve() for path in (args.video, args.mask) if path is not None]
-    written = [path.resolve() for path in (args.out, results) if path is not None]
-    for place, path in enumerate(written):
-        if path in read or path.parent in read or path in written[:place]:
-            raise ValueError(
-                f"{path} would be overwritten or mixed up with the input; give --out and "
-                "--results names of their own, elsewhere"
-            )
+def _check_targets(args: argparse.Namespace, results: Path | None) -> None:
+    """Refuse outputs that are inputs, or that cannot be written."""
+    from tracker_ros.io.sources import source_path
+    from tracker_ros.model_cards import embedded_file, model_cards
+
+    card = model_cards().get(args.model)
+    embedded = embedded_file(card.weights) if card and card.weights else None
+    inputs = {
+        "the video": source_path(args.video),
+        "--mask": args.mask,
+        "--weights": args.weights or embedded,
+        "--engine-cache": args.engine_cache,
+    }
+    outputs = {"--out": args.out, "--results": results}
+    check_outputs(outputs, inputs)
+    check_writable(*(path for path in outputs.values() if path is not None))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.box and args.mask:
         raise ValueError("--box and --mask are given; leave one out")
     target = args.results or (args.out.with_suffix(".json") if args.out else None)
-    _check_nothing_is_overwritten(args, target)
+    _check_targets(args, target)
     mask = _read_mask(args.mask) if args.mask else None
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
         if args.box is None and mask is None and video.first_box is None:
@@ -97,14 +105,21 @@ def run(args: argparse.Namespace) -> int:
         tracker.explain = args.explain
         found = track_video(video, args.box, mask=mask, model=tracker)
         results = {"video": args.video, "model": args.model, **tracker.runtime_info}
-        results |= _collect(found, video, args)
-    if target is not None:
-        write_json(target, results)
+        with hold_end_signals() as end:
+            collected, failure = _collect(found, video, args, end)
+            results |= collected.summary(str(failure) if failure else end.name)
+            if target is not None:
+                write_json(target, results)
+    written = [path for path in (args.out, target) if path is not None]
     if args.json:
         print_json(results)
     else:
-        _print_summary(results, [path for path in (args.out, target) if path is not None])
-    return 0
+        _print_summary(results, written if failure is None else written[-1:])
+    if failure is not None:
+        raise failure
+    if end:
+        print("tracker-ros track: interrupted; these are the results so far", file=sys.stderr)
+    return end.status
 
 
 def _read_mask(path: Path) -> np.ndarray:
@@ -118,43 +133,92 @@ def _read_mask(path: Path) -> np.ndarray:
 
 
 def _collect(
-    found: Iterator[VideoResult], video: VideoSource, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Draw every frame's result on request, and summarise all; Ctrl-C ends an endless source."""
-    frames: list[dict[str, Any]] = []
-    changes: list[dict[str, Any]] = []
-    seconds = mean_seconds = 0.0
+    found: Iterator[VideoResult], video: VideoSource, args: argparse.Namespace, end: EndRequest
+) -> tuple[_Results, Exception | None]:
+    """Collect every frame's result, and draw it on request, until a request to end.
+
+    Returns the results so far, and what broke them off. Raises what goes wrong in the first frame.
+    """
+    results, failure = _Results(), None
+    drawing = _Drawing(args.out, video.fps) if args.out else None
     with contextlib.ExitStack() as stack:
-        drawing = stack.enter_context(_Drawing(args.out, video.fps)) if args.out else None
         bar = progress_bar(total=video.frame_count, unit="frame", desc="tracking")
         stack.enter_context(bar)
-        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        for result in found:
-            state = result.state.name
-            seconds += result.seconds
-            mean_seconds = 0.9 * mean_seconds + 0.1 * result.seconds if mean_seconds else seconds
-            if args.explain and result.index and result.result.token_mask is None:
-                raise ValueError(
-                    f"--explain needs a model whose results have a token mask, but {args.model} "
-                    "has none with this back end; give a GRM model or an OSTrack model with "
-                    "candidate elimination (*_ce), with --backend torch"
-                )
-            if not changes or changes[-1]["state"] != state:
-                changes.append({"frame": result.index, "time_s": result.time, "state": state})
-            box = [round(float(value), 2) for value in result.box]
-            score = round(float(result.score), 4)
-            frames.append({"frame": result.index, "box": box, "score": score, "state": state})
-            if drawing is not None:
-                drawing.add(result, args.label, 1 / mean_seconds if mean_seconds else None)
-            bar.update()
-            bar.set_postfix_str(f"{state.lower()} {result.score:.2f}", refresh=False)
-    return {
-        "frames": len(frames),
-        "frames_tracked": sum(entry["state"] == "TRACKING" for entry in frames),
-        "frames_per_second": round((len(frames) - 1) / seconds, 2) if seconds else None,
-        "state_changes": changes,
-        "results": frames,
-    }
+        if drawing is not None:
+            stack.callback(drawing.discard)
+        try:
+            for result in found:
+                _check_explained(result, args)
+                results.add(result)
+                if drawing is not None:
+                    failure = drawing.add(result, args.label, results.rate)
+                bar.update()
+                bar.set_postfix_str(f"{result.state.name.lower()} {result.score:.2f}", False)
+                if end or failure is not None:
+                    break
+        except KeyboardInterrupt as interrupt:  # the second signal
+            end.note(interrupt)
+        except _NotExplained:
+            raise
+        except (ValueError, RuntimeError, OSError) as error:
+            if not results.frames:
+                raise
+            failure = error
+        if drawing is not None:
+            failure = drawing.finish() or failure
+    return results, failure
+
+
+class _Results:
+    """Boxes, scores and states so far."""
+
+    def __init__(self) -> None:
+        self.frames: list[dict[str, Any]] = []
+        self._changes: list[dict[str, Any]] = []
+        self._seconds = self._mean_seconds = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Frames per second lately."""
+        return 1 / self._mean_seconds if self._mean_seconds else None
+
+    def add(self, result: VideoResult) -> None:
+        """Add a frame's result."""
+        state, mean = result.state.name, self._mean_seconds
+        self._seconds += result.seconds
+        self._mean_seconds = 0.9 * mean + 0.1 * result.seconds if mean else self._seconds
+        if not self._changes or self._changes[-1]["state"] != state:
+            change = {"frame": result.index, "time_s": result.time, "state": state}
+            self._changes.append(change)
+        box = [round(float(value), 2) for value in result.box]
+        score = round(float(result.score), 4)
+        self.frames.append({"frame": result.index, "box": box, "score": score, "state": state})
+
+    def summary(self, ended_by: str) -> dict[str, Any]:
+        """Return all as data; `ended_by` says what broke them off, if anything did."""
+        count, seconds = len(self.frames), self._seconds
+        return {
+            "complete": not ended_by,
+            **({"ended_by": ended_by} if ended_by else {}),
+            "frames": count,
+            "frames_tracked": sum(entry["state"] == "TRACKING" for entry in self.frames),
+            "frames_per_second": round((count - 1) / seconds, 2) if seconds else None,
+            "state_changes": self._changes,
+            "results": self.frames,
+        }
+
+
+class _NotExplained(ValueError):
+    """A model has no token mask to draw."""
+
+
+def _check_explained(result: VideoResult, args: argparse.Namespace) -> None:
+    if args.explain and result.index and result.result.token_mask is None:
+        raise _NotExplained(
+            f"--explain needs a model whose results have a token mask, but {args.model} has none "
+            "with this back end; give a GRM model or an OSTrack model with candidate elimination "
+            "(*_ce), with --backend torch"
+        )
 
 
 class _Drawing:
@@ -166,8 +230,11 @@ class _Drawing:
         self._writer: Any = None
         self._last: np.ndarray | None = None
 
-    def add(self, found: VideoResult, label: str, rate: float | None) -> None:
-        """Draw and append one frame; the first one decides the size of the video."""
+    def add(self, found: VideoResult, label: str, rate: float | None) -> OSError | None:
+        """Draw and append one frame; the first one decides the size of the video.
+
+        Returns why the video cannot be written; an earlier one is then left as it was.
+        """
         from tracker_ros.drawing import overlay
         from tracker_ros.io.writer import VideoWriter
 
@@ -181,23 +248,41 @@ class _Drawing:
         picture = overlay.place_beside(drawn, score, overlay.close_up(found.image, result.box))
         if self._path.suffix.lower() in PICTURES:
             self._last = picture
-            return
-        if self._writer is None:
-            self._writer = VideoWriter(self._path, self._fps, (picture.shape[1], picture.shape[0]))
-        self._writer.write(picture)
+            return None
+        try:
+            if self._writer is None:
+                size = (picture.shape[1], picture.shape[0])
+                self._writer = VideoWriter(self._path, self._fps, size)
+            self._writer.write(picture)
+        except OSError as error:
+            self.discard()
+            return error
+        return None
 
-    def __enter__(self) -> _Drawing:
-        return self
+    def finish(self) -> OSError | None:
+        """Write what was drawn. Returns why that failed; an earlier file is left as it was."""
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            if self._last is not None:
+                self._write_picture(self._last)
+        except OSError as error:
+            return error
+        return None
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def discard(self) -> None:
+        """Drop what was drawn, unless it is written."""
         if self._writer is not None:
-            self._writer.__exit__(kind, error, trace)
-        if self._last is not None and kind is None:
-            import cv2
+            self._writer.discard()
+        self._last = None
 
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(self._path), self._last[..., ::-1]):
-                raise OSError(f"picture {str(self._path)!r} cannot be written")
+    def _write_picture(self, picture: np.ndarray) -> None:
+        import cv2
+
+        encoded, data = cv2.imencode(self._path.suffix, picture[..., ::-1])
+        if not encoded:
+            raise OSError(f"OpenCV cannot write {self._path}; give a name that ends in .png")
+        write_whole(self._path, data.tobytes())
 
 
 def _print_summary(results: dict[str, Any], written: list[Path]) -> None:

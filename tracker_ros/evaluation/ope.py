@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import number_frames
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
+from tracker_ros.output_files import write_whole
 from tracker_ros.tracker import Tracker
 
 _LOG = logging.getLogger(__name__)
@@ -101,9 +101,16 @@ class AnswerCache:
         file = self._file(key, sequence)
         if file is None or not file.is_file():
             return None
-        kept = json.loads(file.read_text())
-        boxes, scores = (np.array(kept[name], np.float64) for name in ("boxes", "scores"))
-        return TrackedSequence(boxes, scores, float(kept["seconds"]))
+        try:
+            kept = json.loads(file.read_text())
+            boxes, scores = (np.array(kept[name], np.float64) for name in ("boxes", "scores"))
+            seconds = float(kept["seconds"])
+            if boxes.shape != (len(sequence), 4) or scores.shape != (len(sequence),):
+                raise ValueError(f"{boxes.shape} boxes of {len(sequence)} frames")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            _LOG.warning("%s is damaged (%s), and is made again", file, error)
+            return None
+        return TrackedSequence(boxes, scores, seconds)
 
     def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:
         """Keep a result; a folder that cannot be written costs a warning."""
@@ -117,11 +124,8 @@ class AnswerCache:
             "boxes": answer.boxes.tolist(),
             "scores": answer.scores.tolist(),
         }
-        part = file.with_suffix(".part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(content))
-            os.replace(part, file)
+            write_whole(file, json.dumps(content))
         except OSError as error:
             _LOG.warning("results of %s are not kept: %s", key, error)
 

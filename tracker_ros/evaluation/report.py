@@ -21,6 +21,7 @@ from tracker_ros.evaluation.metrics import (
     MaskRow,
     TrackerScore,
 )
+from tracker_ros.output_files import replacement
 from tracker_ros.registry import list_models, model_card
 
 _LIBRARIES = {
@@ -115,6 +116,8 @@ class Report:
         device: Device they ran on.
         notes: Remarks on the trackers, e.g. which weights; by tracker.
         masks: J and F of masks, where sequences have any.
+        ended_by: What broke the evaluation off, if anything did; the last tracker then lacks
+            sequences, and further ones may be missing.
     """
 
     scores: tuple[TrackerScore, ...]
@@ -123,10 +126,13 @@ class Report:
     device: str
     notes: dict[str, str]
     masks: tuple[MaskRow, ...] = ()
+    ended_by: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """Return the report as plain data for JSON."""
         return {
+            "complete": not self.ended_by,
+            **({"ended_by": self.ended_by} if self.ended_by else {}),
             "machine": asdict(self.machine),
             "device": self.device,
             "definitions": {
@@ -384,5 +390,5 @@ def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
     )
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replacement(path) as place:
+        figure.savefig(place, dpi=110)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ class BagImages(VideoSource):
 def _decode(message: Any, kind: str) -> np.ndarray:
     """Return an image message as (H, W, 3) uint8 RGB."""
     if kind == "sensor_msgs/msg/CompressedImage":
-        picture = cv2.imdecode(np.asarray(message.data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        picture = None
+        with suppress(cv2.error):  # no data, or a size that OpenCV refuses
+            picture = cv2.imdecode(np.asarray(message.data, dtype=np.uint8), cv2.IMREAD_COLOR)
         if picture is None:
             raise ValueError(f"a compressed image of format {message.format!r} does not decode")
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

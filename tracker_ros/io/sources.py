@@ -33,6 +33,9 @@ from tracker_ros.geometry import Box
 DEFAULT_FPS = 30.0
 """Rate of a source that has none of its own, frames per second."""
 
+MAX_PIXELS = 2**30
+"""Pixels up to which OpenCV reads an image."""
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 """File endings that count as images in a folder."""
 
@@ -150,6 +153,20 @@ def open_video(
     return _Stretch(opened, start, count) if start or count is not None else opened
 
 
+def source_path(source: str | Path) -> Path | None:
+    """Return the file or folder that a source reads, or None where there is none."""
+    text = _split_stretch(str(source), 0, None)[0]
+    scheme, colon, rest = text.partition(":")
+    if scheme == "bag" and colon:
+        text = rest.partition(":")[0]
+    elif text.isdigit() or scheme in SCHEMES:
+        return None
+    path = Path(text)
+    if not path.exists() and glob.has_magic(text):
+        return path.parent
+    return path
+
+
 def _split_stretch(source: str, start: int, count: int | None) -> tuple[str, int, int | None]:
     """Split ``#frames=FIRST:STOP`` off a source; further limits apply within that stretch."""
     match = re.fullmatch(r"(.*)#frames=(\d*):(\d*)", source)
@@ -239,13 +256,26 @@ class VideoFile(VideoSource):
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             begin = 0.0
-            for number, frame in enumerate(container.decode(stream)):
+            for number, frame in enumerate(self._decoded(container, stream)):
                 if number == 0:
                     begin = frame.time or 0.0
                 if number >= start:
                     recorded = self._keep_times and frame.time is not None
                     time_s = frame.time - begin if recorded else number / self.fps
                     yield time_s, _upright(frame)
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Yield the frames; raises ValueError where the file is damaged."""
+        number = 0
+        try:
+            for frame in container.decode(stream):
+                yield frame
+                number += 1
+        except self._av.error.FFmpegError as error:
+            raise ValueError(
+                f"{self.name!r} is damaged behind frame {number} ({error}); take the frames "
+                "before it, or repair the file"
+            ) from error
 
 
 def _upright(frame: Any) -> np.ndarray:
@@ -294,7 +324,14 @@ def natural_key(name: str) -> list[Any]:
 
 def read_image(path: Path) -> np.ndarray:
     """Read an image file as RGB, (H, W, 3) uint8; raises ValueError if OpenCV cannot read it."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except (cv2.error, MemoryError) as error:  # more pixels than OpenCV or the memory takes
+        reason = str(getattr(error, "err", "") or "it needs more memory than there is")
+        raise ValueError(
+            f"{str(path)!r} is not an image that OpenCV can read ({reason}); give one of at most "
+            f"{MAX_PIXELS} pixels"
+        ) from error
     if image is None:
         raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tracker_ros.output_files import UnfinishedFile
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +43,7 @@ class VideoWriter:
     Raises:
         ValueError: The rate or the size is not positive.
         ImportError: PyAV is missing.
+        OSError: The file cannot be written; an earlier one is left as it was.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float, size: tuple[int, int]) -> None:
@@ -54,10 +59,13 @@ class VideoWriter:
         self.fps = float(fps)
         self.size = (int(size[0]), int(size[1]))
         self.frames_written = 0
-        self._frame_class = av.VideoFrame
-        self._part = self.path.with_name(f".{self.path.stem}.part.mp4")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container, self._stream = self._open_encoder(av)
+        self._av = av
+        self._file = UnfinishedFile(self.path)
+        try:
+            self._container, self._stream = self._open_encoder(av)
+        except BaseException:
+            self._file.discard()
+            raise
         self._open = True
 
     def _open_encoder(self, av: Any) -> tuple[Any, Any]:
@@ -66,9 +74,10 @@ class VideoWriter:
         for name in (*H264_ENCODERS, FALLBACK_ENCODER):
             if name not in av.codecs_available:
                 continue
-            container = av.open(
-                str(self._part), "w", format="mp4", options={"movflags": "+faststart"}
-            )
+            with self._writing():
+                container = av.open(
+                    str(self._file.path), "w", format="mp4", options={"movflags": "+faststart"}
+                )
             try:
                 stream = container.add_stream(name, rate=rate)
                 stream.width, stream.height = (side + side % 2 for side in self.size)
@@ -87,7 +96,6 @@ class VideoWriter:
                     self.path,
                 )
             return container, stream
-        self._part.unlink(missing_ok=True)
         raise RuntimeError(
             f"cannot write {self.path}: PyAV's FFmpeg has no video encoder that works; "
             "install another build (pip install av)"
@@ -103,28 +111,42 @@ class VideoWriter:
             )
         if width % 2 or height % 2:
             frame_rgb = np.pad(frame_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = self._frame_class.from_ndarray(np.ascontiguousarray(frame_rgb), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_rgb), format="rgb24")
+        with self._writing():
+            self._container.mux(self._stream.encode(frame))
         self.frames_written += 1
 
     def close(self) -> None:
         """Finish the file and give it its name. Closing twice does nothing more."""
-        if self._finish():
-            os.replace(self._part, self.path)
+        if not self._open:
+            return
+        self._open = False
+        try:
+            with self._writing():
+                self._container.mux(self._stream.encode())
+                self._container.close()
+                self._file.finish()
+        finally:
+            self._file.discard()
 
     def discard(self) -> None:
         """Stop and remove the unfinished file."""
-        if self._finish():
-            self._part.unlink(missing_ok=True)
+        if self._open:
+            self._open = False
+            with suppress(self._av.error.FFmpegError):  # what is missing is not wanted either
+                self._container.close()
+            self._file.discard()
 
-    def _finish(self) -> bool:
-        """Write what the encoder still holds and close the file. Returns True the first time."""
-        if not self._open:
-            return False
-        self._open = False
-        self._container.mux(self._stream.encode())
-        self._container.close()
-        return True
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Name the file and the remedy if FFmpeg cannot write."""
+        try:
+            yield
+        except (self._av.error.FFmpegError, OSError) as error:
+            raise OSError(
+                f"{self.path} cannot be written ({getattr(error, 'strerror', '') or error}), and "
+                "is left as it was; free some space, or give another place"
+            ) from error
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tracker_ros.output_files import replacement
 from tracker_ros.synthetic.moving_scenes import FrameBatch, FrameConfig, develop_run
 from tracker_ros.synthetic.render import Draw
+from tracker_ros.synthetic.textures import read_arrays
 
 HEIGHT = 256
 """Shorter side of the frames that are kept, pixels."""
@@ -60,26 +62,20 @@ class Footage:
             for scene in self.scenes
             for frame in scene
         ]
-        np.savez(
-            path,
-            pictures=np.concatenate([picture.ravel() for picture in encoded]),
-            bytes=np.array([picture.size for picture in encoded]),
-            frames=np.array([len(scene) for scene in self.scenes]),
-        )
+        with replacement(Path(path)) as place, place.open("wb") as file:
+            np.savez(
+                file,
+                pictures=np.concatenate([picture.ravel() for picture in encoded]),
+                bytes=np.array([picture.size for picture in encoded]),
+                frames=np.array([len(scene) for scene in self.scenes]),
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> Footage:
         """Read what :meth:`save` wrote; raises ValueError if the file holds something else."""
-        with np.load(path) as file:
-            missing = {"pictures", "bytes", "frames"} - set(file.files)
-            if missing:
-                raise ValueError(
-                    f"{path} has no {', '.join(sorted(missing))}; expected footage that "
-                    "`python -m tools.fetch_pictures` wrote"
-                )
-            ends = np.cumsum(file["bytes"])[:-1]
-            pictures = np.split(file["pictures"], ends)
-            lengths = file["frames"]
+        arrays = read_arrays(path, "pictures", "bytes", "frames")
+        pictures = np.split(arrays["pictures"], np.cumsum(arrays["bytes"])[:-1])
+        lengths = arrays["frames"]
         bgr = [cv2.imdecode(data, cv2.IMREAD_COLOR) for data in pictures]
         frames = [picture[..., ::-1] for picture in bgr if picture is not None]
         if len(frames) < len(bgr):

@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tracker_ros.output_files import replacement
+
 TILE = 256
 """Side of a picture tile, pixels."""
 LABEL = 128
@@ -54,13 +56,33 @@ class TextureBank:
 
     def save(self, path: str | Path) -> None:
         """Write the bank as an uncompressed ``.npz``."""
-        np.savez(path, tiles=self.tiles, labels=self.labels, cutouts=self.cutouts)
+        with replacement(Path(path)) as place, place.open("wb") as file:
+            np.savez(file, tiles=self.tiles, labels=self.labels, cutouts=self.cutouts)
 
     @classmethod
     def load(cls, path: str | Path) -> TextureBank:
         """Read a bank that :meth:`save` wrote; raises ValueError if it holds other arrays."""
+        return cls(**read_arrays(path, "tiles", "labels", "cutouts"))
+
+
+def read_arrays(path: str | Path, *names: str) -> dict[str, np.ndarray]:
+    """Read arrays by name from a ``.npz`` of `tools.fetch_pictures`.
+
+    Raises FileNotFoundError if there is no such file, ValueError if it is damaged or lacks some.
+    """
+    try:
         with np.load(path, allow_pickle=False) as data:
-            return cls(data["tiles"], data["labels"], data["cutouts"])
+            return {name: data[name] for name in names}
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"no pictures at {str(path)!r}; make them with `python -m tools.fetch_pictures`"
+        ) from None
+    except Exception as error:  # a damaged archive makes NumPy fail in any way
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as {', '.join(names)} ({reason}); make the file again with "
+            "`python -m tools.fetch_pictures`"
+        ) from error
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, cells: int, channels: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.checkpoints import check_fit, read_weights
 from tracker_ros.model_cards import embedded_file
 from tracker_ros.models.layers.vit import Attention
 from tracker_ros.models.one_stream.grm import DividingAttention
@@ -67,22 +68,16 @@ def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
 
     Of the safetensors file the head, GRM's token division and the two position embeddings may be
     missing; the latter are then resampled from ``backbone.pos_embed``. Raises ValueError if it
-    lacks some of the backbone's own weights, or has others.
+    lacks some of the backbone's own weights, has others, or they do not fit.
     """
-    from safetensors.torch import load_file
-
-    missing, unexpected = network.load_state_dict(load_file(path), strict=False)
+    state = read_weights(path)
     positions = {"backbone.pos_embed_z", "backbone.pos_embed_x"}
-    lacking = [
-        key
-        for key in missing
-        if key.startswith("backbone.") and key not in positions and DIVISION not in key
-    ]
-    if lacking or unexpected:
-        raise ValueError(
-            f"{path}: lacks {lacking[:3]}, has unknown {unexpected[:3]}; expected weights of this "
-            "model or of a classifier's backbone, with names such as backbone.blocks.0.…"
-        )
+
+    def may_lack(key: str) -> bool:
+        return not key.startswith("backbone.") or key in positions or DIVISION in key
+
+    check_fit(network, state, path.name, may_lack)
+    missing, _ = network.load_state_dict(state, strict=False)
     if positions & set(missing):
         network.backbone.start_positions_from_classifier()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any, TypeVar
 
 import yaml
@@ -20,6 +21,16 @@ from tracker_ros.synthetic.samples import ClipConfig
 
 T = TypeVar("T")
 PRECISIONS = ("fp32", "bf16")
+LARGEST = 10**9
+"""Limit of every number in a recipe."""
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("steps", "validate_every", "validation_samples"), (1, LARGEST)),
+    **dict.fromkeys(("steps_per_epoch", "proposals", "train_crops", "test_crops"), (1, LARGEST)),
+    **dict.fromkeys(("average_decay", "meeting_share", "smallest", "largest"), (0, 1)),
+    "frames": (2, LARGEST),
+    "size": (16, 8192),
+}
+"""What a number may be by its name; fractions are from 0 to 1, other numbers from 0 on."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +146,15 @@ class _Mistake(DaciteFieldError):
 
 def _checked(kind: type[T], expected: str, value: Any) -> T:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise _Mistake(f"expected {expected}, got {value!r}")
+        raise _Mistake(f"expected {expected}, got {short_repr(value)}")
     return value
 
 
 def _number(value: Any) -> float:
-    number = float(_checked(int | float, "a number", value))  # type: ignore[arg-type]
-    return number if math.isfinite(number) else _checked(int, "a finite number", number)
+    number: int | float = _checked(int | float, "a number", value)  # type: ignore[arg-type]
+    if abs(number) > LARGEST or not math.isfinite(number):
+        return _checked(str, "a finite number", number)
+    return float(number)
 
 
 def _read(cls: type[T], values: Any) -> T:
@@ -151,7 +164,19 @@ def _read(cls: type[T], values: Any) -> T:
         near = [f"{k!r} for {n!r}" for n in unknown for k in get_close_matches(n, known, n=1)]
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise _Mistake(f"unknown {', '.join(unknown)}; {hint}known: {', '.join(known)}")
-    return from_dict(cls, values, Config(type_hooks=_HOOKS))
+    read = from_dict(cls, values, Config(type_hooks=_HOOKS))
+    for name in values:
+        _check_range(name, getattr(read, name))
+    return read
+
+
+def _check_range(name: str, value: Any) -> None:
+    """Refuse a number that is outside the range of its name."""
+    low, high = RANGES.get(name, (0, 1 if name.endswith("_fraction") else LARGEST))
+    if isinstance(value, int | float) and not low <= value <= high:
+        mistake = _Mistake(f"expected a number from {low} to {high}, got {short_repr(value)}")
+        mistake.update_path(name)
+        raise mistake
 
 
 def _read_sources(values: Any) -> tuple[Source, ...]:
@@ -184,14 +209,14 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises FileNotFoundError, or ValueError if it is not YAML, has an unknown key, or a value of
     the wrong type or range; the message names file, key, value and what was expected.
     """
-    text, name = Path(path).read_text(encoding="utf-8"), Path(path).name
+    name = Path(path).name
     try:
-        values = yaml.safe_load(text)
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return _read(Recipe, {} if values is None else values)
     except _Mistake as error:
         place = f"{name}.{error.field_path}".replace(".[", "[") if error.field_path else name
         raise ValueError(f"{place}: {error.problem}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{name}: expected YAML; {error}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

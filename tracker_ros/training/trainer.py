@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -23,16 +24,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from tracker_ros.checkpoints import write_weights
-from tracker_ros.process import keep_large_buffers
+from tracker_ros.checkpoints import check_fit, write_weights
+from tracker_ros.output_files import check_outputs, check_writable, replacement, write_whole
+from tracker_ros.process import EndRequest, hold_end_signals, keep_large_buffers
 from tracker_ros.registry import resolve_device
+from tracker_ros.training.initialisation import starting_weights
 from tracker_ros.training.recipe import Recipe, load_recipe
 from tracker_ros.training.sources import SampleStream, batches
 from tracker_ros.training.tasks import TrainingTask, open_task
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 VALIDATION_SEED = 10**9
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+CHECKPOINT, LOG, CURVE = "checkpoint.pt", "log.jsonl", "curve.png"
 STATISTICS_BATCHES = 8
 """Batches by which the statistics of batch normalisation are measured."""
 SHOWN_TERMS = ("total", "focal", "classifier", "iou_branch")
@@ -67,6 +70,10 @@ class Trainer:
         recipe: What to train and how.
         folder: Made if it is missing; a checkpoint in it is resumed.
         device: Where to train.
+
+    Raises:
+        ValueError: The checkpoint is damaged, or of another model or recipe.
+        OSError: The folder cannot be written.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
@@ -89,7 +96,8 @@ class Trainer:
         self.average: nn.Module = self.averaged_task.network.eval()
         self.optimiser = torch.optim.AdamW(self.task.groups(), lr=recipe.learning_rate)
         self.step, self.samples_seen, self.seconds = 0, 0, 0.0
-        folder.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
+            check_writable(*(folder / name for name in (CHECKPOINT, LOG, CURVE)))
         if (folder / CHECKPOINT).exists():
             self._resume()
         self.model: nn.Module = self.task
@@ -97,18 +105,27 @@ class Trainer:
             self.model = nn.parallel.DistributedDataParallel(self.task)
 
     def _resume(self) -> None:
+        """Continue from the checkpoint."""
         path = self.folder / CHECKPOINT
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if self.network.state_dict().keys() != state["network"].keys():
+        remedy = "name another folder with --out, or remove the file to begin anew"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            steps, seen, seconds = state["step"], state["samples_seen"], float(state["seconds"])
+            if not (type(steps) is type(seen) is int and 0 <= steps <= 10**12 and seen >= 0):
+                raise ValueError(f"it is at step {steps!r} after {seen!r} samples")
+            weights = {name: state[name] for name in ("network", "average")}
+            for name, tensors in weights.items():
+                check_fit(self.network, tensors, name)
+            self.optimiser.load_state_dict(state["optimiser"])
+        except Exception as error:  # a damaged or foreign file makes torch fail in any way
+            reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
             raise ValueError(
-                f"{path} is of another model than {self.recipe.model}; name another folder with "
-                "--out, or remove the file to begin anew"
-            )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.samples_seen = state["step"], state["samples_seen"]
-        self.seconds = state["seconds"]
+                f"{path} is no checkpoint of {self.recipe.model} that can be resumed ({reason}); "
+                f"{remedy}"
+            ) from error
+        self.network.load_state_dict(weights["network"])
+        self.average.load_state_dict(weights["average"])
+        self.step, self.samples_seen, self.seconds = steps, seen, seconds
 
     def save(self) -> None:
         """Write the checkpoint; an interrupted write leaves the old one intact."""
@@ -122,18 +139,23 @@ class Trainer:
             "samples_seen": self.samples_seen,
             "seconds": self.seconds,
         }
-        partial = self.folder / f"{CHECKPOINT}.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / CHECKPOINT)
+        with replacement(self.folder / CHECKPOINT) as place:
+            try:
+                torch.save(state, place)
+            except RuntimeError as error:  # of its own writer, whatever the system said
+                raise OSError(str(error).splitlines()[0]) from error
 
-    def run(self) -> nn.Module:
-        """Train to the recipe's last step. Returns the averaged network, in eval mode."""
+    def run(self, end: EndRequest | None = None) -> nn.Module:
+        """Train to the recipe's last step, or until a request to end, and save.
+
+        Returns the averaged network, in eval mode.
+        """
         recipe, source = self.recipe, self.task.open_source
         stream = batches(recipe, source, self.step, self.device, self.rank, self.world_size)
         checks, norm_batches = self._fixed_batches() if self.rank == 0 else ([], [])
         bar = tqdm(total=recipe.steps, initial=self.step, desc=recipe.model, disable=self.rank > 0)
         began = time.monotonic()
-        while self.step < recipe.steps:
+        while self.step < recipe.steps and not end:
             terms = self._train_step(next(stream))
             self.step += 1
             self.samples_seen += recipe.batch_size * self.world_size
@@ -147,6 +169,8 @@ class Trainer:
                     refresh_batch_norm(self.averaged_task, norm_batches, self.step)
                     self._log(terms, self.task.validate(self.average, checks))
                 self.save()
+        if end and self.step < recipe.steps:
+            self.save()
         bar.close()
         return self.average
 
@@ -195,10 +219,10 @@ class Trainer:
             "learning_rate": self.recipe.rate(self.step - 1),
             **{name: round(value, 5) for name, value in {**terms, **result}.items()},
         }
-        with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        lines = [*read_log(self.folder / LOG), line]
+        write_whole(self.folder / LOG, "".join(json.dumps(each) + "\n" for each in lines))
         names = self.task.figure_names
-        plot_curve(self.folder / LOG, self.folder / "curve.png", self.task.unit, names)
+        plot_curve(self.folder / LOG, self.folder / CURVE, self.task.unit, names)
         shown = ", ".join(f"{label} {result[name]:.3f}" for name, label in names.items())
         tqdm.write(f"step {self.step}: {shown}")
 
@@ -208,7 +232,7 @@ def write_card(trainer: Trainer, recipe_path: Path) -> Path:
     recipe, network = trainer.recipe, trainer.average
     weights = trainer.folder / f"{recipe.model}.safetensors"
     sha256 = write_weights(network.state_dict(), weights, half=True)
-    last = read_log(trainer.folder / LOG)[-1]
+    last = (read_log(trainer.folder / LOG) or [{}])[-1]
     card = {
         "model": recipe.model,
         "sha256": sha256,
@@ -223,16 +247,23 @@ def write_card(trainer: Trainer, recipe_path: Path) -> Path:
         "hours": round(trainer.seconds / 3600, 2),
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "validation": {name: last[name] for name in trainer.task.figure_names},
+        "validation": {name: last.get(name) for name in trainer.task.figure_names},
     }
-    weights.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_whole(weights.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
     return weights
 
 
 def read_log(path: Path) -> list[dict]:
-    """Read the lines of a ``log.jsonl``; of steps that a resumed run repeated, the latest."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    by_step = {line["step"]: line for line in lines}
+    """Read the lines of a ``log.jsonl``; of steps that a resumed run repeated, the latest.
+
+    Lines that are cut or are no steps are left out. There are none without the file.
+    """
+    by_step = {}
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError, KeyError):
+            step = json.loads(line)
+            by_step[int(step["step"])] = step
     return [by_step[step] for step in sorted(by_step)]
 
 
@@ -243,7 +274,9 @@ def plot_curve(log: Path, out: Path, unit: str, figure_names: Mapping[str, str])
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = read_log(log)
+    lines = [line for line in read_log(log) if {unit, "total", *figure_names} <= line.keys()]
+    if not lines:
+        return
     samples = [line[unit] / 1000 for line in lines]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
     for name, label in figure_names.items():
@@ -256,7 +289,8 @@ def plot_curve(log: Path, out: Path, unit: str, figure_names: Mapping[str, str])
     right.set(xlabel=f"thousand {unit}", yscale="log", title="training loss")
     right.grid(alpha=0.3)
     right.legend()
-    figure.savefig(out, dpi=110)
+    with replacement(out) as place:
+        figure.savefig(place, dpi=110)
     pyplot.close(figure)
 
 
@@ -267,17 +301,36 @@ def pick_device(name: str) -> torch.device:
     return resolve_device(name)
 
 
+def _check_folder(recipe: Recipe, recipe_path: Path, folder: Path) -> None:
+    """Refuse a folder in which the run would write over what it reads."""
+    names = (CHECKPOINT, LOG, CURVE, f"{recipe.model}.safetensors", f"{recipe.model}.json")
+    inputs: dict[str, Path | None] = {"the recipe": recipe_path}
+    if recipe.start_from:
+        inputs["start_from"] = starting_weights(recipe.start_from)
+    for number, source in enumerate(recipe.sources):
+        inputs[f"sources[{number}]"] = Path(source.path).expanduser() if source.path else None
+    files = {name: path for name, path in inputs.items() if path is None or not path.is_dir()}
+    check_outputs({f"{name} in --out": folder / name for name in names}, files)
+
+
 def train_command(args: argparse.Namespace) -> int:
     """Run a recipe to its end.
 
     The folder (``--out``, by default ``runs/<name of the recipe>``) holds `checkpoint.pt`,
-    `log.jsonl`, `curve.png` and, at the end, `<model>.safetensors` in fp16 with its card.
+    `log.jsonl`, `curve.png` and, at the end, `<model>.safetensors` in fp16 with its card. On
+    SIGINT or SIGTERM the run is saved after the present step, and continues when it is started
+    again; the exit status is then 128 and the signal's number.
     """
     recipe_path = Path(args.recipe)
     recipe = load_recipe(recipe_path)
     folder = args.out or Path("runs") / recipe_path.stem
+    _check_folder(recipe, recipe_path, folder)
     trainer = Trainer(recipe, folder, pick_device(args.device))
-    trainer.run()
+    with hold_end_signals() as end:
+        trainer.run(end)
+    if trainer.step < recipe.steps:
+        print(f"saved at step {trainer.step} of {recipe.steps} in {folder}; run it again to go on")
+        return end.status
     if trainer.rank == 0:
         weights = write_card(trainer, recipe_path)
         print(

@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.checkpoints import read_weights
+from tracker_ros.checkpoints import load_strictly, read_weights
 from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.models.layers.resnet import Features
@@ -69,7 +69,8 @@ class ClipTask(TrainingTask):
         super().__init__(recipe, TrDiMPNetwork(config))
         begin_as_matcher(self.network)
         if recipe.start_from:
-            self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
+            start = starting_weights(recipe.start_from)
+            load_strictly(self.network, read_weights(start), start.name)
         for name, parameter in self.network.named_parameters():
             # The value projections of the official file are never used.
             parameter.requires_grad_(".WV." not in name)

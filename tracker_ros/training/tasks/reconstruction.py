@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.checkpoints import read_weights
+from tracker_ros.checkpoints import load_strictly, read_weights
 from tracker_ros.models.mast.config import PropagationParameters, reference_frames
 from tracker_ros.models.mast.matching import cell_labels, spread_cells
 from tracker_ros.models.mast.network import LAB_MEAN, LAB_STD, MASTNetwork
@@ -62,7 +62,8 @@ class ReconstructionTask(TrainingTask):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe, MASTNetwork(self.configuration(recipe)[0]))
         if recipe.start_from:
-            self.network.load_state_dict(read_weights(starting_weights(recipe.start_from)))
+            start = starting_weights(recipe.start_from)
+            load_strictly(self.network, read_weights(start), start.name)
         # At bfloat16 a CPU convolves channels-last images twice as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
