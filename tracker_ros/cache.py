@@ -5,6 +5,9 @@ An entry is one or more files of the same stem and a sidecar, STEM.json, which l
 that the files depend on (their key), the sha256 of each, and what else is known about them. The
 sidecar is written last: without it there is no entry. Files are checked whenever they are used,
 and those used longest ago are removed when the cache grows too large.
+
+What is kept here is run later, so one rule holds for all of it: folder and files belong to this
+user, nobody else may enter or read them, none is a link, and each has the sha256 of its sidecar.
 """
 
 from __future__ import annotations
@@ -18,12 +21,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tracker_ros.output_files import remove_left_overs, write_whole
+
 FORMAT = 2
 DEFAULT_LIMIT_BYTES = 4 * 1024**3
-_SIDECAR, _LOCK, _UNFINISHED = ".json", ".lock", ".part"
+MAX_SIDECAR_BYTES = 1024**2
+MAX_FILE_BYTES = DEFAULT_LIMIT_BYTES
+_SIDECAR, _LOCK = ".json", ".lock"
 _DIGITS = 16
 _ENTRY_FILE = re.compile(rf".+-[0-9a-f]{{{_DIGITS}}}\.(?!lock$)\w+")
 
@@ -93,6 +101,7 @@ class Entry:
         made: When, UTC, in ISO 8601.
         used: When it was last used or written, in seconds since 1970.
         size: Of all files, in bytes.
+        sizes: Of each file in bytes, by suffix; without those that an earlier version wrote.
     """
 
     stem: str
@@ -102,6 +111,7 @@ class Entry:
     made: str
     used: float
     size: int
+    sizes: dict[str, int]
 
 
 class Cache:
@@ -110,19 +120,19 @@ class Cache:
     Args:
         folder: Made if need be.
         limit_bytes: Entries used longest ago are removed when the cache grows above this.
-        private: Whether the folder and its files must belong to this user and to nobody else, as
-            for everything that is executed later.
 
     Raises:
         OSError: The folder cannot be used; the message names it and the remedy.
     """
 
-    def __init__(
-        self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, *, private: bool = True
-    ) -> None:
-        self.folder, self.limit_bytes, self._private = folder, limit_bytes, private
-        if private:
+    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.folder, self.limit_bytes = folder, limit_bytes
+        try:
             _make_private(folder)
+        except OSError:
+            if os.path.lexists(folder):
+                raise
+            # Nothing can be found here; storing raises.
 
     def find(self, key: Key) -> Entry:
         """Return the entry of a key; raises NotCached if there is none that can be trusted."""
@@ -141,10 +151,11 @@ class Cache:
         """
         for suffix, wanted in entry.sha256.items():
             path = self.path(entry.stem, suffix)
-            with self._opened(path) as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(1 << 20):
+            with _opened(path) as file:
+                digest, left = hashlib.sha256(), _size(path, file, entry.sizes.get(suffix))
+                while left > 0 and (chunk := file.read(min(left, 1 << 20))):
                     digest.update(chunk)
+                    left -= len(chunk)
                 _check_digest(path, digest.hexdigest(), wanted)
         self._mark_used(entry)
         return {suffix: self.path(entry.stem, suffix) for suffix in entry.sha256}
@@ -154,8 +165,8 @@ class Cache:
         contents = {}
         for suffix, wanted in entry.sha256.items():
             path = self.path(entry.stem, suffix)
-            with self._opened(path) as file:
-                contents[suffix] = file.read()
+            with _opened(path) as file:
+                contents[suffix] = file.read(_size(path, file, entry.sizes.get(suffix)))
             _check_digest(path, hashlib.sha256(contents[suffix]).hexdigest(), wanted)
         self._mark_used(entry)
         return contents
@@ -170,15 +181,16 @@ class Cache:
             "subject": key.subject,
             "key": dict(key.parts),
             "sha256": {suffix: hashlib.sha256(data).hexdigest() for suffix, data in files.items()},
+            "bytes": {suffix: len(data) for suffix, data in files.items()},
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "info": dict(info),
         }
         text = json.dumps(sidecar, indent=2) + "\n"
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(self.folder)
         self.remove(key.stem)
         try:
             for suffix, data in {**files, _SIDECAR: text.encode()}.items():
-                self._write(self.path(key.stem, suffix), data)
+                write_whole(self.path(key.stem, suffix), data, private=True)
         except OSError:
             self.remove(key.stem)
             raise
@@ -208,7 +220,7 @@ class Cache:
         """
         from filelock import FileLock
 
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(self.folder)
         with FileLock(self.path(stem, _LOCK), timeout=-1 if wait else 0):
             yield
 
@@ -221,8 +233,8 @@ class Cache:
     def read(self, stem: str) -> Entry:
         """Return the entry that a stem's sidecar describes; raises NotCached if it is unusable."""
         path = self.path(stem, _SIDECAR)
-        with self._opened(path) as file:
-            content = file.read()
+        with _opened(path) as file:
+            content = file.read(_size(path, file, None, MAX_SIDECAR_BYTES))
         try:
             sidecar = json.loads(content)
             if sidecar["format"] != FORMAT:
@@ -234,10 +246,11 @@ class Cache:
                 sha256={str(suffix): str(value) for suffix, value in sidecar["sha256"].items()},
                 info=dict(sidecar["info"]),
                 made=str(sidecar["made"]),
-                used=path.stat().st_mtime,
-                size=sum(file.stat().st_size for file in self._files(stem)),
+                used=path.lstat().st_mtime,
+                size=sum(file.lstat().st_size for file in self._files(stem)),
+                sizes={str(name): int(n) for name, n in sidecar.get("bytes", {}).items()},
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise NotCached(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
 
     def verify(self, stem: str) -> str:
@@ -254,7 +267,8 @@ class Cache:
     def prune(self, limit_bytes: int, *, keep: str = "", verify: bool = False) -> list[str]:
         """Remove damaged entries, then those used longest ago until the rest fits a size.
 
-        Entries that another process is making stay.
+        What killed processes have left unfinished is removed too. Entries that another process is
+        making stay.
 
         Args:
             limit_bytes: 0 removes everything.
@@ -264,6 +278,7 @@ class Cache:
         Returns:
             The stems of the removed entries.
         """
+        remove_left_overs(self.folder)
         entries: list[Entry] = []
         doomed: list[str] = []
         for stem in self.stems():
@@ -293,7 +308,8 @@ class Cache:
     def _files(self, stem: str) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return [p for p in self.folder.glob(f"{stem}.*") if p.suffix != _LOCK]
+        found = self.folder.glob(f"{escape(stem)}.*")
+        return [p for p in found if p.suffix != _LOCK and (p.is_symlink() or not p.is_dir())]
 
     def _remove_unless_locked(self, stem: str) -> bool:
         from filelock import Timeout
@@ -321,36 +337,38 @@ class Cache:
             return f"the cached entry of {key.subject} does not fit: {'; '.join(nearest)}"
         return f"{key.subject} is not cached in {self.folder}"
 
-    @contextmanager
-    def _opened(self, path: Path) -> Iterator[BinaryIO]:
-        """Open a file for reading; in a private cache only one that nobody else could replace."""
-        try:
-            flags = os.O_RDONLY | os.O_NONBLOCK | (os.O_NOFOLLOW if self._private else 0)
-            with os.fdopen(os.open(path, flags), "rb") as file:
-                found = os.fstat(file.fileno())
-                owned = found.st_uid == os.getuid() or not self._private
-                if not stat.S_ISREG(found.st_mode) or not owned:
-                    raise NotCached(f"{path.name} is no regular file of user {os.getuid()}")
-                if self._private and found.st_mode & 0o077:
-                    mode = stat.filemode(found.st_mode)
-                    raise NotCached(
-                        f"{path.name} is open to others (mode {mode}, expected -rw-------)"
-                    )
-                yield file
-        except OSError as error:
-            reason = "is a link" if path.is_symlink() else f"cannot be read ({error.strerror})"
-            raise NotCached(f"{path.name} {reason}") from error
 
-    def _write(self, path: Path, data: bytes) -> None:
-        """Write beside the final file and rename: it is there whole, or not at all."""
-        unfinished = path.with_suffix(_UNFINISHED)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        mode = 0o600 if self._private else 0o644
-        with os.fdopen(os.open(unfinished, flags, mode), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading that nobody else could replace; else NotCached."""
+    try:
+        # Opening a device can have effects, so it is looked at before it is opened.
+        if not stat.S_ISREG(os.lstat(path).st_mode) and not path.is_symlink():
+            raise NotCached(f"{path.name} is no regular file")
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+                raise NotCached(f"{path.name} is no regular file of user {os.getuid()}")
+            if found.st_mode & 0o077:
+                mode = stat.filemode(found.st_mode)
+                raise NotCached(
+                    f"{path.name} is open to others (mode {mode}, expected -rw-------); "
+                    "chmod go= its folder's files if they are yours"
+                )
+            yield file
+    except OSError as error:
+        reason = "is a link" if path.is_symlink() else f"cannot be read ({error.strerror})"
+        raise NotCached(f"{path.name} {reason}") from error
+
+
+def _size(path: Path, file: BinaryIO, wanted: int | None, limit: int = MAX_FILE_BYTES) -> int:
+    """Return how many bytes of a file to read; raises NotCached if it has another size."""
+    found = os.fstat(file.fileno()).st_size
+    if found > limit or wanted not in (None, found):
+        expected = f"at most {limit}" if wanted is None else str(wanted)
+        raise NotCached(f"{path.name} is damaged: it has {found} bytes, expected {expected}")
+    return found
 
 
 def _make_private(folder: Path) -> None:

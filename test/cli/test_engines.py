@@ -69,7 +69,7 @@ def test_verify_finds_what_is_damaged(cache: Cache, capsys: pytest.CaptureFixtur
     assert run(cache, "list") == 0
     capsys.readouterr()
     assert run(cache, "verify") == 1
-    assert f"{KEY.stem}.plan is damaged: its sha256 is " in capsys.readouterr().out
+    assert f"{KEY.stem}.plan is damaged: " in capsys.readouterr().out
     (cache.folder / f"{REFUSED.stem}.json").write_text("{}")
     assert run(cache, "verify", "--json") == 1
     found = json.loads(capsys.readouterr().out)["engines"]

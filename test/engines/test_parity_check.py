@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tracker_ros.engines import torch_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
-from tracker_ros.engines.parity_check import CROPS, compare, examine, examine_example, pack_example
+from tracker_ros.engines.parity_check import CROPS, compare, examine
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
 
@@ -230,10 +230,3 @@ def test_a_reference_may_overwrite_what_it_returned() -> None:
     assert examine(lambda **inputs: inputs, BOXES, "fp32", 3, reference).passed
     zeros = {name: torch.zeros_like(tensor) for name, tensor in memory.items()}
     assert not examine(lambda **inputs: inputs, BOXES, "fp32", 3, lambda **inputs: zeros).passed
-
-
-def test_an_example_is_packed_and_compared() -> None:
-    packed = pack_example(example(0), example(0))
-    assert examine_example(lambda **inputs: inputs, BOXES, "fp16", packed).passed
-    report = examine_example(lambda **inputs: widened(inputs, 1.06), BOXES, "fp16", packed)
-    assert (report.crops, report.passed) == (1, False)

@@ -21,6 +21,7 @@ from tensorrt_workshop import ToyNetwork, Workshop, toy_example
 from tracker_ros.cli.main import main
 from tracker_ros.engines import tensorrt_engine, torch_engine
 from tracker_ros.engines.graph import EngineUnavailable, Graph, GraphSpec, TensorSpec
+from tracker_ros.engines.onnx_engine import exported_graph
 
 CPU = torch.device("cpu")
 RIGHT, WRONG = 0.0, 0.5
@@ -42,7 +43,7 @@ def exported(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the graph as ONNX in every precision that is tried."""
     folder = tmp_path_factory.mktemp("exported")
     for precision in tensorrt_engine.ATTEMPTS["fp16"]:
-        tensorrt_engine.exported_graph(graph, precision, folder, model="toy", build=True)
+        exported_graph(graph, precision, folder, model="toy", build=True)
     return folder
 
 
@@ -400,7 +401,8 @@ def test_a_full_disk_costs_the_cache_and_not_the_engine(
     engine = workshop(RIGHT)
     assert engine.backend == "tensorrt"
     (line,) = messages(logging.WARNING)
-    assert "is built again at the next start: [Errno 28] No space left on device" in line
+    assert "is built again at the next start: " in line
+    assert "No space left on device" in line
     assert workshop.plans == []
 
 

@@ -15,22 +15,24 @@ import importlib.util
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 import tracker_ros
-from tracker_ros.cache import Cache, Key, NotCached
+from tracker_ros.cache import Cache, Entry, Key, NotCached
 from tracker_ros.engines import parity_check
 from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph, GraphSpec
 from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
 
+_LOG = logging.getLogger(__name__)
+_Read = TypeVar("_Read")
 OPSET = 18
 LIMIT_BYTES = 2 * 1024**3
 INSTALL = "pip install onnx onnxscript"
@@ -66,7 +68,7 @@ def _are_installed(*packages: str) -> bool:
 
 def graph_cache(cache_dir: Path) -> Cache:
     """Return the cache of exported graphs below the folder of engines."""
-    return Cache(cache_dir / "onnx", LIMIT_BYTES, private=False)
+    return Cache(cache_dir / "onnx", LIMIT_BYTES)
 
 
 def graph_key(graph: Graph, precision: str, model: str) -> Key:
@@ -109,17 +111,43 @@ def exported_graph(
     EngineUnavailable if the file is not there and `build` is false, or it cannot be exported;
     OSError if it cannot be written; ValueError if graphs are not exported in this precision.
     """
+    return _obtained(
+        graph, precision, cache_dir, model, build, lambda cache, entry: cache.paths(entry)[".onnx"]
+    )
+
+
+def load_exported(
+    graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool
+) -> bytes:
+    """Return the content of the file that `exported_graph` names, checked as it is read."""
+    return _obtained(
+        graph, precision, cache_dir, model, build, lambda cache, entry: cache.load(entry)[".onnx"]
+    )
+
+
+def _obtained(
+    graph: Graph,
+    precision: str,
+    cache_dir: Path,
+    model: str,
+    build: bool,
+    read: Callable[[Cache, Entry], _Read],
+) -> _Read:
     precision = graph.precision(precision)
     cache, key = graph_cache(cache_dir), graph_key(graph, precision, model)
     try:
-        return cache.paths(cache.find(key))[".onnx"]
+        return read(cache, cache.find(key))
     except NotCached as reason:
         if not build:
             raise EngineUnavailable(
                 f"graph {graph.spec.name!r} is not exported in {precision} ({reason}); run "
                 "`tracker-ros export` or allow building (build_engine)"
             ) from reason
-    return cache.path(cache.obtain(key, lambda: export_onnx(graph, precision)).stem, ".onnx")
+    entry = cache.obtain(key, lambda: export_onnx(graph, precision))
+    try:
+        return read(cache, entry)
+    except NotCached as reason:
+        raise EngineUnavailable(f"graph {graph.spec.name!r} cannot be read: {reason}") from reason
 
 
 def export_onnx(graph: Graph, precision: str) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -224,31 +252,57 @@ def _quiet() -> Iterator[None]:
 def open_engine(
     graph: Graph, precision: str, cache_dir: Path, *, model: str, build: bool, device: torch.device
 ) -> Engine:
-    """Make ONNX Runtime's engine for a graph; one that is exported now must equal torch.
+    """Make ONNX Runtime's engine for a graph, which must equal torch.
 
-    The arguments are those of `exported_graph`, and the device, a CPU or a GPU. Raises
-    EngineUnavailable if ONNX Runtime or its provider is missing, or the graph is not exported, or
-    it has been now and does not equal torch; OSError and ValueError as `exported_graph` does.
+    One that is exported now is compared on many examples; one that was exported before is compared
+    on one, since a file can be wrong although its digest is right. The arguments are those of
+    `exported_graph`, and the device, a CPU or a GPU. Raises EngineUnavailable if ONNX Runtime or
+    its provider is missing, the graph is not exported, or it does not equal torch; OSError and
+    ValueError as `exported_graph` does.
     """
     if not can_run():
         raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL_RUNTIME}")
     typed = graph.precision(precision)
     try:
-        path = exported_graph(graph, precision, cache_dir, model=model, build=False)
+        content = load_exported(graph, precision, cache_dir, model=model, build=False)
+        engine = OnnxRuntimeEngine(graph.spec, content, typed, device)
+        _check_parity(engine, graph, typed, crops=1)
+        return engine
+    except _DiffersFromTorch as problem:
+        _remove(graph, typed, cache_dir, model)
+        if not build:
+            raise
+        _LOG.warning("%s; it is exported again", problem)
     except EngineUnavailable:
         if not build:
             raise
-    else:
-        return OnnxRuntimeEngine(graph.spec, path, typed, device)
-    path = exported_graph(graph, precision, cache_dir, model=model, build=True)
-    engine = OnnxRuntimeEngine(graph.spec, path, typed, device)
-    if problems := parity_check.examine(engine, graph, typed).problems:
-        graph_cache(cache_dir).remove(path.stem)
-        raise EngineUnavailable(
-            f"ONNX Runtime's {graph.spec.name!r} in {typed} does not equal torch: "
-            f"{'; '.join(problems)}; use backend='torch'"
-        )
+    content = load_exported(graph, precision, cache_dir, model=model, build=True)
+    engine = OnnxRuntimeEngine(graph.spec, content, typed, device)
+    try:
+        _check_parity(engine, graph, typed, parity_check.CROPS)
+    except _DiffersFromTorch:
+        _remove(graph, typed, cache_dir, model)
+        raise
     return engine
+
+
+class _DiffersFromTorch(EngineUnavailable):
+    """An exported graph does not compute what torch does."""
+
+
+def _check_parity(engine: Engine, graph: Graph, precision: str, crops: int) -> None:
+    if problems := parity_check.examine(engine, graph, precision, crops).problems:
+        raise _DiffersFromTorch(
+            f"ONNX Runtime's {graph.spec.name!r} in {precision} does not equal torch: "
+            f"{'; '.join(problems)}; use backend='torch', or export it again"
+        )
+
+
+def _remove(graph: Graph, precision: str, cache_dir: Path, model: str) -> None:
+    """Remove an exported graph that nobody should use."""
+    cache, stem = graph_cache(cache_dir), graph_key(graph, precision, model).stem
+    with suppress(OSError), cache.lock(stem):
+        cache.remove(stem)
 
 
 class OnnxRuntimeEngine(Engine):
@@ -260,7 +314,9 @@ class OnnxRuntimeEngine(Engine):
 
     backend = "onnxruntime"
 
-    def __init__(self, spec: GraphSpec, path: Path, precision: str, device: torch.device) -> None:
+    def __init__(
+        self, spec: GraphSpec, model: Path | bytes, precision: str, device: torch.device
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -275,12 +331,15 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 3  # errors; what matters is raised
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=_providers(onnxruntime, device)
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=_providers(onnxruntime, device),
             )
         except _errors(onnxruntime) as error:
+            name = f"graph {spec.name!r}" if isinstance(model, bytes) else model.name
             raise EngineUnavailable(
-                f"ONNX Runtime cannot load {path.name}: {error}; delete it, so that it is "
-                "exported again"
+                f"ONNX Runtime cannot load {name}: {error}; delete it, so that it is exported "
+                "again"
             ) from error
         first = self._session.get_providers()[0]
         if device.type == "cuda" and first != "CUDAExecutionProvider":

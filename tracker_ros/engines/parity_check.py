@@ -129,20 +129,6 @@ def pack_example(inputs: Outputs, outputs: Outputs) -> bytes:
     )
 
 
-def examine_example(
-    run: Callable[..., Outputs], graph: Graph, precision: str, example: bytes
-) -> ParityReport:
-    """Compare an engine to the outputs of one recorded example; see `pack_example`."""
-    from safetensors.torch import load
-
-    recorded = load(example)
-
-    def named(kind: str) -> dict[str, Tensor]:
-        return {n.partition(".")[2]: t for n, t in recorded.items() if n.startswith(kind)}
-
-    return compare([(named("output."), _kept(run(**named("input."))))], graph, precision)
-
-
 def compare(
     pairs: Iterable[tuple[Outputs, Outputs]], graph: Graph, precision: str
 ) -> ParityReport:

@@ -31,7 +31,7 @@ from torch import Tensor
 from tracker_ros.cache import Cache, Key, NotCached
 from tracker_ros.engines import parity_check
 from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph, GraphSpec
-from tracker_ros.engines.onnx_engine import exported_graph
+from tracker_ros.engines.onnx_engine import load_exported
 from tracker_ros.engines.torch_engine import CudaGraphEngine, FallbackEngine, TorchEngine, record
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ OPTIONS = f"workspace {WORKSPACE_BYTES} bytes, no TF32"
 ATTEMPTS = {"fp16": ("fp16", MIXED, "fp32"), "fp32": ("fp32",)}
 """Precisions to try one after another, for each precision that may be wanted."""
 _DRIVER = Path("/proc/driver/nvidia/version")
-_PLAN, _EXAMPLE = ".plan", ".safetensors"
+_PLAN = ".plan"
 _DTYPES = {
     "FLOAT": torch.float32,
     "HALF": torch.float16,
@@ -238,10 +238,9 @@ class TensorRTOpener:
     def _open(self, graph: Graph, precision: str) -> TensorRTEngine:
         """Return an engine that has passed its parity check, cached or built."""
         try:
-            path = exported_graph(
+            onnx = load_exported(
                 graph, precision, self._cache.folder, model=self._model, build=self._build
             )
-            onnx = path.read_bytes()
             digest = hashlib.sha256(onnx).hexdigest()
             key = engine_key(self._trt, self._name(graph), digest, precision, self._device)
             try:
@@ -262,7 +261,7 @@ class TensorRTOpener:
             raise EngineUnavailable(f"its files cannot be used: {error}") from error
 
     def _cached(self, graph: Graph, key: Key) -> TensorRTEngine:
-        """Return the engine of a cached plan, after trying it on its recorded example.
+        """Return the engine of a cached plan, after comparing it with torch on one example.
 
         Raises NotCached if there is no plan that works, PlanRefused if it failed its parity check
         when it was built.
@@ -276,7 +275,7 @@ class TensorRTOpener:
             engine = TensorRTEngine(
                 graph.spec, contents[_PLAN], precision, self._device, self._trt
             )
-            report = parity_check.examine_example(engine, graph, precision, contents[_EXAMPLE])
+            report = parity_check.examine(engine, graph, precision, crops=1)
         except RuntimeError as error:
             raise NotCached(f"the cached engine does not run: {error}") from error
         if not report.passed:
@@ -297,10 +296,7 @@ class TensorRTOpener:
         seconds = time.monotonic() - start
         _LOG.info("%s was built in %.1f s: %s", key.subject, seconds, report.summary())
         figures = {**report.as_dict(), "seconds": round(seconds, 1)}
-        files = {}
-        if report.passed:
-            with torch.inference_mode():
-                files = {_PLAN: plan, _EXAMPLE: parity_check.pack_example(*graph.reference(0))}
+        files = {_PLAN: plan} if report.passed else {}
         try:
             self._cache.store(key, files, figures)
         except OSError as error:
