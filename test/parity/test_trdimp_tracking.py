@@ -168,13 +168,13 @@ class Run:
         starts, refined, overlaps = none, none, none[:, 0]
         if "refine" in seen.calls:
             _, _, starts, _, (refined, overlaps) = seen.last("refine")
-        lesson, box, rate = target.lesson, np.full(4, np.nan), np.nan
-        if lesson is not None:
-            box = lesson.box
+        sample, box, rate = target.sample, np.full(4, np.nan), np.nan
+        if sample is not None:
+            box = sample.box
             rate = self.tracker.parameters.hard_negative_learning_rate
-            rate = rate if lesson.hard_negative else -1.0
+            rate = rate if sample.hard_negative else -1.0
         self.tracker.update_model()
-        assert target.lesson is None
+        assert target.sample is None
         return {
             "box": result.box,
             "pos_yx": place.position,
@@ -193,7 +193,7 @@ class Run:
             "init_boxes": starts,
             "out_boxes": refined,
             "out_iou": overlaps,
-            "updated": lesson is not None,
+            "updated": sample is not None,
             "update_box": box,
             "update_lr": rate,
             "num_stored": target.samples.weights.seen,

@@ -52,22 +52,16 @@ class Elimination(NamedTuple):
 def template_token_mask(
     template_range: str, boxes_xywh: Tensor, template_size: int, stride: int = 16
 ) -> Tensor | None:
-    """Template tokens that rank the search tokens.
+    """Return which template tokens rank the search tokens: (B, grid * grid) bool, or None for all.
 
     Args:
         template_range: "ALL", "CTR_POINT" (one token: the centre, or the one left above it),
             "CTR_REC" (the middle 2 x 2, or the centre where the grid is odd) or "GT_BOX" (tokens
-            whose middle pixels the target box covers).
-        boxes_xywh: (B, 4) target boxes as fractions of the template crop; "GT_BOX" reads them,
-            the others only count them.
+            whose middle pixels the target box covers); others raise ValueError.
+        boxes_xywh: (B, 4) target boxes as fractions of the template crop; "GT_BOX" reads them, for
+            the others only their number counts.
         template_size: Side of the template crop, pixels.
         stride: Pixels per token.
-
-    Returns:
-        (B, grid * grid) bool in raster order, or None for "ALL".
-
-    Raises:
-        ValueError: `template_range` is unknown.
 
     Source: official `generate_mask_cond`, which knows grids of 7, 8, 12 and 14; the centre ranges
     are given here for every grid by the same pattern.
@@ -90,7 +84,7 @@ def template_token_mask(
 
 
 def _tokens_under_boxes(boxes_xywh: Tensor, template_size: int, stride: int) -> Tensor:
-    """(B, grid, grid) bool: tokens whose middle 2 x 2 pixels the box touches.
+    """Return (B, grid, grid) bool: tokens whose middle 2 x 2 pixels the box touches.
 
     Bilinear reduction by an even `stride` reads exactly those four pixels. As officially, a box
     that starts outside the crop, or covers no such pixel, gives an empty mask.
@@ -106,16 +100,9 @@ def _tokens_under_boxes(boxes_xywh: Tensor, template_size: int, stride: int) -> 
 def ranking_rows(
     template_mask: Tensor | None, batch: int, tokens: int, device: torch.device
 ) -> RankingRows:
-    """Turn a template mask into row indices and weights, once per template.
+    """Turn a template mask, (B, tokens) bool, into row indices and weights, once per template.
 
-    Args:
-        template_mask: (B, tokens) bool, or None for all tokens.
-        batch: B.
-        tokens: Number of template tokens.
-        device: Where the result goes.
-
-    Returns:
-        `RankingRows`. A sample whose mask is empty uses all its tokens.
+    A sample whose mask is empty uses all its tokens; so do all samples if the mask is None.
     """
     if template_mask is None:
         template_mask = torch.ones(batch, tokens, dtype=torch.bool)
@@ -129,44 +116,35 @@ def ranking_rows(
 
 
 def stack_rows(rows: Sequence[RankingRows]) -> RankingRows:
-    """Rows of several batches as one, padded to the largest m with rows that do not count."""
+    """Join the rows of several batches, padded to the largest m with rows that do not count."""
     most = max(each.position.shape[1] for each in rows)
     padded = [[F.pad(part, (0, most - part.shape[1])) for part in each] for each in rows]
     return RankingRows(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
 
 
 def row_attention(query: Tensor, key: Tensor) -> Tensor:
-    """Attention weights of a few rows.
+    """Return the attention weights of a few rows, summing to 1 along the last axis.
 
-    Args:
-        query: (B, heads, m, head_dim) of those rows.
-        key: (B, heads, N, head_dim) of all tokens.
-
-    Returns:
-        (B, heads, m, N), summing to 1 along the last axis.
+    (B, heads, m, head_dim) queries of those rows, (B, heads, N, head_dim) keys of all tokens ->
+    (B, heads, m, N).
     """
     scaled = query * query.shape[-1] ** -0.5
     return (scaled @ key.transpose(-2, -1)).softmax(dim=-1)
 
 
 def rank_search_tokens(attention: Tensor, row_weight: Tensor, num_template: int) -> Tensor:
-    """How much attention each search token receives from the ranking template tokens.
+    """Return how much attention each search token receives from the ranking template tokens.
 
-    Args:
-        attention: (B, heads, m, N) attention weights of the m ranking rows over all N tokens,
-            template tokens first.
-        row_weight: (B, m) weights that sum to 1.
-        num_template: Number of template tokens.
-
-    Returns:
-        (B, N - num_template): weighted mean over rows, then mean over heads.
+    Attention is (B, heads, m, N), of the m ranking rows over all N tokens, template tokens first;
+    the (B, m) weights of the rows sum to 1. Returns (B, N - num_template): the weighted mean over
+    rows, then the mean over heads.
     """
     received = attention[..., num_template:]
     return (received * row_weight[:, None, :, None].to(received.dtype)).sum(dim=2).mean(dim=1)
 
 
 def keep_count(tokens: int, keep_rate: float) -> int:
-    """Search tokens left of `tokens`: the ceiling of `keep_rate * tokens`."""
+    """Return how many of `tokens` search tokens are kept: the ceiling of `keep_rate * tokens`."""
     return math.ceil(keep_rate * tokens)
 
 
@@ -179,13 +157,7 @@ def eliminate(rank: Tensor, keep: int) -> Elimination:
 def restore_raster(tokens: Tensor, index: Tensor, count: int) -> Tensor:
     """Put search tokens back in their places, with zeros where tokens were removed.
 
-    Args:
-        tokens: (B, k, C) remaining tokens, after the last norm.
-        index: (B, k) original position of each.
-        count: Number of search tokens at the start.
-
-    Returns:
-        (B, count, C).
+    (B, k, C) remaining tokens and (B, k) original positions of `count` -> (B, count, C).
     """
     raster = tokens.new_zeros(tokens.shape[0], count, tokens.shape[2])
     return raster.scatter(1, index.unsqueeze(-1).expand_as(tokens), tokens)

@@ -1,17 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shape of a one-stream tracker, without torch, so that listing models stays cheap.
+"""Shapes of OSTrack and GRM, without torch, so that listing models stays cheap.
 
-Shapes of the OSTrack family, without torch, so that listing models stays cheap.
-
-Paper: Ye et al., ECCV 2022 (https://arxiv.org/abs/2203.11991). The values of the ViT-B members are
-those of `experiments/ostrack/*.yaml` in the official code (https://github.com/botaoye/OSTrack,
-MIT); `ostrack_tiny` is this package's own.
-
-Shapes of the GRM family, without torch, so that listing models stays cheap.
-
-Paper: Gao et al., CVPR 2023 (https://arxiv.org/abs/2303.16580). The values of the ViT members are
-those of `experiments/grm/*.yaml` in the official code (https://github.com/Little-Podi/GRM, MIT);
-`grm_tiny` is this package's own.
+Papers: Ye et al., ECCV 2022 (https://arxiv.org/abs/2203.11991); Gao et al., CVPR 2023
+(https://arxiv.org/abs/2303.16580). The values of the ViT members are those of
+`experiments/ostrack/*.yaml` and `experiments/grm/*.yaml` in the official codes
+(https://github.com/botaoye/OSTrack, https://github.com/Little-Podi/GRM; both MIT); `ostrack_tiny`
+and `grm_tiny` are this package's own.
 """
 
 from __future__ import annotations
@@ -132,7 +126,7 @@ class OSTrackConfig(OneStreamConfig):
             raise ValueError(f"ce_layers {self.ce_layers} reach beyond depth {self.depth}")
 
     def kept_tokens(self, keep_rate: float | None = None) -> list[int]:
-        """Search tokens that enter block 0, and those left after each elimination."""
+        """Return the search tokens that enter block 0, and those left after each elimination."""
         counts = [self.search_grid**2]
         for _ in self.ce_layers:
             rate = self.ce_keep_ratio if keep_rate is None else keep_rate
@@ -193,17 +187,11 @@ class GRMConfig(OneStreamConfig):
             )
 
     def threshold_of(self, choice: str | float) -> float:
-        """The division threshold that a choice stands for.
+        """Return the division threshold for a name in `thresholds`, in any case, or for a number.
 
-        Args:
-            choice: A name in `thresholds`, in any case, or the threshold itself.
-
-        Returns:
-            0: a search token joins the category that is likelier; above 0: it meets the template
-            wherever the probability that it does not is below the threshold.
-
-        Raises:
-            ValueError: The name is unknown, or the number outside [0, 1].
+        At 0 a search token joins the category that is likelier; above 0 it meets the template
+        wherever the probability that it does not is below the threshold. Raises ValueError if the
+        name is unknown, or the number outside [0, 1].
         """
         try:
             value = float(choice)
@@ -221,7 +209,7 @@ class GRMConfig(OneStreamConfig):
 
 
 def _thresholds(lasot: float, nfs: float, uav: float, avist: float) -> dict[str, float]:
-    """The authors' thresholds by data set; 0 for those not given."""
+    """Return the authors' thresholds by data set; 0 for those not given."""
     chosen = {"lasot": lasot, "trackingnet": 0.0, "got10k_test": 0.0}
     return {DEFAULT_THRESHOLD: 0.0, **chosen, "nfs": nfs, "uav": uav, "avist": avist}
 

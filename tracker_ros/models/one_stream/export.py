@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one-stream networks as static graphs: "template", once per target, and "track", per frame.
+"""OSTrack and GRM as static graphs: "template", once per target, and "track", once per frame.
 
-The modules are those of training (`one_stream_network.py`); what an engine makes faster is its
-own affair. Written for this package; the official codes export nothing.
-
-OSTrack as static ostrack_graphs, made of the modules of `network.py`.
-
-GRM as static grm_graphs, made of the modules of `network.py`.
-
-The division stays what it is there: a mask within a softmax in float32. An additive mask would
-leave out the trace of weight that the official softmax gives to masked pairs.
+The graphs are made of the modules of training (`network.py`); it is left to the engine to make
+them fast. Written for this package; the official codes export nothing. GRM's division stays what
+it is there: a mask within a softmax in float32. An additive mask would leave out the trace of
+weight that the official softmax gives to masked pairs.
 """
 
 from __future__ import annotations
@@ -36,11 +31,7 @@ from tracker_ros.tracker import example_image
 
 
 class TemplateGraph(TemplateEmbedding):
-    """Template, and the box in it where the network marks the target, to placed tokens.
-
-    Args:
-        network: Loaded, in eval mode; nothing of it is held but what is used.
-    """
+    """Turns a template, and the box in it if the network marks the target, into placed tokens."""
 
     def __init__(self, network: OneStreamNetwork) -> None:
         super().__init__()
@@ -56,11 +47,7 @@ class TemplateGraph(TemplateEmbedding):
 
 
 class TrackGraph(nn.Module):
-    """Template tokens and search regions to maps; a family says what stands between.
-
-    Args:
-        network: Loaded, in eval mode.
-    """
+    """Turns template tokens and search regions into maps; a family says how."""
 
     def __init__(self, network: OneStreamNetwork) -> None:
         super().__init__()
@@ -76,12 +63,7 @@ class TrackGraph(nn.Module):
 
 
 def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
-    """Graphs "template" and "track"; the latter can be had for several targets as well.
-
-    Args:
-        track: Holds the network.
-        settings: See `GraphSpec`.
-    """
+    """Return the graphs "template" and "track"; the latter exists for several targets as well."""
     config = track.network.config
     template = TemplateGraph(track.network).eval()
     crop = {"template": TensorSpec((1, 3, config.template_size, config.template_size))}
@@ -102,7 +84,7 @@ def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
 
 
 def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samples: int) -> Graph:
-    """The graph "track" of one target, or "track_N" of N."""
+    """Return the graph "track" for one target, or "track_N" for N."""
     config = track.network.config
     n, region = config.search_grid, config.search_size
 
@@ -161,7 +143,7 @@ def _example(
 
 
 class OSTrackGraph(TrackGraph):
-    """Search region to maps; how many candidates are kept is fixed, as is which tokens rank."""
+    """Search region to maps; the number of candidates and the ranking tokens are fixed."""
 
     network: OSTrackNetwork
     position: Tensor
@@ -192,7 +174,7 @@ class OSTrackGraph(TrackGraph):
 
 
 def ostrack_graphs(network: OSTrackNetwork) -> list[Graph]:
-    """Graphs "template" and "track" of a loaded network."""
+    """Return the graphs "template" and "track" of a loaded network."""
     return one_stream_graphs(OSTrackGraph(network), repr(network.config))
 
 
@@ -217,12 +199,7 @@ class GRMGraph(TrackGraph):
 
 
 def grm_graphs(network: GRMNetwork, threshold: float = 0.0) -> list[Graph]:
-    """Graphs "template" and "track" of a loaded network.
-
-    Args:
-        network: In eval mode.
-        threshold: Of the division, see `GRMConfig.threshold_of`.
-    """
+    """Return the graphs "template" and "track" of a loaded network with a fixed threshold."""
     settings = f"{network.config!r}, threshold {threshold}"
     return one_stream_graphs(GRMGraph(network, threshold), settings)
 
@@ -236,23 +213,22 @@ _LOG = logging.getLogger(__name__)
 def on_backend(
     config: OneStreamConfig, graphs: Sequence[Graph], backend: Backend
 ) -> OneStreamOnEngines:
-    """A network on the engines of a back end, which exports and builds now or never.
+    """Return a network on the engines of a back end, which exports and builds now or never.
 
-    Raises:
-        EngineUnavailable: See `Backend.open`.
+    Raises EngineUnavailable as `Backend.open` does.
     """
     return OneStreamOnEngines(config, graphs, backend.open, replace(backend, build=False).open)
 
 
 class OneStreamOnEngines:
-    """OSTrack or GRM.
+    """OSTrack or GRM, computed by engines.
 
     Args:
         config: Shapes.
-        graphs: "template" and "track", see `one_stream_graphs.py`.
+        graphs: "template" and "track".
         open_engine: Makes the engine of a graph.
-        open_later: The same for graphs of several targets, when there first are so many; images
-            wait for it. None if there are no such engines.
+        open_later: The same for graphs of several targets, when so many are there for the first
+            time; images wait for it. None if there are no such engines.
 
     Attributes:
         device: Where crops are best handed over.
@@ -279,12 +255,7 @@ class OneStreamOnEngines:
         return collect_runtime_info(self._track, [self._template, *together])
 
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> Tensor:
-        """Embed a template.
-
-        Args:
-            template: (1, 3, T, T) normalised RGB.
-            box_xywh: (1, 4) target box as fractions of the template crop.
-        """
+        """Embed a (1, 3, T, T) normalised template with its (1, 4) box as fractions of it."""
         given = {"template": template, "box": box_xywh}
         tokens = self._template(**{name: given[name] for name in self._template.spec.inputs})
         # An engine may reuse its memory, and this is kept.
@@ -292,14 +263,14 @@ class OneStreamOnEngines:
 
     @torch.inference_mode()
     def locate(self, template: Tensor, search: Tensor) -> HeadMaps:
-        """Maps of one search region (1, 3, S, S), normalised RGB."""
+        """Return the maps of one search region (1, 3, S, S), normalised RGB."""
         return HeadMaps(**self._track(tokens=template, search=search))
 
     @torch.inference_mode()
     def locate_batch(self, templates: Sequence[Tensor], searches: Tensor) -> HeadMaps:
-        """Maps of one search region per target (B, 3, S, S), normalised RGB.
+        """Return the maps of one search region per target, (B, 3, S, S) normalised RGB.
 
-        In one pass where there is an engine for as many targets or more, else in several.
+        They take one pass if there is an engine for as many targets or more, else several.
         """
         engine, samples = self._for(len(templates))
         now, later = templates[:samples], templates[samples:]
@@ -316,7 +287,7 @@ class OneStreamOnEngines:
         return HeadMaps(*(torch.cat(both) for both in zip(kept, others, strict=True)))
 
     def _for(self, count: int) -> tuple[Engine, int]:
-        """An engine for so many targets or fewer, and for how many it is."""
+        """Return an engine for this many targets or fewer, and the number that it is for."""
         for samples in self._worth_trying(count):
             engine = self._opened(samples)
             if engine is not None:
@@ -331,7 +302,7 @@ class OneStreamOnEngines:
         yield from (samples for samples in TOGETHER if samples <= count)
 
     def _opened(self, samples: int) -> Engine | None:
-        """The engine for so many targets; None if there is none."""
+        """Return the engine for this many targets; None if there is none."""
         if self._open_later is None or self._batched is None:
             return None
         if samples not in self._together:
@@ -351,6 +322,6 @@ class OneStreamOnEngines:
 
 
 def _filled(batch: Tensor, samples: int) -> Tensor:
-    """(B, ...) -> (samples, ...), the last one over and over."""
+    """(B, ...) -> (samples, ...), the last one repeated."""
     missing = samples - len(batch)
     return torch.cat([batch, *[batch[-1:]] * missing]) if missing else batch

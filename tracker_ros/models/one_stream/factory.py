@@ -54,15 +54,10 @@ def create_grm(
     sha256: str | None,
     threshold: str | float = DEFAULT_THRESHOLD,
 ) -> OneStreamTracker:
-    """Make a GRM tracker; see `tracker_ros.create_tracker`.
+    """Make a GRM tracker; see `create_ostrack`.
 
-    Args:
-        name: One of `GRM_CONFIGS`.
-        backend: Computes the network.
-        weights: A safetensors file.
-        sha256: The expected digest of the file, or None.
-        threshold: Of the token division: a number from 0 to 1, or the name of a data set for
-            which the authors chose one; see `GRMConfig.threshold_of`.
+    The threshold of the token division is a number from 0 to 1, or the name of a data set for
+    which the authors chose one; see `GRMConfig.threshold_of`.
     """
     chosen = GRM_CONFIGS[name].threshold_of(threshold)
     network = read_network(empty_network(name), weights, sha256)

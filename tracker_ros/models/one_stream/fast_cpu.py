@@ -40,6 +40,7 @@ from tracker_ros.models.one_stream.candidate_elimination import (
     row_attention,
     stack_rows,
 )
+from tracker_ros.models.one_stream.config import OSTrackConfig
 from tracker_ros.models.one_stream.network import OneStreamNetwork
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
@@ -47,11 +48,7 @@ from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 class InferenceBlock:
     """A transformer block with fixed weights.
 
-    Args:
-        block: Loaded, in eval mode.
-        split_queries: Project queries apart from keys and values, because fewer of them are
-            needed.
-        layers: Makes its layers.
+    `split_queries` projects queries apart from keys and values, because fewer of them are needed.
     """
 
     def __init__(self, block: Block, *, split_queries: bool, layers: Layers) -> None:
@@ -138,8 +135,7 @@ class OneStreamInference:
         layers: Layers,
         fix: Callable[[Block, int], InferenceBlock],
     ) -> None:
-        self.device = device
-        self.precision = layers.precision
+        self.config, self.device, self.precision = network.config, device, layers.precision
         backbone = network.eval().to(device).backbone
         backbone.patch_embed = layers.fix(backbone.patch_embed)
         self.embed_template, self.embed_search = backbone.embed_template, backbone.embed_search
@@ -149,6 +145,20 @@ class OneStreamInference:
             # Releases the original weights, so that the network is never in memory twice.
             backbone.blocks[layer] = nn.Identity()
         self.norm = backbone.norm
+        self._masks: list[Tensor] | None = None
+        """Of the last `locate`: (B, n * n) bool for every layer that decides on tokens."""
+
+    def token_mask(self) -> np.ndarray | None:
+        """Return (B, layers, n, n) bool of the last `locate`; see `TrackResult.token_mask`.
+
+        None without candidate elimination. Raises RuntimeError if `locate` was not called yet.
+        """
+        if self._masks is None:
+            raise RuntimeError("token_mask() was called before locate()")
+        if not self._masks:
+            return None
+        n = self.config.search_grid
+        return torch.stack(self._masks, dim=1).unflatten(2, (n, n)).cpu().numpy()
 
     @property
     def runtime_info(self) -> dict[str, str]:
@@ -178,6 +188,8 @@ class OSTrackInference(OneStreamInference):
         precision: See `Layers.on`.
     """
 
+    config: OSTrackConfig
+
     def __init__(
         self,
         network: OSTrackNetwork,
@@ -185,7 +197,7 @@ class OSTrackInference(OneStreamInference):
         packed: bool | None = None,
         precision: str = "fp32",
     ) -> None:
-        self.config = config = network.config
+        config = network.config
         self.template_mask = network.template_mask
         layers = Layers.on(device, precision, packed)
 
@@ -194,7 +206,6 @@ class OSTrackInference(OneStreamInference):
             return InferenceBlock(block, split_queries=split, layers=layers)
 
         super().__init__(network, device, layers, fix)
-        self._kept: list[Tensor] = []
         self.candidate_head: CandidateHead | None = None
         if config.ce_layers and device.type == "cpu":
             self.candidate_head = CandidateHead(network.box_head, config.search_grid, layers)
@@ -204,12 +215,7 @@ class OSTrackInference(OneStreamInference):
     @torch.inference_mode()
     @in_float32
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
-        """Embed a template.
-
-        Args:
-            template: (1, 3, T, T) normalised RGB.
-            box_xywh: (1, 4) target box as fractions of the template crop.
-        """
+        """Embed a (1, 3, T, T) normalised template with its (1, 4) box as fractions of it."""
         tokens = self.embed_template(template.to(self.device), box_xywh.to(self.device))
         rows = None
         if self.config.ce_layers:
@@ -225,7 +231,7 @@ class OSTrackInference(OneStreamInference):
         embedded = self.embed_search(search.to(self.device))
         tokens = torch.cat([template.tokens, embedded], dim=1)
         position: Tensor | None = None
-        self._kept = []
+        self._masks, n = [], self.config.search_grid
         last = self.config.depth - 1
         for layer, block in enumerate(self.blocks):
             if layer in self.config.ce_layers and template.rows is not None:
@@ -233,13 +239,13 @@ class OSTrackInference(OneStreamInference):
                     tokens, num_template, template.rows, self.config.ce_keep_ratio
                 )
                 position = kept if position is None else position.gather(1, kept)
-                self._kept.append(position)
+                mask = position.new_zeros(len(position), n * n, dtype=torch.bool)
+                self._masks.append(mask.scatter_(1, position, True))
             elif layer == last:
                 tokens = block.search_only(tokens, num_template)
             else:
                 tokens = block(tokens)
         search_tokens = self.norm(tokens[:, -(self.config.kept_tokens()[-1]) :])
-        n = self.config.search_grid
         if position is not None and self.candidate_head is not None:
             return self.candidate_head(search_tokens, position)
         if position is not None:
@@ -253,36 +259,11 @@ class OSTrackInference(OneStreamInference):
         rows = [template.rows for template in templates if template.rows is not None]
         return self.locate(EncodedTemplate(tokens, stack_rows(rows) if rows else None), searches)
 
-    def token_mask(self) -> np.ndarray | None:
-        """Return which search tokens the last `locate` kept.
-
-        Returns:
-            (B, layers, n, n) bool, rows from top to bottom, for every layer that eliminates
-            candidates: False on those that it or an earlier one eliminated. None without
-            candidate elimination.
-
-        Raises:
-            RuntimeError: `locate` was not called yet.
-        """
-        if not self.config.ce_layers:
-            return None
-        if not self._kept:
-            raise RuntimeError("token_mask() was called before locate()")
-        n = self.config.search_grid
-        masks = []
-        for kept in self._kept:
-            mask = torch.zeros(len(kept), n * n, dtype=torch.bool, device=kept.device)
-            masks.append(mask.scatter_(1, kept, True).unflatten(1, (n, n)))
-        return torch.stack(masks, dim=1).cpu().numpy()
-
 
 class CandidateHead:
     """A `CenterHead` with fixed weights that takes tokens and their places instead of a map.
 
-    Args:
-        head: Loaded, in eval mode; its modules are taken over and changed.
-        grid: n, cells along one side.
-        layers: Makes its layers.
+    The head's modules are taken over and changed; the map has `grid` x `grid` cells.
     """
 
     def __init__(self, head: CenterHead, grid: int, layers: Layers) -> None:
@@ -303,12 +284,7 @@ class CandidateHead:
         self.landing = (2 - tap // 3) * (grid + 2) + 2 - tap % 3
 
     def __call__(self, tokens: Tensor, position: Tensor) -> HeadMaps:
-        """Return the maps of the remaining tokens.
-
-        Args:
-            tokens: (B, k, C), after the last norm.
-            position: (B, k) their raster positions.
-        """
+        """Return the maps of the remaining (B, k, C) tokens with their (B, k) raster positions."""
         n, batch = self.grid, len(tokens)
         outputs = len(self.first_bias)
         products = self.first(tokens.flatten(0, 1)).float().view(-1, outputs)

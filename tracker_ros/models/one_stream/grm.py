@@ -2,16 +2,16 @@
 """GRM: a one-stream transformer in which each search token may or may not meet the template.
 
 Paper: Gao, Zhou, Zhang, "Generalized Relation Modeling for Transformer Tracking", CVPR 2023
-(https://arxiv.org/abs/2303.16580), sections 3.2 and 3.3.
-Official code: https://github.com/Little-Podi/GRM (MIT), `lib/models/grm/`; written anew with the
-official state-dict keys and shapes, so official checkpoints load strictly.
+(https://arxiv.org/abs/2303.16580), sections 3.2 and 3.3. Official code:
+https://github.com/Little-Podi/GRM (MIT), `lib/models/grm/`; written anew with the official
+state-dict keys and shapes, so official checkpoints load strictly.
 
 In every block but the first a small network divides the search tokens into two categories:
 template tokens attend to themselves and to the second category, the first category to itself and
-the second, the second to everything. This file computes it densely, as officially, for training
-and as the oracle of `inference.py`.
+the second, the second to everything. This file computes it densely, as officially, for training;
+tests compare `grm_fast_cpu.py` with it.
 
-What differs on purpose: the noise of the training can be given; see also `one_stream_network.py`.
+What differs on purpose: the noise of the training can be given; see also `network.py`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,10 @@ class Division(NamedTuple):
 
 
 def template_tokens_in_box(boxes_xywh: Tensor, grid: int) -> Tensor:
-    """Template tokens that a box touches.
+    """Return which template tokens a box touches, far edges included.
 
-    Args:
-        boxes_xywh: (B, 4) as fractions of the template crop.
-        grid: Tokens along one side.
-
-    Returns:
-        (B, grid * grid) float32 in raster order, 1 where the box, far edges included, touches.
+    (B, 4) xywh as fractions of the template crop -> (B, grid * grid) float32 in raster order, 0 or
+    1.
     """
     boxes = boxes_xywh.double()
     first, last = boxes[:, :2] * grid, (boxes[:, :2] + boxes[:, 2:]) * grid
@@ -66,18 +62,10 @@ def template_tokens_in_box(boxes_xywh: Tensor, grid: int) -> Tensor:
 
 
 def summarise_template(tokens: Tensor, target_type: str, mask: Tensor | None) -> Tensor:
-    """One vector for the whole template.
+    """Summarise the (B, Nz, C) normed tokens of a template in one vector, (B, 1, C).
 
-    Args:
-        tokens: (B, Nz, C) normed template tokens.
-        target_type: See `GRMConfig`.
-        mask: (B, Nz) from `template_tokens_in_box`; "all" types do not read it.
-
-    Returns:
-        (B, 1, C). With "roi" types the zeros outside the box take part, as officially.
-
-    Raises:
-        ValueError: A "roi" type without mask.
+    "roi" types read the (B, Nz) mask of `template_tokens_in_box`, and raise ValueError without it.
+    The zeros outside the box take part, as officially.
     """
     if target_type.startswith("roi"):
         if mask is None:
@@ -89,21 +77,17 @@ def summarise_template(tokens: Tensor, target_type: str, mask: Tensor | None) ->
 
 
 def decide(log_prob: Tensor, threshold: float) -> Tensor:
-    """Hard decision (..., Nx) bool, True for the second category, of (..., Nx, 2) log-probs."""
+    """(..., Nx, 2) log-probabilities -> (..., Nx) bool, True for the second category."""
     if threshold > 0.0:
         return log_prob[..., 0].exp() < threshold
     return log_prob[..., 1] > log_prob[..., 0]
 
 
 def decide_with_noise(log_prob: Tensor, noise: Tensor | None) -> Tensor:
-    """One-hot categories drawn by Gumbel-softmax at temperature 1, straight through.
+    """Draw one-hot categories by Gumbel-softmax at temperature 1, straight through.
 
-    Args:
-        log_prob: (B, Nx, 2).
-        noise: The same shape, what to add before the choice; None draws it.
-
-    Returns:
-        (B, Nx, 2) of 0 and 1, with the gradient of the softmax.
+    (B, Nx, 2) log-probabilities, and noise of the same shape to add before the choice (None draws
+    it) -> (B, Nx, 2) of 0 and 1, with the gradient of the softmax.
     """
     if noise is None:
         noise = -torch.empty_like(log_prob).exponential_().log()
@@ -113,15 +97,10 @@ def decide_with_noise(log_prob: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def attention_mask(category: Tensor, num_template: int) -> Tensor:
-    """Which token may attend to which.
+    """Return which token may attend to which, (B, N, N) of 0 and 1 with queries along rows.
 
-    Args:
-        category: (B, Nx, 2) one-hot.
-        num_template: Template tokens, which stand first.
-
-    Returns:
-        (B, N, N) of 0 and 1, queries along rows; every token attends to itself, whatever the
-        gradient says.
+    The template tokens stand first, then those whose (B, Nx, 2) one-hot category is given. Every
+    token attends to itself, whatever the gradient says.
     """
     template = F.pad(category.new_ones(category.shape[0], num_template), (0, category.shape[1]))
     first, second = F.pad(category, (0, 0, num_template, 0)).unbind(-1)
@@ -136,11 +115,9 @@ def _outer(member: Tensor) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Attention weights over the pairs that may attend; masked ones keep a trace, as officially.
+    """Return attention weights over the pairs that may attend; masked ones keep a trace.
 
-    Args:
-        scores: (B, heads, N, N) float32.
-        mask: (B, N, N) of 0 and 1.
+    (B, heads, N, N) float32 scores, (B, N, N) mask of 0 and 1. The trace is official.
     """
     weight = (scores - scores.amax(dim=-1, keepdim=True)).exp() * mask[:, None]
     trace = EPSILON / scores.shape[-1]
@@ -205,7 +182,7 @@ class DividingBlock(Block):
         threshold: float,
         noise: Tensor | None,
     ) -> tuple[Tensor, Division]:
-        """Division, attention, MLP; see `GRMBackbone.forward`."""
+        """Run division, attention and MLP; see `GRMBackbone.forward`."""
         normed = self.norm1(tokens)
         summary = summarise_template(normed[:, :num_template], target_type, template_mask)
         log_prob = self.attn.log_prob(normed[:, num_template:], summary)
@@ -219,7 +196,7 @@ class DividingBlock(Block):
 
 
 class GRMBackbone(OneStreamBackbone):
-    """The transformer over template and search tokens; made as `GRMNetwork` is."""
+    """The transformer over template and search tokens."""
 
     config: GRMConfig
 
@@ -266,9 +243,7 @@ class GRMBackbone(OneStreamBackbone):
 class GRMNetwork(OneStreamNetwork):
     """Backbone and centre head.
 
-    Args:
-        config: Shapes.
-        drop_path_rate: Stochastic depth of the last block while training, rising from 0.
+    `drop_path_rate` is the stochastic depth of the last block while training, rising from 0.
     """
 
     config: GRMConfig
@@ -292,8 +267,8 @@ class GRMNetwork(OneStreamNetwork):
             search: (B, 3, S, S) normalised RGB.
             template_boxes: (B, 4) xywh of the target as fractions of the template crop; needed
                 where the configuration has `mark_target` or a "roi" target type.
-            threshold: Of the division, see `GRMConfig.threshold_of`; not read while training.
-            noise: (B, blocks - 1, Nx, 2) Gumbel noise of the training's decisions; None draws it.
+            threshold: See `GRMBackbone.forward`.
+            noise: See `GRMBackbone.forward`.
 
         Returns:
             See `as_prediction`; and log_prob (B, blocks - 1, Nx, 2), the log-probabilities of the

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +25,7 @@ from torch import Tensor
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.layers.packed import InferenceLinear, Layers, in_float32
 from tracker_ros.models.layers.vit import Block, gather_tokens
+from tracker_ros.models.one_stream.config import GRMConfig
 from tracker_ros.models.one_stream.fast_cpu import InferenceBlock, OneStreamInference
 from tracker_ros.models.one_stream.grm import (
     EPSILON,
@@ -68,14 +68,8 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, second: Tensor) -> Tensor:
     """Return what `dense_attention` does, for one target with its tokens sorted by category.
 
-    Args:
-        query: (1, heads, n, head_dim) of the last n tokens: all of them, or the search tokens.
-        key: (1, heads, N, head_dim) of all tokens: template, second, first category.
-        value: Same shape as `key`.
-        second: (N - template tokens,) bool in that order, so True comes first.
-
-    Returns:
-        (1, n, heads, head_dim).
+    The keys are in the order template, second, first category; so `second` (N - template tokens,)
+    begins with True. The queries are those of all tokens, or of the search tokens.
     """
     count = key.shape[2]
     template, near = count - len(second), count - len(second) + int(second.sum())
@@ -104,10 +98,7 @@ def _with_trace(query: Tensor, key: Tensor, value: Tensor, masked: Tensor, mean:
     score of the row, masked ones included. That is the softmax over the allowed keys, mixed with
     the mean of all values in the proportion epsilon / (sum + epsilon). The proportion is below
     1e-6 unless a masked score exceeds the log-sum of the allowed ones; elsewhere the sum is taken
-    as 1.
-
-    Returns:
-        (1, n, heads, head_dim).
+    as 1. Returns (1, n, heads, head_dim).
     """
     mixed, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
     if masked.shape[2]:
@@ -120,13 +111,8 @@ def _with_trace(query: Tensor, key: Tensor, value: Tensor, masked: Tensor, mean:
 class DividingInferenceBlock(InferenceBlock):
     """A `DividingBlock` with fixed weights.
 
-    Args:
-        block: Loaded, in eval mode.
-        split_queries: Return search tokens only.
-        layers: Makes its layers.
-        target_type: See `GRMConfig`.
-        threshold: See `GRMConfig.threshold_of`.
-        grouped: Compute attention by groups.
+    With `split_queries` it returns search tokens only; with `grouped` it computes attention by
+    groups. For the others see `GRMConfig`.
     """
 
     def __init__(
@@ -212,16 +198,13 @@ class EncodedTemplate(NamedTuple):
 
 
 class GRMInference(OneStreamInference):
-    """A trained network, prepared for tracking.
+    """A trained network, prepared for tracking; see `OSTrackInference`.
 
-    Args:
-        network: Loaded, in eval mode; its modules are taken over and changed.
-        device: Device to run on.
-        packed: Use oneDNN's prepacked layers; None uses them where this build of torch has them.
-        threshold: Of the division, see `GRMConfig.threshold_of`.
-        grouped: Compute attention by groups; None does so where `can_group` allows.
-        precision: See `Layers.on`.
+    The threshold is that of the division, see `GRMConfig.threshold_of`. `grouped` computes
+    attention by groups; None does so where `can_group` allows.
     """
+
+    config: GRMConfig
 
     def __init__(
         self,
@@ -233,7 +216,7 @@ class GRMInference(OneStreamInference):
         grouped: bool | None = None,
         precision: str = "fp32",
     ) -> None:
-        self.config = config = network.config
+        config = network.config
         layers = Layers.on(device, precision, packed)
         by_group = can_group(device) if grouped is None else grouped
 
@@ -251,17 +234,11 @@ class GRMInference(OneStreamInference):
 
         super().__init__(network, device, layers, fix)
         self.head = layers.fix_head(network.box_head)
-        self._second: list[Tensor] = []
 
     @torch.inference_mode()
     @in_float32
     def encode_template(self, template: Tensor, box_xywh: Tensor) -> EncodedTemplate:
-        """Embed a template.
-
-        Args:
-            template: (1, 3, T, T) normalised RGB.
-            box_xywh: (1, 4) target box as fractions of the template crop.
-        """
+        """See `OSTrackInference.encode_template`."""
         box = box_xywh.to(self.device)
         tokens = self.embed_template(template.to(self.device), box)
         return EncodedTemplate(tokens, template_tokens_in_box(box, self.config.template_grid))
@@ -279,7 +256,7 @@ class GRMInference(OneStreamInference):
                 decisions.append(second)
             else:
                 tokens = block(tokens)
-        self._second = decisions
+        self._masks = decisions
         n = self.config.search_grid
         return self.head(self.norm(tokens).transpose(1, 2).unflatten(2, (n, n)))
 
@@ -288,18 +265,3 @@ class GRMInference(OneStreamInference):
         """Return the maps of one (3, S, S) search region per template, in one pass."""
         stacked = EncodedTemplate(*(torch.cat(parts) for parts in zip(*templates, strict=True)))
         return self.locate(stacked, searches)
-
-    def token_mask(self) -> np.ndarray:
-        """Return which search tokens the last `locate` compared with the template.
-
-        Returns:
-            (B, depth - 1, n, n) bool, rows from top to bottom. The first block compares all
-            tokens and is left out.
-
-        Raises:
-            RuntimeError: `locate` was not called yet.
-        """
-        if not self._second:
-            raise RuntimeError("token_mask() was called before locate()")
-        n = self.config.search_grid
-        return torch.stack(self._second, dim=1).unflatten(2, (n, n)).cpu().numpy()

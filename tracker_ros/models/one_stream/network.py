@@ -6,14 +6,9 @@ Papers: Ye et al., ECCV 2022 (https://arxiv.org/abs/2203.11991); Gao et al., CVP
 https://github.com/Little-Podi/GRM (both MIT); written anew with the official state-dict keys.
 
 What differs on purpose: for the compact members that are trained here, `stem="conv"` replaces the
-patch projection by convolutions (`conv_stem.py`), and `mark_target` adds to each template token a
-mark in proportion to how much of it the target's box covers: the crop alone tells the box's area
-but not its shape.
-
-What passes between tracker and network in every frame: crops one way, maps the other.
-
-A transfer to or from a GPU costs more for being one of several than for its bytes, so there is one
-each way, and crops travel as the bytes that they are.
+patch projection by convolutions (`ConvStem`), and `mark_target` adds to each template token a mark
+in proportion to how much of it the target's box covers: the crop alone tells the box's area but
+not its shape.
 """
 
 from __future__ import annotations
@@ -33,16 +28,10 @@ _PRETRAINED_GRID = 14
 
 
 def resample_position_embedding(pos_embed: Tensor, grid: int) -> Tensor:
-    """Position embedding that fine-tuning starts from.
+    """Return the position embedding that fine-tuning starts from, as official `finetune_track`.
 
-    Args:
-        pos_embed: (1, 1 + n * n, C) of the pretrained classifier; the first is its class position.
-        grid: Wanted side.
-
-    Returns:
-        (1, grid * grid, C), bicubic without antialiasing.
-
-    Source: official `lib/models/ostrack/base_backbone.py`, `finetune_track`.
+    (1, 1 + n * n, C) of the pretrained classifier, whose first position is its class token's ->
+    (1, grid * grid, C), bicubic without antialiasing.
     """
     places = pos_embed[:, 1:]
     side = round(places.shape[1] ** 0.5)
@@ -52,14 +41,10 @@ def resample_position_embedding(pos_embed: Tensor, grid: int) -> Tensor:
 
 
 def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:
-    """How much of each template token a box covers.
+    """Return how much of each template token a box covers.
 
-    Args:
-        boxes_xywh: (B, 4) as fractions of the template crop.
-        grid: Tokens along one side.
-
-    Returns:
-        (B, grid * grid) fractions in [0, 1], raster order.
+    (B, 4) xywh as fractions of the template crop -> (B, grid * grid) fractions in [0, 1], raster
+    order.
     """
     starts = torch.arange(grid, device=boxes_xywh.device) / grid
     low, high = boxes_xywh[:, :2, None], (boxes_xywh[:, :2] + boxes_xywh[:, 2:])[..., None]
@@ -84,17 +69,10 @@ class TemplateEmbedding(nn.Module):
     target_mark: nn.Parameter
 
     def template_positions(self, boxes_xywh: Tensor | None) -> Tensor:
-        """What is added to template tokens: positions and, if configured, the target's mark.
+        """Return what is added to template tokens, (1 or B, Nz, C): positions and maybe a mark.
 
-        Args:
-            boxes_xywh: (B, 4) target boxes as fractions of the template crop; without
-                `mark_target` they are not read.
-
-        Returns:
-            (1 or B, Nz, C).
-
-        Raises:
-            ValueError: The configuration marks the target and there are no boxes.
+        The mark needs the (B, 4) target boxes as fractions of the template crop, and raises
+        ValueError without them.
         """
         if not self.config.mark_target:
             return self.pos_embed_z
@@ -153,8 +131,7 @@ class OneStreamBackbone(TemplateEmbedding):
     def start_positions_from_classifier(self) -> None:
         """Set both position embeddings from `pos_embed`, before fine-tuning a classifier.
 
-        Raises:
-            ValueError: The stem is not "patch", so there is no classifier to start from.
+        Raises ValueError if the stem is not "patch", so that there is no classifier to start from.
         """
         if self.config.stem != "patch":
             raise ValueError(f"stem {self.config.stem!r} has no pretrained position embedding")
@@ -171,12 +148,7 @@ class OneStreamBackbone(TemplateEmbedding):
 
 
 class OneStreamNetwork(nn.Module):
-    """Backbone and centre head; a family adds the forward pass.
-
-    Args:
-        config: Shapes.
-        backbone: The family's.
-    """
+    """Backbone and centre head; a family adds the forward pass."""
 
     def __init__(self, config: OneStreamConfig, backbone: OneStreamBackbone) -> None:
         super().__init__()
@@ -185,17 +157,16 @@ class OneStreamNetwork(nn.Module):
         self.box_head = CenterHead(config.embed_dim, config.head_channels)
 
     def maps(self, raster: Tensor) -> HeadMaps:
-        """Maps of all search tokens, (B, n * n, C) in raster order."""
+        """Return the maps of all search tokens, (B, n * n, C) in raster order."""
         n = self.config.search_grid
         return self.box_head(raster.transpose(1, 2).unflatten(2, (n, n)))
 
 
 def as_prediction(maps: HeadMaps) -> dict[str, Tensor]:
-    """What a network's forward pass returns.
+    """Return a head's maps as the forward pass of a network does.
 
-    Returns:
-        score_map (B, 1, n, n), size_map (B, 2, n, n), offset_map (B, 2, n, n), and pred_boxes
-        (B, 1, 4) cxcywh as fractions of the search crop, decoded from the plain score map.
+    score_map (B, 1, n, n), size_map (B, 2, n, n), offset_map (B, 2, n, n), and pred_boxes (B, 1,
+    4) cxcywh as fractions of the search crop, decoded from the plain score map.
     """
     return {
         "score_map": maps.score,
@@ -206,5 +177,8 @@ def as_prediction(maps: HeadMaps) -> dict[str, Tensor]:
 
 
 def maps_from(maps: HeadMaps) -> np.ndarray:
-    """(B, 5, n, n) float32 on the host: score, width, height, x and y."""
+    """Return (B, 5, n, n) float32 on the host: score, width, height, x and y.
+
+    They are joined because one transfer from a GPU costs less than several small ones.
+    """
     return torch.cat(maps, dim=1).float().cpu().numpy()

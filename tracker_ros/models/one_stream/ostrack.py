@@ -2,13 +2,13 @@
 """OSTrack: joint feature extraction and relation modelling in one transformer.
 
 Paper: Ye, Chang, Ma, Shan, Chen, "Joint Feature Learning and Relation Modeling for Tracking: A
-One-Stream Framework", ECCV 2022 (https://arxiv.org/abs/2203.11991).
-Official code: https://github.com/botaoye/OSTrack (MIT). Written anew; with `stem="patch"` the
-state-dict keys and shapes are the official ones, so official checkpoints load strictly.
+One-Stream Framework", ECCV 2022 (https://arxiv.org/abs/2203.11991). Official code:
+https://github.com/botaoye/OSTrack (MIT). Written anew; with `stem="patch"` the state-dict keys and
+shapes are the official ones, so official checkpoints load strictly.
 
-What differs on purpose: see `one_stream_network.py`, `vit.py` and `candidate_elimination.py`. In
-the last block only the search tokens are carried on, unless the template's are asked for; kept
-tokens are not sorted back between blocks.
+What differs on purpose: see `network.py`, `vit.py` and `candidate_elimination.py`. In the last
+block only the search tokens are carried on, unless the template's are asked for; kept tokens are
+not sorted back between blocks.
 """
 
 from __future__ import annotations
@@ -57,17 +57,16 @@ class BackboneOutput(NamedTuple):
 
 
 class EliminatingBlock(Block):
-    """A block that drops search tokens on the way.
+    """A block that drops search tokens on the way, between the attention and the MLP residual.
 
-    Elimination sits between the attention residual and the MLP residual. Since the rank depends on
-    the ranking template rows alone, it is found first; queries of tokens that are about to be
-    removed are then never computed.
+    The rank depends on the ranking template rows alone, so it is found first; queries of tokens
+    that are about to be removed are never computed.
     """
 
     def forward_eliminating(
         self, tokens: Tensor, num_template: int, rows: RankingRows, keep_rate: float
     ) -> tuple[Tensor, Elimination]:
-        """Attention, elimination, MLP.
+        """Run attention, elimination and MLP.
 
         Args:
             tokens: (B, N, C), the first `num_template` of the template.
@@ -95,7 +94,7 @@ class EliminatingBlock(Block):
 
 
 class OSTrackBackbone(OneStreamBackbone):
-    """The transformer over template and search tokens; made as `OSTrackNetwork` is."""
+    """The transformer over template and search tokens."""
 
     config: OSTrackConfig
 
@@ -155,9 +154,7 @@ class OSTrackBackbone(OneStreamBackbone):
 class OSTrackNetwork(OneStreamNetwork):
     """Backbone and centre head.
 
-    Args:
-        config: Shapes.
-        drop_path_rate: Stochastic depth of the last block while training, rising from 0.
+    `drop_path_rate` is the stochastic depth of the last block while training, rising from 0.
     """
 
     config: OSTrackConfig
@@ -167,14 +164,14 @@ class OSTrackNetwork(OneStreamNetwork):
         super().__init__(config, OSTrackBackbone(config, drop_path_rate))
 
     def template_mask(self, boxes_xywh: Tensor) -> Tensor | None:
-        """(B, 4) target boxes as fractions of the template crop -> the configuration's mask."""
+        """Return which template tokens rank, given (B, 4) boxes as fractions of the crop."""
         config = self.config
         return template_token_mask(
             config.ce_template_range, boxes_xywh, config.template_size, config.stride
         )
 
     def head(self, output: BackboneOutput) -> HeadMaps:
-        """Maps (B, ., n, n) of what the backbone returned."""
+        """Return the maps of what the backbone returned."""
         raster = output.search
         if output.eliminations:
             raster = restore_raster(output.search, output.position, self.config.search_grid**2)
@@ -200,8 +197,7 @@ class OSTrackNetwork(OneStreamNetwork):
                 where the configuration has `mark_target`.
 
         Returns:
-            score_map (B, 1, n, n), size_map (B, 2, n, n), offset_map (B, 2, n, n), and pred_boxes
-            (B, 1, 4) cxcywh as fractions of the search crop, decoded from the plain score map.
+            See `as_prediction`.
         """
         rows = None
         if self.config.ce_layers:

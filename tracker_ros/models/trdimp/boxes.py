@@ -2,8 +2,8 @@
 """Refines boxes by gradient ascent on the predicted IoU, with the gradient written out.
 
 Paper: Danelljan et al., ATOM, CVPR 2019 (https://arxiv.org/abs/1811.07628); "relative" space:
-Danelljan, Van Gool, Timofte, "Probabilistic Regression for Visual Tracking", CVPR 2020.
-Official code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
+Danelljan, Van Gool, Timofte, "Probabilistic Regression for Visual Tracking", CVPR 2020. Official
+code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
 `pytracking/tracker/trdimp/trdimp.py`, `optimize_boxes_relative` and `optimize_boxes_default`;
 written anew. Tests compare the gradient with autograd through `network.py`.
 
@@ -49,11 +49,7 @@ Range = tuple[int, int]
 def part_of_axis(low: int, high: int, margin: int, size: int) -> Range:
     """Return the cells to convolve so that results in [low - margin, high + margin) are right.
 
-    Args:
-        low: First cell that is needed.
-        high: Cell after the last one.
-        margin: Further cells on both sides.
-        size: Cells of the axis; a part that is not shorter is extended to all of them.
+    An axis has `size` cells; a part that would not be shorter is extended to all of them.
     """
     needed = high - low + 2 * (margin + _REACH)
     side = math.ceil(needed / _SIDE_STEP) * _SIDE_STEP
@@ -72,8 +68,8 @@ class PartialMap:
         layer: (1, inputs, H, W) of the backbone.
         modulation: (1, C, 1, 1).
         stride: Crop pixels per cell.
-        partial: False computes the whole map at once without looking at the boxes, as a GPU should
-            do: it would stall on their values.
+        partial: False computes the whole map at once without looking at the boxes, as a GPU
+            should: it would stall on their values.
     """
 
     def __init__(
@@ -90,11 +86,8 @@ class PartialMap:
     def around(self, boxes: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Return features that contain all cells that boxes are pooled from.
 
-        Args:
-            boxes: (P, 4) x0, y0, x1, y1 in cells.
-
-        Returns:
-            (h, w, C), and the row and column of the map where they begin.
+        (P, 4) x0, y0, x1, y1 in cells -> (h, w, C), and the row and column of the map where they
+        begin.
         """
         height, width = self.layer.shape[-2:]
         if self.partial:
@@ -184,14 +177,9 @@ class LayerOverlap:
         return PartialMap(self.convs, layer, modulation, self.stride, partial=partial)
 
     def __call__(self, features: PartialMap, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluate boxes.
+        """Evaluate (P, 4) xywh boxes in crop pixels on features from `map`.
 
-        Args:
-            features: From `map`.
-            boxes: (P, 4) xywh in crop pixels.
-
-        Returns:
-            (P,) share of the IoU, and (P, 4) its gradient by x, y, w, h.
+        Returns the (P,) share of the IoU, and its (P, 4) gradient by x, y, w, h.
         """
         edges = xywh_to_xyxy(boxes) / self.stride
         cells, (top, left) = features.around(edges)
@@ -234,11 +222,8 @@ def climb_default(boxes: Tensor, gradient: Tensor, step: Tensor) -> Tensor:
 def climb_relative(boxes: Tensor, gradient: Tensor, step: Tensor, unit: Tensor) -> Tensor:
     """Return boxes one step up, by centre in a fixed unit and by the logarithm of the size.
 
-    Args:
-        boxes: (P, 4) xywh.
-        gradient: (P, 4) by x, y, w, h.
-        step: (4,) length.
-        unit: (2,) width and height that centres are measured in.
+    (P, 4) xywh boxes, their (P, 4) gradient by x, y, w, h, the (4,) step length, and the (2,)
+    width and height that centres are measured in.
     """
     corner, size = boxes[:, :2], boxes[:, 2:]
     by_centre, by_size = gradient[:, :2], gradient[:, 2:] - gradient[:, :2] / 2
@@ -294,10 +279,8 @@ def pooled_maps(
 class BoxRefinement:
     """The IoU branch of a trained network, prepared to refine boxes.
 
-    Args:
-        network: Loaded, in eval mode, on its device; its modules are taken over and changed.
-        packed: Lay weights out for oneDNN.
-        pool: Pools boxes.
+    The network is in eval mode and on its device; its modules are taken over and changed. `packed`
+    lays weights out for oneDNN.
     """
 
     def __init__(self, network: IoUNet, *, packed: bool, pool: MapPool = pool_by_matrix) -> None:
@@ -346,19 +329,9 @@ class BoxRefinement:
         boxes: Tensor,
         settings: TrackingParameters,
     ) -> tuple[Tensor, Tensor]:
-        """Let boxes climb.
+        """Let (P, 4) xywh boxes climb in the picture that is searched; see `ascend`.
 
-        Args:
-            modulation: The target's.
-            features: Of the picture that is searched.
-            boxes: (P, 4) xywh in crop pixels. The size of the first is the unit of "relative".
-            settings: The parameters `box_refinement_...`.
-
-        Returns:
-            (P, 4) boxes, and (P,) predicted IoU of the boxes before the last step.
-
-        Raises:
-            ValueError: The space is unknown, or there are no iterations.
+        The size of the first box is the unit of the space "relative".
         """
         relative = settings.box_refinement_space == "relative"
         unit = boxes[0, 2:]

@@ -203,7 +203,7 @@ VOT = replace(
 
 
 def siamese(parameters: TrackingParameters) -> TrackingParameters:
-    """The same tracker with a filter that is never optimised: TrSiam."""
+    """Return the parameters of the same tracker with a filter that is never optimised: TrSiam."""
     return replace(parameters, net_opt_iter=0, net_opt_update_iter=0, net_opt_hn_iter=0)
 
 

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TrDiMP's network as static graphs, for any engine; `engines.py` runs them.
+"""TrDiMP's network as static graphs, for any engine; `inference.py` runs them.
 
 Paper and official code: see `network.py`. Written for this package; the official code has no
 counterpart. A frame runs "features", "decode", "score", "iou_features", and "refine" once per
 step; an update "fit" once per step, "meet" and "encode"; a start also "modulation" and
 "first_filter", and the others once per view of the first image.
 
-Inputs that TrDiMP's graphs could meet while tracking, to compare engines on.
-
-Written for this package. A picture of soft blobs goes through the network; all images of the
-memories are its features, moved and blurred. Half of each memory is filled.
+Engines are compared on examples such as a tracker could meet: a picture of soft blobs goes through
+the network, and all images of the memories are its features, moved and blurred. Half of each
+memory is filled.
 """
 
 from __future__ import annotations
@@ -65,19 +64,19 @@ others' rounding leaves 0.9999)."""
 
 
 def first_samples(parameters: TrackingParameters) -> int:
-    """Samples that are made of the first image."""
+    """Return the number of samples that are made of the first image."""
     views = parameters.augmentation
     listed = (views.relative_shift, views.blur, views.rotate)
     return 1 + sum(map(len, listed)) + views.flip + views.dropout_copies
 
 
 def memory_images(parameters: TrackingParameters) -> int:
-    """Places of the transformer's memory; without a limit, those of the first samples."""
+    """Return the places of the transformer's memory; without a limit as many as first samples."""
     return max(first_samples(parameters), parameters.transformer_memory_size)
 
 
 def shapes(config: TrDiMPConfig, parameters: TrackingParameters) -> dict[str, tuple[int, ...]]:
-    """Shape of everything that `WIRES` names; all are float32."""
+    """Return the shape of everything that `WIRES` names; all are float32."""
     side, k, channels = parameters.image_sample_size, config.filter_size, config.feature_dim
     cells, fine = side // config.stride, side // LAYER2_STRIDE
     scores = score_size(cells, k)
@@ -138,15 +137,11 @@ def _check(parameters: TrackingParameters) -> None:
 
 
 def graphs(network: TrDiMPNetwork, parameters: TrackingParameters) -> list[Graph]:
-    """All parts of a network that a tracker runs; TrSiam has no "fit".
+    """Return all parts of a loaded network that a tracker runs; TrSiam has no "fit".
 
-    Args:
-        network: Loaded, in eval mode; its weights are copied.
-        parameters: What the tracker is steered by: sizes of crops and memories.
-
-    Raises:
-        EngineUnavailable: The transformer's memory has no limit, or boxes are not refined in the
-            space "relative".
+    The weights are copied; the parameters decide the sizes of crops and memories. Raises
+    EngineUnavailable if the transformer's memory has no limit, or boxes are not refined in the
+    space "relative".
     """
     _check(parameters)
     config, classifier = network.config, network.classifier
@@ -212,13 +207,9 @@ def draw_example(
     sizes: Mapping[str, tuple[int, ...]],
     parameters: TrackingParameters,
 ) -> dict[str, Tensor]:
-    """Inputs of all graphs by name.
+    """Draw the inputs of all graphs by name; the same seed gives the same.
 
-    Args:
-        seed: The same gives the same.
-        modules: Parts of the network by the name of their graph.
-        sizes: From `graphs.shapes`.
-        parameters: What the tracker is steered by.
+    Modules are parts of the network by the name of their graph, sizes come from `shapes`.
     """
     draws = torch.Generator().manual_seed(seed)
 

@@ -1,29 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TrDiMP's backbone as a graph, and what all its graphs share.
+"""The parts of TrDiMP that become graphs, see `export.py`: fixed shapes, operators that export.
 
 Paper and official code: see `network.py`. Written for this package; the official code has no
-counterpart. Here and in `graph_memory.py`, `graph_filter.py` and `graph_boxes.py` each module
-called a part is one `Graph` of `graphs.py`: fixed shapes, plain operators that export; it takes
-tensors and returns a tuple of them. Norms sum in float32 in half precision too.
+counterpart. Each module called a part takes tensors and returns a tuple of them. Norms sum in
+float32 in half precision too.
 
-TrDiMP's transformer as graphs over a memory of fixed size.
+The transformer's memory has a fixed size. The sums that `memory.py` keeps are kept by the caller:
+a part only says what a new image and those of the memory mean to each other. Images that are not
+there yet are masked.
 
-Paper and official code: see `memory_transformer.py`. Written for this package. What
-`transformer_memory.py` adds up image by image is added up here too, by whoever calls: a graph only
-says what a new image and those of the memory mean to each other. Images that are not there yet are
-masked.
-
-The target filter as graphs: where it starts, what it answers, one step of its optimiser.
-
-Paper and official code: see `target_filter.py`. Written for this package. Scores are products of
-all cells with all taps, of which each cell of the map gathers its own by a table, as `fold` and
-`unfold` do not export well. The memory has all its places from the start: samples of weight 0
-teach nothing.
-
-The IoU branch as graphs: modulation, features, one step of the refinement.
-
-Paper and official code: see `iou_net.py` and `box_refinement.py`. Written for this package.
-Features are modulated once per image, not once per step.
+Scores of the target filter are products of all cells with all taps, of which each cell of the map
+gathers its own by a table, since `fold` and `unfold` do not export well. The sample memory has all
+its places from the start: samples of weight 0 teach nothing. Features of the IoU branch are
+modulated once per image, not once per step.
 """
 
 from __future__ import annotations
@@ -87,11 +76,7 @@ def tokens_of(image: Tensor) -> Tensor:
 
 
 class PatchPart(nn.Module):
-    """What the network sees in a patch.
-
-    Args:
-        network: Loaded, in eval mode.
-    """
+    """Features of a patch."""
 
     def __init__(self, network: TrDiMPNetwork) -> None:
         super().__init__()
@@ -130,11 +115,7 @@ def _projection(attention: KeyAttention) -> nn.Linear:
 
 
 class MeetPart(nn.Module):
-    """The encoder's attention between a new image, itself, and the images of the memory.
-
-    Args:
-        transformer: Loaded.
-    """
+    """The encoder's attention between a new image, itself, and the images of the memory."""
 
     def __init__(self, transformer: MemoryTransformer) -> None:
         super().__init__()
@@ -144,7 +125,7 @@ class MeetPart(nn.Module):
     def forward(
         self, classification: Tensor, tokens: Tensor, keys: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums are of weighted tokens, and of the weights; see `AttendedTokens`.
+        """Add up weighted tokens, and weights; see `AttendedTokens`.
 
         Args:
             classification: (1, C, h, w) of the new image.
@@ -173,11 +154,7 @@ def _with_ones(tokens: Tensor) -> Tensor:
 
 
 class EncodePart(nn.Module):
-    """The end of the encoder, and what the decoder attends to.
-
-    Args:
-        transformer: Loaded.
-    """
+    """The end of the encoder, and what the decoder attends to."""
 
     def __init__(self, transformer: MemoryTransformer) -> None:
         super().__init__()
@@ -186,7 +163,7 @@ class EncodePart(nn.Module):
         self.scale = layer.norm.scale
 
     def forward(self, tokens: Tensor, sums: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """All of M images, also those that are not there.
+        """Encode all M images, also those that are not there.
 
         Args:
             tokens: (M, n, C).
@@ -203,11 +180,7 @@ class EncodePart(nn.Module):
 
 
 class DecodePart(nn.Module):
-    """The decoder, of one image.
-
-    Args:
-        transformer: Loaded.
-    """
+    """The decoder, of one image."""
 
     def __init__(self, transformer: MemoryTransformer) -> None:
         super().__init__()
@@ -221,14 +194,8 @@ class DecodePart(nn.Module):
     ) -> tuple[Tensor]:
         """See `MemoryTransformer.decode`.
 
-        Args:
-            classification: (1, C, h, w).
-            keys: (M, n, key_dim) from `EncodePart`.
-            values: (M, n, C + 1) likewise.
-            present: (M, 1), 1 where there is an image, else 0.
-
-        Returns:
-            (1, C, h, w).
+        Keys and values are those of `EncodePart`; `present` (M, 1) is 1 where there is an image,
+        else 0. The features are (1, C, h, w) before and after.
         """
         tokens = tokens_of(classification)
         own = keys_of(self.self_projection, tokens)
@@ -244,11 +211,7 @@ class DecodePart(nn.Module):
 
 
 class FirstFilterPart(nn.Module):
-    """The first filter.
-
-    Args:
-        initializer: Loaded.
-    """
+    """The first filter."""
 
     def __init__(self, initializer: FilterInitializer) -> None:
         super().__init__()
@@ -260,12 +223,7 @@ class FirstFilterPart(nn.Module):
 
 
 class ScorePart(nn.Module):
-    """What a filter answers.
-
-    Args:
-        size: Height and width of the features, cells.
-        filter_size: k.
-    """
+    """The scores of a filter of size k on features of (height, width) cells."""
 
     patch_table: Tensor
     score_table: Tensor
@@ -305,13 +263,7 @@ def _gathered(rows: Tensor, table: Tensor) -> Tensor:
 
 
 class FitPart(ScorePart):
-    """One step of the filter's optimiser.
-
-    Args:
-        optimizer: Loaded.
-        size: Height and width of the features, cells.
-        filter_size: k.
-    """
+    """One step of the filter's optimiser."""
 
     tables: Tensor
     step_length: Tensor
@@ -330,16 +282,13 @@ class FitPart(ScorePart):
     def forward(  # type: ignore[override]
         self, target_filter: Tensor, cells: Tensor, boxes: Tensor, sample_weight: Tensor
     ) -> tuple[Tensor]:
-        """See `FilterFitting.fit`.
+        """Improve a (C, k, k) filter; see `FilterFitting.fit`.
 
         Args:
             target_filter: (C, k, k).
             cells: (N, n, C) features, a row per cell.
             boxes: (N, 4) xywh in crop pixels.
             sample_weight: (N,), 0 where there is no sample.
-
-        Returns:
-            (C, k, k).
         """
         taps = target_filter.flatten(1)
         centres = target_centres(boxes, self.stride, target_filter.shape[-1])
@@ -359,11 +308,7 @@ class FitPart(ScorePart):
 
 
 class ModulationPart(nn.Module):
-    """What a target looks like to the IoU branch.
-
-    Args:
-        network: Loaded, batch norms folded; its modules are shared.
-    """
+    """What a target looks like to the IoU branch, a loaded network with its batch norms folded."""
 
     def __init__(self, network: IoUNet) -> None:
         super().__init__()
@@ -376,11 +321,7 @@ class ModulationPart(nn.Module):
 
 
 class IoUFeaturesPart(nn.Module):
-    """What boxes are pooled from, channels innermost, modulated.
-
-    Args:
-        network: Loaded, batch norms folded; its modules are shared.
-    """
+    """What boxes are pooled from, channels innermost, modulated."""
 
     def __init__(self, network: IoUNet) -> None:
         super().__init__()
@@ -396,14 +337,7 @@ class IoUFeaturesPart(nn.Module):
 
 
 class OverlapPart(nn.Module):
-    """One layer's share of the predicted IoU; see `LayerOverlap`.
-
-    Args:
-        block: Layer over pooled regions, batch norm folded.
-        predictor: (outputs,) weights of its outputs in the prediction.
-        pool: Bins along each axis.
-        stride: Crop pixels per cell.
-    """
+    """One layer's share of the predicted IoU; see `LayerOverlap`."""
 
     weight: Tensor
     bias: Tensor
@@ -434,11 +368,7 @@ class OverlapPart(nn.Module):
 
 
 class RefinePart(nn.Module):
-    """One step of boxes that climb the predicted IoU.
-
-    Args:
-        network: Loaded, batch norms folded.
-    """
+    """One step of boxes that climb the predicted IoU; see `BoxRefinement.refine`."""
 
     bias: Tensor
 
@@ -452,7 +382,7 @@ class RefinePart(nn.Module):
     def forward(
         self, boxes: Tensor, cells2: Tensor, cells3: Tensor, unit: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """See `BoxRefinement.refine`, in the space "relative".
+        """Let (P, 4) xywh boxes climb by one step in the space "relative".
 
         Args:
             boxes: (P, 4) xywh in crop pixels.

@@ -5,15 +5,15 @@ Paper and official code: see `target_filter.py`. Written for this package; what 
 official code is the order of the work, not its result:
 
 - A filter is kept as k * k taps of C channels and features as one matrix of cells by channels, so
-  that scores and gradients are one matrix product each, which reads the features once. The work
-  is bound by memory, and this is all the memory there is to read.
+  that scores and gradients are one matrix product each, which reads the features once. The work is
+  bound by memory, and this is all the memory there is to read.
 - Scores are linear in the filter: after a step they follow from the scores of the gradient, which
   the step length needs anyway. An iteration is two products instead of three.
 - Features come as (N, C, h, w) in any layout, but only with the channels innermost
   (`torch.channels_last`) is their matrix a view.
 - Maps are read off their tables by linear interpolation, without the bins in between.
-- The first filter is pooled before its convolution, not after: both are linear, so that the
-  convolution is left with the k * k places of one filter instead of the cells of all images.
+- The first filter is pooled before its convolution, not after: both are linear, so the convolution
+  is left with the k * k places of one filter instead of the cells of all images.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def as_taps(target_filter: Tensor) -> Tensor:
 
 
 def as_filter(taps: Tensor) -> Tensor:
-    """The inverse of `as_taps`."""
+    """Invert `as_taps`."""
     k = math.isqrt(taps.shape[0])
     return taps.t().unflatten(1, (k, k)).flip(-2, -1)
 
@@ -59,8 +59,8 @@ def as_filter(taps: Tensor) -> Tensor:
 def rows_by_rows(left: Tensor, right: Tensor, *, packed: bool) -> Tensor:
     """(a, C) and (b, C) -> (a, b) products of all rows.
 
-    With few rows on one side oneDNN takes half the time of the BLAS on processors that this does
-    not favour.
+    With few rows on one side oneDNN takes half the time of the BLAS on processors that the BLAS
+    does not favour.
     """
     if packed:
         return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "none")
@@ -68,7 +68,7 @@ def rows_by_rows(left: Tensor, right: Tensor, *, packed: bool) -> Tensor:
 
 
 def tables_of(optimizer: FilterOptimizer) -> Tensor:
-    """(3, bins) label, mask before its sigmoid, and weight, by the distance to the target."""
+    """Return (3, bins) by the distance to the target: label, mask before its sigmoid, weight."""
     predictors = (
         optimizer.label_map_predictor,
         optimizer.target_mask_predictor[0],
@@ -78,12 +78,7 @@ def tables_of(optimizer: FilterOptimizer) -> Tensor:
 
 
 def maps_at(place: Tensor, tables: Tensor) -> LearnedMaps:
-    """Read maps off their tables.
-
-    Args:
-        place: (N, h', w') distances in bins.
-        tables: (3, bins) from `tables_of`.
-    """
+    """Read maps off their tables, (3, bins), at (N, h', w') distances in bins."""
     lower = place.clamp(max=tables.shape[1] - 2).long()
     share = (place - lower).clamp(max=1)
     below, above = (tables.index_select(1, (lower + i).flatten()) for i in (0, 1))
@@ -93,11 +88,7 @@ def maps_at(place: Tensor, tables: Tensor) -> LearnedMaps:
 
 
 class FirstFilter:
-    """The filter initialiser of a trained network.
-
-    Args:
-        initializer: Loaded.
-    """
+    """The filter initialiser of a trained network."""
 
     def __init__(self, initializer: FilterInitializer) -> None:
         self.filter_size = initializer.filter_size
@@ -115,15 +106,7 @@ class FirstFilter:
         return F.pad(weights, (1, 1)).unfold(-1, size, 1).transpose(1, 2).flip(1)
 
     def __call__(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """Pool the target in each image and average.
-
-        Args:
-            features: (N, C, h, w).
-            boxes: (N, 4) xywh in crop pixels.
-
-        Returns:
-            (C, k, k).
-        """
+        """Pool the target in each image and average: (N, C, h, w), (N, 4) xywh -> (C, k, k)."""
         images, channels, height, width = features.shape
         k = self.filter_size
         x0, y0, x1, y1 = (xywh_to_xyxy(boxes) / self.stride).unbind(-1)
@@ -141,12 +124,7 @@ class FirstFilter:
 
 
 class FilterFitting:
-    """The filter optimiser of a trained network.
-
-    Args:
-        optimizer: Loaded.
-        packed: Use oneDNN's products.
-    """
+    """The filter optimiser of a trained network; `packed` uses oneDNN's products."""
 
     def __init__(self, optimizer: FilterOptimizer, *, packed: bool) -> None:
         self.stride = optimizer.stride
@@ -157,7 +135,7 @@ class FilterFitting:
         self.tables = tables_of(optimizer)
 
     def learned_maps(self, boxes: Tensor, size: tuple[int, int], filter_size: int) -> LearnedMaps:
-        """`FilterOptimizer.learned_maps` of (N, 4) boxes."""
+        """Return `FilterOptimizer.learned_maps` of (N, 4) boxes."""
         centres = target_centres(boxes, self.stride, filter_size)
         return maps_at(distances(centres, size) / self.displacement, self.tables)
 
@@ -181,7 +159,7 @@ class FilterFitting:
         iterations: int,
         sample_weight: Tensor | None = None,
     ) -> Tensor:
-        """Improve a filter; the last filter of `FilterOptimizer.forward`.
+        """Improve a filter. Returns the last filter of `FilterOptimizer.forward`, (C, k, k).
 
         Args:
             target_filter: (C, k, k) to start from.
@@ -189,9 +167,6 @@ class FilterFitting:
             boxes: (N, 4) xywh in crop pixels.
             iterations: Steps; without any the filter is returned as it is.
             sample_weight: (N,) weight of each image's squared residuals; None weighs all by 1 / N.
-
-        Returns:
-            (C, k, k).
         """
         if iterations < 1:
             return target_filter

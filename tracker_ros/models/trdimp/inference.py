@@ -3,9 +3,9 @@
 
 Paper and official code: see `network.py`. Written for this package. The numbers are those of
 `network.py`; the work is done in another order, as `layers/resnet.py`, `memory.py`,
-`filter_fitting.py` and `boxes.py` describe. Both classes answer the same calls. Engines may
-overwrite what they returned at their next call, and several targets may share them, so
-`TrDiMPOnEngines` returns copies.
+`filter_fitting.py` and `boxes.py` describe. `TrDiMPInference` and `TrDiMPOnEngines` answer the
+same calls. Engines may overwrite what they returned at their next call, and several targets may
+share them, so the latter returns copies. Boxes are xywh in crop pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tracker_ros.models.trdimp.network import Modulation, TrDiMPNetwork
 
 
 class PatchFeatures(NamedTuple):
-    """What the network sees in patches; channels are innermost in memory.
+    """Features of N patches; channels are innermost in memory.
 
     Attributes:
         layer2: (N, layer2_dim, S / 8, S / 8).
@@ -50,13 +50,18 @@ class PatchFeatures(NamedTuple):
 
 
 class TrDiMPInference:
-    """A trained network, prepared for tracking. Boxes are xywh in crop pixels.
+    """A trained network, prepared for tracking.
 
     Args:
         network: Loaded, in eval mode; its modules are taken over and changed.
         device: Device to run on.
         packed: Use oneDNN's prepacked layers; None uses them where this build of torch has them.
         pool: Pools the boxes that are refined.
+
+    Attributes:
+        initial_filter: Turns (N, C, h, w) features and the (N, 4) boxes in them into a filter (C,
+            k, k) that finds what the boxes show.
+        fit: Improves a filter; see `FilterFitting.fit`.
     """
 
     def __init__(
@@ -79,8 +84,9 @@ class TrDiMPInference:
         classifier = network.classifier
         self._classification = for_inference(classifier.feature_extractor, packed=self.packed)
         self._transformer = FixedTransformer(classifier.transformer, packed=self.packed)
-        self._first_filter = FirstFilter(classifier.filter_initializer)
+        self.initial_filter = FirstFilter(classifier.filter_initializer)
         self._fitting = FilterFitting(classifier.filter_optimizer, packed=self.packed)
+        self.fit = self._fitting.fit
         self._refinement = BoxRefinement(network.bb_regressor, packed=self.packed, pool=pool)
 
     @property
@@ -99,41 +105,18 @@ class TrDiMPInference:
     def start_memory(
         self, classification: Tensor, labels: Tensor, limit: int
     ) -> TransformerMemory:
-        """Let the transformer remember the first images.
-
-        Args:
-            classification: (N, C, h, w) features, the first image is the newest.
-            labels: (N, 1, h, w), where the target is in them.
-            limit: Images that may be there after one was added; negative for no limit.
-        """
+        """Return the transformer's memory of the first images; see `TransformerMemory`."""
         return TransformerMemory(self._transformer, classification, labels, limit)
 
     @torch.inference_mode()
-    def initial_filter(self, decoded: Tensor, boxes: Tensor) -> Tensor:
-        """(N, C, h, w) and the (N, 4) boxes in them -> (C, k, k) that finds what they show."""
-        return self._first_filter(decoded, boxes)
-
-    @torch.inference_mode()
-    def fit(
-        self,
-        target_filter: Tensor,
-        decoded: Tensor,
-        boxes: Tensor,
-        iterations: int,
-        sample_weight: Tensor | None = None,
-    ) -> Tensor:
-        """Improve a filter; see `FilterFitting.fit`."""
-        return self._fitting.fit(target_filter, decoded, boxes, iterations, sample_weight)
-
-    @torch.inference_mode()
     def score(self, target_filter: Tensor, decoded: Tensor) -> Tensor:
-        """(C, k, k) and (1, C, h, w) -> (h', w') where the target may be."""
+        """(C, k, k) filter and (1, C, h, w) features -> (h', w') scores."""
         return self._fitting.score(target_filter, decoded)[0]
 
     @torch.inference_mode()
     @in_float32
     def modulation(self, features: PatchFeatures, box: Tensor) -> Modulation:
-        """What the target in the (4,) box of one patch looks like to the IoU branch."""
+        """Describe the target in the (4,) box of one patch to the IoU branch."""
         return self._refinement.modulation(features, box[None])
 
     @torch.inference_mode()
@@ -150,20 +133,11 @@ class TrDiMPInference:
 
 
 class GraphMemory:
-    """The images that the transformer remembers; `TransformerMemory` on engines.
+    """The images that the transformer remembers, like `TransformerMemory`, computed by engines.
 
-    An image keeps its place while it is there. Sums are kept as in `transformer_memory.py`: by
-    place, one over the newer images, and one for each number of older ones that may still be
-    there. Places without an image hold sums over one token of zeros.
-
-    Args:
-        engines: By name of their graph.
-        classification: (N, C, h, w) features of the first images, the first one is the newest.
-        labels: (N, 1, h, w), where the target is in them.
-        limit: Images that may be there after one was added; negative for no limit.
-
-    Raises:
-        ValueError: The limit is 0.
+    Engines are given by the name of their graph. An image keeps its place while it is there. As in
+    `TransformerMemory`, each place has one sum over the newer images, and one for each number of
+    older ones that may still be there. Places without an image hold sums over one token of zeros.
     """
 
     def __init__(
@@ -197,10 +171,7 @@ class GraphMemory:
 
     @torch.inference_mode()
     def prepend(self, classification: Tensor, label: Tensor) -> None:
-        """Remember one more (1, C, h, w) image with its (1, 1, h, w) label.
-
-        The oldest ones leave where the limit asks for it.
-        """
+        """See `TransformerMemory.prepend`."""
         while self._limit > 0 and len(self) >= self._limit:
             self._present[self._newest_first.pop()] = 0
             for place in self._newest_first:
@@ -210,7 +181,7 @@ class GraphMemory:
 
     @torch.inference_mode()
     def decode(self, query: Tensor) -> Tensor:
-        """(M, C, h, w) classification features -> the same shape, each image on its own."""
+        """See `TransformerMemory.decode`."""
         decode = self._engines["decode"]
         return torch.cat(
             [
@@ -249,13 +220,9 @@ class GraphMemory:
 
 
 class TrDiMPOnEngines:
-    """A trained network whose parts are engines; `TrDiMPInference` for any back end.
+    """A trained network whose parts, the graphs of `export.py`, are computed by engines.
 
-    Args:
-        config: Sizes of the network.
-        graphs: Its parts, see `graphs.py`.
-        open_engine: Makes the engine of a graph.
-        device: Where tensors are handed over.
+    Tensors are handed over on `device`.
     """
 
     def __init__(
@@ -276,18 +243,18 @@ class TrDiMPOnEngines:
 
     @torch.inference_mode()
     def features(self, patches: Tensor) -> PatchFeatures:
-        """(N, 3, S, S) normalised RGB -> features."""
+        """See `TrDiMPInference.features`."""
         found = [self._run("features", patch=patch[None].contiguous()) for patch in patches]
         return PatchFeatures(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     @torch.inference_mode()
     def start_memory(self, classification: Tensor, labels: Tensor, limit: int) -> GraphMemory:
-        """Let the transformer remember the first images; see `TrDiMPInference.start_memory`."""
+        """See `TrDiMPInference.start_memory`."""
         return GraphMemory(self._engines, classification, labels, limit)
 
     @torch.inference_mode()
     def initial_filter(self, decoded: Tensor, boxes: Tensor) -> Tensor:
-        """(N, C, h, w) and the (N, 4) boxes in them -> (C, k, k) that finds what they show."""
+        """See `TrDiMPInference.initial_filter`."""
         given = {"first_decoded": decoded.contiguous(), "first_boxes": boxes}
         return self._run("first_filter", **given)[0]
 
@@ -320,12 +287,12 @@ class TrDiMPOnEngines:
 
     @torch.inference_mode()
     def score(self, target_filter: Tensor, decoded: Tensor) -> Tensor:
-        """(C, k, k) and (1, C, h, w) -> (h', w') where the target may be."""
+        """See `TrDiMPInference.score`."""
         return self._run("score", target_filter=target_filter, decoded=decoded.contiguous())[0]
 
     @torch.inference_mode()
     def modulation(self, features: PatchFeatures, box: Tensor) -> Modulation:
-        """What the target in the (4,) box of one patch looks like to the IoU branch."""
+        """See `TrDiMPInference.modulation`."""
         given = {"layer2": features.layer2, "layer3": features.layer3, "box": box[None]}
         return Modulation(*self._run("modulation", **given))
 
@@ -337,7 +304,7 @@ class TrDiMPOnEngines:
         boxes: Tensor,
         settings: TrackingParameters,
     ) -> tuple[Tensor, Tensor]:
-        """Let (P, 4) boxes climb to where they fit best; see `BoxRefinement.refine`."""
+        """See `BoxRefinement.refine`."""
         cells2, cells3 = self._run(
             "iou_features",
             layer2=features.layer2,
@@ -354,7 +321,7 @@ class TrDiMPOnEngines:
         return ascend(climb_once, boxes, settings)
 
     def _run(self, name: str, **tensors: Tensor) -> list[Tensor]:
-        """Outputs of a graph, in their order, to be kept."""
+        """Return copies of a graph's outputs, in their order."""
         engine = self._engines[name]
         found = engine(**tensors)
         return [found[output].clone() for output in engine.spec.outputs]

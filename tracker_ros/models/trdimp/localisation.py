@@ -26,11 +26,9 @@ MIN_START_SIDE = np.float32(1 / 3)
 
 
 class Sighting(NamedTuple):
-    """The target's place according to a score map.
+    """The target's place according to a score map, and the tracker's verdict.
 
-    Attributes:
-        translation: (2,) float32 `(y, x)` from the patch's middle to the target, image pixels.
-        verdict: The tracker's judgement.
+    `translation` is (2,) float32 `(y, x)` from the patch's middle to the target, image pixels.
     """
 
     translation: np.ndarray
@@ -115,15 +113,9 @@ def keep_inside(
 ) -> np.ndarray:
     """Return a target's centre, moved so that it stays near the image.
 
-    Args:
-        position: (2,) float32 `(y, x)`, pixels.
-        size: (2,) float32 `(h, w)`, pixels.
-        image_shape: Height and width of the image; further numbers are ignored.
-        inside_ratio: 0.5 keeps the centre inside; a smaller value lets it leave the image by the
-            difference, in target sizes.
-
-    Returns:
-        (2,) float32.
+    Position `(y, x)` and size `(h, w)` are (2,) float32 in pixels. With `inside_ratio` 0.5 the
+    centre stays inside; a smaller value lets it leave the image by the difference, in target
+    sizes.
     """
     least = np.float32(inside_ratio - 0.5) * size
     most = np.asarray(image_shape[:2], dtype=np.float32) - least
@@ -131,15 +123,10 @@ def keep_inside(
 
 
 def start_boxes(box: np.ndarray, random: np.ndarray, parameters: TrackingParameters) -> np.ndarray:
-    """Return the boxes to refine: the box itself and others around it.
+    """Return the boxes to refine, (n + 1, 4) float32 xywh: the box itself and others around it.
 
-    Args:
-        box: (4,) float32 xywh, pixels of the patch.
-        random: (n, 4) float32 in [0, 1): shifts of the centre, changes of the size.
-        parameters: Their ranges.
-
-    Returns:
-        (n + 1, 4) float32 xywh.
+    The box is in pixels of the patch. `random` holds (n, 4) float32 in [0, 1): shifts of the
+    centre and changes of the size, whose ranges are parameters.
     """
     corner, size = box[:2], box[2:]
     mean_side = np.sqrt(size.prod())
@@ -156,15 +143,10 @@ def start_boxes(box: np.ndarray, random: np.ndarray, parameters: TrackingParamet
 def choose_box(
     boxes: np.ndarray, ious: np.ndarray, parameters: TrackingParameters
 ) -> np.ndarray | None:
-    """Return the mean of the refined boxes that fit best.
+    """Return the mean of the refined boxes that fit best, (4,) float32 xywh, or None.
 
-    Args:
-        boxes: (n, 4) float32 xywh, pixels of the patch; boxes that left all bounds are not finite.
-        ious: (n,) predicted overlaps.
-        parameters: How many are averaged, and which are too narrow.
-
-    Returns:
-        (4,) float32 xywh, or None if all are too narrow or not finite.
+    Of (n, 4) float32 xywh boxes in pixels of the patch with (n,) predicted overlaps, those that
+    are not finite or too narrow do not count; None if none is left.
     """
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(ious)
     boxes, ious = boxes[finite], ious[finite]
@@ -179,15 +161,10 @@ def choose_box(
 
 
 def remember_shape(box: np.ndarray, first_size: np.ndarray, share: float) -> np.ndarray:
-    """Return a box with its aspect ratio moved back towards the first box's.
+    """Return a (4,) xywh box with its aspect ratio moved back towards the first box's.
 
-    Args:
-        box: (4,) float32 xywh; its centre and area stay.
-        first_size: (2,) `(h, w)` of the first box, at any scale.
-        share: How far, in logarithms: 0 not at all, 1 completely.
-
-    Returns:
-        (4,) float32 xywh.
+    Centre and area stay. `first_size` is the (2,) `(h, w)` of the first box at any scale; `share`
+    says how far to go, in logarithms: 0 not at all, 1 completely.
     """
     if share == 0:
         return box

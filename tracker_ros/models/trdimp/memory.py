@@ -48,10 +48,10 @@ class SampleWeights:
     """How much each sample counts; new ones grow, all others fade, the least one is replaced.
 
     Args:
-        capacity: Most samples.
+        capacity: Maximum number of samples.
         initial: Samples of the first image, at the front; all count the same.
-        least_initial: Least weight of all initial ones together; where it is above 0 they are
-            never replaced.
+        least_initial: Minimum weight of all initial ones together; above 0 they are never
+            replaced.
 
     Attributes:
         values: (capacity,) float32, of sum 1; a little more once the initial ones are held up.
@@ -72,13 +72,9 @@ class SampleWeights:
         self._last: int | None = None
 
     def add(self, learning_rate: float) -> int:
-        """Make room for a sample and weigh it.
+        """Make room for a sample whose weight over that of all others is the learning rate.
 
-        Args:
-            learning_rate: Its weight over that of all others.
-
-        Returns:
-            Which sample it replaces.
+        Returns the index of the sample that it replaces.
         """
         values, initial = self.values, self._initial
         kept = np.float32(1.0 - learning_rate)
@@ -109,7 +105,7 @@ class SampleMemory:
     Args:
         features: (N, C, h, w) float32 of the first image.
         boxes: (N, 4) float32 xywh, pixels of the patch.
-        capacity: Most samples.
+        capacity: Maximum number of samples.
         least_initial: See `SampleWeights`.
     """
 
@@ -122,13 +118,7 @@ class SampleMemory:
         self.weights = SampleWeights(capacity, self._count, least_initial)
 
     def add(self, features: Tensor, box: Tensor, learning_rate: float) -> None:
-        """Add a sample, in place of the least one when full.
-
-        Args:
-            features: (1, C, h, w).
-            box: (4,) xywh, pixels of the patch.
-            learning_rate: Its weight over that of all others.
-        """
+        """Add a (1, C, h, w) sample with its (4,) xywh box, replacing the least one when full."""
         index = self.weights.add(learning_rate)
         if index == len(self._features):
             room = min(2 * index, len(self.weights.values))
@@ -167,12 +157,9 @@ _AT_ONCE = 5
 
 
 class AttendedTokens:
-    """Keys and values of tokens, ready to be attended to.
+    """Keys (n, key_dim) of length 1 and values of tokens, ready to be attended to.
 
-    Args:
-        keys: (n, key_dim) of length 1.
-        columns: (V + 1, n) from `columns_of`.
-        packed: Lay them out for oneDNN.
+    Values are (V + 1, n) from `columns_of`; `packed` lays both out for oneDNN.
     """
 
     def __init__(self, keys: Tensor, columns: Tensor, *, packed: bool) -> None:
@@ -202,12 +189,7 @@ def mean_of(sums: Tensor) -> Tensor:
 
 
 class FixedTransformer:
-    """The transformer's weights, prepared once.
-
-    Args:
-        transformer: Loaded, in eval mode.
-        packed: Lay matrices out for oneDNN.
-    """
+    """The weights of a loaded transformer, prepared once; `packed` lays them out for oneDNN."""
 
     def __init__(self, transformer: MemoryTransformer, *, packed: bool) -> None:
         layer = cast(DecoderLayer, transformer.decoder.layers[0])
@@ -237,11 +219,9 @@ class FixedTransformer:
         return self._norm(tokens.unsqueeze(-3)).squeeze(-3)
 
     def decode(self, tokens: Tensor, memory: AttendedTokens) -> Tensor:
-        """One image (n, C) -> the same shape.
+        """Decode one image's (n, C) classification features. Returns the same shape.
 
-        Args:
-            tokens: Classification features.
-            memory: Values are the C encoded features times the label, and the label.
+        The memory's values are the C encoded features times the label, and the label.
         """
         keys = self.self_keys(tokens)
         itself = self.attended(keys, columns_of(tokens))
@@ -252,11 +232,7 @@ class FixedTransformer:
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a memory without room.
-
-    Raises:
-        ValueError: The limit is 0.
-    """
+    """Raise a ValueError for a memory without room."""
     if limit == 0:
         raise ValueError(
             "the transformer's memory is limited to 0 images; expected at least 1, or a "
@@ -268,13 +244,11 @@ class TransformerMemory:
     """The images that the transformer remembers, newest first.
 
     Args:
-        transformer: What encodes and decodes.
+        transformer: Encodes and decodes.
         classification: (N, C, h, w) features of the first images.
         labels: (N, 1, h, w), where the target is in them.
-        limit: Images that may be there after one was added; negative for no limit.
-
-    Raises:
-        ValueError: The limit is 0.
+        limit: Maximum number of images after one was added; negative for no limit, 0 is refused by
+            a ValueError.
     """
 
     def __init__(
@@ -318,11 +292,9 @@ class TransformerMemory:
 
     @torch.inference_mode()
     def prepend(self, classification: Tensor, label: Tensor) -> None:
-        """Remember one more image; the oldest ones leave where the limit asks for it.
+        """Remember one more (1, C, h, w) image with its (1, 1, h, w) label.
 
-        Args:
-            classification: (1, C, h, w).
-            label: (1, 1, h, w).
+        The oldest images leave if there are more than the limit.
         """
         count = len(self)
         kept = count if self._limit < 0 else min(count, self._limit - 1)
@@ -361,7 +333,7 @@ class TransformerMemory:
         self._older[index] = sums if self._limit > 0 else sums[-1:]
 
     def _encode(self, part: slice) -> Tensor:
-        """The encoder's output for some images, (count, n, C)."""
+        """Return the encoder's output for some images, (count, n, C)."""
         sums = torch.stack([older[-1] for older in self._older[part]]) + self._newer[part]
         return self._transformer.norm(self._tokens[part] + mean_of(sums))
 
@@ -376,7 +348,7 @@ class TransformerMemory:
 
 
 def _parts(start: int, end: int) -> list[slice]:
-    """Images `start` to `end`, not too many at once."""
+    """Divide the images `start` to `end`, so that not too many are multiplied at once."""
     return [slice(i, i + _AT_ONCE) for i in range(start, end, _AT_ONCE)]
 
 

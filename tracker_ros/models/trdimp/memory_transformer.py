@@ -6,14 +6,13 @@ section 3. Official code: https://github.com/594422814/TransformerTrack (MIT),
 `ltr/models/target_classifier/transformer.py` and `ltr/models/layers/normalization.py`. Written
 anew; the state-dict keys and shapes are the official ones.
 
-Queries and keys go through the same projection and are scaled to length 1; values are used as
-they are. The file's value projections are loaded and never run, as officially. The decoder
-attends among one image's tokens with the encoder's own module, which the file names twice. Kept
-from the official order of work are the results: attention is computed for some rows at a time,
-and the decoder's two attentions over the memory, which have equal weights, are one.
+Queries and keys go through the same projection and are scaled to length 1; values are used as they
+are. The file's value projections are loaded and never run, as officially. The decoder attends
+among one image's tokens with the encoder's own module, which the file names twice. What differs on
+purpose is the order of the work: attention is computed for some rows at a time, and the decoder's
+two attentions over the memory, which have equal weights, are one.
 
-All methods also take a leading batch axis of independent sequences. `transformer_memory.py` is
-what a tracker runs.
+All functions also take a leading batch axis of independent sequences. Trackers run `memory.py`.
 """
 
 from __future__ import annotations
@@ -32,11 +31,7 @@ _ROWS = 1024
 
 
 class InstanceL2Norm(nn.Module):
-    """Scales every image to one root mean square, over all its channels and places.
-
-    Args:
-        scale: That root mean square.
-    """
+    """Scales every image to the root mean square `scale`, over all its channels and places."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -61,12 +56,7 @@ def images_of(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class KeyHead(nn.Module):
-    """One attention head with one projection for queries and keys.
-
-    Args:
-        feature_dim: Channels of the tokens.
-        key_dim: Channels of the keys.
-    """
+    """One attention head, with one projection for queries and keys."""
 
     def __init__(self, feature_dim: int, key_dim: int) -> None:
         super().__init__()
@@ -82,7 +72,7 @@ class KeyHead(nn.Module):
 
 
 class KeyAttention(nn.Module):
-    """Attention of the one head, under the official file's name for it."""
+    """Attention with one head, under the official file's name for it."""
 
     def __init__(self, feature_dim: int, key_dim: int) -> None:
         super().__init__()
@@ -93,15 +83,10 @@ class KeyAttention(nn.Module):
         return cast(KeyHead, self.head[0]).keys(tokens)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Mean of the values, weighted by how well their keys fit the queries.
+        """Return the mean of the values, weighted by how well their keys fit the queries.
 
-        Args:
-            queries: (..., q, key_dim) from `keys`.
-            keys: (..., n, key_dim) from `keys`.
-            values: (..., n, V).
-
-        Returns:
-            (..., q, V).
+        (..., q, key_dim) queries and (..., n, key_dim) keys, both from `keys`, and (..., n, V)
+        values -> (..., q, V).
         """
         transposed = keys.transpose(-2, -1)
         mixed = [
@@ -171,12 +156,10 @@ class _Layers(nn.Module):
 
 
 class MemoryTransformer(nn.Module):
-    """Encoder of the memory images and decoder of the images that are searched.
+    """Encodes the memory images and decodes the images that are searched.
 
-    Args:
-        feature_dim: Channels C of the classification features.
-        key_dim: Channels of the keys.
-        norm_scale: Root mean square of normalised features.
+    Features have `feature_dim` channels and the root mean square `norm_scale`, keys `key_dim`
+    channels.
     """
 
     def __init__(self, feature_dim: int, key_dim: int, norm_scale: float) -> None:
@@ -188,13 +171,9 @@ class MemoryTransformer(nn.Module):
         self.decoder = _Layers(DecoderLayer(self_attn, cross_attn, norm))
 
     def encode(self, memory: Tensor) -> Tensor:
-        """Let the tokens of all memory images attend to each other.
+        """Let the tokens of all memory images, ([B,] N, C, h, w), attend to each other.
 
-        Args:
-            memory: (N, C, h, w) or (B, N, C, h, w) classification features.
-
-        Returns:
-            The same shape, every image normalised.
+        Returns the same shape, every image normalised.
         """
         return self.encoder(memory)
 
@@ -202,9 +181,9 @@ class MemoryTransformer(nn.Module):
         """Bring to images what the memory knows about the target; each image on its own.
 
         Args:
-            query: (M, C, h, w) or (B, M, C, h, w) classification features.
-            encoded: (N, C, h, w) or (B, N, C, h, w) from `encode`.
-            labels: (N, 1, h, w) or (B, N, 1, h, w), where the target is in each memory image.
+            query: ([B,] M, C, h, w) classification features.
+            encoded: ([B,] N, C, h, w) from `encode`.
+            labels: ([B,] N, 1, h, w), where the target is in each memory image.
 
         Returns:
             The query's shape, every image normalised.

@@ -4,13 +4,13 @@
 Paper: Wang et al., "Transformer Meets Tracker: Exploiting Temporal Context for Robust Visual
 Tracking", CVPR 2021 (https://arxiv.org/abs/2103.11681). The IoU branch predicts how well a box
 fits the target: Danelljan, Bhat, Khan, Felsberg, "ATOM: Accurate Tracking by Overlap
-Maximization", CVPR 2019 (https://arxiv.org/abs/1811.07628).
-Official code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
+Maximization", CVPR 2019 (https://arxiv.org/abs/1811.07628). Official code:
+https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
 `ltr/models/tracking/dimpnet.py` and `ltr/models/bbreg/atom_iou_net.py`. Written anew; for
 `trdimp_resnet50` the state-dict keys and shapes are the official ones. TrSiam is the same network.
 
-These modules are differentiable and serve training; trackers run `inference.py` and `boxes.py`.
-Boxes are xywh in crop pixels.
+These modules are differentiable and serve training; trackers run `inference.py`. Boxes are xywh in
+crop pixels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LAYER3_REFERENCE_POOL = 1
 
 
 class BackboneFeatures(Protocol):
-    """What the branch reads of a picture's features."""
+    """Features of N images that the IoU branch reads."""
 
     @property
     def layer2(self) -> Tensor:
@@ -48,31 +48,21 @@ class BackboneFeatures(Protocol):
 
 
 class IoUFeatures(NamedTuple):
-    """What proposals are pooled from.
-
-    Attributes:
-        layer2: (N, iou_dim, H / 8, W / 8).
-        layer3: (N, iou_dim, H / 16, W / 16).
-    """
+    """Features that proposals are pooled from, at strides 8 and 16: (N, iou_dim, h, w) each."""
 
     layer2: Tensor
     layer3: Tensor
 
 
 class Modulation(NamedTuple):
-    """What the target looks like: factors on the channels of `IoUFeatures`.
-
-    Attributes:
-        layer2: (N, iou_dim, 1, 1).
-        layer3: (N, iou_dim, 1, 1).
-    """
+    """Describes a target by factors on the channels of `IoUFeatures`: (N, iou_dim, 1, 1) each."""
 
     layer2: Tensor
     layer3: Tensor
 
 
 def conv_block(inputs: int, outputs: int, size: int = 3, padding: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU."""
+    """Return a convolution with batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, padding=padding),
         nn.BatchNorm2d(outputs),
@@ -81,7 +71,7 @@ def conv_block(inputs: int, outputs: int, size: int = 3, padding: int = 1) -> nn
 
 
 class LinearBlock(nn.Module):
-    """Linear layer over a pooled region, batch norm, ReLU."""
+    """A linear layer over a pooled region, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, size: int) -> None:
         super().__init__()
@@ -94,11 +84,7 @@ class LinearBlock(nn.Module):
 
 
 class IoUNet(nn.Module):
-    """Predicts the overlap of boxes with a target seen in another image.
-
-    Args:
-        config: Sizes.
-    """
+    """Predicts the overlap of boxes with a target seen in another image."""
 
     def __init__(self, config: TrDiMPConfig) -> None:
         super().__init__()
@@ -121,19 +107,14 @@ class IoUNet(nn.Module):
                 nn.init.zeros_(cast(nn.Parameter, module.bias))
 
     def test_features(self, features: BackboneFeatures) -> IoUFeatures:
-        """Features that proposals are pooled from, of the images that are searched."""
+        """Return the features of the searched images that proposals are pooled from."""
         return IoUFeatures(
             self.conv3_2t(self.conv3_1t(features.layer2)),
             self.conv4_2t(self.conv4_1t(features.layer3)),
         )
 
     def modulation(self, features: BackboneFeatures, boxes: Tensor) -> Modulation:
-        """Describe the target of reference images.
-
-        Args:
-            features: Of N images.
-            boxes: (N, 4) xywh, one per image.
-        """
+        """Describe the targets in N reference images, each in its box, (N, 4) xywh."""
         places = xywh_to_xyxy(boxes)[:, None]
         narrow = self.conv3_1r(features.layer2)
         layer2 = pool_boxes(narrow, places, _LAYER2_REFERENCE_POOL, 1 / LAYER2_STRIDE)[:, 0]
@@ -145,15 +126,9 @@ class IoUNet(nn.Module):
     def predict(
         self, modulation: Modulation, iou_features: IoUFeatures, proposals: Tensor
     ) -> Tensor:
-        """Predict overlaps.
+        """Predict the overlaps of (N, P, 4) xywh proposals with the targets of N reference images.
 
-        Args:
-            modulation: Of N reference images.
-            iou_features: Of the N images that are searched for the same targets.
-            proposals: (N, P, 4) xywh.
-
-        Returns:
-            (N, P), on the scale that the branch was trained on.
+        Returns (N, P), on the scale that the branch was trained on.
         """
         # Factors on channels, so the pooled features can take them as well as the whole maps.
         places = xywh_to_xyxy(proposals)
@@ -166,11 +141,7 @@ class IoUNet(nn.Module):
 
 
 class TargetClassifier(nn.Module):
-    """All that tells the target from the rest: features, memory, filter.
-
-    Args:
-        config: Sizes.
-    """
+    """Tells the target from everything else: features, memory and filter."""
 
     def __init__(self, config: TrDiMPConfig) -> None:
         super().__init__()
@@ -184,11 +155,7 @@ class TargetClassifier(nn.Module):
 
 
 class TrDiMPNetwork(nn.Module):
-    """The whole network under the official names.
-
-    Args:
-        config: Sizes.
-    """
+    """The whole network under the official names."""
 
     def __init__(self, config: TrDiMPConfig) -> None:
         super().__init__()

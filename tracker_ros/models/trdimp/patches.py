@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Square patches of the image, and the way between image and patch.
+"""Square patches of an image, the way between image and patch, and views of the first image.
 
-Paper: Danelljan et al., "ATOM", CVPR 2019, and Wang et al., "Transformer Meets Tracker", CVPR 2021
-(https://arxiv.org/abs/2103.11681). Official code: https://github.com/594422814/TransformerTrack
-(MIT), `pytracking/features/preprocessing.py` for the behaviour; written anew.
+Papers: Danelljan et al., "ATOM", CVPR 2019; Bhat et al., "DiMP", ICCV 2019
+(https://arxiv.org/abs/1904.07220), section 3.4, for the views that the filter learns from; Wang et
+al., "Transformer Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681). Official code:
+https://github.com/594422814/TransformerTrack (MIT), `pytracking/features/preprocessing.py` and
+`augmentation.py` for the behaviour; written anew.
 
 Positions are pixel indices `(y, x)`: pixel k has its centre at k, and a box `(x, y, w, h)` has its
 centre at corner + (size - 1) / 2. Geometry runs in float32, as officially, so that whole pixels
@@ -11,16 +13,8 @@ are cut off at the same places.
 
 What is kept although it looks wrong: the centre is truncated to whole pixels; a large window shows
 every n-th pixel without averaging; the first of those is left out of the returned coordinates.
-
-The first image seen in several ways, so that the filter learns more than one view.
-
-Paper: Bhat et al., "DiMP", ICCV 2019 (https://arxiv.org/abs/1904.07220), section 3.4.
-Official code: https://github.com/594422814/TransformerTrack (MIT),
-`pytracking/features/augmentation.py` for the behaviour; written anew.
-
-All views are cut from one patch, wider than a crop. What differs on purpose: rotated views are
-sampled exactly, where older releases of OpenCV round positions to 1/32 pixel; blurs and rotations
-compute only what the view shows.
+What differs on purpose: rotated views are sampled exactly, where older releases of OpenCV round
+positions to 1/32 pixel; blurs and rotations compute only what the view shows.
 """
 
 from __future__ import annotations
@@ -42,7 +36,7 @@ from tracker_ros.models.trdimp.config import TrackingParameters
 
 
 class Border(Enum):
-    """What a window does that reaches beyond the image; edge pixels are repeated outside it."""
+    """What happens to a window that reaches beyond the image, where edge pixels are repeated."""
 
     REPLICATE = "replicate"
     """It stays where it is."""
@@ -56,11 +50,8 @@ class Border(Enum):
 class Span:
     """The pixels of one axis that a window shows: `extent` of them, `step` apart.
 
-    Attributes:
-        start: The first one, counted in steps; may be negative.
-        extent: How many.
-        step: Distance between two, pixels.
-        offset: Pixel that step 0 stands for, less than `step`.
+    The first lies `start` steps, which may be negative, from pixel `offset`, which is below
+    `step`.
     """
 
     start: int
@@ -69,10 +60,9 @@ class Span:
     offset: int
 
     def within(self, length: int) -> tuple[slice, tuple[int, int]]:
-        """Those that an image of `length` pixels has, at least one of them.
+        """Return the pixels that an image of `length` pixels has, at least one.
 
-        Returns:
-            The pixels, and how often the first and the last of them are repeated.
+        The second result tells how often the first and the last of them are repeated.
         """
         offset = min(self.offset, length - 1)
         count = len(range(offset, length, self.step))
@@ -110,15 +100,15 @@ def choose_window(
     border: Border,
     max_shrink: float = math.inf,
 ) -> Window:
-    """The window that a patch is made of.
+    """Return the window that a patch is made of.
 
     Args:
         centre: (2,) float32 `(y, x)`, pixels.
         size: (2,) float32 `(height, width)`, pixels.
         output_side: Side of the patch.
-        image_shape: Height and width of the image, further numbers are ignored.
+        image_shape: Height and width of the image; further numbers are ignored.
         border: What happens at the image's border.
-        max_shrink: Most that the window is shrunk to fit.
+        max_shrink: Maximum factor by which the window is shrunk to fit.
     """
     size = np.asarray(size, dtype=np.float32)
     if border is not Border.REPLICATE:
@@ -151,16 +141,9 @@ def _span(centre: int, extent: int, step: int, length: int, border: Border) -> S
 
 
 def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> Tensor:
-    """The patch that `window` shows, resized.
+    """Return the patch that `window` shows of an (H, W, 3) uint8 image, resized on a device.
 
-    Args:
-        image: (H, W, 3) uint8.
-        window: What to show.
-        side: Side of the patch.
-        device: Where to compute and leave the patch.
-
-    Returns:
-        (1, 3, side, side) float32 in 0..255, bilinear without antialiasing.
+    (1, 3, side, side) float32 in 0..255, bilinear without antialiasing.
     """
     rows, above_below = window.rows.within(image.shape[0])
     columns, left_right = window.columns.within(image.shape[1])
@@ -171,7 +154,7 @@ def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> T
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a patch lies in the image.
+    """Where a patch of `side` pixels lies in the image.
 
     Attributes:
         position: (2,) float32 `(y, x)` of its middle, pixels of the image.
@@ -185,7 +168,7 @@ class Placement:
 
     @classmethod
     def of(cls, window: Window, side: int) -> Placement:
-        """Of a patch of `side` pixels that shows `window`."""
+        """Return the placement of a patch of `side` pixels that shows `window`."""
         corners = np.asarray(window.coordinates, dtype=np.float32)
         ratio = (corners[2:] - corners[:2]) / np.float32(side)
         position = np.float32(0.5) * (corners[:2] + corners[2:] - np.float32(1.0))
@@ -209,11 +192,9 @@ class Placement:
         return position, box[2:][::-1] * self.scale
 
     def region(self, cells: int, stride: int) -> Box:
-        """`(x, y, w, h)` in the image that a map of `cells` x `cells` covers.
+        """Return the `(x, y, w, h)` in the image that a map around the patch's middle covers.
 
-        Args:
-            cells: Side of the map; its middle is the patch's middle.
-            stride: Pixels of the patch per cell.
+        The map has `cells` x `cells` cells of `stride` pixels of the patch.
         """
         side = cells * stride * float(self.scale)
         # Pixel k, here an index, is the stretch from k to k + 1 in a box.
@@ -239,16 +220,16 @@ Shift = tuple[int, int]
 
 
 class Draws(Protocol):
-    """Where random numbers come from; all float32."""
+    """A source of random numbers, all float32."""
 
     def shift(self) -> np.ndarray:
-        """(2,) in [0, 1), `(y, x)`: of one augmented view."""
+        """Return (2,) in [0, 1), `(y, x)`, for one augmented view."""
 
     def dropout(self, copies: int, channels: int, probability: float) -> np.ndarray:
-        """(copies, channels): 0 with `probability`, else 1 / (1 - probability)."""
+        """Return (copies, channels): 0 with `probability`, else 1 / (1 - probability)."""
 
     def boxes(self, count: int) -> np.ndarray:
-        """(count, 4) in [0, 1), `(x, y, w, h)`: of the boxes that are refined in one frame."""
+        """Return (count, 4) in [0, 1), `(x, y, w, h)`, for the boxes refined in one frame."""
 
 
 class SeededDraws:
@@ -272,7 +253,7 @@ class SeededDraws:
 
 
 class Views(NamedTuple):
-    """What the first image is seen as.
+    """Views of the first image.
 
     Attributes:
         patches: (N, 3, S, S) float32 in 0..255; the first is the plain crop.
@@ -284,12 +265,9 @@ class Views(NamedTuple):
 
 
 def augment(wide: Tensor, parameters: TrackingParameters, draws: Draws) -> Views:
-    """Make the views of the first image.
+    """Make the views of the first image from a wide patch, (1, 3, E, E) float32 in 0..255.
 
-    Args:
-        wide: (1, 3, E, E) float32 in 0..255 around the target.
-        parameters: Which views, and the crop's side S.
-        draws: Asked for one shift per flip, blur and rotation, in this order.
+    One shift is drawn for each flip, blur and rotation, in this order.
     """
     side, options = parameters.image_sample_size, parameters.augmentation
 
@@ -316,15 +294,9 @@ def augment(wide: Tensor, parameters: TrackingParameters, draws: Draws) -> Views
 def drop_channels(
     classification: Tensor, parameters: TrackingParameters, draws: Draws
 ) -> tuple[Tensor, int]:
-    """Add copies of the first features with channels left out.
+    """Add copies of the first of (N, C, h, w) features with channels left out.
 
-    Args:
-        classification: (N, C, h, w).
-        parameters: How many copies, and how likely a channel is left out.
-        draws: Asked once.
-
-    Returns:
-        (N + copies, C, h, w), and the number of copies.
+    Returns (N + copies, C, h, w), and the number of copies.
     """
     options = parameters.augmentation
     copies = options.dropout_copies
@@ -336,10 +308,9 @@ def drop_channels(
 
 
 def _corner(wide: Tensor, shift: Shift, side: int) -> tuple[int, int]:
-    """First row and column of `wide` that a crop shows whose content moves by `shift`.
+    """Return the first row and column that a crop of `wide` shows whose content moves by `shift`.
 
-    Raises:
-        ValueError: The crop would leave `wide`.
+    Raises ValueError if the crop would leave `wide`.
     """
     spare = wide.shape[-1] - side
     top, left = (spare + 1) // 2 - shift[0], (spare + 1) // 2 - shift[1]
@@ -358,7 +329,7 @@ def _crop(wide: Tensor, shift: Shift, side: int) -> Tensor:
 
 @in_float32
 def _blurred(wide: Tensor, deviation: tuple[float, float], shift: Shift, side: int) -> Tensor:
-    """Gaussian blur, first along y, of what the crop shows; 0 outside `wide`."""
+    """Blur what the crop shows by a Gaussian, first along y; it is 0 outside `wide`."""
     top, left = _corner(wide, shift, side)
     (reach_y, kernel_y), (reach_x, kernel_x) = (_gaussian(d) for d in deviation)
     padded = F.pad(wide, (reach_x, reach_x, reach_y, reach_y))
@@ -369,7 +340,7 @@ def _blurred(wide: Tensor, deviation: tuple[float, float], shift: Shift, side: i
 
 
 def _gaussian(deviation: float) -> tuple[int, Tensor]:
-    """Half width of the kernel, and the kernel, (2 * half + 1,) of sum 1."""
+    """Return the half width of the kernel, and the kernel, (2 * half + 1,) of sum 1."""
     reach = math.ceil(2 * deviation)
     steps = torch.arange(-reach, reach + 1, dtype=torch.float32)
     kernel = torch.exp(-(steps**2) / (2 * deviation**2))
@@ -377,7 +348,7 @@ def _gaussian(deviation: float) -> tuple[int, Tensor]:
 
 
 def _rotated(wide: Tensor, degrees: float, shift: Shift, side: int) -> Tensor:
-    """Rotation about the middle of `wide`, sampled bilinearly; edges are repeated."""
+    """Rotate about the middle of `wide`, sampled bilinearly; edges are repeated."""
     top, left = _corner(wide, shift, side)
     middle = (wide.shape[-1] - 1) / 2
     angle = math.radians(degrees)

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The target filter: how it is applied, where it starts, and how it learns.
 
-Paper: Bhat, Danelljan, Van Gool, Timofte, "Learning Discriminative Model Prediction for Tracking"
-(DiMP), ICCV 2019 (https://arxiv.org/abs/1904.07220), used by Wang et al., CVPR 2021.
-Official code: https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
-`ltr/models/target_classifier/`; written anew with the same parameter names.
+Papers: Bhat, Danelljan, Van Gool, Timofte, "Learning Discriminative Model Prediction for Tracking"
+(DiMP), ICCV 2019 (https://arxiv.org/abs/1904.07220), for the filter; Wang et al., "Transformer
+Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681), section 3.2, for `gaussian_label`,
+which tells the transformer where the target is in a memory image. Official code:
+https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
+`ltr/models/target_classifier/` and `ltr/data/processing_utils.py`; written anew with the same
+parameter names.
 
-Everything here is differentiable and serves training; what a tracker runs is `filter_fitting.py`.
-Features are `(..., N, C, h, w)`: N images that share one filter `(..., C, k, k)`, with or without
-a leading axis of independent sequences. Boxes are xywh in crop pixels.
+Everything here is differentiable and serves training; trackers run `filter_fitting.py`. Features
+are (..., N, C, h, w): N images that share one filter (..., C, k, k), with or without a leading
+axis of independent sequences. Boxes are xywh in crop pixels.
 
 What differs from the official code is the order of the work: a filter is applied as one product
-over the channels, which leaves k * k small maps per image, and those are shifted and added. The
-features are so read once and never unfolded.
-
-The label that tells TrDiMP's transformer where the target is in a memory image.
-
-Paper: Wang et al., "Transformer Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681),
-section 3.2. Official code: https://github.com/594422814/TransformerTrack (MIT),
-`ltr/data/processing_utils.py`; written anew. The filter learns from another label, which the
-network itself predicts (`target_filter.py`).
+over the channels, which leaves k * k small maps per image, and those are shifted and added. So the
+features are read once and never unfolded.
 """
 
 from __future__ import annotations
@@ -70,19 +66,14 @@ class FilterSteps(NamedTuple):
 
 
 def score_size(size: int, filter_size: int) -> int:
-    """Side of the score map of a feature map: one cell more for an even filter."""
+    """Return the side of the score map of a feature map: one cell more for an even filter."""
     return size + 2 * (filter_size // 2) - filter_size + 1
 
 
 def apply_filter(features: Tensor, target_filter: Tensor) -> Tensor:
-    """Correlate features with a filter, zero padded by `k // 2`.
+    """Correlate features with a filter, zero padded by k // 2.
 
-    Args:
-        features: (..., N, C, h, w).
-        target_filter: (..., C, k, k).
-
-    Returns:
-        (..., N, h', w') scores; see `score_size`.
+    (..., N, C, h, w) and (..., C, k, k) -> (..., N, h', w') scores; see `score_size`.
     """
     k = target_filter.shape[-1]
     height, width = features.shape[-2:]
@@ -95,15 +86,9 @@ def apply_filter(features: Tensor, target_filter: Tensor) -> Tensor:
 
 
 def apply_filter_transposed(features: Tensor, residuals: Tensor, filter_size: int) -> Tensor:
-    """The filter that residuals add up to: the transpose of `apply_filter` in its filter.
+    """Add residuals up to a filter: the transpose of `apply_filter` in its filter.
 
-    Args:
-        features: (..., N, C, h, w).
-        residuals: (..., N, h', w').
-        filter_size: k.
-
-    Returns:
-        (..., C, k, k).
+    (..., N, C, h, w) features and (..., N, h', w') residuals -> (..., C, k, k).
     """
     k = filter_size
     patches = F.unfold(residuals.flatten(0, -3).unsqueeze(1), k, padding=k - 1 - k // 2)
@@ -131,13 +116,8 @@ def distances(centres: Tensor, size: tuple[int, int]) -> Tensor:
 def distance_bins(distance: Tensor, bins: int, displacement: float) -> Tensor:
     """Spread distances over triangular bins; the last one keeps 1 beyond its place.
 
-    Args:
-        distance: (..., h', w') cells.
-        bins: Number of bins.
-        displacement: Distance between two bins, cells.
-
-    Returns:
-        (..., bins, h', w') weights in [0, 1].
+    (..., h', w') distances in cells -> (..., bins, h', w') weights in [0, 1]; two bins are
+    `displacement` cells apart.
     """
     place = torch.arange(bins, dtype=distance.dtype, device=distance.device)[:, None, None]
     beyond = distance.unsqueeze(-3) / displacement - place
@@ -147,21 +127,17 @@ def distance_bins(distance: Tensor, bins: int, displacement: float) -> Tensor:
 
 
 def activate(scores: Tensor, mask: Tensor) -> Tensor:
-    """A ReLU of scores (...) whose slope below zero is the mask (...), cell by cell."""
+    """Apply a ReLU to scores (...) whose slope below zero is the mask (...), cell by cell."""
     return (1 - mask) / 2 * scores.abs() + (1 + mask) / 2 * scores
 
 
 def activation_slope(scores: Tensor, mask: Tensor) -> Tensor:
-    """Slope (...) of `activate` by the scores; at zero the mean of both sides."""
+    """Return the slope (...) of `activate` by the scores; at zero the mean of both sides."""
     return (1 - mask) / 2 * scores.sign() + (1 + mask) / 2
 
 
 class FilterInitializer(nn.Module):
-    """The first filter: the target's own features after a convolution, pooled.
-
-    Args:
-        config: Sizes.
-    """
+    """Makes the first filter: the target's own features after a convolution, pooled."""
 
     def __init__(self, config: TrDiMPConfig) -> None:
         super().__init__()
@@ -175,12 +151,7 @@ class FilterInitializer(nn.Module):
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         """Pool the target in each image and average.
 
-        Args:
-            features: (..., N, C, h, w).
-            boxes: (..., N, 4) xywh in crop pixels.
-
-        Returns:
-            (..., C, k, k).
+        (..., N, C, h, w) features and (..., N, 4) xywh boxes -> (..., C, k, k).
         """
         mapped = self.filter_conv(features.flatten(0, -4))
         places = xywh_to_xyxy(boxes).reshape(-1, 1, 4)
@@ -191,8 +162,7 @@ class FilterInitializer(nn.Module):
 class FilterOptimizer(nn.Module):
     """Steepest descent with an exact step length on a weighted least squares loss.
 
-    Args:
-        config: Sizes. Initial values are those that the official training starts from.
+    Its initial values are those that the official training starts from.
     """
 
     def __init__(self, config: TrDiMPConfig) -> None:
@@ -225,13 +195,7 @@ class FilterOptimizer(nn.Module):
         return (self.filter_reg**2).clamp(min=MIN_FILTER_REG**2).squeeze(0)
 
     def learned_maps(self, boxes: Tensor, size: tuple[int, int], filter_size: int) -> LearnedMaps:
-        """Label, mask and weight around each box.
-
-        Args:
-            boxes: (..., N, 4) xywh in crop pixels.
-            size: Height and width of the score map, cells.
-            filter_size: k.
-        """
+        """Return label, mask and weight around (..., N, 4) boxes, for maps of a size in cells."""
         centres = target_centres(boxes.reshape(-1, 4), self.stride, filter_size)
         binned = distance_bins(distances(centres, size), self.bins, self.displacement)
         label = self.label_map_predictor(binned)
@@ -255,10 +219,10 @@ class FilterOptimizer(nn.Module):
             features: (..., N, C, h, w).
             boxes: (..., N, 4) xywh in crop pixels.
             iterations: Steps.
-            sample_weight: (..., N) weight of each image's squared residuals; None weighs all by
-                1 / N.
+            sample_weight: (..., N) weight of each image's squared residuals; None weighs all by 1
+                / N.
 
-        Source: official `ltr/models/target_classifier/optimizer.py`, `DiMPSteepestDescentGN`.
+        Source: official `optimizer.py`, `DiMPSteepestDescentGN`.
         """
         k = target_filter.shape[-1]
         images, (height, width) = features.shape[-4], features.shape[-2:]
@@ -302,18 +266,18 @@ def gaussian_label(
     stride: int,
     end_pad: bool = False,
 ) -> Tensor:
-    """Gaussians around the centres of boxes.
+    """Draw Gaussians around the centres of boxes.
 
-    Cell `i` lies at `i - (feature_size - 1) / 2` from the middle of the features. As in the
-    official code the centre is half a cell further right and down where the filter is even.
+    Cell i lies at i - (feature_size - 1) / 2 from the middle of the features. As in the official
+    code the centre is half a cell further right and down where the filter is even.
 
     Args:
         boxes_xywh: (..., 4) in crop pixels.
         feature_size: Cells along one side of the features.
         filter_size: Side of the filter, cells.
         stride: Crop pixels per cell.
-        end_pad: Add a row and a column at the end where the filter is even, so that the label is
-            of the size of the filter's scores.
+        end_pad: Add a row and a column at the end where the filter is even, so that the label has
+            the size of the filter's scores.
 
     Returns:
         (..., n, n), 1 at the very centre.

@@ -108,7 +108,7 @@ class _Target:
         filter: (C, k, k) that answers to it.
         draws: Random numbers to come.
         frame: Frames since the first.
-        lesson: What the last frame has to teach and was not learned yet.
+        sample: What the last frame has to teach and was not learned yet.
     """
 
     place: _SearchArea
@@ -119,7 +119,7 @@ class _Target:
     filter: Tensor
     draws: Draws
     frame: int = 0
-    lesson: _TrainingSample | None = None
+    sample: _TrainingSample | None = None
 
 
 class TrDiMPTracker(Tracker):
@@ -146,7 +146,7 @@ class TrDiMPTracker(Tracker):
         self._target: _Target | None = None
 
     def fork(self) -> TrDiMPTracker:
-        """Without a target, with the same network; see `Tracker.another`."""
+        """Return a tracker without a target, with the same network; see `Tracker.fork`."""
         tracker = copy.copy(self)
         tracker._target = None
         return tracker
@@ -239,17 +239,17 @@ class TrDiMPTracker(Tracker):
         # Localise, refine.
         weights = hann_window(len(score)) if options.window_output else None
         sighting = localise(score, placement, place.position, place.size, options, weights)
-        lesson = None
+        sample = None
         if sighting.verdict is not Verdict.NOT_FOUND:
             learned, place = self._refine(target, features, placement, sighting, image.shape)
             if sighting.verdict is not Verdict.UNCERTAIN:
-                lesson = _TrainingSample(
+                sample = _TrainingSample(
                     features.classification,
                     decoded,
                     placement.box_in_patch(learned, place.size),
                     sighting.verdict is Verdict.HARD_NEGATIVE,
                 )
-        target.place, target.lesson = place, lesson
+        target.place, target.sample = place, sample
         target.frame += 1
         return TrackResult(
             target_to_box(place.position, place.size),
@@ -279,9 +279,8 @@ class TrDiMPTracker(Tracker):
     ) -> tuple[np.ndarray, _SearchArea]:
         """Fit the box to the target at its new position.
 
-        Returns:
-            (2,) position to learn, and the place to go on from. They differ only where no box is
-            left: then the tracker goes on from the last refined position, as officially.
+        Returns (2,) the position to learn, and the place to go on from. They differ only where no
+        box is left: then the tracker goes on from the last refined position, as officially.
         """
         options, before = self.parameters, target.place
         position = keep_inside(
@@ -320,18 +319,18 @@ class TrDiMPTracker(Tracker):
     def update_model(self) -> None:
         """Update filter and memory with the last frame; see `Tracker.update_model`."""
         target = self._target
-        if target is None or target.lesson is None:
+        if target is None or target.sample is None:
             return
-        options, lesson, frame = self.parameters, target.lesson, target.frame
-        target.lesson = None
-        box = self._on_device(lesson.box)
-        if lesson.hard_negative:
+        options, sample, frame = self.parameters, target.sample, target.frame
+        target.sample = None
+        box = self._on_device(sample.box)
+        if sample.hard_negative:
             rate, iterations = options.hard_negative_learning_rate, options.net_opt_hn_iter
         else:
             due = frame % options.train_skipping == 0
             rate, iterations = options.learning_rate, options.net_opt_update_iter * due
         samples = target.samples
-        samples.add(lesson.decoded, box, rate)
+        samples.add(sample.decoded, box, rate)
         if iterations > 0:
             learned = self.model.fit(
                 target.filter, samples.features, samples.boxes, iterations, samples.sample_weight
@@ -339,12 +338,12 @@ class TrDiMPTracker(Tracker):
             _finite(learned.cpu().numpy(), "filter")
             target.filter = learned
         if frame % options.transformer_skipping == 0:
-            label = self._labels(box[None], lesson.classification)
-            target.memory.prepend(lesson.classification, label)
+            label = self._labels(box[None], sample.classification)
+            target.memory.prepend(sample.classification, label)
 
     @property
     def runtime_info(self) -> dict[str, str]:
-        """What computes; see `Tracker.runtime_info`."""
+        """See `Tracker.runtime_info`."""
         return dict(self.model.runtime_info)
 
     def warm_up(self) -> None:
@@ -375,11 +374,7 @@ class TrDiMPTracker(Tracker):
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:
-    """The values.
-
-    Raises:
-        RuntimeError: One of them is not a finite number.
-    """
+    """Return the values; raises RuntimeError if one of them is not a finite number."""
     if not np.isfinite(values).all():
         raise RuntimeError(
             f"the network returned a {what} that is not finite ({np.isnan(values).sum()} nan "
