@@ -65,6 +65,7 @@ setup(
         "gpu": ["cuda-bindings"],  # compile kernels for the GPU that is there
         "train": ["torch", "dacite", "matplotlib", "scikit-image"],
         "bags": ["rosbags", "rosbags-image"],
+        "mavlink": ["pymavlink>=2.4.42", "pyserial"],  # docs/mavlink.md
     },
     zip_safe=False,
     entry_points={
@@ -72,6 +73,7 @@ setup(
             "track = tracker_ros.nodes.track:main",
             "video = tracker_ros.nodes.video:main",
             "select_target = tracker_ros.nodes.select_target:main",
+            "mavlink_bridge = tracker_ros.nodes.mavlink_bridge:main",
             "tracker-ros = tracker_ros.cli.main:program",
         ],
     },

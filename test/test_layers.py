@@ -23,7 +23,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"nodes", "cli"},
     {"video_tracking"},
-    {"registry", "drawing"},
+    {"registry", "drawing", "mavlink"},
     {"following", "model_cards"},
     {"models"},
     {"engines"},
@@ -51,7 +51,7 @@ ROS_MODULES = {
     "tracker_interfaces",
 }
 WITHOUT_TORCH = {"following", "io", "drawing"}
-MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 130, 26_500, 20
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 142, 28_550, 20
 
 
 def module_of(path: Path) -> str:

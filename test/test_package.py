@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = {"track", "video", "select_target", "tracker-ros"}
+PROGRAMS = {"track", "video", "select_target", "mavlink_bridge", "tracker-ros"}
 MANIFESTS = [ROOT / "package.xml", ROOT / "tracker_interfaces" / "package.xml"]
 # Keys that rosdep resolves on Humble, Jazzy, Kilted and Lyrical alike. None of pip's: they would
 # bring a generic PyTorch to boards that need their own.
@@ -106,6 +106,7 @@ DISTRIBUTIONS = {
     "cuda": "cuda-bindings",
     "cv2": "opencv-python-headless",
     "rosbags": "rosbags",
+    "serial": "pyserial",
     "rosbags_image": "rosbags-image",
     "skimage": "scikit-image",
     "tensorrt": None,  # comes with JetPack or from NVIDIA

@@ -25,6 +25,7 @@ from tracker_ros.nodes.parameters import (
     Change,
     ParameterSpec,
 )
+from tracker_ros.nodes.robot_parameters import MAVLINK_BRIDGE_PARAMETERS
 from tracker_ros.nodes.select_target import exit_status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,6 +85,9 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/node.md", "track parameters"): lambda: parameter_table(TRACK_PARAMETERS),
     ("docs/node.md", "video parameters"): lambda: parameter_table(VIDEO_PARAMETERS),
     ("docs/node.md", "codes"): code_table,
+    ("docs/mavlink.md", "mavlink_bridge parameters"): lambda: parameter_table(
+        MAVLINK_BRIDGE_PARAMETERS
+    ),
 }
 """What makes each table, by document and name."""
 

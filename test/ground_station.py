@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ground station that speaks MAVLink through pymavlink's own connection, and a bad link."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+import time
+
+from pymavlink import mavutil
+
+from tracker_ros.mavlink.dialect import load_dialect
+
+d = load_dialect()
+CAMERA = (1, 100)
+
+
+def free_port() -> int:
+    """Return a UDP port that nobody uses now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class GroundStation:
+    """Sends commands until they are acknowledged, as ground stations do.
+
+    Args:
+        port: The camera's UDP port.
+        system: Its own system id.
+        busy: Called while it waits.
+    """
+
+    def __init__(self, port, system=255, busy=lambda: time.sleep(0.01)):
+        # Without the dialect, mavutil opens MAVLink 1.
+        self.link = mavutil.mavlink_connection(
+            f"udpout:127.0.0.1:{port}",
+            source_system=system,
+            source_component=190,
+            dialect="common",
+        )
+        self.busy = busy
+        self.received = []
+        self.beat()
+
+    def close(self):
+        self.link.close()
+
+    def beat(self):
+        """Show that it is there."""
+        self._beaten = time.monotonic()
+        self.link.mav.heartbeat_send(
+            d.MAV_TYPE_GCS, d.MAV_AUTOPILOT_INVALID, 0, 0, d.MAV_STATE_ACTIVE
+        )
+
+    def send_bytes(self, data):
+        """Send what is no message."""
+        self.link.write(data)
+
+    def listen(self):
+        """Take what has come, and show each second that it is there."""
+        if time.monotonic() - self._beaten > 1.0:
+            self.beat()
+        while (message := self.link.recv_msg()) is not None:
+            self.received.append(message)
+
+    def take(self, kind):
+        """Return and forget the messages of a kind."""
+        self.listen()
+        found = [m for m in self.received if m.get_type() == kind]
+        self.received = [m for m in self.received if m.get_type() != kind]
+        return found
+
+    def until(self, kind, fits=lambda message: True, patience_s=20.0):
+        """Wait for a message of a kind."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            for message in self.take(kind):
+                if fits(message):
+                    return message
+            self.busy()
+        raise AssertionError(f"no {kind} within {patience_s:g} s")
+
+    def command(self, number, *params, again_s=1.0, tries=30):
+        """Send a command again and again until it is decided. Returns the result."""
+        full = [*map(float, params), *[0.0] * (7 - len(params))]
+        for confirmation in range(tries):
+            self.link.mav.command_long_send(*CAMERA, number, confirmation % 256, *full)
+            end = time.monotonic() + again_s
+            while time.monotonic() < end:
+                for ack in self.take("COMMAND_ACK"):
+                    if ack.command == number and ack.result != d.MAV_RESULT_IN_PROGRESS:
+                        return ack.result
+                self.busy()
+        raise AssertionError(f"command {number} was never acknowledged")
+
+
+class BadLink:
+    """A relay between two UDP ports that loses, doubles, damages and reorders packets.
+
+    Args:
+        port: Where it relays to.
+        seed: Of its chance.
+    """
+
+    def __init__(self, port, seed=1):
+        self.lost = self.doubled = self.damaged = self.delayed = 0
+        self._chance = random.Random(seed)
+        self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._front.bind(("127.0.0.1", 0))
+        self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._back.connect(("127.0.0.1", port))
+        self._station = None
+        self._held = {}
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._relay, args=(source,))
+            for source in (self._front, self._back)
+        ]
+        for sock in (self._front, self._back):
+            sock.settimeout(0.1)
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def port(self):
+        """Where stations speak to."""
+        return self._front.getsockname()[1]
+
+    def close(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._front.close()
+        self._back.close()
+
+    def _relay(self, source):
+        while not self._stop.is_set():
+            try:
+                data, address = source.recvfrom(2048)
+            except (TimeoutError, ConnectionError):
+                continue
+            if source is self._front:
+                self._station = address
+            fate = self._chance.random()
+            if fate < 0.2:
+                self.lost += 1
+            elif fate < 0.3:
+                self.doubled += 1
+                self._pass(source, data)
+                self._pass(source, data)
+            elif fate < 0.4:
+                self.damaged += 1
+                place = self._chance.randrange(len(data))
+                self._pass(source, data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+            elif fate < 0.5 and source not in self._held:
+                self.delayed += 1
+                self._held[source] = data  # until the next packet has overtaken it
+                continue
+            else:
+                self._pass(source, data)
+            if source in self._held:
+                self._pass(source, self._held.pop(source))
+
+    def _pass(self, source, data):
+        if source is self._front:
+            self._back.send(data)
+        elif self._station is not None:
+            self._front.sendto(data, self._station)
