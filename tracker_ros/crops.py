@@ -37,13 +37,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class CropRegion:
-    """A square of image pixels.
-
-    Attributes:
-        left: First column, may be negative.
-        top: First row, may be negative.
-        side: Columns and rows.
-    """
+    """A square of image pixels; its first column and row may be negative."""
 
     left: int
     top: int
@@ -71,20 +65,11 @@ def crop_region(box: Sequence[float], factor: float) -> CropRegion:
 def crop_square(
     image: np.ndarray, box: Sequence[float], factor: float, size: int
 ) -> tuple[np.ndarray, float]:
-    """Crop around `box` and resize to `size` x `size`.
+    """Crop around a box `(x, y, w, h)` in pixels of an (H, W, 3) uint8 image.
 
-    Args:
-        image: (H, W, 3) uint8.
-        box: `(x, y, w, h)` in pixels.
-        factor: Side of the crop over the square root of the box area.
-        size: Side of the result, pixels.
-
-    Returns:
-        (size, size, 3) uint8, bilinear without antialiasing; and the resize factor, output pixels
-        per image pixel.
-
-    Raises:
-        ValueError: The box has no area.
+    The side of the crop is `factor` times the square root of the box area. Returns the crop
+    resized to (size, size, 3) uint8, bilinear without antialiasing, and output pixels per image
+    pixel. Raises ValueError if the box has no area.
     """
     import cv2
 
@@ -174,7 +159,7 @@ def hann_window(grid: int) -> np.ndarray:
 def map_box_back(
     pred_cxcywh: Sequence[float], previous: Sequence[float], resize_factor: float, size: int
 ) -> Box:
-    """Map a box found in the search crop back to the image.
+    """Map a box found in the search crop back to the image: `(x, y, w, h)` in its pixels.
 
     The crop was cut at whole pixels, but the box is placed relative to the unrounded centre of the
     previous box, as officially.
@@ -184,9 +169,6 @@ def map_box_back(
         previous: `(x, y, w, h)` that the crop was made around.
         resize_factor: Crop pixels per image pixel.
         size: Side of the crop after resizing.
-
-    Returns:
-        `(x, y, w, h)` in pixels of the image.
     """
     cx, cy, w, h = pred_cxcywh
     half = 0.5 * size / resize_factor
@@ -198,16 +180,10 @@ def map_box_back(
 def box_in_crop(
     box: Sequence[float], cropped_around: Sequence[float], resize_factor: float, size: int
 ) -> Box:
-    """Map a box into a crop made around another box.
+    """Map a box into a crop made around another box: `(x, y, w, h)` as fractions of `size`.
 
-    Args:
-        box: `(x, y, w, h)` in pixels of the image.
-        cropped_around: `(x, y, w, h)` that the crop was made around.
-        resize_factor: Crop pixels per image pixel.
-        size: Side of the crop after resizing.
-
-    Returns:
-        `(x, y, w, h)` as fractions of `size`. The crop's centre is taken at `(size - 1) / 2`.
+    Both boxes are `(x, y, w, h)` in pixels of the image. The crop was resized by the factor (crop
+    pixels per image pixel) to the side `size`; its centre is taken at (size - 1) / 2.
     """
     centre = (size - 1) / 2.0
     dx = box[0] + 0.5 * box[2] - cropped_around[0] - 0.5 * cropped_around[2]

@@ -58,19 +58,11 @@ def sample_bilinear(maps: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def window_positions(
     offset_xy: Tensor, radius: int, first_row: int, *, half_pixel: bool, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """Return where the windows around displaced pixels lie.
+    """Return columns and rows of the windows around displaced pixels, each (B, windows, h, w).
 
-    Args:
-        offset_xy: (B, h, w, 2) displacement (dx, dy) of h rows of pixels, from `first_row` of the
-            map on.
-        radius: Pixels on each side of the middle one.
-        first_row: See `offset_xy`.
-        half_pixel: See `local_attention_reference`.
-        height: Of the map.
-        width: Of the map.
-
-    Returns:
-        Columns and rows, each (B, (2 radius + 1)^2, h, w); windows run row by row.
+    A window has (2 radius + 1)^2 places, row by row. `offset_xy` (B, h, w, 2) displaces h rows of
+    pixels, from `first_row` of the map on, by (dx, dy). For `half_pixel` see
+    `local_attention_reference`.
     """
     like: dict[str, Any] = {"dtype": offset_xy.dtype, "device": offset_xy.device}
     _, rows, columns, _ = offset_xy.shape

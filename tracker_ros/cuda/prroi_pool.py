@@ -98,14 +98,9 @@ def pooling_weights_with_derivatives(
 def pool_boxes(features: Tensor, boxes: Tensor, bins: int, spatial_scale: float) -> Tensor:
     """Pool the same number of boxes from each image; differentiable and exportable.
 
-    Args:
-        features: (N, C, H, W), any floating type.
-        boxes: (N, P, 4) x0, y0, x1, y1 in input pixels.
-        bins: Along each axis.
-        spatial_scale: Pixels of the map per input pixel, for example 1 / 16.
-
-    Returns:
-        (N, P, C, bins, bins) in the type of `features`; computed in float32 at least.
+    Features are (N, C, H, W) of any floating type, boxes (N, P, 4) x0, y0, x1, y1 in input pixels,
+    of which a pixel of the map is `1 / spatial_scale`. Returns (N, P, C, bins, bins) in the type
+    of the features, computed in float32 at least.
     """
     device = features.device.type
     if torch.is_autocast_enabled(device):

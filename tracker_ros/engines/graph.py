@@ -126,17 +126,11 @@ class Engine(ABC):
 
     @abstractmethod
     def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Compute the graph.
+        """Compute the graph from tensors by name, with the shapes and types of the spec.
 
-        Args:
-            **tensors: By name, with the shapes and types of the spec, on any device.
-
-        Returns:
-            By name, on the engine's device. The next call may overwrite them: clone those to keep.
-
-        Raises:
-            ValueError: See `GraphSpec.check`.
-            RuntimeError: The engine failed; the message names it and the remedy.
+        Inputs may be on any device; outputs are on the engine's. The next call may overwrite them:
+        clone those to keep. Raises ValueError as `GraphSpec.check` does, RuntimeError if the
+        engine failed; the message names it and the remedy.
         """
 
     @property

@@ -45,8 +45,8 @@ class AnnotatedSequence:
         frames: Image files in order, or the images themselves, (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64, x, y, w, h in pixels, 0-based; NaN where the target is absent.
         about: Content of ``meta.json`` beside the boxes, e.g. dataset and licence.
-        masks: Pictures of the target's masks, one per frame, or the masks themselves, (H, W)
-            bool; empty where there are none.
+        masks: Pictures of the target's masks, one per frame, or the masks themselves, (H, W) bool;
+            empty where there are none.
     """
 
     name: str

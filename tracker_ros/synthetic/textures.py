@@ -31,8 +31,8 @@ class TextureBank:
 
     Attributes:
         tiles: (M, 256, 256, 3) RGB pictures.
-        labels: (M, 128, 128) segment maps at half resolution; 0 is background, 1..K a segment
-            that may serve as a target.
+        labels: (M, 128, 128) segment maps at half resolution; 0 is background, 1..K a segment that
+            may serve as a target.
         cutouts: (N, 112, 112, 4) RGB and alpha of objects, centred with a transparent margin.
     """
 

@@ -62,14 +62,10 @@ def boxes_at_cells(size: Tensor, offset: Tensor, cell: Tensor) -> Tensor:
 
 
 def decode_box(score: Tensor, maps: HeadMaps) -> Tensor:
-    """Return the box at the maximum of `score`.
+    """Return the box at the maximum of `score`; see `boxes_at_cells`.
 
-    Args:
-        score: (B, 1, n, n), the score map, plain or multiplied by a window.
-        maps: The head's maps; size and offset are read where `score` peaks.
-
-    Returns:
-        (B, 4) cxcywh as fractions of the search crop, see `boxes_at_cells`.
+    The score map (B, 1, n, n) is plain or multiplied by a window; size and offset are read from
+    the maps where it peaks.
     """
     return boxes_at_cells(maps.size, maps.offset, score.flatten(1).argmax(dim=1))
 

@@ -77,11 +77,8 @@ def precisions(device: torch.device) -> tuple[str, ...]:
 class InferenceLinear:
     """Computes `x W^T + b` with an optional exact GELU; the weights are fixed.
 
-    Args:
-        weight: (outputs, inputs) float32.
-        bias: (outputs,) float32, or None.
-        packed: Lay the weight out for oneDNN.
-        gelu: Apply a GELU to the result.
+    The weight is (outputs, inputs) float32, laid out for oneDNN if `packed`; the bias is
+    (outputs,) float32 or None.
     """
 
     def __init__(
@@ -146,12 +143,8 @@ class Int8Linear:
 class InferenceConv(nn.Module):
     """Computes a convolution with fixed weights and an optional fused ReLU.
 
-    Args:
-        conv: The convolution, with its batch norm folded in.
-        packed: Lay the weight out for oneDNN.
-        relu: Apply a ReLU to the result.
-        dtype: Type of the products and of the output; None for the weight's. Sums are at least
-            float32.
+    A batch norm is already folded in. `packed` lays the weight out for oneDNN; `dtype` is the type
+    of the products and of the output, None for the weight's. Sums are at least float32.
     """
 
     def __init__(
@@ -188,15 +181,7 @@ class InferenceConv(nn.Module):
         self._laid_out_for = pixels
 
     def forward(self, image: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Convolve.
-
-        Args:
-            image: (B, inputs, H, W).
-            plus: (B, outputs, H', W') to add before the ReLU.
-
-        Returns:
-            (B, outputs, H', W').
-        """
+        """Convolve (B, inputs, H, W); `plus`, of the output's shape, is added before the ReLU."""
         image = image.to(self.dtype)
         if self.packed:
             self._lay_out(image.shape)
@@ -274,15 +259,9 @@ class Layers:
     def on(
         cls, device: torch.device, precision: str = "fp32", packed: bool | None = None
     ) -> Layers:
-        """Return the layers for a device.
+        """Return the layers for a device in one of its `precisions`; raises ValueError for others.
 
-        Args:
-            device: Device they run on.
-            precision: One of `precisions(device)`.
-            packed: Use oneDNN's prepacked layers; None uses them where this build has them.
-
-        Raises:
-            ValueError: The device does not support the precision.
+        `packed` uses oneDNN's prepacked layers; None uses them where this build of torch has them.
         """
         if precision not in precisions(device):
             raise ValueError(

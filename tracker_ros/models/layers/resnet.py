@@ -31,7 +31,7 @@ _CLASSES = 1000
 
 
 class Features(NamedTuple):
-    """Features of images.
+    """Features of N images.
 
     Attributes:
         layer2: (N, C2, S / 8, S / 8), read only by the IoU branch.
@@ -43,13 +43,7 @@ class Features(NamedTuple):
 
 
 class ResidualBlock(nn.Module, ABC):
-    """Adds a learned branch to the input, or to its projection where shapes differ.
-
-    Args:
-        inputs: Input channels.
-        outputs: Output channels.
-        stride: Stride of the block.
-    """
+    """Adds a learned branch to the input, or to its projection where shapes differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -106,13 +100,8 @@ class ResNet(nn.Module):
     """Stem and residual stages.
 
     Convolutions are initialised as He et al. propose and every block as the identity (the weight
-    of its last norm is 0), so that a network can be trained from scratch.
-
-    Args:
-        config: Kind and number of blocks, channels.
-
-    Raises:
-        ValueError: The kind of block is neither "bottleneck" nor "basic".
+    of its last norm is 0), so that a network can be trained from scratch. Raises ValueError if the
+    kind of block is neither "bottleneck" nor "basic".
     """
 
     layer1: nn.Sequential
@@ -157,12 +146,7 @@ class ResNet(nn.Module):
 
 
 class FoldedBlock:
-    """A residual block with fixed weights.
-
-    Args:
-        block: Loaded, in eval mode.
-        packed: Lay weights out for oneDNN.
-    """
+    """A residual block with fixed weights; `packed` lays them out for oneDNN."""
 
     def __init__(self, block: ResidualBlock, *, packed: bool) -> None:
         names = ("1", "2", "3") if isinstance(block, Bottleneck) else ("1", "2")
@@ -183,9 +167,7 @@ class FoldedBlock:
 class FoldedResNet:
     """The stem and the three stages that tracking runs, with fixed weights.
 
-    Args:
-        backbone: Loaded, in eval mode; it is not changed.
-        packed: Lay weights out for oneDNN.
+    The backbone is not changed; `packed` lays weights out for oneDNN.
     """
 
     def __init__(self, backbone: ResNet, *, packed: bool) -> None:

@@ -51,7 +51,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(embed_dim, embed_dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Every token attends to every token: (B, N, C) -> (B, N, C)."""
+        """Let every token attend to every token: (B, N, C) -> (B, N, C)."""
         batch, count, _ = tokens.shape
         packed = self.qkv(tokens).view(batch, count, 3, self.num_heads, self.head_dim)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
@@ -136,9 +136,7 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, first: int = 0) -> Tensor:
         """(B, N, C) -> (B, N - first, C).
 
-        Args:
-            tokens: All tokens.
-            first: Tokens before this index serve only as keys and values and are not returned.
+        Tokens before the index `first` serve only as keys and values and are not returned.
         """
         normed = self.norm1(tokens)
         if first == 0:

@@ -5,10 +5,8 @@ Paper: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 20
 (https://arxiv.org/abs/2002.07793). The values of `mast_resnet18` are those that the official code
 (https://github.com/zlai0/MAST, no licence stated) computes with; `mast_tiny` is this package's.
 
-Which earlier frames a frame is predicted from, and which must be kept for later ones.
-
-Paper: Lai, Lu, Xie, CVPR 2020, section 3.3: a few first frames stay in memory for good, and every
-other one of the latest. Frames count from 0, the one whose mask is given.
+The memory (section 3.3) keeps a few first frames for good, and every other one of the latest.
+Frames count from 0, the one whose mask is given.
 """
 
 from __future__ import annotations
@@ -79,7 +77,7 @@ class PropagationParameters:
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise a ValueError that names them all if `value` is none of the `known`."""
+    """Raise a ValueError that lists the `known` values unless `value` is one of them."""
     if value not in known:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
@@ -102,20 +100,20 @@ def _long_term(last: int, parameters: PropagationParameters) -> set[int]:
 
 
 def _reach(parameters: PropagationParameters) -> int:
-    """How far back the recent frames go from the last one."""
+    """Return how many frames before the last one the recent frames begin."""
     if parameters.reference_mode == "last":
         return 0
     return (parameters.recent_frames - 1) * parameters.recent_step
 
 
 def reference_frames(frame: int, parameters: PropagationParameters) -> list[int]:
-    """Frames that `frame` (1 or later) is predicted from, ascending."""
+    """Return the frames that `frame` (1 or later) is predicted from, ascending."""
     last = frame - 1
     recent = range(last, last - _reach(parameters) - 1, -parameters.recent_step)
     return sorted(_long_term(last, parameters) | {f for f in recent if f > 0 or f == last})
 
 
 def frames_to_keep(frame: int, parameters: PropagationParameters) -> set[int]:
-    """Frames up to `frame` that a later one may be predicted from; their number is bounded."""
+    """Return the frames up to `frame` that a later one may be predicted from: a bounded number."""
     recent = range(max(0, frame - _reach(parameters)), frame + 1)
     return _long_term(frame, parameters) | set(recent)

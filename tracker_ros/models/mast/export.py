@@ -2,8 +2,6 @@
 """MAST's features as a static graph; what is matched with them afterwards runs in torch.
 
 Written for this package; the official code exports nothing.
-
-MAST's features computed by engines, in place of `inference.py`.
 """
 
 from __future__ import annotations
@@ -32,13 +30,7 @@ class _Features(nn.Module):
 
 
 def graphs(network: MASTNetwork, height: int, width: int) -> list[Graph]:
-    """Graph "features" of a loaded network, for images of one size.
-
-    Args:
-        network: In eval mode.
-        height: Of the working image, in pixels.
-        width: Likewise.
-    """
+    """Return the graph "features" of a loaded network, for images of one size in pixels."""
 
     def example(seed: int) -> dict[str, Tensor]:
         image, _ = example_image(height, width, seed)
@@ -60,16 +52,11 @@ _MAX_SIZES = 3
 
 
 class MASTOnEngines:
-    """Features of one image at a time.
+    """Computes the features of one image at a time by engines; see `MASTInference`.
 
-    A graph is made for one size of image. When another size comes, its engine is opened, which
-    takes as long as loading a model; where it may not be built, torch computes that size. The
-    engines of the last few sizes are kept.
-
-    Args:
-        network: Loaded, in eval mode.
-        size: Height and width of the images that the first engine is for.
-        backend: Opens engines.
+    A graph is made for one size of image; the first engine is for `size`, height and width. When
+    another size comes, its engine is opened, which takes as long as loading a model; where it may
+    not be built, torch computes that size. The engines of the last few sizes are kept.
     """
 
     def __init__(self, network: MASTNetwork, size: tuple[int, int], backend: Backend) -> None:

@@ -16,7 +16,7 @@ from tracker_ros.models.mast.tracker import FeatureModel, MASTTracker, usual_siz
 
 
 def empty_network(name: str) -> MASTNetwork:
-    """A model's network on the meta device."""
+    """Return a model's network on the meta device."""
     with torch.device("meta"):
         return MASTNetwork(MAST_MODELS[name][0])
 
@@ -38,19 +38,16 @@ def create_mast(
 
     Args:
         name: One of `MAST_MODELS`.
-        backend: What computes the features; the rest runs in torch on the same device.
+        backend: Computes the features; the rest runs in torch on the same device.
         weights: A safetensors file.
-        sha256: What it must hash to, or None.
+        sha256: The expected digest of the file, or None.
         working_size: Shorter side, in pixels, that images are reduced to; None for the model's.
         start_shape: What a box stands for: "ellipse", "rectangle" or "grabcut".
-        reference_mode: "all", "first_and_recent" or "last".
+        reference_mode: See `PropagationParameters`, likewise `behaviour` and `aligned`.
         behaviour: "fixed", "official_torch11" or "official_modern".
         aligned: False writes labels back half a cell beside, as officially.
         aspect: Width over height of the images, for which a graph is exported and an engine built
             when the model is loaded.
-
-    Raises:
-        ValueError: An option is unknown, or the weights do not fit.
     """
     config, usual = MAST_MODELS[name]
     size = usual if working_size is None else working_size

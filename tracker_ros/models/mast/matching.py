@@ -40,7 +40,7 @@ class Reference:
 
 
 def search_dilation(gap: int, parameters: PropagationParameters) -> int:
-    """Dilation of the search for a reference `gap` frames back; 0 for no search."""
+    """Return the dilation of the search for a reference `gap` frames back; 0 for no search."""
     if gap <= parameters.long_term_gap:
         return 0
     return min(parameters.longest_dilation, gap // parameters.long_term_gap + 1)
@@ -49,7 +49,7 @@ def search_dilation(gap: int, parameters: PropagationParameters) -> int:
 def colourise(
     query: Tensor, references: list[Reference], parameters: PropagationParameters
 ) -> Tensor:
-    """Values of a frame, from those of its references.
+    """Return the values of a frame, read off its references.
 
     Args:
         query: (1, C, h, w) float32 features of the frame.
@@ -88,15 +88,15 @@ def cell_labels(labels: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Labels (H, W) from 0 to `classes` - 1 as (classes, H, W) float32."""
+    """(H, W) labels from 0 to `classes` - 1 -> (classes, H, W) float32."""
     every = torch.arange(classes, device=labels.device)[:, None, None]
     return (labels[None] == every).float()
 
 
 def strongest(soft: Tensor) -> Tensor:
-    """Soft labels (V, H, W) -> (H, W) uint8, the first of the highest.
+    """(V, H, W) soft labels -> (H, W) uint8, the first of the highest.
 
-    The same as `argmax`, which on a CPU takes ten times as long along the first axis.
+    The result is that of `argmax`, which on a CPU takes ten times as long along the first axis.
     """
     labels = torch.zeros(soft.shape[1:], dtype=torch.uint8, device=soft.device)
     highest = soft[0]
@@ -109,16 +109,10 @@ def strongest(soft: Tensor) -> Tensor:
 def spread_cells(
     soft: Tensor, working: tuple[int, int], size: tuple[int, int], *, aligned: bool
 ) -> Tensor:
-    """Interpolate soft labels of cells at the pixels of an image.
+    """Interpolate (1, V, h, w) soft labels of cells at the pixels of an image: (1, V, *size).
 
-    Args:
-        soft: (1, V, h, w) float, cells of the working image.
-        working: Height and width of the working image, in pixels.
-        size: Height and width of the image to fill, which the working image was resized from.
-        aligned: Cell k belongs to pixel 4 k of the working image; else it covers an h-th of it.
-
-    Returns:
-        (1, V, *size) float.
+    The cells are those of the `working` image; both sizes are height and width in pixels. If
+    `aligned`, cell k belongs to pixel 4 k of the working image; else it covers an h-th of it.
     """
     if not aligned:
         return F.interpolate(soft, size=size, mode="bilinear", align_corners=False)

@@ -6,11 +6,8 @@ Paper: Lai, Lu, Xie, "MAST: A Memory-Augmented Self-Supervised Tracker", CVPR 20
 licence; nothing of it is used. Written anew from the paper and the layout of its weights files,
 whose 116 keys and shapes are kept.
 
-Images enter in CIE Lab (`lab.py`), of any size; features leave unnormalised.
-
-MAST's features as a tracker computes them: norms folded, weights laid out for oneDNN.
-
-Paper and official code: see `network.py`; the numbers are the same up to rounding.
+Images enter in CIE Lab, of any size; features leave unnormalised. `MASTInference` gives the same
+numbers up to rounding, with norms folded and weights laid out for oneDNN.
 """
 
 from __future__ import annotations
@@ -68,11 +65,7 @@ class ResidualBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Stem of stride 2 and four stages, the second of stride 2.
-
-    Args:
-        config: Channels and number of blocks.
-    """
+    """Stem of stride 2 and four stages, the second of stride 2."""
 
     def __init__(self, config: MASTConfig) -> None:
         super().__init__()
@@ -94,11 +87,7 @@ class Backbone(nn.Module):
 
 
 class MASTNetwork(nn.Module):
-    """Backbone and the convolution that narrows its channels.
-
-    Args:
-        config: Channels and number of blocks.
-    """
+    """Backbone and the convolution that narrows its channels."""
 
     def __init__(self, config: MASTConfig) -> None:
         super().__init__()
@@ -112,12 +101,7 @@ class MASTNetwork(nn.Module):
 
 
 class MASTInference:
-    """Features of one image at a time.
-
-    Args:
-        network: Loaded, in eval mode; it is copied.
-        device: Where to compute.
-    """
+    """Computes the features of one image at a time with a copy of a loaded network."""
 
     def __init__(self, network: MASTNetwork, device: torch.device) -> None:
         self.device = device

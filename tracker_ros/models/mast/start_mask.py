@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks to start from.
 
-MAST starts from a mask; who has only a box needs a guess of what in it is the object. An ellipse
-that fills the box covers 79 % of it. GrabCut (Rother,
-Kolmogorov, Blake, SIGGRAPH 2004), in OpenCV's form, tells the colours inside from those around.
+MAST starts from a mask. Where only a box is given, it has to guess which part of it is the object.
+An ellipse that fills the box covers 79 % of it. GrabCut (Rother, Kolmogorov, Blake, SIGGRAPH
+2004), in OpenCV's form, separates the colours inside the box from those around it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ _GRABCUT_MARGIN = 0.5  # of the box, on each side, as a sample of the background
 def check_labels(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return a mask or label map as (height, width) uint8.
 
-    Raises:
-        ValueError: Another shape or type, a negative label, more than 255 objects, or a label
-            between 1 and the largest that is nowhere; the message says which.
+    Raises ValueError for another shape or type, a negative label, more than 255 objects, or a
+    label between 1 and the largest that is nowhere; the message says which.
     """
     mask = np.asarray(mask)
     if mask.shape != (height, width):
@@ -48,16 +47,13 @@ def check_labels(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mask_of_box(image: np.ndarray, box: Box, shape: str) -> np.ndarray:
-    """A mask that stands for the object in a box.
+    """Return a mask, (H, W) bool, for the object in a box; at least one pixel is set.
 
     Args:
         image: RGB uint8 (H, W, 3); only "grabcut" looks at it.
         box: `(x, y, w, h)` in pixels, overlapping the image.
         shape: "ellipse", "rectangle" or "grabcut"; the last takes an ellipse where colours
             separate nothing.
-
-    Returns:
-        (H, W) bool, with at least one pixel.
     """
     height, width = image.shape[:2]
     if shape == "rectangle":

@@ -74,7 +74,7 @@ class _Memory:
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def change_to(self, height: int, width: int) -> None:
-        """Go on with images of another size, which show the same."""
+        """Continue with images of another size, which show the same."""
         down, across = height / self.image_size[0], width / self.image_size[1]
         x, y, w, h = self.box
         self.image_size, self.box = (height, width), (x * across, y * down, w * across, h * down)
@@ -124,15 +124,10 @@ class MASTTracker(Tracker):
         self._start(image, mask_of_box(image, start, self.start_shape).astype(np.uint8), start)
 
     def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
-        """Start on a mask, or on several objects at once.
+        """Start on a mask, or on several objects at once; see `Tracker.initialize_mask`.
 
-        Args:
-            image: RGB uint8 (H, W, 3).
-            mask: (H, W) bool, or integers: 0 for background, 1 for the target of the results, and
-                so on without gaps.
-
-        Raises:
-            ValueError: The image or the mask is unusable; the earlier target is kept.
+        The mask may hold integers: 0 for background, 1 for the target of the results, and so on
+        without gaps.
         """
         check_image(image)
         labels = check_labels(mask, image.shape[0], image.shape[1])
@@ -157,12 +152,7 @@ class MASTTracker(Tracker):
 
     @torch.inference_mode()
     def track(self, image: np.ndarray) -> TrackResult:
-        """Carry the masks on; see `Tracker.track`. The image may be larger or smaller than before.
-
-        Raises:
-            RuntimeError: Neither `initialize` nor `initialize_mask` has been called.
-            ValueError: The image is unusable; the target is kept.
-        """
+        """Carry the masks on; see `Tracker.track`. The image may have another size than before."""
         memory = self._memory_for(image)
         return self._carry_on(self.model.features(_resize(image, memory.working_size)))
 
@@ -170,7 +160,7 @@ class MASTTracker(Tracker):
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
-        """With the image's features computed once; see `Tracker.track_batch`."""
+        """Compute the image's features once for all targets; see `Tracker.track_batch`."""
         features: dict[tuple[int, int], Tensor] = {}
         outcomes: list[TrackResult | Exception] = []
         for tracker in (self, *cast("Sequence[MASTTracker]", others)):
@@ -184,7 +174,7 @@ class MASTTracker(Tracker):
         return outcomes
 
     def _memory_for(self, image: np.ndarray) -> _Memory:
-        """What is known, ready for an image; raises what `track` raises."""
+        """Return what is known, ready for an image; raises what `track` raises."""
         memory = self._memory
         if memory is None:
             raise RuntimeError("track() was called before initialize(); give it a box or a mask")
@@ -241,7 +231,7 @@ class MASTTracker(Tracker):
 
     @property
     def runtime_info(self) -> dict[str, str]:
-        """What computes; see `Tracker.runtime_info`."""
+        """See `Tracker.runtime_info`."""
         return dict(self.model.runtime_info)
 
     def warm_up(self) -> None:
@@ -260,10 +250,9 @@ class MASTTracker(Tracker):
 
 
 def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
-    """Height and width, in pixels, of images of an aspect, reduced to a shorter side.
+    """Return height and width, in pixels, of images of an aspect, reduced to a shorter side.
 
-    Raises:
-        ValueError: The size or the aspect is none that images have.
+    Raises ValueError if the size or the aspect is none that images have.
     """
     if not _SMALLEST_SIDE <= working_size <= _LARGEST_SIDE:
         raise ValueError(
@@ -278,7 +267,7 @@ def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) at `size` (height, width); reduced, each pixel is the mean of its area."""
+    """Return (H, W, 3) at `size` (height, width); a reduced image holds the means of areas."""
     if image.shape[:2] == size:
         return image
     import cv2
@@ -288,7 +277,7 @@ def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) labels at the middles of the pixels of a smaller image."""
+    """Return (H, W) labels at the middles of the pixels of a smaller image."""
     rows, columns = (
         ((np.arange(small) + 0.5) * (large / small)).astype(np.int64)
         for small, large in zip(size, labels.shape, strict=True)
