@@ -28,7 +28,7 @@ LAYERS = (
     {"models"},
     {"engines"},
     {"cuda", "io", "checkpoints", "crops", "tracker", "model_options"},
-    {"geometry", "cache"},
+    {"geometry", "masks", "cache"},
     {"output_files"},
     {"process"},
 )

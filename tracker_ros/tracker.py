@@ -16,6 +16,7 @@ from enum import Enum
 import numpy as np
 
 from tracker_ros.geometry import Box, tight_box
+from tracker_ros.masks import label_map, one_object
 
 _TILE = 8
 _MIN_TILES = 8
@@ -87,10 +88,11 @@ class Tracker(ABC):
 
         Args:
             image: RGB uint8 (H, W, 3).
-            mask: (H, W) bool, not empty.
+            mask: (H, W) bool, not empty, or a picture of one object; see `tracker_ros.masks`.
 
         Raises:
-            ValueError: As for `initialize`, or the mask has another shape or no pixel.
+            ValueError: As for `initialize`, or the mask has another shape, no pixel or several
+                objects.
             RuntimeError: As for `initialize`.
         """
         height, width = check_image(image).shape[:2]
@@ -100,7 +102,7 @@ class Tracker(ABC):
             )
         if not mask.any():
             raise ValueError("mask has no pixel set; expected True on the target")
-        self.initialize(image, tight_box(mask))
+        self.initialize(image, tight_box(one_object(label_map(mask))))
 
     @abstractmethod
     def track(self, image: np.ndarray) -> TrackResult:
@@ -132,6 +134,15 @@ class Tracker(ABC):
         is shared.
         """
         return copy.copy(self)
+
+    def join(self, others: Sequence[Tracker]) -> None:  # noqa: B027 - boxes may overlap
+        """Let trackers that were started on masks of one image give each pixel to one target.
+
+        Call it once, right after they were started. Trackers of boxes have nothing to share.
+
+        Args:
+            others: The other targets' trackers, made by `fork`.
+        """
 
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray

@@ -121,25 +121,30 @@ class Follower(Generic[T]):
         """Change the thresholds of the targets' states, and how lost targets are looked for."""
         self._targets.set_limits(limits, redetection)
 
-    def follow(self, selection: Selection, frames: Iterable[Frame[T]]) -> Iterator[FrameReport[T]]:
-        """Start on the first frame (see `start`), follow the target through the others.
+    def follow(
+        self, selections: Selection | Sequence[Selection], frames: Iterable[Frame[T]]
+    ) -> Iterator[FrameReport[T]]:
+        """Start on the first frame (see `start`), follow the targets through the others.
 
         Yields:
             A report of each frame.
         """
         for place, frame in enumerate(frames):
-            report = self.handle(frame) if place else self.start(selection, frame)
+            report = self.handle(frame) if place else self.start(selections, frame)
             if report is not None:
                 yield report
 
-    def start(self, selection: Selection, frame: Frame[T]) -> FrameReport[T]:
-        """Start following a target on a given frame.
+    def start(
+        self, selections: Selection | Sequence[Selection], frame: Frame[T]
+    ) -> FrameReport[T]:
+        """Start following one or more targets on a given frame.
 
-        The selection's stamp and ``frame_id`` are not used, and its box or mask is checked by the
-        tracker alone.
+        Stamps and ``frame_id`` of the selections are not used, and their boxes or masks are
+        checked by the tracker alone. Of several, the first replaces the present targets unless it
+        says ``append``, and the others are added. Targets started on masks share no pixel.
 
         Returns:
-            A report whose result is the selected box, or the one around the mask, with score 1.
+            A report whose results are the selected boxes, or those around the masks, with score 1.
 
         Raises:
             SelectionRefused: Too many targets are followed already.
@@ -147,8 +152,17 @@ class Follower(Generic[T]):
             RuntimeError: There is no model, or it failed.
         """
         image = self._decode(frame.payload)
-        target, box = self._start(selection, frame, image), selection.bounds
-        return self._publish(frame, image, {target.target_id: TrackResult(box, 1.0, None, box)})
+        several = [selections] if isinstance(selections, Selection) else selections
+        results, masked = {}, []
+        for place, selection in enumerate(several):
+            selection = replace(selection, append=True) if place else selection
+            target, box = self._start(selection, frame, image), selection.bounds
+            results[target.target_id] = TrackResult(box, 1.0, None, box)
+            if selection.mask is not None:
+                masked.append(target.tracker)
+        if len(masked) > 1:
+            masked[0].join(masked[1:])
+        return self._publish(frame, image, results)
 
     def clear(self) -> Outcome:
         """Stop following all targets."""

@@ -23,6 +23,8 @@ _GRABCUT_MARGIN = 0.5  # of the box, on each side, as a sample of the background
 def check_labels(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return a mask or label map as (height, width) uint8.
 
+    A mask with a single value beside 0, such as 255, is one object.
+
     Raises ValueError for another shape or type, a negative label, more than 255 objects, or a
     label between 1 and the largest that is nowhere; the message says which.
     """
@@ -32,6 +34,8 @@ def check_labels(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     if mask.dtype != bool and not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"mask has dtype {mask.dtype}; expected bool or integer labels")
     found = np.unique(mask).astype(np.int64)
+    if len(found) == 2 and found[0] == 0:
+        return (mask != 0).astype(np.uint8)
     if found[0] < 0 or found[-1] > MAX_OBJECTS:
         raise ValueError(
             f"mask has labels from {found[0]} to {found[-1]}; expected 0 (background) to "

@@ -60,24 +60,46 @@ class _Memory:
     Attributes:
         image_size: Height and width of the last image.
         working_size: To which all are reduced, whatever their size: that of the first one.
-        classes: Objects and the background.
-        box: Last box of the first object.
+        boxes: Last box of each object.
         frame: Number of the last frame.
         kept: Features and one-hot labels of earlier frames, by their number.
     """
 
     image_size: tuple[int, int]
     working_size: tuple[int, int]
-    classes: int
-    box: Box
+    boxes: list[Box]
     frame: int = 0
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """Number of objects, and one for the background."""
+        return len(self.boxes) + 1
 
     def change_to(self, height: int, width: int) -> None:
         """Continue with images of another size, which show the same."""
         down, across = height / self.image_size[0], width / self.image_size[1]
-        x, y, w, h = self.box
-        self.image_size, self.box = (height, width), (x * across, y * down, w * across, h * down)
+        self.image_size = (height, width)
+        self.boxes = [
+            (x * across, y * down, w * across, h * down) for x, y, w, h in self.boxes
+        ]
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """Labels carried to an image.
+
+    Attributes:
+        soft: (1, V, h, w) float32, by cell.
+        pixels: (V, H, W) float32, the same by pixel.
+        labels: (H, W) uint8, the strongest.
+        map: The same as an array.
+    """
+
+    soft: Tensor
+    pixels: Tensor
+    labels: Tensor
+    map: np.ndarray
 
 
 class MASTTracker(Tracker):
@@ -116,12 +138,14 @@ class MASTTracker(Tracker):
         self.usual_size = usual_size(working_size, aspect)
         self.labels = None
         self._memory: _Memory | None = None
+        self._object = 1
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Start on the shape that stands for `box`; see `Tracker.initialize`."""
         check_image(image)
         start = check_box(box, image.shape[0], image.shape[1])
-        self._start(image, mask_of_box(image, start, self.start_shape).astype(np.uint8), start)
+        mask = mask_of_box(image, start, self.start_shape).astype(np.uint8)
+        self._start(image, mask, [start])
 
     def initialize_mask(self, image: np.ndarray, mask: np.ndarray) -> None:
         """Start on a mask, or on several objects at once; see `Tracker.initialize_mask`.
@@ -131,14 +155,19 @@ class MASTTracker(Tracker):
         """
         check_image(image)
         labels = check_labels(mask, image.shape[0], image.shape[1])
-        self._start(image, labels, tight_box(labels == 1))
+        objects = range(1, int(labels.max()) + 1)
+        self._start(image, labels, [tight_box(labels == label) for label in objects])
 
     @torch.inference_mode()
-    def _start(self, image: np.ndarray, labels: np.ndarray, box: Box) -> None:
+    def _start(self, image: np.ndarray, labels: np.ndarray, boxes: list[Box]) -> None:
         height, width = image.shape[:2]
         working = self._working_size(height, width)
-        memory = _Memory((height, width), working, int(labels.max()) + 1, box)
         features = self.model.features(_resize(image, working))
+        self._remember_start(features, labels, _Memory((height, width), working, boxes))
+
+    def _remember_start(self, features: Tensor, labels: np.ndarray, memory: _Memory) -> None:
+        """Make a memory of labels (H, W) the one that is used; ValueError for a tiny object."""
+        working = memory.working_size
         place = torch.from_numpy(_nearest(labels, working)).to(features.device)
         cells = cell_labels(place)
         for label in range(1, memory.classes):
@@ -148,13 +177,42 @@ class MASTTracker(Tracker):
                     f"{working[1]} x {working[0]} px; give a larger one or raise working_size"
                 )
         memory.kept[0] = features, one_hot(cells, memory.classes)[None]
-        self._memory, self.labels = memory, labels
+        self._memory, self.labels, self._object = memory, labels, 1
+
+    @torch.inference_mode()
+    def join(self, others: Sequence[Tracker]) -> None:
+        """Become labels of one map; see `Tracker.join`. Where masks overlap, the later one counts.
+
+        Results then come from `track_batch`, which carries on the map once for all.
+
+        Raises:
+            RuntimeError: One of the trackers has no target.
+            ValueError: They were started on images of other sizes, or no cell of one is left.
+        """
+        joined = [self, *cast("Sequence[MASTTracker]", others)]
+        memories = [tracker._memory for tracker in joined]
+        first = memories[0]
+        if first is None or any(m is None or m.frame or len(m.boxes) > 1 for m in memories):
+            raise RuntimeError("join() was called before every tracker was started on a target")
+        if any(m is None or m.image_size != first.image_size for m in memories):
+            raise ValueError("the targets were started on images of different sizes")
+        labels = np.zeros(first.image_size, np.uint8)
+        for number, tracker in enumerate(joined, 1):
+            assert tracker.labels is not None
+            labels[tracker.labels == 1] = number
+        boxes = [box for memory in memories if memory is not None for box in memory.boxes]
+        memory = _Memory(first.image_size, first.working_size, boxes)
+        self._remember_start(first.kept[0][0], labels, memory)
+        for number, tracker in enumerate(joined, 1):
+            tracker._memory, tracker.labels, tracker._object = memory, labels, number
 
     @torch.inference_mode()
     def track(self, image: np.ndarray) -> TrackResult:
         """Carry the masks on; see `Tracker.track`. The image may have another size than before."""
         memory = self._memory_for(image)
-        return self._carry_on(self.model.features(_resize(image, memory.working_size)))
+        return self._result(
+            self._carry_on(self.model.features(_resize(image, memory.working_size)))
+        )
 
     @torch.inference_mode()
     def track_batch(
@@ -162,13 +220,17 @@ class MASTTracker(Tracker):
     ) -> list[TrackResult | Exception]:
         """Compute the image's features once for all targets; see `Tracker.track_batch`."""
         features: dict[tuple[int, int], Tensor] = {}
+        carried: dict[int, _Carried] = {}
         outcomes: list[TrackResult | Exception] = []
         for tracker in (self, *cast("Sequence[MASTTracker]", others)):
             try:
-                size = tracker._memory_for(image).working_size
+                memory = tracker._memory_for(image)
+                size = memory.working_size
                 if size not in features:
                     features[size] = self.model.features(_resize(image, size))
-                outcomes.append(tracker._carry_on(features[size]))
+                if id(memory) not in carried:
+                    carried[id(memory)] = tracker._carry_on(features[size])
+                outcomes.append(tracker._result(carried[id(memory)]))
             except Exception as error:  # one target's failure is not the others'
                 outcomes.append(error)
         return outcomes
@@ -183,7 +245,7 @@ class MASTTracker(Tracker):
             memory.change_to(image.shape[0], image.shape[1])
         return memory
 
-    def _carry_on(self, features: Tensor) -> TrackResult:
+    def _carry_on(self, features: Tensor) -> _Carried:
         """Copy the labels of the memory to the next image, by its features."""
         assert self._memory is not None
         memory = self._memory
@@ -194,7 +256,11 @@ class MASTTracker(Tracker):
         ]
         soft = colourise(features, references, self.parameters)
         self._remember(frame, features, soft)
-        return self._result(soft)
+        pixels = spread_cells(
+            soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
+        )[0]
+        labels = strongest(pixels)
+        return _Carried(soft, pixels, labels, labels.cpu().numpy())
 
     def _remember(self, frame: int, features: Tensor, soft: Tensor) -> None:
         assert self._memory is not None
@@ -206,24 +272,22 @@ class MASTTracker(Tracker):
         memory.kept = {f: known for f, known in memory.kept.items() if f in kept}
         memory.frame = frame
 
-    def _result(self, soft: Tensor) -> TrackResult:
+    def _result(self, carried: _Carried) -> TrackResult:
+        """Return the result of this tracker's object."""
         assert self._memory is not None
-        memory = self._memory
+        memory, number = self._memory, self._object
         height, width = memory.image_size
-        pixels = spread_cells(
-            soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
-        )[0]
-        labels = strongest(pixels)
-        self.labels = labels.cpu().numpy()
-        target = self.labels == 1
+        self.labels = carried.map
+        target = self.labels == number
         found = bool(target.any())
-        score = min(float(pixels[1][labels == 1].mean()), 1.0) if found else 0.0
+        pixels = carried.pixels[number]
+        score = min(float(pixels[carried.labels == number].mean()), 1.0) if found else 0.0
         if found:
-            memory.box = tight_box(target)
+            memory.boxes[number - 1] = tight_box(target)
         return TrackResult(
-            box=memory.box,
+            box=memory.boxes[number - 1],
             score=score,
-            score_map=soft[0, 1].clamp(0.0, 1.0).cpu().numpy(),
+            score_map=carried.soft[0, number].clamp(0.0, 1.0).cpu().numpy(),
             search_region=(0.0, 0.0, float(width), float(height)),
             mask=target,
             verdict=Verdict.NORMAL if found else Verdict.NOT_FOUND,
@@ -236,13 +300,13 @@ class MASTTracker(Tracker):
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
-        kept, side = (self._memory, self.labels), self.working_size
+        kept, side = (self._memory, self.labels, self._object), self.working_size
         image = np.full((*self.usual_size, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
             self.track(image)
         finally:
-            self._memory, self.labels = kept
+            self._memory, self.labels, self._object = kept
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         shrink = min(1.0, self.working_size / min(height, width))
