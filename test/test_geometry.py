@@ -80,3 +80,54 @@ def test_tight_box_is_around_all_pixels_of_a_mask() -> None:
     mask[4, 7] = mask[9, 12] = True
     assert boxes.tight_box(mask) == (7.0, 4.0, 6.0, 6.0)
     assert boxes.tight_box(np.ones((20, 30), bool)) == (0.0, 0.0, 30.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [1, 2, 30, 40],
+        np.array([[1, 2, 30, 40]]),
+        np.array([[1.0], [2.0], [30.0], [40.0]], np.float32),
+        "1, 2, 30,40",
+        "1 2 30 40",
+        ["1", "2", "30", "40"],
+        [np.float32(1), np.int64(2), 30, 40],
+    ],
+    ids=str,
+)
+def test_four_numbers_in_any_clear_form_are_a_box(box):
+    assert boxes.check_box(box, 480, 640) == (1.0, 2.0, 30.0, 40.0)
+
+
+def test_torch_tensors_are_boxes():
+    tensor = torch.tensor([[1.0, 2.0, 30.0, 40.0]], requires_grad=True)
+    assert boxes.check_box(tensor, 480, 640) == (1.0, 2.0, 30.0, 40.0)
+
+
+@pytest.mark.parametrize(
+    ("box", "advice"),
+    [
+        (None, "box is None"),
+        (5, "no list of numbers"),
+        (b"abcd", "no list of numbers"),
+        ({"x": 1}, "no list of numbers"),
+        ([1, 2, 3], "has 3 numbers"),
+        ("left top", "has 2 numbers"),
+        ([None] * 4, "something else"),
+        (((1, 2), (30, 40)), "two corners: x1, y1, x2 - x1"),
+        (((5, 5), (3, 3), 30.0), "cv2.boundingRect"),
+        ((0.1, 0.2, 0.3, 0.4), "fractions of the image"),
+        ((0, 0, 1, 1), "fractions of the image"),
+        ((100, 100, -30, -40), "it is 70, 60, 30, 40"),
+        ((500, 300, 560, 380), "give 500, 300, 60, 80"),
+    ],
+    ids=str,
+)
+def test_what_is_no_box_is_refused_with_advice_that_fits(box, advice):
+    with pytest.raises(ValueError, match=advice):
+        boxes.check_box(box, 480, 640)
+
+
+def test_a_box_that_leaves_the_image_is_not_taken_for_corners():
+    assert boxes.check_box((600, 430, 80, 90), 480, 640) == (600.0, 430.0, 80.0, 90.0)
+    assert boxes.check_box((200, 150, 450, 340), 480, 640)[2] == 450.0

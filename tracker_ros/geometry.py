@@ -109,27 +109,87 @@ class BoxOutsideImageError(ValueError):
     """A box lies outside the image, or too much of it does."""
 
 
-def check_box_size(box: Sequence[float], min_side: float = 1.0) -> Box:
+def parse_box(box: Any) -> Box:
+    """Return four floats `(x, y, w, h)` from whatever holds four numbers in a clear order.
+
+    Accepted are sequences, arrays and torch tensors of shape (4,), or of (1, 4) and the like; the
+    numbers may be text, and the whole may be one text with commas or spaces between the numbers.
+
+    Raises ValueError if it is anything else.
+    """
+    if box is None:
+        raise ValueError("box is None; give x, y, w, h in pixels")
+    values = box.replace(",", " ").split() if isinstance(box, str) else box
+    if hasattr(values, "tolist"):  # of NumPy or torch
+        values = values.tolist()
+    while isinstance(values, Sequence) and len(values) == 1 and _is_list(values[0]):
+        values = values[0]
+    if _is_list(values) and all(_is_list(value) and len(value) == 1 for value in values):
+        values = [value[0] for value in values]  # a column
+    if not _is_list(values):
+        raise ValueError(f"box {box!r} is no list of numbers; give x, y, w, h in pixels")
+    if any(_is_list(value) for value in values):
+        raise ValueError(
+            f"box {box!r} holds lists; give x, y, w, h as four numbers (of two corners: x1, y1, "
+            "x2 - x1, y2 - y1; of a rotated box: cv2.boundingRect of its cv2.boxPoints)"
+        )
+    try:
+        x, y, w, h = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        what = f"has {len(values)} numbers" if len(values) != 4 else "has something else in it"
+        raise ValueError(f"box {box!r} {what}; expected four numbers: x, y, w, h") from error
+    return x, y, w, h
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def check_box_size(box: Any, min_side: float = 1.0) -> Box:
     """Return a box `(x, y, w, h)` as four floats if it can be used on some image.
 
-    Raises ValueError if it is not four finite numbers, or smaller than `min_side` pixels.
+    Raises ValueError if it is not four finite numbers (see `parse_box`), or smaller than
+    `min_side` pixels.
     """
-    values = [float(v) for v in box]
-    if len(values) != 4:
-        raise ValueError(f"box {values} has {len(values)} numbers; expected four: x, y, w, h")
+    x, y, w, h = parse_box(box)
+    values = [x, y, w, h]
     if not all(math.isfinite(v) for v in values):
         raise ValueError(f"box {values} is not finite; expected x, y, w, h in pixels")
-    x, y, w, h = values
-    if w < min_side or h < min_side:
+    if w < min_side or h < min_side or max(values) <= 1.0:
         raise ValueError(
             f"box {values} is {w:g} x {h:g} px; expected a width and height of at least "
-            f"{min_side:g} px (draw a larger box; the last two numbers are no second corner)"
+            f"{min_side:g} px ({_advice_on_small_box(x, y, w, h)})"
         )
-    return (x, y, w, h)
+    return x, y, w, h
+
+
+def _advice_on_small_box(x: float, y: float, w: float, h: float) -> str:
+    """Return what probably went wrong with a box that is too small."""
+    if all(0.0 <= value <= 1.0 for value in (x, y, w, h)) and max(x, y, w, h) > 0.0:
+        return (
+            "these look like fractions of the image: multiply x and w by its width, y and h by "
+            "its height"
+        )
+    if w < 0.0 or h < 0.0:
+        left, top = min(x, x + w), min(y, y + h)
+        return f"drawn from the other corner it is {left:g}, {top:g}, {abs(w):g}, {abs(h):g}"
+    return "draw a larger box; the last two numbers are no second corner"
+
+
+def _looks_like_corners(box: Box, height: int, width: int) -> bool:
+    """Whether the last two numbers of an xywh box are probably its lower right corner.
+
+    True if it sticks out of the image at both sides and is mostly outside, and as two corners it
+    would lie inside.
+    """
+    x, y, w, h = box
+    if not (0.0 <= x < w <= width and 0.0 <= y < h <= height and x + w > width and y + h > height):
+        return False
+    return (width - x) * (height - y) < 0.5 * w * h
 
 
 def check_box(
-    box: Sequence[float],
+    box: Any,
     height: int,
     width: int,
     *,
@@ -151,7 +211,7 @@ def check_box(
 
     Raises:
         ValueError: As for `check_box_size`, or too large for the image.
-        BoxOutsideImageError: Too little of it is inside the image.
+        BoxOutsideImageError: Too little of it is inside the image, or it looks like two corners.
     """
     values = x, y, w, h = check_box_size(box, min_side)
     text = f"box {list(values)} (centre {x + w / 2:g}, {y + h / 2:g})"
@@ -161,6 +221,11 @@ def check_box(
             "expected a box around one object"
         )
     inside_w, inside_h = visible_extent(values, height, width)
+    if _looks_like_corners(values, height, width):
+        raise BoxOutsideImageError(
+            f"{text} is mostly outside the image of {width} x {height} px; these look like x1, "
+            f"y1, x2, y2: give {x:g}, {y:g}, {w - x:g}, {h - y:g}"
+        )
     if min(inside_w, inside_h) <= 0.0:
         raise BoxOutsideImageError(
             f"{text} does not overlap the image of {width} x {height} px; "

@@ -9,7 +9,7 @@ by the rules of `label_map`:
 | mask | one value beside 0: 1, 255, 300 … | one |
 | label map | few values, in areas | each value; 255 beside labels up to 64 is *void*, no object |
 | soft mask | many values, or values only along edges | one: where it exceeds half of its maximum |
-| colours | few colours, in areas | each colour, by its place in the DAVIS palette if all are in it |
+| colours | few colours, in areas | each; numbered by the DAVIS palette if all are in it |
 | cut-out | many colours | one: where the picture is not black |
 
 A label map whose colours come from a palette (indexed PNG) is read by its indices.
@@ -53,8 +53,7 @@ def label_map(picture: np.ndarray, *, lossy: bool = False) -> np.ndarray:
         return picture.astype(np.int32)
     if not np.isfinite(picture).all() or picture.min(initial=0) < 0:
         raise ValueError("mask has values that are negative or not finite; expected 0 and above")
-    values = np.unique(picture)
-    values = values[values > 0]
+    values = _values(picture)
     if lossy or (len(values) > 1 and not _is_label_map(picture, values)):
         return _cut_at_half(picture)
     if not np.issubdtype(picture.dtype, np.integer):
@@ -65,7 +64,7 @@ def label_map(picture: np.ndarray, *, lossy: bool = False) -> np.ndarray:
 
 def object_numbers(labels: np.ndarray) -> list[int]:
     """Return the labels of the objects in a label map (H, W), ascending."""
-    return [int(value) for value in np.unique(labels) if value > 0]
+    return [int(value) for value in _values(labels)]
 
 
 def one_object(labels: np.ndarray, number: int | None = None) -> np.ndarray:
@@ -101,6 +100,14 @@ def davis_palette() -> np.ndarray:
         channel = bit % 3
         palette[:, channel] |= (((labels >> bit) & 1) << (7 - bit // 3)).astype(np.uint8)
     return palette
+
+
+def _values(picture: np.ndarray) -> np.ndarray:
+    """Return the values above 0, ascending; small integers are counted, which is fast."""
+    if np.issubdtype(picture.dtype, np.integer) and picture.max(initial=0) < 2**16:
+        return np.flatnonzero(np.bincount(picture.ravel(), minlength=1)[1:]) + 1
+    values: np.ndarray = np.unique(picture)
+    return values[values > 0]
 
 
 def _is_label_map(picture: np.ndarray, values: np.ndarray) -> bool:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracking a video in one call: `track_video` opens it, follows the target and yields results."""
+"""Tracking a video in one call: `track_video` opens it, follows the target and yields results.
+
+`track_targets` does the same for several targets at once.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,17 @@ import numpy as np
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.following.follower import Follower
-from tracker_ros.following.frames import number_frames
+from tracker_ros.following.frames import TargetReport, number_frames
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.geometry import Box, check_box_size
 from tracker_ros.io.sources import DEFAULT_FPS, VideoSource, open_video
+from tracker_ros.masks import label_map, one_object
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
-__all__ = ["VideoResult", "track_video"]
+__all__ = ["VideoFrame", "VideoResult", "track_targets", "track_video"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,25 @@ class VideoResult:
         return self.result.mask
 
 
+@dataclass(frozen=True)
+class VideoFrame:
+    """All targets in one frame of a video.
+
+    Attributes:
+        index: Number of the frame, counted from 0.
+        time: Seconds from the first frame to this one.
+        image: The frame, RGB uint8 (H, W, 3).
+        targets: Id, state, score and result of each target, in the order of their selection.
+        seconds: Time that the trackers took for the frame; 0 for the first one.
+    """
+
+    index: int
+    time: float
+    image: np.ndarray
+    targets: tuple[TargetReport, ...]
+    seconds: float
+
+
 def track_video(
     source: str | Path | Iterable[np.ndarray],
     box: Sequence[float] | None = None,
@@ -103,6 +126,39 @@ def track_video(
     """
     if box is not None and mask is not None:
         raise ValueError("box and mask are given; leave one out")
+    masks = () if mask is None else (one_object(label_map(mask)),)
+    boxes = () if box is None else (box,)
+    frames = track_targets(source, boxes, masks, model=model, fps=fps, **options)
+    return (_first_target(frame) for frame in frames)
+
+
+def track_targets(
+    source: str | Path | Iterable[np.ndarray],
+    boxes: Sequence[Sequence[float]] = (),
+    masks: Sequence[np.ndarray] = (),
+    *,
+    model: str | Tracker = DEFAULT_MODEL,
+    fps: float | None = None,
+    **options: Any,
+) -> Iterator[VideoFrame]:
+    """Follow several targets through a video with one copy of the network.
+
+    Args:
+        source: As for `track_video`.
+        boxes: `(x, y, w, h)` of each target in the first frame. They may be left out for a source
+            that knows its target.
+        masks: (H, W) bool for each further target. The targets of masks share no pixel.
+        model: As for `track_video`.
+        fps: As for `track_video`.
+        **options: As for `track_video`.
+
+    Returns:
+        An iterator with all targets of every frame, those of boxes first.
+
+    Raises:
+        FileNotFoundError: As for `track_video`.
+        ValueError: As for `track_video`.
+    """
     if isinstance(model, Tracker) and options:
         raise ValueError(f"{', '.join(options)}: give these to create_tracker, with the model")
     with contextlib.ExitStack() as stack:
@@ -113,35 +169,46 @@ def track_video(
             images = source
         if isinstance(images, VideoSource):
             fps = fps or images.fps
-            box = images.first_box if box is None and mask is None else box
-        if box is None and mask is None:
+            if not boxes and not masks and images.first_box is not None:
+                boxes = (images.first_box,)
+        if not boxes and not masks:
             raise ValueError("box is missing; give (x, y, w, h) of the target in the first frame")
         if fps is not None and not fps > 0:
             raise ValueError(f"fps is {fps}; give a rate above 0")
-        selection = Selection(None if box is None else check_box_size(box), mask)
+        selections = [Selection(check_box_size(box)) for box in boxes]
+        selections += [Selection(mask=mask) for mask in masks]
         tracker = model if isinstance(model, Tracker) else create_tracker(model, **options)
         tracker.warm_up()
-        return _follow(tracker, selection, images, fps or DEFAULT_FPS, stack.pop_all())
+        return _follow(tracker, selections, images, fps or DEFAULT_FPS, stack.pop_all())
+
+
+def _first_target(frame: VideoFrame) -> VideoResult:
+    """Return the first target of a frame as a result of its own."""
+    first = frame.targets[0]
+    assert first.result is not None
+    return VideoResult(
+        frame.index, frame.time, frame.image, first.state, first.result, frame.seconds
+    )
 
 
 def _follow(
     tracker: Tracker,
-    selection: Selection,
+    selections: Sequence[Selection],
     images: Iterable[np.ndarray],
     fps: float,
     opened: contextlib.ExitStack,
-) -> Iterator[VideoResult]:
-    """Yield a result for each image, and close what was opened at the end."""
+) -> Iterator[VideoFrame]:
+    """Yield the targets in each image, and close what was opened at the end."""
     follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
     index, seconds = -1, 0.0
     with opened:
         frames = number_frames(images, fps)
-        for index, report in enumerate(follower.follow(selection, frames)):
-            result, image = report.first.result, report.image
-            assert report.frame is not None and result is not None and image is not None
+        for index, report in enumerate(follower.follow(selections, frames)):
+            assert report.frame is not None and report.image is not None
             taken = follower.tracking_seconds - seconds
             seconds += taken
-            yield VideoResult(index, report.frame.time_s, image, report.first.state, result, taken)
+            time_s, image = report.frame.time_s, report.image
+            yield VideoFrame(index, time_s, image, report.targets, taken)
     if index < 0:
         name = getattr(images, "name", "the source")
         raise ValueError(f"{name} gave no frame; see whether it plays elsewhere")

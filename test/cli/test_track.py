@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from tracker_ros.cli.main import main
+from tracker_ros.io.mask_files import write_label_map
 from tracker_ros.io.sources import open_video
 from tracker_ros.tracker import Tracker, TrackResult
+
+
+@pytest.fixture(autouse=True)
+def _no_display(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
 
 @pytest.fixture
@@ -95,7 +102,8 @@ def test_nothing_that_is_read_or_written_is_overwritten(how, square_video, tmp_p
         (["VIDEO", "--box", "1", "2", "9", "9", "--option", "seed=1"], "has no option 'seed'"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--explain"], "name with --out"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--mask", "m.png"], "leave one out"),
-        (["VIDEO", "--mask", "m.png"], "'m.png' is not an image"),
+        (["VIDEO", "--mask", "m.png"], "no mask at 'm.png'"),
+        (["VIDEO", "--box", "1", "2", "9", "9", "--object", "2"], "are about a mask"),
         (
             ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
             "--explain needs a model whose results have a token mask",
@@ -125,7 +133,7 @@ def test_a_mask_and_a_picture(square_video, untrained_weights, tmp_path):
     results = json.loads(out.with_suffix(".json").read_text())
     assert results["results"][0]["box"] == [30.0, 40.0, 32.0, 32.0]
     assert cv2.imread(str(out)).shape[0] == 120
-    for picture, words in ((np.zeros_like(mask), "black everywhere"), (mask[:60], "has shape")):
+    for picture, words in ((np.zeros_like(mask), "has no object"), (mask[:60], "has shape")):
         cv2.imwrite(str(tmp_path / "mask.png"), picture)
         with pytest.raises(ValueError, match=words):
             main(["--traceback", "track", str(square_video), *arguments])
@@ -145,6 +153,53 @@ def test_a_mask_reaches_the_model(square_video, tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     assert main(["track", str(square_video), "--mask", str(tmp_path / "mask.png")]) == 0
     assert np.array_equal(started[0], mask > 0)
+
+
+def test_each_object_of_a_label_map_is_followed(square_video, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda name, **options: Masking())
+    labels = np.zeros((120, 160), np.uint8)
+    labels[40:72, 30:62] = 1
+    labels[80:100, 90:130] = 3
+    write_label_map(tmp_path / "labels.png", labels)
+    command = ["track", str(square_video), "--mask", str(tmp_path / "labels.png"), "--json"]
+    assert main([*command, "--out", str(tmp_path / "out.mp4")]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["objects"] == [1, 3]
+    boxes = [[target["box"] for target in frame["targets"]] for frame in results["results"]]
+    assert boxes[0] == [[30.0, 40.0, 32.0, 32.0], [90.0, 80.0, 40.0, 20.0]]
+    assert len(boxes) == 8
+    assert [change["target_id"] for change in results["state_changes"]][:2] == ["1", "2"]
+    assert main([*command, "--object", "3"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["results"][0]["box"] == [90.0, 80.0, 40.0, 20.0]
+    assert main([*command, "--object", "2"]) == 2
+    assert "it has 1, 3" in capsys.readouterr().err
+
+
+def test_several_boxes(track, square_video, capsys):
+    assert track("--box", "80", "20", "40", "30", "--json", "--count", "2") == 0
+    first, second = json.loads(capsys.readouterr().out)["results"]
+    assert [target["box"][:2] for target in first["targets"]] == [[30.0, 40.0], [80.0, 20.0]]
+    assert [target["target_id"] for target in second["targets"]] == ["1", "2"]
+
+
+def test_without_a_box_one_is_drawn_where_there_is_a_display(square_video, monkeypatch, capsys):
+    shown = []
+
+    def select(window, image, **options):
+        shown.append(image)
+        return (30, 40, 32, 32)
+
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda name, **options: Masking())
+    monkeypatch.setattr(cv2, "selectROI", select)
+    monkeypatch.setattr(cv2, "destroyWindow", lambda window: None)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main(["track", str(square_video), "--json", "--count", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["box"] == [30.0, 40.0, 32.0, 32.0]
+    assert shown[0].shape == (120, 160, 3)
+    monkeypatch.setattr(cv2, "selectROI", lambda window, image, **options: (0, 0, 0, 0))
+    assert main(["track", str(square_video)]) == 2
+    assert "no box was drawn" in capsys.readouterr().err
 
 
 def test_options_reach_the_model_and_explain_draws_the_token_mask(track, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tracker_ros.models.mast.config import PropagationParameters
 from tracker_ros.models.mast.matching import cell_labels, spread_cells, strongest
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
 from tracker_ros.models.mast.tracker import MASTTracker
-from tracker_ros.tracker import Verdict
+from tracker_ros.tracker import TrackResult, Verdict
 
 HEIGHT, WIDTH = 96, 128
 COLOURS = {0: (40, 40, 40), 1: (220, 40, 40), 2: (40, 220, 40)}
@@ -301,3 +301,32 @@ def test_a_target_without_a_cell_is_refused_and_the_earlier_one_kept() -> None:
     with pytest.raises(ValueError, match="object 1 is too small to be followed .* working_size"):
         follower.initialize(image, (301.0, 301.0, 6.0, 6.0))
     assert follower.track(image).mask is not None
+
+
+def test_a_single_value_is_one_object() -> None:
+    _, labels = scene(16)
+    assert check_labels((labels == 1).astype(np.uint8) * 255, HEIGHT, WIDTH).max() == 1
+
+
+def test_joined_targets_share_one_map() -> None:
+    image, labels = scene(16)
+    alone = tracker()
+    alone.initialize_mask(image, labels.astype(np.int32))
+    first = tracker()
+    second = cast(MASTTracker, first.fork())
+    first.initialize_mask(image, labels == 1)
+    second.initialize_mask(image, labels == 2)
+    first.join([second])
+    for left in (18, 20):
+        image, _ = scene(left)
+        outcomes = first.track_batch([second], image)
+        alone.track(image)
+        assert alone.labels is not None
+        for outcome, label in zip(outcomes, (1, 2), strict=True):
+            assert isinstance(outcome, TrackResult)
+            assert np.array_equal(outcome.mask, alone.labels == label)
+            assert outcome.box == tight_box(alone.labels == label)
+    second.initialize_mask(image, labels == 2)
+    assert isinstance(first.track_batch([second], image)[1], TrackResult)
+    with pytest.raises(RuntimeError, match="before every tracker was started"):
+        first.join([second])

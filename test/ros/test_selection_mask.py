@@ -84,6 +84,12 @@ def small(header):
     return image_from_array(mask, header)
 
 
+def two(header):
+    mask = np.zeros((240, 320), np.uint8)
+    mask[5:30, 5:50], mask[80:120, 5:50] = 1, 2
+    return image_from_array(mask, header)
+
+
 def plain(header, rows=240, columns=320):
     return image_from_array(np.full((rows, columns), 9, np.uint8), header)
 
@@ -94,6 +100,7 @@ BAD = {
         "INVALID_MASK: mask has encoding 'rgb8'",
     ),
     "empty": (lambda h: image_from_array(np.zeros((240, 320), np.uint8), h), "INVALID_MASK"),
+    "two": (two, "INVALID_MASK: mask shows 2 objects, 1, 2"),
     "small": (small, "INVALID_MASK"),
     "size": (lambda h: plain(h, 120, 160), "INVALID_MASK"),
     "malformed": (lambda h: spoiled(plain(h), height=480), "INVALID_MASK"),

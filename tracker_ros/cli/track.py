@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follow one thing through a video and draw what was found."""
+"""Follow targets through a video and draw what was found."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ from tracker_ros.cli.options import (
     progress_bar,
     write_json,
 )
+from tracker_ros.cli.targets import (
+    add_target_options,
+    check_target_options,
+    targets_of_boxes,
+    targets_of_mask,
+)
 from tracker_ros.output_files import check_outputs, check_writable, write_whole
 from tracker_ros.process import EndRequest, hold_end_signals
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tracker_ros.following.frames import TargetReport
     from tracker_ros.io.sources import VideoSource
-    from tracker_ros.video_tracking import VideoResult
+    from tracker_ros.video_tracking import VideoFrame
 
 PICTURES = (".png", ".jpg", ".webp")
 
@@ -36,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     sources = "video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED]"
     parser.add_argument("video", help=sources)
-    box = "the target in the first frame: top-left corner and size in pixels; synthetic knows it"
-    parser.add_argument("--box", type=float, nargs=4, metavar=("X", "Y", "W", "H"), help=box)
-    mask = "instead of a box, a picture of the target's pixels in the first frame, black elsewhere"
-    parser.add_argument("--mask", type=Path, metavar="MASK.png", help=mask)
+    add_target_options(parser)
     out = f"video to write (.mp4), or a picture of the last frame ({', '.join(PICTURES)})"
     parser.add_argument("--out", type=Path, help=out)
     results = "file for boxes, scores and states (default: beside --out)"
@@ -87,24 +91,24 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out is {str(args.out)!r}; give a name ending in one of {endings}")
     if args.explain and args.out is None:
         raise ValueError("--explain draws into the video; give its name with --out")
-    if args.box and args.mask:
-        raise ValueError("--box and --mask are given; leave one out")
+    check_target_options(args)
     target = args.results or (args.out.with_suffix(".json") if args.out else None)
     _check_targets(args, target)
-    mask = _read_mask(args.mask) if args.mask else None
+    targets = targets_of_mask(args)
     with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
-        if args.box is None and mask is None and video.first_box is None:
-            raise ValueError("--box is missing; give the target in the first frame: --box X Y W H")
+        targets = targets if len(targets) else targets_of_boxes(args, video)
         from tracker_ros.registry import create_tracker
-        from tracker_ros.video_tracking import track_video
+        from tracker_ros.video_tracking import track_targets
 
         options = model_arguments(args)
         if args.explain and args.backend == "auto":
             options["backend"] = "torch"  # engines return no token mask
         tracker = create_tracker(args.model, weights=args.weights, **options)
         tracker.explain = args.explain
-        found = track_video(video, args.box, mask=mask, model=tracker)
+        found = track_targets(video, targets.boxes, targets.masks, model=tracker)
         results = {"video": args.video, "model": args.model, **tracker.runtime_info}
+        if targets.objects:
+            results["objects"] = list(targets.objects)
         with hold_end_signals() as end:
             collected, failure = _collect(found, video, args, end)
             results |= collected.summary(str(failure) if failure else end.name)
@@ -122,18 +126,8 @@ def run(args: argparse.Namespace) -> int:
     return end.status
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    """Read a picture as a mask: (H, W) bool, True where it is not black."""
-    from tracker_ros.io.sources import read_image
-
-    mask = read_image(path).max(axis=2) > 0
-    if not mask.any():
-        raise ValueError(f"mask {str(path)!r} is black everywhere; paint the target white")
-    return mask
-
-
 def _collect(
-    found: Iterator[VideoResult], video: VideoSource, args: argparse.Namespace, end: EndRequest
+    found: Iterator[VideoFrame], video: VideoSource, args: argparse.Namespace, end: EndRequest
 ) -> tuple[_Results, Exception | None]:
     """Collect every frame's result, and draw it on request, until a request to end.
 
@@ -147,13 +141,14 @@ def _collect(
         if drawing is not None:
             stack.callback(drawing.discard)
         try:
-            for result in found:
-                _check_explained(result, args)
-                results.add(result)
+            for frame in found:
+                _check_explained(frame, args)
+                results.add(frame)
                 if drawing is not None:
-                    failure = drawing.add(result, args.label, results.rate)
+                    failure = drawing.add(frame, args.label, results.rate)
                 bar.update()
-                bar.set_postfix_str(f"{result.state.name.lower()} {result.score:.2f}", False)
+                first = frame.targets[0]
+                bar.set_postfix_str(f"{first.state.name.lower()} {first.score:.2f}", False)
                 if end or failure is not None:
                     break
         except KeyboardInterrupt as interrupt:  # the second signal
@@ -175,6 +170,8 @@ class _Results:
     def __init__(self) -> None:
         self.frames: list[dict[str, Any]] = []
         self._changes: list[dict[str, Any]] = []
+        self._states: dict[str, str] = {}
+        self._tracked = 0
         self._seconds = self._mean_seconds = 0.0
 
     @property
@@ -182,17 +179,23 @@ class _Results:
         """Frames per second lately."""
         return 1 / self._mean_seconds if self._mean_seconds else None
 
-    def add(self, result: VideoResult) -> None:
-        """Add a frame's result."""
-        state, mean = result.state.name, self._mean_seconds
-        self._seconds += result.seconds
-        self._mean_seconds = 0.9 * mean + 0.1 * result.seconds if mean else self._seconds
-        if not self._changes or self._changes[-1]["state"] != state:
-            change = {"frame": result.index, "time_s": result.time, "state": state}
-            self._changes.append(change)
-        box = [round(float(value), 2) for value in result.box]
-        score = round(float(result.score), 4)
-        self.frames.append({"frame": result.index, "box": box, "score": score, "state": state})
+    def add(self, frame: VideoFrame) -> None:
+        """Add a frame's results; of several targets, each entry has the target's id."""
+        mean = self._mean_seconds
+        self._seconds += frame.seconds
+        self._mean_seconds = 0.9 * mean + 0.1 * frame.seconds if mean else self._seconds
+        entries = []
+        for target in frame.targets:
+            name = {"target_id": target.target_id} if len(frame.targets) > 1 else {}
+            state = target.state.name
+            if self._states.get(target.target_id) != state:
+                self._states[target.target_id] = state
+                change = {"frame": frame.index, "time_s": frame.time, "state": state}
+                self._changes.append(change | name)
+            entries.append(name | _box_and_score(target) | {"state": state})
+        entry = entries[0] if len(entries) == 1 else {"targets": entries}
+        self.frames.append({"frame": frame.index, **entry})
+        self._tracked += all(state == "TRACKING" for state in self._states.values())
 
     def summary(self, ended_by: str) -> dict[str, Any]:
         """Return all as data; `ended_by` says what broke them off, if anything did."""
@@ -201,19 +204,28 @@ class _Results:
             "complete": not ended_by,
             **({"ended_by": ended_by} if ended_by else {}),
             "frames": count,
-            "frames_tracked": sum(entry["state"] == "TRACKING" for entry in self.frames),
+            "frames_tracked": self._tracked,
             "frames_per_second": round((count - 1) / seconds, 2) if seconds else None,
             "state_changes": self._changes,
             "results": self.frames,
         }
 
 
+def _box_and_score(target: TargetReport) -> dict[str, Any]:
+    """Return box and score of a target that was tracked in this frame."""
+    if target.result is None:
+        return {}
+    box = [round(float(value), 2) for value in target.result.box]
+    return {"box": box, "score": round(float(target.result.score), 4)}
+
+
 class _NotExplained(ValueError):
     """A model has no token mask to draw."""
 
 
-def _check_explained(result: VideoResult, args: argparse.Namespace) -> None:
-    if args.explain and result.index and result.result.token_mask is None:
+def _check_explained(frame: VideoFrame, args: argparse.Namespace) -> None:
+    result = frame.targets[0].result
+    if args.explain and frame.index and result is not None and result.token_mask is None:
         raise _NotExplained(
             f"--explain needs a model whose results have a token mask, but {args.model} has none "
             "with this back end; give a GRM model or an OSTrack model with candidate elimination "
@@ -230,7 +242,7 @@ class _Drawing:
         self._writer: Any = None
         self._last: np.ndarray | None = None
 
-    def add(self, found: VideoResult, label: str, rate: float | None) -> OSError | None:
+    def add(self, frame: VideoFrame, label: str, rate: float | None) -> OSError | None:
         """Draw and append one frame; the first one decides the size of the video.
 
         Returns why the video cannot be written; an earlier one is then left as it was.
@@ -238,14 +250,18 @@ class _Drawing:
         from tracker_ros.drawing import overlay
         from tracker_ros.io.writer import VideoWriter
 
-        image, result, score = found.image, found.result, None
-        if result.token_mask is not None:
+        image, result, score = frame.image, frame.targets[0].result, None
+        if result is not None and result.token_mask is not None:
             image = overlay.draw_token_mask(image, result.token_mask, result.search_region)
-        target = overlay.DrawnTarget(result, "1", label, found.state)
-        drawn = overlay.draw_targets(image, [target], rate_hz=rate)
-        if result.score_map is not None:
+        targets = [
+            overlay.DrawnTarget(each.result, each.target_id, label, each.state)
+            for each in frame.targets
+        ]
+        drawn = overlay.draw_targets(image, targets, rate_hz=rate)
+        if result is not None and result.score_map is not None:
             score = overlay.colour_map_score(result.score_map, (256, 256))
-        picture = overlay.place_beside(drawn, score, overlay.close_up(found.image, result.box))
+        view = None if result is None else overlay.close_up(frame.image, result.box)
+        picture = overlay.place_beside(drawn, score, view)
         if self._path.suffix.lower() in PICTURES:
             self._last = picture
             return None
@@ -294,15 +310,17 @@ def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
     where = ", ".join(str(results[key]) for key in ("backend", "precision") if key in results)
     print(f"{results['model']} ({where}): {tracked} of {frames} frames tracked{speed}")
     for change in results["state_changes"]:
-        print(f"  {change['time_s']:8.2f} s  frame {change['frame']:5d}  {change['state']}")
+        name = f"  target {change['target_id']}" if "target_id" in change else ""
+        when = f"  {change['time_s']:8.2f} s  frame {change['frame']:5d}"
+        print(f"{when}{name}  {change['state']}")
     for path in written:
         print(f"wrote {path}")
     sys.stdout.flush()
 
 
 TRACK = Command(
-    "follow one thing through a video",
-    "Follow one thing through a video and draw what was found.",
+    "follow targets through a video",
+    "Follow targets through a video and draw what was found.",
     add_arguments,
     run,
 )

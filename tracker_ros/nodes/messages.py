@@ -25,6 +25,7 @@ from tracker_ros.io.image_encodings import (
     decode_image,
     supported_encodings,
 )
+from tracker_ros.masks import label_map, object_numbers
 from tracker_ros.tracker import TrackResult
 
 __all__ = [
@@ -194,8 +195,10 @@ def selection_from_detection(message: Detection2D, append: bool = False) -> Sele
 def selection_from_mask(message: Image, append: bool = False) -> Selection:
     """Unpack a request to follow a mask: mono8 or 8UC1, 0 beside the target, not 0 on it.
 
+    Soft edges are cut at half; see `tracker_ros.masks`.
+
     Raises:
-        SelectionRefused: The message has another encoding or is malformed.
+        SelectionRefused: The message has another encoding, is malformed or shows several objects.
     """
     encoding = message.encoding.strip().lower()
     if encoding not in ("mono8", "8uc1"):
@@ -211,7 +214,15 @@ def selection_from_mask(message: Image, append: bool = False) -> Selection:
             SelectionCode.INVALID_MASK, f"mask is malformed: {error}"
         ) from error
     header = message.header
-    mask = grey[..., 0] > 0
+    labels = label_map(grey[..., 0])
+    objects = object_numbers(labels)
+    if len(objects) > 1:
+        raise SelectionRefused(
+            SelectionCode.INVALID_MASK,
+            f"mask shows {len(objects)} objects, {', '.join(map(str, objects))}: publish one of "
+            "them at a time, the others on selection_mask_append",
+        )
+    mask = labels > 0
     return Selection(None, mask, stamp_nanoseconds(header), header.frame_id, append=append)
 
 

@@ -80,9 +80,7 @@ class _Memory:
         """Continue with images of another size, which show the same."""
         down, across = height / self.image_size[0], width / self.image_size[1]
         self.image_size = (height, width)
-        self.boxes = [
-            (x * across, y * down, w * across, h * down) for x, y, w, h in self.boxes
-        ]
+        self.boxes = [(x * across, y * down, w * across, h * down) for x, y, w, h in self.boxes]
 
 
 @dataclass(frozen=True)
