@@ -38,7 +38,7 @@ def accuracy_table(data: dict[str, Any]) -> str:
     """Return the table of means and what it was measured on."""
     machine = data["machine"]
     lines = [
-        "| Tracker | Success AUC | Precision at 20 px | Times lost | Frames/s |",
+        "| Tracker | Success AUC | Precision at 20 px | Failures | Frames/s |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for entry in data["trackers"]:
