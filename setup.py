@@ -70,10 +70,10 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "track = tracker_ros.nodes.track:main",
-            "video = tracker_ros.nodes.video:main",
-            "select_target = tracker_ros.nodes.select_target:main",
-            "mavlink_bridge = tracker_ros.nodes.mavlink_bridge:main",
+            "track = tracker_ros.nodes.start:track",
+            "video = tracker_ros.nodes.start:video",
+            "select_target = tracker_ros.nodes.start:select_target",
+            "mavlink_bridge = tracker_ros.nodes.start:mavlink_bridge",
             "tracker-ros = tracker_ros.cli.main:program",
         ],
     },

@@ -61,7 +61,7 @@ class NodeProcess:
         self.log = log
         with log.open("w") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"tracker_ros.nodes.{program}", *arguments],
+                [sys.executable, "-m", "tracker_ros.nodes.start", program, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -20,7 +20,7 @@ from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import image_from_array, keep_last
-from tracker_ros.nodes.node_main import end_quietly_on_interrupt, run_node
+from tracker_ros.nodes.node_main import end_in_time, run_node
 
 SEED, SCENES = 3, 8
 
@@ -40,7 +40,7 @@ def scenes(width: int, height: int, count: int = SCENES) -> list[tuple[Image, Bo
 
 def camera(width: int, height: int, rate_hz: float) -> None:
     """Publish the scene back and forth, stamped with the time just before publication."""
-    end_quietly_on_interrupt()
+    end_in_time()
     forth = [image for image, _ in scenes(width, height)]
     cycle = forth + forth[-2:0:-1]
     rclpy.init()

@@ -18,7 +18,7 @@ def python_command(module: str, *arguments: object) -> list[str]:
 
 def node_command(program: str, *arguments: object) -> list[str]:
     """Return the command line of a program in `tracker_ros.nodes`, without `ros2 run`."""
-    return python_command(f"tracker_ros.nodes.{program}", *arguments)
+    return python_command("tracker_ros.nodes.start", program, *arguments)
 
 
 class Program:
@@ -49,6 +49,11 @@ class Program:
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(settings or {})},
                 start_new_session=group,
             )
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

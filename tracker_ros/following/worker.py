@@ -97,6 +97,10 @@ class Worker(Generic[T]):
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def join(self) -> None:
+        """Wait until the thread has ended after `stop`, however long its present job takes."""
+        self._thread.join()
+
     def _run(self) -> None:
         while True:
             try:

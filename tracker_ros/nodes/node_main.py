@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a node: start, spin, end without a traceback on Ctrl-C, survive impossible transitions."""
+"""Run a node: start, spin, end in time and in silence, survive impossible transitions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -18,15 +19,20 @@ from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.logging import LoggingSeverity, get_logger
 from rclpy.node import Node
 
-from tracker_ros.process import SLEEPING, set_waiting
+from tracker_ros.process import END_SIGNALS, SLEEPING, end_suddenly, set_waiting
 
 __all__ = [
     "NodeStartError",
-    "end_quietly_on_interrupt",
+    "end_in_time",
     "exit_program",
     "refuse_wrong_transitions",
     "run_node",
+    "start_ros",
 ]
+
+
+END_S = 0.8
+"""Seconds that a program has to end in order after a signal."""
 
 
 class NodeStartError(RuntimeError):
@@ -40,13 +46,30 @@ class _ToRos(logging.Handler):
         get_logger("tracker_ros").log(self.format(record), LoggingSeverity(record.levelno))
 
 
-def end_quietly_on_interrupt() -> None:
-    """Make Ctrl-C end ``spin`` instead of raising KeyboardInterrupt anywhere in the program.
+def end_in_time(status: int = 0) -> None:
+    """Make SIGINT and SIGTERM end the program: in order, or suddenly if that takes too long.
 
-    rclpy shuts its context down at SIGINT and then calls Python's own handler, which raises
-    wherever the program happens to be, often while it cleans up. Call this before ``rclpy.init``.
+    rclpy shuts its context down at these signals, which ends ``spin``, and then calls Python's own
+    handler. By default that raises KeyboardInterrupt wherever the program happens to be, often
+    while it cleans up; here it does nothing. A thread of its own ends the process after `END_S`
+    with `status`, even if the main thread waits or is in native code by then. Call this before
+    ``rclpy.init``.
     """
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals are the main program's business
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in END_SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while os.read(reader, 1)[0] not in END_SIGNALS:
+            pass
+        time.sleep(END_S)
+        end_suddenly(status)
+
+    threading.Thread(target=watch, name="end", daemon=True).start()
 
 
 def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
@@ -63,8 +86,9 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         continue.
     """
     set_waiting(SLEEPING)
-    end_quietly_on_interrupt()
-    rclpy.init(args=args)
+    end_in_time()
+    if not start_ros(args):
+        return 1
     package = logging.getLogger("tracker_ros")
     handler = _ToRos(logging.INFO)
     package.addHandler(handler)
@@ -79,13 +103,22 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     except ExternalShutdownException:
         pass
     except NodeStartError as error:
-        get_logger("tracker_ros").fatal(str(error))
-        status = 1
+        if rclpy.ok():
+            get_logger("tracker_ros").fatal(str(error))
+            status = 1
     except Exception:  # a shutdown makes whatever is going on fail
         if rclpy.ok():
             raise
     finally:
         package.removeHandler(handler)
+        _close(node, executor)
+    return status
+
+
+def _close(node: Node | None, executor: SingleThreadedExecutor) -> None:
+    """Leave the graph in order, so that others notice it at once."""
+    ended_by_signal = not rclpy.ok()
+    try:
         if node is not None:
             executor.remove_node(node)
             getattr(node, "close", lambda: None)()
@@ -93,21 +126,33 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
         executor.shutdown(timeout_sec=1.0)
         if rclpy.ok():
             rclpy.shutdown()
-    return status
+    except Exception:  # parts of ROS that are gone already
+        if not ended_by_signal:
+            raise
+
+
+def start_ros(args: list[str] | None) -> bool:
+    """Initialize rclpy. Returns False after an error in one line if it cannot start."""
+    try:
+        rclpy.init(args=args)
+    except Exception as error:  # rclpy exports no class of its errors
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(
+            f"ROS cannot start: {reason[:500]}; check --ros-args, and set ROS_LOG_DIR to a folder "
+            "that you may write to",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def exit_program(status: int) -> NoReturn:
     """End this process.
 
-    A worker that could not be stopped in time may still be computing. The interpreter would abort
-    if it ended beside such a thread, so it is left out then.
+    A worker that could not be stopped in time may still be computing, and libraries have threads
+    of their own. The interpreter might abort beside them, so it is left out.
     """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if any(thread.daemon for thread in threading.enumerate()):
-        os._exit(status)
-    sys.exit(status)
+    end_suddenly(status)
 
 
 def refuse_wrong_transitions(node: LifecycleNode) -> None:

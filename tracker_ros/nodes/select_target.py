@@ -24,11 +24,12 @@ from tracker_interfaces.srv import SelectTarget
 from tracker_ros.following.selection import SelectionCode
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import bounding_box_of, keep_last, rgb_from_image
-from tracker_ros.nodes.node_main import NodeStartError, end_quietly_on_interrupt
+from tracker_ros.nodes.node_main import NodeStartError, end_in_time, start_ros
 
 __all__ = ["BoxDrag", "SelectTargetNode", "exit_status", "main", "run_window"]
 
 _RETRY_S = 0.3
+_INTERRUPTED = 130
 _TITLE = "select_target: drag a box, Esc ends"
 _ESCAPE = 27
 _MIN_SIDE = 4
@@ -246,9 +247,10 @@ def main(args: list[str] | None = None) -> None:
     """Run the program."""
     argv = list(sys.argv if args is None else ["select_target", *args])
     options = _parser().parse_args(remove_ros_args(argv)[1:])
-    end_quietly_on_interrupt()
-    rclpy.init(args=argv)
-    status = 130
+    status = _INTERRUPTED
+    end_in_time(status)
+    if not start_ros(argv):
+        sys.exit(1)
     try:
         status = _run(options)
     except Exception:  # an interrupt makes whatever is going on fail

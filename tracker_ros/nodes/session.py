@@ -30,8 +30,9 @@ __all__ = ["Answer", "Session"]
 
 Answer = Callable[[Outcome], None]
 
-_STOP_S = 3.0
+_STOP_S = 0.2
 _JOB_S = 2.0
+_POLL_S = 0.1
 
 
 class Session:
@@ -47,6 +48,8 @@ class Session:
         ids: Numbers for targets; shared between sessions, so that none is used twice.
         values: The node's parameters.
         diagnostics: Where to report.
+        former: The session before this one. Its model is waited for, in the worker's thread, if it
+            is still being loaded or used: two models would need twice the memory.
 
     Attributes:
         model: The state of the model.
@@ -60,11 +63,13 @@ class Session:
         ids: Iterator[int],
         values: Mapping[str, Value],
         diagnostics: Diagnostics,
+        former: Session | None = None,
     ) -> None:
         self._node = node
         self._make_tracker = make_tracker
         self._loaded = loaded
         self._diagnostics = diagnostics
+        self._former = former
         self._closed = False
         self._active = False
         self._load_began = time.monotonic()
@@ -99,8 +104,16 @@ class Session:
         return time.monotonic() - self._load_began
 
     def wait_until_loaded(self, timeout_s: float) -> bool:
-        """Wait until loading has finished or failed. Returns False on timeout."""
-        return self._load_ended.wait(timeout_s)
+        """Wait until loading has finished or failed. Returns False on timeout or at shutdown."""
+        deadline = time.monotonic() + timeout_s
+        while self._node.context.ok() and (left := deadline - time.monotonic()) > 0:
+            if self._load_ended.wait(min(left, _POLL_S)):
+                return True
+        return self._load_ended.is_set()
+
+    def wait_until_ended(self) -> None:
+        """Wait until the worker has ended after `close`."""
+        self._worker.join()
 
     def activate(self) -> None:
         """Expect images and requests from now on."""
@@ -121,16 +134,20 @@ class Session:
 
         self._worker.empty_mailbox()
         self._buffer.clear()
-        self._worker.run_and_wait(rest, _JOB_S)
+        # When the program ends, nobody waits for targets to be forgotten.
+        self._worker.run_and_wait(rest, _JOB_S if self._node.context.ok() else 0.0)
 
     def close(self) -> None:
-        """Stop the worker, release the model, destroy the publishers."""
+        """Stop the worker, release the model, destroy the publishers.
+
+        Does not wait for a model that is being loaded or computes: it is released afterwards.
+        """
         self._worker.post(self._unload)
         ended = self._worker.stop(_STOP_S)
         self._closed = True
         if not ended and self._node.context.ok():
             self._node.get_logger().warning(
-                f"the worker is still busy after {_STOP_S:.0f} s; it ends when it has finished"
+                f"model {self.model.name} is still busy; it is released when it has finished"
             )
         self._publishers.close()
         self._diagnostics.begin(ModelStatus())
@@ -177,6 +194,11 @@ class Session:
     def _load(self) -> None:
         """Make the model. Its state is complete before the log tells of it."""
         model, logger = self.model, self._node.get_logger()
+        if self._former is not None:
+            self._former.wait_until_ended()
+            self._former = None
+            if self._closed:
+                return
         try:
             self._follower.load(self._make_tracker)
         except Exception as error:  # shown by diagnostics, and by the refusal to activate
@@ -190,13 +212,14 @@ class Session:
             model.loading = False
             self._follower.loaded()
             self._load_ended.set()
+        if self._closed:
+            return
         if model.ready:
             facts = ", ".join(f"{name} {value}" for name, value in model.facts().items())
             logger.info(f"model {model.name} ready after {self.load_seconds:.1f} s ({facts})")
         else:
             logger.error(f"model {model.name} cannot be loaded: {model.error}")
-        if not self._closed:
-            self._loaded()
+        self._loaded()
 
     def _unload(self) -> None:
         self._active = False

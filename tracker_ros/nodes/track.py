@@ -82,6 +82,7 @@ class TrackNode(rclpy.lifecycle.Node):
         self._make_tracker = make_tracker or _create_tracker
         self._activation_patience_s = activation_patience_s
         self._session: Session | None = None
+        self._former_session: Session | None = None
         self._active = False
         self._image_subscriptions: list[Subscription] = []
         self._target_ids = itertools.count(1)
@@ -113,7 +114,9 @@ class TrackNode(rclpy.lifecycle.Node):
             self._target_ids,
             table.values,
             self._diagnostics,
+            former=self._former_session,
         )
+        self._former_session = None
         return super().on_configure(state)
 
     @_logged
@@ -215,7 +218,7 @@ class TrackNode(rclpy.lifecycle.Node):
     def _end_session(self) -> None:
         if self._session is not None:
             self._session.close()
-            self._session = None
+            self._former_session, self._session = self._session, None
 
     def _session_or_refusal(self) -> Session | Outcome:
         """Return the session if requests are accepted now, otherwise why not."""

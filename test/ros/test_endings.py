@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the node ends: at once, with status 0 and in silence, whatever it is doing."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from tools.harness.domain import private_domain
+from tools.kills import Kill, kill_once, table
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_domain():
+    """The killed nodes are not heard by the nodes that other tests share."""
+    with private_domain():
+        yield
+
+
+@pytest.mark.parametrize(
+    ("state", "sign"), [("starting", signal.SIGINT), ("loading", signal.SIGTERM)]
+)
+def test_a_killed_node_ends_in_silence_and_leaves_nothing(state, sign):
+    # Busy machines take longer than robots, so seconds are not judged here; `tools.kills` does.
+    kill = kill_once(state, random.Random(3), sign, limit_s=60.0)
+    assert kill.status == 0
+    assert kill.problem == ""
+
+
+def test_the_table_counts_what_was_not_good():
+    seen = ((0.1, ""), (0.2, "status 1"), (0.3, ""))
+    kills = [Kill("idle", "SIGINT", 0, seconds, problem) for seconds, problem in seen]
+    cells = [cell.strip() for cell in table(kills).splitlines()[-1].split("|")[1:-1]]
+    assert cells == ["idle", "3", "2", "0.20 s", "0.30 s"]
