@@ -7,19 +7,28 @@ the stamp of its frame; the buffer still has that frame and those that came afte
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from tracker_ros.following.frame_clock import FrameClock
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
-__all__ = ["Frame", "FrameBuffer", "FrameCounts", "FrameReport", "TargetReport", "number_frames"]
+__all__ = [
+    "Frame",
+    "FrameBuffer",
+    "FrameCounts",
+    "FrameReport",
+    "TargetReport",
+    "number_frames",
+    "timed_frames",
+]
 
 T = TypeVar("T")
 
@@ -34,7 +43,7 @@ class Frame(Generic[T]):
         frame_id: Name of the camera's coordinate frame; empty if it has none.
         payload: The image in the form in which it came: an array, a ROS message.
         time_s: Time by which targets are judged, seconds: the stamp, or the time of arrival if
-            the camera gives no stamp.
+            the stamps tell no time; see `FrameClock`.
         byte_count: Bytes that the payload keeps in memory.
     """
 
@@ -47,9 +56,14 @@ class Frame(Generic[T]):
 
 
 def number_frames(payloads: Iterable[T], fps: float = 30.0) -> Iterator[Frame[T]]:
-    """Yield the images of a video as frames, with times that start at 0."""
-    for index, payload in enumerate(payloads):
-        yield Frame(round(index / fps * 1e9), index + 1, "", payload, index / fps)
+    """Yield images at a steady rate as frames, with times that start at 0."""
+    return timed_frames((index / fps, payload) for index, payload in enumerate(payloads))
+
+
+def timed_frames(images: Iterable[tuple[float, T]]) -> Iterator[Frame[T]]:
+    """Yield the images of a video, each with its time in seconds, as frames."""
+    for index, (time_s, payload) in enumerate(images):
+        yield Frame(round(time_s * 1e9), index + 1, "", payload, time_s)
 
 
 @dataclass
@@ -117,19 +131,20 @@ class FrameReport(Generic[T]):
 
 
 class FrameBuffer(Generic[T]):
-    """Keeps frames in the order of their stamps, bounded by time and by bytes; thread-safe.
+    """Keeps frames in the order of their times, bounded by time and by bytes; thread-safe.
 
     The newest frame is always kept, however large. A frame with the same stamp as the newest one
-    replaces it. A stamp that jumps back means that a recording has started again or that a clock
-    was set: the frames before it are dropped, because their stamps no longer give an order.
+    replaces it. A frame that is a little late is put in its place. A real jump of the stamps
+    (`FrameClock`) begins a new sequence: the frames before it are dropped, because their stamps no
+    longer give an order.
 
     Args:
-        max_seconds: How far back from the newest stamp frames are kept, seconds.
+        max_seconds: How far back from the newest frame frames are kept, seconds.
         max_bytes: How many bytes the kept frames may take together.
 
     Attributes:
         arrivals: Number of frames added so far, which is the number of the last one.
-        sequence: Number of times that the stamps have jumped back.
+        clock: What is known of the stamps.
 
     Raises:
         ValueError: A bound is negative.
@@ -137,10 +152,10 @@ class FrameBuffer(Generic[T]):
 
     def __init__(self, max_seconds: float, max_bytes: int) -> None:
         self._lock = threading.Lock()
-        self._frames: deque[Frame[T]] = deque()
+        self._frames: list[Frame[T]] = []
         self._bytes = 0
         self.arrivals = 0
-        self.sequence = 0
+        self.clock = FrameClock()
         self.set_limits(max_seconds, max_bytes)
 
     @property
@@ -160,26 +175,45 @@ class FrameBuffer(Generic[T]):
         if not max_bytes >= 0:
             raise ValueError(f"max_bytes is {max_bytes}, expected bytes, 0 or more")
         with self._lock:
-            self._max_ns = round(max_seconds * 1e9)
+            self._max_s = max_seconds
             self._max_bytes = max_bytes
             self._trim()
 
     def add(self, stamp_ns: int, payload: T, byte_count: int, frame_id: str = "") -> Frame[T]:
-        """Add the newest frame, as `Frame` describes it, drop those that exceed the bounds."""
-        time_s = stamp_ns / 1e9 if stamp_ns else time.monotonic()
+        """Add a frame, as `Frame` describes it, and drop those that exceed the bounds."""
         with self._lock:
             self.arrivals += 1
+            sequence = self.clock.sequence
+            time_s = self.clock.time_of(stamp_ns, time.monotonic())
             frame = Frame(stamp_ns, self.arrivals, frame_id, payload, time_s, byte_count)
-            newest = self._frames[-1].stamp_ns if self._frames else stamp_ns
-            if stamp_ns < newest:
-                self.sequence += 1
+            if self.clock.sequence != sequence:
                 self._drop_all()
-            elif self._frames and stamp_ns == newest:
+            elif self._frames and stamp_ns == self._frames[-1].stamp_ns:
                 self._bytes -= self._frames.pop().byte_count
-            self._frames.append(frame)
+            place = len(self._frames)
+            while place and self._frames[place - 1].time_s > time_s:
+                place -= 1
+            self._frames.insert(place, frame)
             self._bytes += byte_count
             self._trim()
             return frame
+
+    def is_newest(self, frame: Frame[T]) -> bool:
+        """Whether no frame with a later time has been added."""
+        with self._lock:
+            return not self._frames or frame.time_s >= self._frames[-1].time_s
+
+    def nearest(self, stamp_ns: int, tolerance_s: float) -> Frame[T] | None:
+        """Return the frame with the nearest stamp; None if it differs by more than a tolerance.
+
+        A second camera's buffer pairs its images by it, without waiting for them.
+        """
+        found = min(
+            reversed(self.frames), key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None
+        )
+        if found is None or abs(found.stamp_ns - stamp_ns) > tolerance_s * 1e9:
+            return None
+        return found
 
     def clear(self) -> None:
         """Drop every frame."""
@@ -191,9 +225,12 @@ class FrameBuffer(Generic[T]):
         self._bytes = 0
 
     def _trim(self) -> None:
-        frames = self._frames
-        while len(frames) > 1 and (
-            self._bytes > self._max_bytes
-            or frames[-1].stamp_ns - frames[0].stamp_ns > self._max_ns
+        frames, drop = self._frames, 0
+        # A time of today is exact to a quarter of a microsecond only.
+        longest = self._max_s + (4 * math.ulp(frames[-1].time_s) if frames else 0.0)
+        while drop < len(frames) - 1 and (
+            self._bytes > self._max_bytes or frames[-1].time_s - frames[drop].time_s > longest
         ):
-            self._bytes -= frames.popleft().byte_count
+            self._bytes -= frames[drop].byte_count
+            drop += 1
+        del frames[:drop]

@@ -134,7 +134,7 @@ class LiveFollower(Follower[T]):
             return False
         begin = self._clock()
         replay = self._replays[target.target_id]
-        frames = [f for f in self._buffer.frames if f.stamp_ns > replay.place_ns]
+        frames = [f for f in self._buffer.frames if f.time_s > replay.place_s]
         chosen = replay.choose(frames, begin)
         if chosen is None or chosen is frames[-1]:
             del self._replays[target.target_id]
@@ -196,7 +196,7 @@ class LiveFollower(Follower[T]):
         if len(self._targets) == 1:
             self._replays.clear()
             self._time_s, self._arrived_s = frame.time_s, self._clock()
-        replay = _Replay(frame.stamp_ns, self._processing_s, self._clock())
+        replay = _Replay(frame.time_s, self._processing_s, self._clock())
         self._replays[target.target_id] = replay
         self.report_change()
         text = f"following target {target.target_id}"
@@ -225,29 +225,29 @@ class _Replay:
     """How far a target has come that was selected on an earlier frame.
 
     Attributes:
-        place_ns: Stamp of the last frame that it has seen.
+        place_s: Time of the last frame that it has seen.
         step_s: Seconds that a step takes.
         began_s: When the replay began, by the follower's clock.
     """
 
-    place_ns: int
+    place_s: float
     step_s: float
     began_s: float
 
     def choose(self, frames: Sequence[Frame[T]], now_s: float) -> Frame[T] | None:
         """Choose the next frame to track, and count it as seen.
 
-        If all ``frames``, those after `place_ns`, can be tracked within half a second, none is
+        If all ``frames``, those after `place_s`, can be tracked within half a second, none is
         skipped. Otherwise frames are skipped so that each step moves on through the recording at
         least twice as fast as the time it takes: the replay ends however slow the model is and
         however fast the camera. Returns None if there are no frames.
         """
         if not frames:
             return None
-        interval_s = (frames[-1].stamp_ns - self.place_ns) / len(frames) / 1e9
+        interval_s = (frames[-1].time_s - self.place_s) / len(frames)
         stride = 1
         if now_s - self.began_s + len(frames) * self.step_s > _SHORT_REPLAY_S:
             stride = max(1, math.ceil(2.0 * self.step_s / max(interval_s, 1e-6)))
         chosen = frames[min(stride, len(frames)) - 1]
-        self.place_ns = chosen.stamp_ns
+        self.place_s = chosen.time_s
         return chosen

@@ -168,7 +168,8 @@ def arrives_soon(frames: Sequence[Frame[T]], selection: Selection) -> bool:
 
     The request and the image take different ways, so the request may be faster.
     """
-    return bool(frames) and 0 < selection.stamp_ns - frames[-1].stamp_ns < _MAX_AHEAD_NS
+    newest = max((frame.stamp_ns for frame in frames), default=selection.stamp_ns)
+    return 0 < selection.stamp_ns - newest < _MAX_AHEAD_NS
 
 
 def find_frame(frames: Sequence[Frame[T]], selection: Selection, topic: str) -> Frame[T]:
@@ -190,9 +191,13 @@ def find_frame(frames: Sequence[Frame[T]], selection: Selection, topic: str) -> 
         )
     found = frames[-1]
     if wanted != 0:
-        found = min(frames, key=lambda frame: abs(frame.stamp_ns - wanted))
+        # Of frames with the same stamp, the newest.
+        found = min(
+            reversed(frames), key=lambda frame: (abs(frame.stamp_ns - wanted), frame.stamp_ns)
+        )
         if abs(found.stamp_ns - wanted) > _TOLERANCE_NS:
-            raise _no_frame(wanted, frames[0].stamp_ns, frames[-1].stamp_ns)
+            stamps = [frame.stamp_ns for frame in frames]
+            raise _no_frame(wanted, min(stamps), max(stamps))
     if selection.frame_id and selection.frame_id != found.frame_id:
         raise SelectionRefused(
             SelectionCode.WRONG_FRAME_ID,

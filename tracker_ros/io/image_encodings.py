@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw image bytes to RGB: one table of encodings, without ROS and without cv_bridge.
+"""Raw image bytes to RGB: one table of encodings for node, bag and video.
 
 The names are those of ``sensor_msgs/image_encodings.hpp``, old and new. Where the bytes already
-are RGB the result is a view of them; for the rest OpenCV converts once. cv_bridge is bound to one
-NumPy ABI and does all this with more copies, so it is left to encodings that are not listed here.
+are RGB the result is a view of them; for the rest OpenCV converts once. The table takes the place
+of cv_bridge, which is bound to one NumPy ABI and makes more copies.
+
+OpenCV's own types (8UC1, 8UC3, 8UC4, 16UC3, 16UC4) do not name their colours. Publishers leave
+them where OpenCV's order was kept, so they are read as mono8, bgr8, bgra8, bgr16 and bgra16. 16UC1
+is depth as a rule and is refused; `ImageDecoder` reads it as a picture when it is told to.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+_DEPTH = ("16uc1", "32fc1", "64fc1")
 
 
 class UnsupportedEncodingError(ValueError):
@@ -55,6 +61,7 @@ class ImageEncoding:
         columns_multiple: The width must be a multiple of this (chroma shared by columns).
         rows_multiple: The height must be a multiple of this (chroma shared by rows).
         half_height_planes: Extra planes of half the height below the image (NV12: 1).
+        sensor: Whether values of 16 bits are counts of a sensor, which may fill a narrow range.
     """
 
     channels: int
@@ -63,6 +70,7 @@ class ImageEncoding:
     columns_multiple: int = 1
     rows_multiple: int = 1
     half_height_planes: int = 0
+    sensor: bool = False
 
     @property
     def bytes_per_pixel(self) -> int:
@@ -76,35 +84,50 @@ _YUYV = ImageEncoding(2, _opencv("COLOR_YUV2RGB_YUYV"), columns_multiple=2)
 # first two: rggb of ROS is "BG" of OpenCV.
 _BAYER = {"rggb": "BG", "bggr": "RG", "gbrg": "GR", "grbg": "GB"}
 
+
+def _nv(code: str) -> ImageEncoding:
+    """Return a layout with a plane of luma and one of chroma, a pair for each 2 x 2 pixels."""
+    return ImageEncoding(
+        1, _opencv(code), columns_multiple=2, rows_multiple=2, half_height_planes=1
+    )
+
+
 ENCODINGS: dict[str, ImageEncoding] = {
     "rgb8": ImageEncoding(3, _keep),
     "bgr8": ImageEncoding(3, _opencv("COLOR_BGR2RGB")),
     "rgba8": ImageEncoding(4, _drop_alpha),
     "bgra8": ImageEncoding(4, _opencv("COLOR_BGRA2RGB")),
     "mono8": ImageEncoding(1, _opencv("COLOR_GRAY2RGB")),
-    "mono16": ImageEncoding(1, _opencv("COLOR_GRAY2RGB"), bits=16),
+    "mono16": ImageEncoding(1, _opencv("COLOR_GRAY2RGB"), bits=16, sensor=True),
+    "rgb16": ImageEncoding(3, _keep, bits=16),
+    "bgr16": ImageEncoding(3, _opencv("COLOR_BGR2RGB"), bits=16),
+    "rgba16": ImageEncoding(4, _drop_alpha, bits=16),
+    "bgra16": ImageEncoding(4, _opencv("COLOR_BGRA2RGB"), bits=16),
     **{
-        f"bayer_{ros}8": ImageEncoding(1, _opencv(f"COLOR_Bayer{opencv}2RGB"))
+        f"bayer_{ros}{bits}": ImageEncoding(
+            1, _opencv(f"COLOR_Bayer{opencv}2RGB"), bits=bits, sensor=bits == 16
+        )
+        for bits in (8, 16)
         for ros, opencv in _BAYER.items()
     },
     "yuv422": _UYVY,
     "uyvy": _UYVY,
     "yuv422_yuy2": _YUYV,
     "yuyv": _YUYV,
-    "nv12": ImageEncoding(
-        1,
-        _opencv("COLOR_YUV2RGB_NV12"),
-        columns_multiple=2,
-        rows_multiple=2,
-        half_height_planes=1,
-    ),
+    "nv12": _nv("COLOR_YUV2RGB_NV12"),
+    "nv21": _nv("COLOR_YUV2RGB_NV21"),
+    "8uc1": ImageEncoding(1, _opencv("COLOR_GRAY2RGB")),
+    "8uc3": ImageEncoding(3, _opencv("COLOR_BGR2RGB")),
+    "8uc4": ImageEncoding(4, _opencv("COLOR_BGRA2RGB")),
+    "16uc3": ImageEncoding(3, _opencv("COLOR_BGR2RGB"), bits=16),
+    "16uc4": ImageEncoding(4, _opencv("COLOR_BGRA2RGB"), bits=16),
 }
-"""Every encoding that needs no other library, by its ROS name."""
+"""Every encoding by its ROS name in lower case."""
 
 
 def supported_encodings() -> list[str]:
-    """Return the names in the table, in its order."""
-    return list(ENCODINGS)
+    """Return the names in the table as ROS writes them, in the table's order."""
+    return [name.upper() if name[0].isdigit() else name for name in ENCODINGS]
 
 
 def _check_layout(
@@ -142,6 +165,7 @@ def decode_image(
     step: int,
     data: bytes | bytearray | memoryview | np.ndarray,
     is_bigendian: bool = False,
+    to_eight_bits: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Turn the fields of a ``sensor_msgs/Image`` into RGB.
 
@@ -152,21 +176,18 @@ def decode_image(
         step: Bytes from one row to the next, with padding.
         data: The bytes, any object with the buffer protocol (``array.array`` included).
         is_bigendian: Whether values of 16 bits have their high byte first.
+        to_eight_bits: Turns a sensor's counts (mono16, Bayer of 16 bits), (H, W) uint16, into
+            uint8. By default they are scaled as colours of 16 bits are.
 
     Returns:
         (H, W, 3) uint8 RGB. For rgb8 and rgba8 a view of ``data`` (do not write to it), else a
-        new array. mono16 is scaled by 255 / 65535 and rounded, as cv_bridge does.
+        new array. Values of 16 bits are scaled by 255 / 65535 and rounded, as cv_bridge does.
 
     Raises:
         UnsupportedEncodingError: The encoding is not in the table; names those that are.
         MalformedImageError: Sizes, step and data do not fit together; names the one at fault.
     """
-    layout = ENCODINGS.get(encoding.strip().lower())
-    if layout is None:
-        raise UnsupportedEncodingError(
-            f"image encoding '{encoding}' is not supported, wanted one of "
-            f"{', '.join(ENCODINGS)}: set the camera's driver or a converter to one of these"
-        )
+    layout = find_encoding(encoding)
     values = np.frombuffer(data, dtype=np.uint8)
     _check_layout(layout, encoding, height, width, step, values.size)
     rows = height + layout.half_height_planes * height // 2
@@ -177,15 +198,38 @@ def decode_image(
         shape, strides = shape[:2], strides[:2]
     pixels: np.ndarray = np.ndarray(shape, dtype=dtype, buffer=values, strides=strides)
     if layout.bits == 16:
-        pixels = _to_eight_bits(pixels)
+        native = "<" if sys.byteorder == "little" else ">"
+        # astype swaps bytes where it must and repairs odd strides that OpenCV refuses.
+        counts = np.ascontiguousarray(pixels.astype(native + "u2", copy=False))
+        scale = to_eight_bits if layout.sensor and to_eight_bits else scale_full_range
+        pixels = scale(counts)
     return layout.to_rgb(pixels)
 
 
-def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Convert (H, W) uint16 of either byte order to uint8 by 255 / 65535, rounded."""
+def find_encoding(encoding: str) -> ImageEncoding:
+    """Return the layout of an encoding; UnsupportedEncodingError names those that there are."""
+    name = encoding.strip().lower()
+    layout = ENCODINGS.get(name)
+    if layout is not None:
+        return layout
+    known = ", ".join(supported_encodings())
+    if name in _DEPTH:
+        override = (
+            "; if it is a picture, set encoding_override to mono16" if name == "16uc1" else ""
+        )
+        raise UnsupportedEncodingError(
+            f"image encoding '{encoding}' is depth, not a picture: give a colour or grey image "
+            f"topic, one of {known}{override}"
+        )
+    raise UnsupportedEncodingError(
+        f"image encoding '{encoding}' is not supported, expected one of {known}: set the camera's "
+        "driver or a converter to one of these"
+    )
+
+
+def scale_full_range(counts: np.ndarray) -> np.ndarray:
+    """Convert uint16 of any shape to uint8 by 255 / 65535, rounded."""
     import cv2
 
-    native = "<" if sys.byteorder == "little" else ">"
-    # astype swaps bytes where it must and repairs odd strides that OpenCV refuses.
-    words = np.ascontiguousarray(pixels.astype(native + "u2", copy=False))
-    return np.asarray(cv2.convertScaleAbs(words, alpha=255.0 / 65535.0))
+    scaled: np.ndarray = np.asarray(cv2.convertScaleAbs(counts, alpha=255.0 / 65535.0))
+    return scaled.reshape(counts.shape)
