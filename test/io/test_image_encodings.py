@@ -15,6 +15,7 @@ from tracker_ros.io.image_encodings import (
     MalformedImageError,
     UnsupportedEncodingError,
     decode_image,
+    find_encoding,
     supported_encodings,
 )
 
@@ -45,7 +46,14 @@ def yuv_to_rgb(y: float, u: float, v: float) -> np.ndarray:
 @pytest.mark.parametrize("padding", [0, 1, 14])
 @pytest.mark.parametrize(
     ("encoding", "order"),
-    [("rgb8", (0, 1, 2)), ("bgr8", (2, 1, 0)), ("rgba8", (0, 1, 2, 1)), ("bgra8", (2, 1, 0, 1))],
+    [
+        ("rgb8", (0, 1, 2)),
+        ("bgr8", (2, 1, 0)),
+        ("rgba8", (0, 1, 2, 1)),
+        ("bgra8", (2, 1, 0, 1)),
+        ("8UC3", (2, 1, 0)),
+        ("8UC4", (2, 1, 0, 1)),
+    ],
 )
 def test_colour(encoding, order, padding):
     rgb = picture()
@@ -55,11 +63,33 @@ def test_colour(encoding, order, padding):
     np.testing.assert_array_equal(result, rgb)
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, 8])
+@pytest.mark.parametrize(
+    ("encoding", "order"),
+    [
+        ("rgb16", (0, 1, 2)),
+        ("bgr16", (2, 1, 0)),
+        ("rgba16", (0, 1, 2, 1)),
+        ("bgra16", (2, 1, 0, 1)),
+        ("16UC3", (2, 1, 0)),
+        ("16UC4", (2, 1, 0, 1)),
+    ],
+)
+def test_colour_of_sixteen_bits(encoding, order, padding, big):
+    words = np.random.default_rng(2).integers(0, 65536, (HEIGHT, WIDTH, 3))
+    ordered = np.ascontiguousarray(words[:, :, order].astype(">u2" if big else "<u2"))
+    step, data = padded(ordered, padding)
+    result = decode_image(encoding, HEIGHT, WIDTH, step, data, is_bigendian=big)
+    np.testing.assert_array_equal(result, np.round(words / 257.0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
 @pytest.mark.parametrize("padding", [0, 3])
-def test_mono8(padding):
+def test_mono8(padding, encoding):
     grey = picture()[:, :, 0]
     step, data = padded(np.ascontiguousarray(grey), padding)
-    result = decode_image("mono8", HEIGHT, WIDTH, step, data)
+    result = decode_image(encoding, HEIGHT, WIDTH, step, data)
     np.testing.assert_array_equal(result, np.stack([grey] * 3, axis=2))
 
 
@@ -75,15 +105,16 @@ def test_mono16_of_both_byte_orders(big, padding):
     assert result[0, :4, 0].tolist() == [0, 0, 1, 255]
 
 
+@pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("padding", [0, 7])
 @pytest.mark.parametrize("pattern", BAYER)
-def test_bayer_gives_the_colours_of_its_pattern(pattern, padding):
+def test_bayer_gives_the_colours_of_its_pattern(pattern, padding, bits):
     colours = {"R": 200, "G": 120, "B": 40}
     mosaic = np.empty((8, 12), np.uint8)
     for i, letter in enumerate(BAYER[pattern]):
         mosaic[i // 2 :: 2, i % 2 :: 2] = colours[letter]
-    step, data = padded(mosaic, padding)
-    result = decode_image(f"bayer_{pattern}8", 8, 12, step, data)
+    step, data = padded(mosaic if bits == 8 else mosaic.astype("<u2") * 257, padding)
+    result = decode_image(f"bayer_{pattern}{bits}", 8, 12, step, data)
     wanted = np.broadcast_to(np.array([200, 120, 40], np.uint8), (8, 12, 3))
     np.testing.assert_array_equal(result, wanted)
 
@@ -110,18 +141,19 @@ def test_yuv422(encoding, order, padding):
             assert np.abs(result[y, x] - wanted).max() <= 1, (x, y)
 
 
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
 @pytest.mark.parametrize("padding", [0, 4])
-def test_nv12(padding):
+def test_luma_and_chroma_in_planes(padding, encoding):
     rng = np.random.default_rng(4)
     luma = rng.integers(60, 200, (HEIGHT, WIDTH), dtype=np.uint8)
     chroma = rng.integers(90, 170, (HEIGHT // 2, WIDTH // 2, 2), dtype=np.uint8)
     rows = np.vstack([luma, chroma.reshape(HEIGHT // 2, WIDTH)])
     step, data = padded(rows, padding)
-    result = decode_image("nv12", HEIGHT, WIDTH, step, data).astype(int)
+    result = decode_image(encoding, HEIGHT, WIDTH, step, data).astype(int)
     assert result.shape == (HEIGHT, WIDTH, 3)
     for y in range(HEIGHT):
         for x in range(WIDTH):
-            u, v = chroma[y // 2, x // 2]
+            u, v = chroma[y // 2, x // 2][:: 1 if encoding == "nv12" else -1]
             wanted = yuv_to_rgb(float(luma[y, x]), float(u), float(v))
             assert np.abs(result[y, x] - wanted).max() <= 1, (x, y)
 
@@ -155,7 +187,9 @@ def test_more_data_than_needed_is_no_error():
     np.testing.assert_array_equal(result, rgb)
 
 
-@pytest.mark.parametrize("encoding", ["32FC1", "16UC1", "yuv444", "", "jpeg"])
+@pytest.mark.parametrize(
+    "encoding", ["32FC1", "16UC1", "64FC1", "yuv444", "nv24", "8UC2", "8SC3", "bgr", "", "jpeg"]
+)
 def test_unknown_encoding_names_those_supported(encoding):
     with pytest.raises(UnsupportedEncodingError) as caught:
         decode_image(encoding, 2, 2, 16, bytes(64))
@@ -166,14 +200,15 @@ def test_unknown_encoding_names_those_supported(encoding):
 def test_the_table_holds_what_the_interface_promises():
     promised = (
         "rgb8 bgr8 rgba8 bgra8 mono8 mono16 bayer_rggb8 bayer_bggr8 bayer_gbrg8 bayer_grbg8 "
-        "yuv422 uyvy yuv422_yuy2 yuyv nv12"
+        "yuv422 uyvy yuv422_yuy2 yuyv nv12 nv21 rgb16 bgr16 rgba16 bgra16 bayer_rggb16 "
+        "bayer_bggr16 bayer_gbrg16 bayer_grbg16 8UC1 8UC3 8UC4 16UC3 16UC4"
     )
     assert sorted(supported_encodings()) == sorted(promised.split())
 
 
 @pytest.mark.parametrize("encoding", supported_encodings())
 def test_sizes_that_do_not_fit_are_named(encoding):
-    layout = ENCODINGS[encoding]
+    layout = find_encoding(encoding)
     step = WIDTH * layout.bytes_per_pixel
     needed = step * (HEIGHT + layout.half_height_planes * HEIGHT // 2)
     assert decode_image(encoding, HEIGHT, WIDTH, step, bytes(needed)).shape == (HEIGHT, WIDTH, 3)

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import array
 import sys
-import types
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from tracker_ros.io.image_encodings import UnsupportedEncodingError
 from tracker_ros.nodes.messages import image_from_array, rgb_from_image, stamp_nanoseconds
 
 
@@ -66,35 +65,8 @@ def test_the_data_is_handed_over_as_the_array_that_messages_take(rgb, monkeypatc
     assert (given[0].typecode, given[0].tobytes()) == ("B", rgb.tobytes())
 
 
-def test_what_the_table_lacks_goes_to_another_library(rgb):
-    words = rgb.astype("<u2") * 257
-    message = image_from_array(rgb, Header())
-    message.encoding, message.step = "rgb16", 48
-    message.data = array.array("B", words.tobytes())
-    assert np.abs(rgb_from_image(message).astype(int) - rgb).max() <= 1
-
-
-def test_cv_bridge_is_asked_first_and_only_when_needed(rgb, monkeypatch):
-    asked = []
-
-    class CvBridge:
-        def imgmsg_to_cv2(self, message, encoding):
-            asked.append((message.encoding, encoding))
-            return rgb
-
-    monkeypatch.setitem(sys.modules, "cv_bridge", types.SimpleNamespace(CvBridge=CvBridge))
-    message = image_from_array(rgb, Header())
-    rgb_from_image(message)
-    assert asked == []
-    message.encoding = "bayer_rggb16"
+@pytest.mark.parametrize("format_text", ["png", "bgr8; png compressed bgr8", ""])
+def test_compressed_messages_are_decoded_too(rgb, format_text):
+    png = cv2.imencode(".png", rgb[..., ::-1])[1]
+    message = CompressedImage(format=format_text, data=array.array("B", png.tobytes()))
     np.testing.assert_array_equal(rgb_from_image(message), rgb)
-    assert asked == [("bayer_rggb16", "rgb8")]
-
-
-def test_without_either_library_the_supported_encodings_are_named(rgb, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    monkeypatch.setitem(sys.modules, "rosbags.image", None)
-    message = image_from_array(rgb, Header())
-    message.encoding = "rgb16"
-    with pytest.raises(UnsupportedEncodingError, match="neither cv_bridge nor.*rgb8, bgr8"):
-        rgb_from_image(message)

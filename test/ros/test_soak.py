@@ -66,7 +66,7 @@ def test_faults_are_found_in_a_log(line):
     [
         "[ERROR] [17.1] [track]: image on /image skipped: step is 10 bytes, wanted at least 960",
         "[ERROR] [17.1] [track]: image on /image skipped: image encoding '' is not supported, "
-        "rosbags-image cannot convert it either (Format '' is not supported); encodings that",
+        "expected one of rgb8, bgr8",
         "[ERROR] [17.1] [track]: image on /image skipped: a bayer_rggb8 image of 5x5 pixels",
         "[ERROR] [17.1] [track]: not activated: model ostrack_tiny is still loading after 4.0 s",
         "[ERROR] [17.1] [track]: model ostrack_tiny cannot be loaded: no_such_file.safetensors is",

@@ -94,7 +94,7 @@ def decode_compressed_depth(format_text: str, data: bytes | memoryview | np.ndar
             f"depth has format '{format_text}', expected '16UC1; compressedDepth png', "
             "'32FC1; compressedDepth png' or the same with rvl"
         )
-    payload = memoryview(np.frombuffer(data, dtype=np.uint8))
+    payload = memoryview(np.frombuffer(data, dtype=np.uint8).tobytes())
     if len(payload) <= _HEADER.size:
         raise MalformedImageError(
             f"compressed depth holds {len(payload)} bytes, expected a header of {_HEADER.size} "
@@ -180,7 +180,7 @@ def _rvl_numbers(stream: memoryview) -> np.ndarray:
     follow. Eight nibbles make a 32-bit word, the first one at its top.
     """
     words = np.frombuffer(stream[: len(stream) // 4 * 4], "<u4").astype(">u4").view(np.uint8)
-    nibbles = np.empty(2 * words.size, np.int64)
+    nibbles: np.ndarray = np.empty(2 * words.size, np.int64)
     nibbles[0::2], nibbles[1::2] = words >> 4, words & 15
     ends = np.flatnonzero(nibbles < 8)
     if ends.size == 0:

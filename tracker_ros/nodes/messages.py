@@ -9,22 +9,17 @@ from __future__ import annotations
 import array
 import math
 import sys
-from collections.abc import Callable
 
 import numpy as np
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, ObjectHypothesisWithPose
 
 from tracker_ros.following.selection import Selection, SelectionCode, SelectionRefused
 from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
-from tracker_ros.io.image_encodings import (
-    ENCODINGS,
-    UnsupportedEncodingError,
-    decode_image,
-    supported_encodings,
-)
+from tracker_ros.io.image_decoder import ImageDecoder
+from tracker_ros.io.image_encodings import decode_image
 from tracker_ros.masks import label_map, object_numbers
 from tracker_ros.tracker import TrackResult
 
@@ -41,77 +36,39 @@ __all__ = [
     "stamp_nanoseconds",
 ]
 
-_DEPTH = ("16uc1", "32fc1", "64fc1")
-
 
 def stamp_nanoseconds(header: Header) -> int:
     """Return the time of a header, nanoseconds."""
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def rgb_from_image(message: Image) -> np.ndarray:
+def rgb_from_image(
+    message: Image | CompressedImage, decoder: ImageDecoder | None = None
+) -> np.ndarray:
     """Decode an image message.
 
-    Encodings of the package's own table need no other library. Others are decoded by cv_bridge,
-    or by rosbags-image if there is no cv_bridge.
+    Args:
+        message: Raw or compressed.
+        decoder: The camera's decoder, which remembers its range of grey; a new one if left out.
 
     Returns:
         (H, W, 3) uint8 RGB; for rgb8 and rgba8 a view of the message, which must not be changed.
 
     Raises:
         UnsupportedEncodingError: The encoding cannot be decoded; names those that can.
-        MalformedImageError: Size, step and data of the message do not match.
+        MalformedImageError: Size, step and data of the message do not match, or do not decode.
     """
-    if message.encoding.strip().lower() in ENCODINGS:
-        return decode_image(
-            message.encoding,
-            message.height,
-            message.width,
-            message.step,
-            message.data,
-            bool(message.is_bigendian),
-        )
-    return _rgb_by_other_library(message)
-
-
-def _rgb_by_other_library(message: Image) -> np.ndarray:
-    """Decode an image whose encoding is not in the package's own table."""
-
-    def unsupported(reason: str) -> UnsupportedEncodingError:
-        known = ", ".join(supported_encodings())
-        return UnsupportedEncodingError(
-            f"image encoding '{message.encoding}' is {reason}; encodings that always work: {known}"
-        )
-
-    if message.encoding.strip().lower() in _DEPTH:
-        raise unsupported("depth, not a picture: give a colour or grey image topic")
-    name, convert = _other_library()
-    if convert is None:
-        raise unsupported("not supported and neither cv_bridge nor rosbags-image is installed")
-    try:
-        pixels: np.ndarray = np.asarray(convert(message))
-    except Exception as error:  # two libraries with exceptions of their own kinds
-        raise unsupported(f"not supported, {name} cannot convert it either ({error})") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        made = f"{pixels.dtype} of shape {pixels.shape}"
-        raise unsupported(f"not supported, {name} makes it {made} instead of RGB")
-    return pixels
-
-
-def _other_library() -> tuple[str, Callable[[Image], np.ndarray] | None]:
-    """Import and return cv_bridge or rosbags-image, whichever is installed."""
-    try:
-        from cv_bridge import CvBridge
-    except ImportError:
-        pass
-    else:
-        bridge = CvBridge()
-        return "cv_bridge", lambda message: bridge.imgmsg_to_cv2(message, "rgb8")
-    try:
-        from rosbags.image import message_to_cvimage
-    except ImportError:
-        return "", None
-    return "rosbags-image", lambda message: message_to_cvimage(message, "rgb8")
+    decoder = decoder or ImageDecoder()
+    if isinstance(message, CompressedImage):
+        return decoder.decode_compressed(message.format, message.data)
+    return decoder.decode(
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+    )
 
 
 def image_from_array(pixels: np.ndarray, header: Header) -> Image:

@@ -21,14 +21,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from tracker_ros.following.frame_clock import FrameClock
 from tracker_ros.following.frames import FrameReport
 from tracker_ros.following.target_state import TargetState
+from tracker_ros.nodes.image_input import describe_other_transports
 
 __all__ = ["CameraMonitor", "Diagnostics", "ModelStatus", "Window"]
 
 _CLOCKS_APART_S = 10.0
 _CLOCK_FRAMES = 5
 _MAX_LOGGED_FAULTS = 100
+_THROTTLE_S = 60.0
 
 
 @dataclass
@@ -93,8 +96,9 @@ class CameraMonitor:
         self._silent_s = silent_s
         self._topic = ""
         self._qos: QoSProfile | None = None
+        self._transport = "raw"
         self._last = time.monotonic()
-        self._wrong_stamps = 0
+        self._wrong_stamps = self._sequence = self._late = 0
         self._warned_clock = False
         self._logged: set[str] = set()
         self.fault = ""
@@ -111,9 +115,9 @@ class CameraMonitor:
         """Seconds since the latest image, or since `start`."""
         return time.monotonic() - self._last
 
-    def start(self, topic: str, qos: QoSProfile) -> None:
+    def start(self, topic: str, qos: QoSProfile, transport: str = "raw") -> None:
         """Expect images on ``topic`` from now on."""
-        self._topic, self._qos = topic, qos
+        self._topic, self._qos, self._transport = topic, qos, transport
         self._last = time.monotonic()
         self._wrong_stamps = 0
         self._warned_clock = self.silent = False
@@ -162,10 +166,36 @@ class CameraMonitor:
             return
         self.silent = True
         own = f"; subscribed {self._qos.reliability.name.lower()}" if self._qos else ""
+        base = self._node.resolve_topic_name("image")
+        other = describe_other_transports(self._node, self._transport, base)
+        remedy = other or "Start the camera, or remap 'image' to its topic"
         self._node.get_logger().warning(
             f"no image on {self._topic} for {self.silent_seconds:.0f} s: {self.publishers()}"
-            f"{own}. Start the camera, or remap 'image' to its topic"
+            f"{own}. {remedy}"
         )
+
+    def check_stamps(self, clock: FrameClock) -> None:
+        """Log jumps, disorder and stamps that tell no time."""
+        logger = self._node.get_logger()
+        if clock.sequence != self._sequence:
+            self._sequence = clock.sequence
+            logger.info(
+                f"stamps on {self._topic} jumped: a new sequence begins",
+                throttle_duration_sec=_THROTTLE_S,
+            )
+        if clock.late != self._late:
+            self._late = clock.late
+            logger.warning(
+                f"images on {self._topic} come out of order, {clock.late} so far: each is kept "
+                "for selections, and those that come after a later one are not tracked",
+                throttle_duration_sec=_THROTTLE_S,
+            )
+        if clock.fault and clock.fault not in self._logged:
+            self._logged.add(clock.fault)
+            logger.warning(
+                f"stamps on {self._topic} {clock.fault}: the time of arrival is used instead. "
+                "Let the camera's driver stamp each image with the time at which it was taken"
+            )
 
     def _check_clock(self, stamp_ns: int) -> None:
         """Warn once if stamps and the node's clock are far apart."""

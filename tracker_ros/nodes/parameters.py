@@ -16,6 +16,7 @@ import argparse
 import math
 import sys
 import textwrap
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -33,6 +34,8 @@ from rclpy.parameter import Parameter
 from rclpy.utilities import remove_ros_args
 
 from tracker_ros import DEFAULT_MODEL
+from tracker_ros.io.grey_range import parse_grey_range
+from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.node_main import NodeStartError
 from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name, model_card
@@ -79,6 +82,7 @@ class ParameterSpec:
         limits: Least and greatest accepted number.
         choices: Accepted strings; empty accepts any.
         check: Further check of one value. Returns what was expected, or an empty string.
+        read: Turns another way to give a value into the usual one.
     """
 
     name: str
@@ -88,6 +92,7 @@ class ParameterSpec:
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     check: Callable[[Value], str] | None = None
+    read: Callable[[object], object] = lambda value: value
 
     @property
     def default_text(self) -> str:
@@ -109,6 +114,7 @@ class ParameterSpec:
         Raises:
             ParameterError: The value has another type or is out of range.
         """
+        value = self.read(value)
         kind = type(self.default)
         if kind is float and type(value) is int:
             value = float(value)
@@ -316,6 +322,22 @@ def _check_options(value: Value) -> str:
     return ""
 
 
+def _check_encoding(value: Value) -> str:
+    try:
+        ImageDecoder(encoding_override=str(value))
+    except ValueError as error:
+        return f"an encoding: {error}"
+    return ""
+
+
+def _check_range(value: Value) -> str:
+    try:
+        parse_grey_range(str(value))
+    except ValueError as error:
+        return f"a range of grey: {error}"
+    return ""
+
+
 RUNNING, UNCONFIGURED, START = Change
 
 # One paragraph for each parameter.
@@ -354,6 +376,20 @@ TRACK_PARAMETERS = (
         "Options of the model's family as NAME=VALUE, several separated by spaces: "
         "threshold for GRM; working_size, start_shape, reference_mode, behaviour, aligned, "
         "aspect for MAST; seed for TrDiMP and TrSiam.", check=_check_options),
+    ParameterSpec(
+        "image_transport", "raw", UNCONFIGURED,
+        "How images are sent: raw; compressed (JPEG, PNG, TIFF) on image/compressed; ffmpeg "
+        "(packets of H.264, H.265 or AV1) on image/ffmpeg.",
+        choices=("raw", "compressed", "ffmpeg")),
+    ParameterSpec(
+        "encoding_override", "", UNCONFIGURED,
+        "Encoding that takes the place of the one in the images, mono16 for a picture sent as "
+        "16UC1 for example; empty takes theirs.", check=_check_encoding),
+    ParameterSpec(
+        "mono16_range", "auto", UNCONFIGURED,
+        "Counts that become black and white in grey images and Bayer patterns of 16 bits: "
+        "auto (the image's own range, smoothed), full, or [low, high].", check=_check_range,
+        read=lambda value: str(list(value)) if isinstance(value, (list, array)) else value),
     ParameterSpec(
         "buffer_seconds", 5.0, RUNNING,
         "Seconds of images that are kept, so that a target can be selected on an earlier image.",

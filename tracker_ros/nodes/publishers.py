@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray
@@ -119,7 +120,7 @@ class Publishers:
         """Whether somebody subscribes to ``debug/image`` and the next one is due."""
         return self._image.get_subscription_count() > 0 and self._debug_is_due()
 
-    def publish(self, report: FrameReport[Image]) -> None:
+    def publish(self, report: FrameReport[Any]) -> None:
         """Publish a report: the targets first, then their statuses, then debug images."""
         if not self._node.context.ok():
             return
@@ -127,7 +128,8 @@ class Publishers:
         if report.frame is None:
             self._publish_statuses(Header(stamp=clock.now().to_msg()), report, latency)
             return
-        header = report.frame.payload.header
+        stamp = Time(nanoseconds=report.frame.stamp_ns).to_msg()
+        header = Header(stamp=stamp, frame_id=report.frame.frame_id)
         if any(target.result for target in report.targets):
             self._publish_targets(header, report)
             latency = (clock.now().nanoseconds - stamp_nanoseconds(header)) / 1e9
@@ -140,7 +142,7 @@ class Publishers:
         if report.image is not None:
             self._publish_debug(header, report.image, report)
 
-    def _publish_targets(self, header: Header, report: FrameReport[Image]) -> None:
+    def _publish_targets(self, header: Header, report: FrameReport[Any]) -> None:
         """Publish the boxes of the visible targets, and the mask of the first one."""
         boxes = {
             target.target_id: detection_of(
@@ -158,9 +160,7 @@ class Publishers:
         if self._targets.get_subscription_count() > 0:
             self._targets.publish(Detection2DArray(header=header, detections=list(boxes.values())))
 
-    def _publish_statuses(
-        self, header: Header, report: FrameReport[Image], latency: float
-    ) -> None:
+    def _publish_statuses(self, header: Header, report: FrameReport[Any], latency: float) -> None:
         """Publish the status of the first target, and those of all with those that ended."""
         counts = {
             f"frames_{fate}": int(getattr(report.counts, fate))
@@ -194,9 +194,7 @@ class Publishers:
         rate = self.debug.rate
         return rate <= 0 or time.monotonic() - self._last_debug >= 0.95 / rate
 
-    def _publish_debug(
-        self, header: Header, image: np.ndarray, report: FrameReport[Image]
-    ) -> None:
+    def _publish_debug(self, header: Header, image: np.ndarray, report: FrameReport[Any]) -> None:
         """Publish the debug images that somebody subscribes to, if they are due."""
         wants_image = self._image.get_subscription_count() > 0
         wants_score = self._score.get_subscription_count() > 0

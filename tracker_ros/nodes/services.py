@@ -108,7 +108,7 @@ class TargetServices:
             return
         session.ask(lambda follower, done: follower.select(selection, done), answer)
 
-    def _job(self, job: Callable[[LiveFollower[Image], Any], Outcome]) -> Callable[..., Any]:
+    def _job(self, job: Callable[[LiveFollower[Any], Any], Outcome]) -> Callable[..., Any]:
         """Return a service callback that answers with the outcome of a job for the worker."""
 
         async def on_request(request: Any, response: Any) -> Any:

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from rclpy.lifecycle import Node as LifecycleNode
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
 from tracker_ros.following.live_follower import LiveFollower
@@ -19,6 +21,7 @@ from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import StateLimits
 from tracker_ros.following.worker import Worker
+from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.nodes.messages import rgb_from_image, stamp_nanoseconds
 from tracker_ros.nodes.monitoring import Diagnostics, ModelStatus
 from tracker_ros.nodes.parameters import Value
@@ -76,11 +79,11 @@ class Session:
         self._load_ended = threading.Event()
         self.model = ModelStatus(name=str(values["model"]), loading=True)
         diagnostics.begin(self.model)
-        self._buffer: FrameBuffer[Image] = FrameBuffer(*_buffer_limits(values))
+        self._buffer: FrameBuffer[Any] = FrameBuffer(*_buffer_limits(values))
         debug = DebugSettings.of(values)
         self._publishers = Publishers(node, self.model.name, diagnostics, debug)
         self._follower = LiveFollower(
-            rgb_from_image,
+            functools.partial(rgb_from_image, decoder=_decoder(values)),
             TargetSet(_state_limits(values), ids, redetection=_redetection(values)),
             self._buffer,
             report=self._report,
@@ -89,7 +92,7 @@ class Session:
             topic=node.resolve_topic_name("image"),
         )
         self._follower.explain = debug.token_mask
-        self._worker: Worker[Frame[Image]] = Worker(
+        self._worker: Worker[Frame[Any]] = Worker(
             handle=self._handle,
             idle=self._idle,
             busy=lambda: self._active and self._follower.catch_up(),
@@ -152,15 +155,16 @@ class Session:
         self._publishers.close()
         self._diagnostics.begin(ModelStatus())
 
-    def add_image(self, message: Image) -> None:
-        """Keep an image and leave it to the worker."""
-        stamp_ns = stamp_nanoseconds(message.header)
-        sequence = self._buffer.sequence
-        frame = self._buffer.add(stamp_ns, message, len(message.data), message.header.frame_id)
-        if self._buffer.sequence != sequence:
-            self._node.get_logger().info("image stamps jumped back: a new sequence begins")
-        self._worker.put(frame)
+    def add_image(self, message: Image | CompressedImage) -> None:
+        """Keep an image as it came, and leave it to the worker."""
+        header = message.header
+        stamp_ns = stamp_nanoseconds(header)
+        frame = self._buffer.add(stamp_ns, message, len(message.data), header.frame_id)
+        # An image that comes after a later one is kept for replays, but no longer news.
+        if self._buffer.is_newest(frame):
+            self._worker.put(frame)
         self._diagnostics.camera.image_arrived(stamp_ns)
+        self._diagnostics.camera.check_stamps(self._buffer.clock)
 
     def apply(self, values: Mapping[str, Value]) -> None:
         """Use changed parameters from the next frame on."""
@@ -173,7 +177,7 @@ class Session:
 
         self._worker.post(change)
 
-    def ask(self, job: Callable[[LiveFollower[Image], Answer], None], answer: Answer) -> None:
+    def ask(self, job: Callable[[LiveFollower[Any], Answer], None], answer: Answer) -> None:
         """Run a job in the worker's thread that calls ``answer`` with an outcome, now or later.
 
         The outcome is INTERRUPTED if the job fails or, since the worker is stopping, cannot run.
@@ -228,7 +232,7 @@ class Session:
             torch.cuda.empty_cache()
         give_back_free_memory()
 
-    def _handle(self, frame: Frame[Image]) -> None:
+    def _handle(self, frame: Frame[Any]) -> None:
         if self._active:
             self._follower.handle(frame)
 
@@ -236,7 +240,7 @@ class Session:
         if self._active:
             self._follower.note_silence()
 
-    def _report(self, report: FrameReport[Image]) -> None:
+    def _report(self, report: FrameReport[Any]) -> None:
         if not self._closed:
             self._diagnostics.report = report
             self._publishers.publish(report)
@@ -258,6 +262,10 @@ def _redetection(values: Mapping[str, Value]) -> RedetectionSettings | None:
     if not values["redetect"]:
         return None
     return RedetectionSettings(interval_s=float(values["redetect_interval"]))
+
+
+def _decoder(values: Mapping[str, Value]) -> ImageDecoder:
+    return ImageDecoder(str(values["mono16_range"]), str(values["encoding_override"]))
 
 
 def _buffer_limits(values: Mapping[str, Value]) -> tuple[float, int]:

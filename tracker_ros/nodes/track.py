@@ -18,10 +18,10 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
 
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.model_options import parse_options
+from tracker_ros.nodes.image_input import ImageInput
 from tracker_ros.nodes.messages import keep_last
 from tracker_ros.nodes.monitoring import Diagnostics
 from tracker_ros.nodes.node_main import exit_program, refuse_wrong_transitions, run_node
@@ -84,7 +84,8 @@ class TrackNode(rclpy.lifecycle.Node):
         self._session: Session | None = None
         self._former_session: Session | None = None
         self._active = False
-        self._image_subscriptions: list[Subscription] = []
+        self._selection_subscriptions: list[Subscription] = []
+        self._image_input: ImageInput | None = None
         self._target_ids = itertools.count(1)
         self._parameter_table = ParameterTable(
             self,
@@ -141,8 +142,9 @@ class TrackNode(rclpy.lifecycle.Node):
         session.activate()
         self._subscribe(session)
         self._active = True
+        assert self._image_input is not None
         self.get_logger().info(
-            f"active: images from {self.resolve_topic_name('image')}, "
+            f"active: images from {self._image_input.topic}, "
             f"boxes by {self.resolve_service_name('select_target')}"
         )
         return result
@@ -195,21 +197,24 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _subscribe(self, session: Session) -> None:
         """Subscribe to images and selections."""
-        camera = keep_last(1, reliable=False)
         topics = [(*topic, keep_last(1)) for topic in self._target_services.subscriptions()]
-        topics.append((Image, "image", session.add_image, camera))
-        self._image_subscriptions = [
+        self._selection_subscriptions = [
             self.create_subscription(
                 *topic, qos_overriding_options=QoSOverridingOptions.with_default_policies()
             )
             for topic in topics
         ]
-        self._diagnostics.camera.start(self.resolve_topic_name("image"), camera)
+        transport = self._parameter_table.text("image_transport")
+        watch = functools.partial(self._diagnostics.camera.start, transport=transport)
+        self._image_input = ImageInput(self, transport, session.add_image, watch)
 
     def _stop_images(self) -> None:
-        for subscription in self._image_subscriptions:
+        for subscription in self._selection_subscriptions:
             self.destroy_subscription(subscription)
-        self._image_subscriptions = []
+        self._selection_subscriptions = []
+        if self._image_input is not None:
+            self._image_input.close()
+            self._image_input = None
         self._diagnostics.camera.stop()
         if self._active and self._session is not None:
             self._session.deactivate()
