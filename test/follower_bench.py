@@ -67,7 +67,7 @@ class Bench:
             self.targets,
             self.buffer,
             report=self.reports.append,
-            complain=lambda text, error: self.complaints.append(text),
+            complain=lambda source, text, error: self.complaints.append((source, text)),
             topic="/image",
             clock=lambda: self.now,
         )

@@ -8,10 +8,11 @@ import pytest
 from follower_bench import BOX, SECOND, Bench, Fixed
 
 from tracker_ros.following.follower import Follower
-from tracker_ros.following.frames import number_frames
-from tracker_ros.following.selection import Selection, SelectionCode
+from tracker_ros.following.frames import FaultSource, number_frames
+from tracker_ros.following.selection import MAX_LABEL, Selection, SelectionCode
 from tracker_ros.following.target_set import MAX_TARGETS, TargetSet
 from tracker_ros.following.target_state import StateLimits, TargetState
+from tracker_ros.tracker import TrackResult
 
 
 @pytest.fixture
@@ -144,7 +145,9 @@ def test_a_tracker_that_fails_costs_only_its_own_target(bench):
     first, second = bench.reports[-1].targets
     assert first.result is None
     assert second.result is not None
-    assert "target 1: RuntimeError('no box today')" in bench.complaints[-1]
+    source, text = bench.complaints[-1]
+    assert source is FaultSource.MODEL
+    assert "target 1: RuntimeError('no box today')" in text
     assert bench.counts() == {"received": 2, "tracked": 2, "faults": 1}
     bench.handle(2)
     assert bench.states() == {"1": TargetState.LOST, "2": TargetState.TRACKING}
@@ -313,6 +316,11 @@ MASK[10:20, 10:30] = True
         ({"box": None, "mask": MASK & (np.arange(64) < 13)}, "INVALID_MASK"),
         ({"box": None, "mask": MASK[:40]}, "INVALID_MASK"),
         ({"frame_id": "map"}, "WRONG_FRAME_ID"),
+        ({"frame_id": "\n" * 10**6}, "WRONG_FRAME_ID"),
+        ({"label": "x" * (MAX_LABEL + 1)}, "INVALID_LABEL"),
+        ({"label": "cup\n[FATAL] no cup"}, "INVALID_LABEL"),
+        ({"label": "\x1b[2J"}, "INVALID_LABEL"),
+        ({"label": "x" * 10**6, "box": None, "mask": MASK}, "INVALID_LABEL"),
         ({"second": 1}, "STALE_STAMP"),
         ({"second": 3.5}, "UNKNOWN_STAMP"),
         ({"second": 9}, "FUTURE_STAMP"),
@@ -325,7 +333,8 @@ def test_a_refused_request_has_a_code_and_keeps_the_target(bench, request_for, c
     bench.request(**request_for)
     assert codes(bench) == ["OK", code]
     assert bench.outcomes[-1].target_id == ""
-    assert len(bench.outcomes[-1].message) > 20
+    assert 20 < len(bench.outcomes[-1].message) < 400
+    assert bench.outcomes[-1].message.isprintable()
     bench.handle()
     assert bench.seen() == {"1": [4, 5]}
 
@@ -335,9 +344,11 @@ def test_a_refused_request_has_a_code_and_keeps_the_target(bench, request_for, c
 )
 def test_a_request_at_the_limits_is_accepted(bench, box, seconds):
     bench.arrive()
-    bench.request(seconds, box, frame_id="camera", label="cup")
+    label = "Tasse 杯 " * 16
+    bench.request(seconds, box, frame_id="camera", label=label)
     assert codes(bench) == ["OK"]
-    assert [target.label for target in bench.targets] == ["cup"]
+    assert [target.label for target in bench.targets] == [label]
+    assert len(label) == MAX_LABEL
 
 
 def test_requests_are_refused_while_nothing_can_be_tracked(bench):
@@ -419,7 +430,7 @@ def test_a_model_that_cannot_be_updated_is_a_fault_and_tracks_on(bench, monkeypa
 
     monkeypatch.setattr(Fixed, "update_model", fail)
     bench.handle()
-    assert "nothing to learn" in bench.complaints[-1]
+    assert "nothing to learn" in bench.complaints[-1][1]
     assert bench.follower.counts.faults == 1
     bench.handle()
     assert bench.seen() == {"1": [1, 2, 3]}
@@ -449,3 +460,69 @@ def test_in_a_video_errors_are_raised():
         next(reports)
     with pytest.raises(RuntimeError, match="no box today"):
         next(follower.follow(Selection(BOX), video))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        TrackResult((np.nan, 10.0, 20.0, 20.0), 0.9, None, BOX),
+        TrackResult((10.0, np.inf, 20.0, 20.0), 0.9, None, BOX),
+        TrackResult((10.0, 10.0, 0.0, 20.0), 0.9, None, BOX),
+        TrackResult(BOX, np.nan, None, BOX),
+        TrackResult(BOX, 1.5, None, BOX),
+        TrackResult(BOX, -0.1, None, BOX),
+        TrackResult(BOX, 0.9, None, BOX, mask=np.ones((3, 4), bool)),
+    ],
+)
+def test_a_result_that_nothing_should_act_on_is_a_fault_of_the_model(bench, monkeypatch, result):
+    bench.arrive()
+    bench.select(1)
+    with monkeypatch.context() as change:
+        change.setattr(bench.tracker, "track", lambda image: result)
+        bench.handle()
+    assert bench.reports[-1].first.result is None
+    assert bench.complaints[-1][0] is FaultSource.MODEL
+    assert bench.counts()["faults"] == 1
+    bench.handle()
+    assert bench.reports[-1].first.result.box == BOX
+    assert bench.complaints[-1] == (FaultSource.MODEL, "")
+
+
+def test_a_batch_that_fails_as_a_whole_is_a_fault_of_each_target(bench, monkeypatch):
+    def fail(others, image):
+        raise MemoryError("no room for a batch")
+
+    bench.arrive()
+    bench.select(1)
+    bench.select(1, append=True)
+    monkeypatch.setattr(bench.tracker, "track_batch", fail)
+    bench.handle()
+    assert [target.result for target in bench.reports[-1].targets] == [None, None]
+    assert bench.counts()["faults"] == 2
+
+
+def test_a_bad_image_is_not_blamed_on_the_model(bench):
+    bench.arrive()
+    bench.select(1)
+    bench.handle(readable=False)
+    assert [source for source, text in bench.complaints if text] == [FaultSource.IMAGE]
+    bench.handle()
+    assert bench.complaints[-2:] == [(FaultSource.IMAGE, ""), (FaultSource.MODEL, "")]
+
+
+def test_catching_up_never_waits(bench, monkeypatch):
+    """A request ahead of its frame is left for later, whatever else there is to do."""
+
+    def sleep(seconds):
+        pytest.fail("the worker slept")
+
+    monkeypatch.setattr("time.sleep", sleep)
+    bench.arrive()
+    bench.select(1)
+    for _ in range(20):
+        bench.request(bench.stamp_s + 0.9)
+        frame = bench.arrive(step_s=0.1)
+        assert not bench.follower.catch_up()
+        assert bench.follower.handle(frame).first.result is not None
+    codes = [outcome.code for outcome in bench.outcomes[1:]]
+    assert codes == [SelectionCode.INTERRUPTED] * 19, "one request waits, newer ones replace it"

@@ -52,7 +52,7 @@ def bench():
     made = Bench()
     yield made
     made.may_handle.set()
-    assert made.worker.stop(10)
+    assert made.worker.stop(lambda: None, 10)
 
 
 def test_the_mailbox_holds_only_the_newest(bench):
@@ -101,17 +101,55 @@ def test_an_exception_is_told_and_the_thread_goes_on(bench):
     assert bench.handled == ["next"]
 
 
-def test_stop_does_the_jobs_and_leaves_the_frame(bench):
+def test_stop_drops_what_waits_and_does_the_last_job(bench):
     bench.may_handle.clear()
     bench.worker.put("first")
     assert bench.handling.wait(10)
     bench.worker.put("second")
     bench.worker.post(lambda: bench.handled.append("job"))
-    assert not bench.worker.stop(0.01), "it is still busy"
+    assert not bench.worker.stop(lambda: bench.handled.append("last"), 0.01), "it is still busy"
     assert not bench.worker.post(lambda: None)
     bench.may_handle.set()
-    assert bench.worker.stop(10)
-    assert bench.handled == ["first", "job"]
+    assert bench.worker.stop(lambda: bench.handled.append("later"), 10)
+    assert bench.handled == ["first", "last"]
+
+
+def test_a_named_job_replaces_the_one_that_waits(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    for place in range(1000):
+        bench.worker.post(lambda place=place: bench.handled.append(place), "settings")
+    bench.may_handle.set()
+    bench.settle()
+    assert bench.handled == ["first", 999]
+
+
+@pytest.mark.parametrize("death", [SystemExit(3), KeyboardInterrupt()])
+def test_a_thread_that_is_ended_says_so_and_takes_no_more_jobs(bench, death):
+    def end():
+        raise death
+
+    assert bench.worker.run_and_wait(end, 10)
+    assert bench.worker.stop(lambda: None, 10)
+    assert bench.worker.death is death
+    assert bench.worker.step is None
+    assert not bench.worker.post(lambda: None)
+
+
+def test_a_report_that_fails_does_not_end_the_thread():
+    handled = []
+
+    def fail(error):
+        raise RuntimeError("no room to report it")
+
+    worker = Worker(handled.append, lambda: None, lambda: False, fail)
+    worker.start()
+    worker.run_and_wait(lambda: 1 / 0, 10)
+    assert worker.run_and_wait(lambda: handled.append("job"), 10)
+    assert worker.stop(lambda: None, 10)
+    assert handled == ["job"]
+    assert worker.death is None
 
 
 def test_emptying_the_mailbox(bench):

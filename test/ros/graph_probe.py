@@ -127,7 +127,7 @@ class Probe:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
         self.listen(Log, "/rosout", self.logs, latched(200))
         self.selector = self.node.create_client(
-            SelectTarget, "select_target", qos_profile=QoSProfile(depth=200)
+            SelectTarget, "select_target", qos_profile=QoSProfile(depth=1000)
         )
         self.remover = self.node.create_client(RemoveTarget, "remove_target")
         self.clearer = self.node.create_client(Trigger, "clear_target")

@@ -20,11 +20,18 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from tracker_ros.following.frames import Frame, FrameCounts, FrameReport, TargetReport
+from tracker_ros.following.frames import (
+    FaultSource,
+    Frame,
+    FrameCounts,
+    FrameReport,
+    TargetReport,
+)
 from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Outcome, Selection, SelectionCode
 from tracker_ros.following.target_set import FollowedTarget, TargetSet
 from tracker_ros.following.target_state import StateLimits, TargetState
+from tracker_ros.quoting import describe_error, quote
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
 __all__ = ["Follower", "raise_error"]
@@ -32,7 +39,7 @@ __all__ = ["Follower", "raise_error"]
 T = TypeVar("T")
 
 
-def raise_error(text: str, error: Exception | None) -> None:
+def raise_error(source: FaultSource, text: str, error: Exception | None) -> None:
     """Raise the error of a frame; this is what a follower does unless told otherwise."""
     if error is not None:
         raise error
@@ -46,8 +53,9 @@ class Follower(Generic[T]):
         targets: The targets and the model.
         report: Called with a report of every frame, before the model is updated, and of every
             change.
-        complain: Called with a text and the error when a frame could not be decoded or tracked,
-            and with an empty text and None when a frame was tracked. It may raise the error.
+        complain: Called with the source of a fault, a text and the error when a frame could not be
+            decoded or tracked; with an empty text and None when that source was good again. It
+            may raise the error.
         wants_image: Whether frames should be decoded even while nothing is tracked.
         clock: Returns seconds that only grow.
 
@@ -63,7 +71,7 @@ class Follower(Generic[T]):
         targets: TargetSet,
         *,
         report: Callable[[FrameReport[T]], None] = lambda report: None,
-        complain: Callable[[str, Exception | None], None] = raise_error,
+        complain: Callable[[FaultSource, str, Exception | None], None] = raise_error,
         wants_image: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -178,7 +186,7 @@ class Follower(Generic[T]):
             self.report_change()
             return Outcome(SelectionCode.OK, f"target {target_id} removed", target_id)
         known = ", ".join(self._targets.ids) or "none"
-        text = f"there is no target '{target_id}'; followed now: {known}"
+        text = f"there is no target {quote(target_id)}; followed now: {known}"
         return Outcome(SelectionCode.UNKNOWN_TARGET, text)
 
     def enable(self, enabled: bool) -> Outcome:
@@ -239,10 +247,11 @@ class Follower(Generic[T]):
                 image = self._decode(frame.payload)
             except ValueError as error:
                 self._count(frame, "rejected")
-                self._complain(str(error), error)
+                self._complain(FaultSource.IMAGE, str(error), error)
                 for target in targets:
                     target.no_frame(frame.time_s)
                 return self._publish(frame, None, {})
+            self._complain(FaultSource.IMAGE, "", None)
         if image is None or not targets:
             self._count(frame, "idle")
             return self._publish(frame, image, {})
@@ -280,11 +289,13 @@ class Follower(Generic[T]):
                 failures[target.target_id] = outcome
         if failures:
             self.counts.faults += len(failures)
-            causes = "; ".join(f"target {name}: {error!r}" for name, error in failures.items())
+            causes = "; ".join(
+                f"target {name}: {describe_error(error)}" for name, error in failures.items()
+            )
             text = f"tracking a {image.shape[1]}x{image.shape[0]} frame failed, {causes}"
-            self._complain(text, next(iter(failures.values())))
+            self._complain(FaultSource.MODEL, text, next(iter(failures.values())))
         else:
-            self._complain("", None)
+            self._complain(FaultSource.MODEL, "", None)
         return results
 
     def _update_model(self, tracker: Tracker) -> None:
@@ -294,7 +305,11 @@ class Follower(Generic[T]):
             tracker.update_model()
         except Exception as error:  # as in tracking: the next frame gets its chance
             self.counts.faults += 1
-            self._complain(f"updating the model failed: {error!r}", error)
+            self._complain(
+                FaultSource.MODEL,
+                f"updating the model failed: {describe_error(error)}",
+                error,
+            )
         self.tracking_seconds += self._clock() - begin
 
     def _count(self, frame: Frame[T], fate: str) -> None:

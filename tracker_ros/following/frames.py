@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from tracker_ros.following.target_state import TargetState
 from tracker_ros.tracker import TrackResult
 
 __all__ = [
+    "FaultSource",
     "Frame",
     "FrameBuffer",
     "FrameCounts",
@@ -79,6 +81,13 @@ class FrameCounts:
     rejected: int = 0
     idle: int = 0
     faults: int = 0
+
+
+class FaultSource(Enum):
+    """What is at fault if a frame gave no result: its image, or the model."""
+
+    IMAGE = "image"
+    MODEL = "model"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from tracker_ros.following.selection import (
     find_frame,
 )
 from tracker_ros.following.target_set import MAX_TARGETS, FollowedTarget, TargetSet
+from tracker_ros.quoting import describe_error
 
 __all__ = ["LiveFollower"]
 
@@ -191,7 +192,7 @@ class LiveFollower(Follower[T]):
             return Outcome(invalid, str(error))
         except Exception as error:  # whatever the model raises, the other targets go on
             self.counts.faults += 1
-            text = f"the model failed on this selection: {error or repr(error)}"
+            text = f"the model failed on this selection: {describe_error(error)}"
             return Outcome(SelectionCode.MODEL_FAILED, text)
         if len(self._targets) == 1:
             self._replays.clear()

@@ -21,8 +21,10 @@ from tracker_ros.geometry import (
     check_box_size,
     tight_box,
 )
+from tracker_ros.quoting import quote
 
 __all__ = [
+    "MAX_LABEL",
     "MIN_SIDE",
     "Outcome",
     "Selection",
@@ -37,6 +39,9 @@ T = TypeVar("T")
 
 MIN_SIDE = 4.0
 """Minimum width and height of a selection and of its part inside the image, pixels."""
+
+MAX_LABEL = 128
+"""Maximum length of a label, characters: it is drawn, and part of every status."""
 
 _TOLERANCE_NS = 100_000_000
 _MAX_AHEAD_NS = 1_000_000_000
@@ -63,6 +68,7 @@ class SelectionCode(IntEnum):
     INTERRUPTED = 15
     PAUSED = 16
     UNREADABLE_IMAGE = 17
+    INVALID_LABEL = 18
 
     @property
     def passes_by_itself(self) -> bool:
@@ -89,7 +95,7 @@ class Selection:
         mask: (H, W) bool, True on the target.
         stamp_ns: Stamp of the frame; 0 means the newest one.
         frame_id: The frame's ``frame_id``; empty accepts any.
-        label: What the target is; may be empty.
+        label: What the target is; may be empty. At most `MAX_LABEL` printable characters.
         append: True follows this target beside the present ones, False instead of them.
     """
 
@@ -126,7 +132,13 @@ class Outcome:
 
 
 def check_selection(selection: Selection, image: np.ndarray | None = None) -> None:
-    """Raise SelectionRefused if box or mask are unusable, as far as that shows without image."""
+    """Raise SelectionRefused if box, mask or label are unusable, as far as the image is known."""
+    label = selection.label
+    if len(label) > MAX_LABEL or not label.isprintable():
+        raise SelectionRefused(
+            SelectionCode.INVALID_LABEL,
+            f"label is {quote(label)}: give at most {MAX_LABEL} characters, all printable",
+        )
     if selection.mask is not None:
         fault = _mask_fault(selection.mask, image)
         if fault:
@@ -201,8 +213,8 @@ def find_frame(frames: Sequence[Frame[T]], selection: Selection, topic: str) -> 
     if selection.frame_id and selection.frame_id != found.frame_id:
         raise SelectionRefused(
             SelectionCode.WRONG_FRAME_ID,
-            f"frame_id is '{selection.frame_id}', but the images on {topic} have "
-            f"'{found.frame_id}': select on an image of this camera, or leave frame_id empty",
+            f"frame_id is {quote(selection.frame_id)}, but the images on {topic} have "
+            f"{quote(found.frame_id)}: select on an image of this camera, or leave frame_id empty",
         )
     return found
 

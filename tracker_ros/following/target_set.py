@@ -194,6 +194,31 @@ class TargetSet:
     def track(
         self, image: np.ndarray, targets: Sequence[FollowedTarget]
     ) -> list[TrackResult | Exception]:
-        """Find some of the targets, at least one, in the next image; see `Tracker.track_batch`."""
+        """Find some of the targets, at least one, in the next image; see `Tracker.track_batch`.
+
+        A result that nothing should act on, such as a box that is not finite, becomes an error.
+        """
         first, *others = (target.tracker for target in targets)
-        return first.track_batch(others, image)
+        try:
+            outcomes = first.track_batch(others, image)
+        except Exception as error:  # what all targets have in common failed
+            return [error] * len(targets)
+        return [
+            (isinstance(outcome, TrackResult) and _unusable(outcome, image)) or outcome
+            for outcome in outcomes
+        ]
+
+
+def _unusable(result: TrackResult, image: np.ndarray) -> RuntimeError | None:
+    """Return what is wrong with a model's result; None if nothing is."""
+    fault = ""
+    if not np.isfinite(result.box).all() or min(result.box[2:]) <= 0:
+        fault = (
+            f"the box {tuple(map(float, result.box))}, expected finite numbers, w and h above 0"
+        )
+    elif not 0.0 <= result.score <= 1.0:
+        fault = f"the score {float(result.score)}, expected a number in [0, 1]"
+    elif result.mask is not None and result.mask.shape != image.shape[:2]:
+        fault = f"a mask of shape {result.mask.shape}, expected the image's {image.shape[:2]}"
+    remedy = "check the weights and the precision"
+    return RuntimeError(f"the model returned {fault}: {remedy}") if fault else None

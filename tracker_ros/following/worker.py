@@ -8,6 +8,7 @@ is changed by jobs; CUDA contexts too belong to the thread that made them.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Generic, TypeVar
 __all__ = ["Worker"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Worker(Generic[T]):
@@ -29,6 +32,9 @@ class Worker(Generic[T]):
         failed: Called with an exception that one of these or a job raised; the thread goes on.
         name: Name of the thread.
         idle_period_s: Seconds.
+
+    Attributes:
+        death: What ended the thread before `stop`, such as a SystemExit; None if nothing did.
     """
 
     def __init__(
@@ -47,9 +53,17 @@ class Worker(Generic[T]):
         self._idle_period_s = idle_period_s
         self._wake = threading.Condition()
         self._slot: T | None = None
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[tuple[str, Callable[[], None]]] = deque()
         self._stopping = False
+        self._steps = 0
+        self._idling = True
+        self.death: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def step(self) -> int | None:
+        """The number of the present job, step or frame; None while there is nothing to do."""
+        return None if self._idling else self._steps
 
     def start(self) -> None:
         """Start the thread."""
@@ -66,12 +80,17 @@ class Worker(Generic[T]):
         with self._wake:
             self._slot = None
 
-    def post(self, job: Callable[[], None]) -> bool:
-        """Post a job, which runs before the next frame. Returns False if it never will."""
+    def post(self, job: Callable[[], None], name: str = "") -> bool:
+        """Post a job, which runs before the next frame. Returns False if it never will.
+
+        A job with a name replaces one of that name that still waits.
+        """
         with self._wake:
-            if self._stopping:
+            if self._stopping or self.death is not None:
                 return False
-            self._jobs.append(job)
+            if name:
+                self._jobs = deque(waiting for waiting in self._jobs if waiting[0] != name)
+            self._jobs.append((name, job))
             self._wake.notify()
             return True
 
@@ -87,9 +106,14 @@ class Worker(Generic[T]):
 
         return self.post(run) and done.wait(timeout_s)
 
-    def stop(self, timeout_s: float) -> bool:
-        """Run the jobs already posted, then end the thread. Returns False if it is still busy."""
+    def stop(self, last: Callable[[], None], timeout_s: float) -> bool:
+        """Drop the jobs that wait, run a last one and end the thread.
+
+        Returns False if the thread is still busy. It ends when it has finished.
+        """
         with self._wake:
+            if not self._stopping:
+                self._jobs = deque([("", last)])
             self._stopping = True
             self._slot = None
             self._wake.notify()
@@ -102,17 +126,36 @@ class Worker(Generic[T]):
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        try:
+            while self._guarded_step():
+                pass
+        except BaseException as error:  # whoever watches the thread is told why it ended
+            self.death = error
+        finally:
+            self._idling = True
+            with self._wake:
+                self._jobs.clear()  # with what they hold, such as a model
+
+    def _guarded_step(self) -> bool:
+        """Do one step. A bad frame or job must not end the thread, nor a report of it that fails.
+
+        Returns False when the thread should end.
+        """
+        try:
+            return self._step()
+        except Exception as error:
             try:
-                if not self._step():
-                    return
-            except Exception as error:  # one bad frame or job must not end the thread
                 self._failed(error)
+            except Exception:
+                _log.exception("a fault in the worker could not be reported")
+            return True
 
     def _step(self) -> bool:
         """Run one job, step or frame. Returns False when the thread should end."""
+        self._steps += 1
+        self._idling = False
         with self._wake:
-            job = self._jobs.popleft() if self._jobs else None
+            job = self._jobs.popleft()[1] if self._jobs else None
             if job is None and self._stopping:
                 return False
         if job is not None:
@@ -122,7 +165,9 @@ class Worker(Generic[T]):
             return True
         with self._wake:
             if self._slot is None and not self._jobs and not self._stopping:
+                self._idling = True
                 self._wake.wait(self._idle_period_s)
+                self._idling = False
             frame, waiting = self._slot, bool(self._jobs) or self._stopping
             if not waiting:
                 self._slot = None

@@ -18,6 +18,7 @@ import struct
 import numpy as np
 
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
+from tracker_ros.quoting import quote
 
 __all__ = ["DEPTH_ENCODINGS", "decode_compressed_depth", "decode_depth"]
 
@@ -50,8 +51,8 @@ def decode_depth(
     kind = DEPTH_ENCODINGS.get(encoding.strip().lower())
     if kind is None:
         raise UnsupportedEncodingError(
-            f"depth has encoding '{encoding}', expected 16UC1 (millimetres) or 32FC1 (metres): "
-            "give the topic of the depth image, registered to the colour image"
+            f"depth has encoding {quote(encoding)}, expected 16UC1 (millimetres) or 32FC1 "
+            "(metres): give the topic of the depth image, registered to the colour image"
         )
     dtype = np.dtype((">" if is_bigendian else "<") + kind)
     if height <= 0 or width <= 0:
@@ -91,7 +92,7 @@ def decode_compressed_depth(format_text: str, data: bytes | memoryview | np.ndar
     encoding, _, codec = (part.strip().lower() for part in format_text.partition(";"))
     if encoding not in ("16uc1", "32fc1", "mono16") or (codec and "compresseddepth" not in codec):
         raise UnsupportedEncodingError(
-            f"depth has format '{format_text}', expected '16UC1; compressedDepth png', "
+            f"depth has format {quote(format_text)}, expected '16UC1; compressedDepth png', "
             "'32FC1; compressedDepth png' or the same with rvl"
         )
     payload = memoryview(np.frombuffer(data, dtype=np.uint8).tobytes())

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracker_ros.quoting import quote
+
 _DEPTH = ("16uc1", "32fc1", "64fc1")
 
 
@@ -189,7 +191,7 @@ def decode_image(
     """
     layout = find_encoding(encoding)
     values = np.frombuffer(data, dtype=np.uint8)
-    _check_layout(layout, encoding, height, width, step, values.size)
+    _check_layout(layout, encoding.strip().lower(), height, width, step, values.size)
     rows = height + layout.half_height_planes * height // 2
     dtype = np.dtype(np.uint8 if layout.bits == 8 else (">u2" if is_bigendian else "<u2"))
     shape: tuple[int, ...] = (rows, width, layout.channels)
@@ -218,11 +220,11 @@ def find_encoding(encoding: str) -> ImageEncoding:
             "; if it is a picture, set encoding_override to mono16" if name == "16uc1" else ""
         )
         raise UnsupportedEncodingError(
-            f"image encoding '{encoding}' is depth, not a picture: give a colour or grey image "
+            f"image encoding {quote(encoding)} is depth, not a picture: give a colour or grey image "
             f"topic, one of {known}{override}"
         )
     raise UnsupportedEncodingError(
-        f"image encoding '{encoding}' is not supported, expected one of {known}: set the camera's "
+        f"image encoding {quote(encoding)} is not supported, expected one of {known}: set the camera's "
         "driver or a converter to one of these"
     )
 

@@ -21,6 +21,7 @@ from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.image_encodings import decode_image
 from tracker_ros.masks import label_map, object_numbers
+from tracker_ros.quoting import quote
 from tracker_ros.tracker import TrackResult
 
 __all__ = [
@@ -161,8 +162,8 @@ def selection_from_mask(message: Image, append: bool = False) -> Selection:
     if encoding not in ("mono8", "8uc1"):
         raise SelectionRefused(
             SelectionCode.INVALID_MASK,
-            f"mask has encoding '{message.encoding}': publish it as mono8 or 8UC1, 0 beside the "
-            "target and 255 on it",
+            f"mask has encoding {quote(message.encoding)}: publish it as mono8 or 8UC1, 0 beside "
+            "the target and 255 on it",
         )
     try:
         grey = decode_image("mono8", message.height, message.width, message.step, message.data)

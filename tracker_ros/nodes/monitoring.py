@@ -26,12 +26,20 @@ from tracker_ros.following.frames import FrameReport
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.nodes.image_input import describe_other_transports
 
-__all__ = ["CameraMonitor", "Diagnostics", "ModelStatus", "Window"]
+__all__ = [
+    "CameraMonitor",
+    "Diagnostics",
+    "LogLimiter",
+    "ModelMonitor",
+    "ModelStatus",
+    "Window",
+]
 
 _CLOCKS_APART_S = 10.0
 _CLOCK_FRAMES = 5
-_MAX_LOGGED_FAULTS = 100
 _THROTTLE_S = 60.0
+_FAULT_LOG_S = 60.0
+_MAX_FAILED_FRAMES = 3
 
 
 @dataclass
@@ -78,8 +86,70 @@ class Window:
             self._values.clear()
 
 
+class LogLimiter:
+    """Decides which messages are logged, so that no fault fills the log.
+
+    Args:
+        period_s: Seconds after which an equal message is logged again.
+        most: Most messages in that time, whatever they say.
+        clock: Returns seconds that only grow.
+    """
+
+    def __init__(
+        self, period_s: float, most: int = 20, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._period_s = period_s
+        self._most = most
+        self._clock = clock
+        self._logged: dict[str, float] = {}
+
+    def allows(self, text: str) -> bool:
+        """Return whether a message may be logged now, and if so note that it is."""
+        now = self._clock()
+        self._logged = {t: at for t, at in self._logged.items() if now - at < self._period_s}
+        if text in self._logged or len(self._logged) >= self._most:
+            return False
+        self._logged[text] = now
+        return True
+
+    def clear(self) -> None:
+        """Forget what was logged."""
+        self._logged = {}
+
+
+class ModelMonitor:
+    """Watches whether the model works on the images, and logs why not.
+
+    Attributes:
+        fault: Why the latest image gave no result; empty if it did.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._failed_frames = 0
+        self._logged = LogLimiter(_FAULT_LOG_S)
+        self.fault = ""
+
+    @property
+    def failing(self) -> bool:
+        """Whether the model has failed on several images in a row."""
+        return self._failed_frames >= _MAX_FAILED_FRAMES
+
+    def start(self) -> None:
+        """Watch a new model, or the same one from the beginning."""
+        self.report_fault("")
+        self._logged.clear()
+
+    def report_fault(self, text: str) -> None:
+        """Note and log that an image gave no result; an empty text says that it did."""
+        self.fault = text
+        self._failed_frames = self._failed_frames + 1 if text else 0
+        if text and self._logged.allows(text):
+            self._node.get_logger().error(text)
+
+
 class CameraMonitor:
-    """Watches the image topic while the node is active, and logs each problem once.
+    """Watches the image topic while the node is active, and logs each problem now and then.
 
     Args:
         node: The node.
@@ -100,7 +170,7 @@ class CameraMonitor:
         self._last = time.monotonic()
         self._wrong_stamps = self._sequence = self._late = 0
         self._warned_clock = False
-        self._logged: set[str] = set()
+        self._logged = LogLimiter(_FAULT_LOG_S)
         self.fault = ""
         self.silent = False
         self.frequency = frequency_status()
@@ -141,12 +211,9 @@ class CameraMonitor:
         self._check_clock(stamp_ns)
 
     def report_fault(self, text: str) -> None:
-        """Log why an image could not be used, each text once; an empty text ends the fault."""
+        """Log why an image could not be used; an empty text ends the fault."""
         self.fault = text
-        if text and text not in self._logged:
-            if len(self._logged) > _MAX_LOGGED_FAULTS:
-                self._logged.clear()
-            self._logged.add(text)
+        if text and self._logged.allows(text):
             self._node.get_logger().error(f"image on {self._topic} skipped: {text}")
 
     def publishers(self) -> str:
@@ -190,8 +257,7 @@ class CameraMonitor:
                 "for selections, and those that come after a later one are not tracked",
                 throttle_duration_sec=_THROTTLE_S,
             )
-        if clock.fault and clock.fault not in self._logged:
-            self._logged.add(clock.fault)
+        if clock.fault and self._logged.allows(clock.fault):
             logger.warning(
                 f"stamps on {self._topic} {clock.fault}: the time of arrival is used instead. "
                 "Let the camera's driver stamp each image with the time at which it was taken"
@@ -229,6 +295,7 @@ class Diagnostics:
 
     Attributes:
         camera: The monitor of the camera.
+        tracking: The monitor of the model's work.
         model: The state of the model.
         report: The latest report of a frame.
         latency: The last latencies, seconds.
@@ -239,6 +306,7 @@ class Diagnostics:
     def __init__(self, node: Node, rate: float, active: Callable[[], bool]) -> None:
         self._active = active
         self.camera = CameraMonitor(node)
+        self.tracking = ModelMonitor(node)
         self.model = ModelStatus()
         self.report: FrameReport[Any] | None = None
         self.latency = Window()
@@ -254,6 +322,7 @@ class Diagnostics:
         """Report about a new model, and forget what was measured with an earlier one."""
         self.model = model
         self.report = None
+        self.tracking.start()
         self.latency.clear()
         self.output.clear()
 
@@ -264,6 +333,8 @@ class Diagnostics:
             level, text = DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}"
         elif model.loading:
             text = f"{model.name} is being loaded"
+        elif self.tracking.failing:
+            level, text = DiagnosticStatus.ERROR, f"{model.name} fails: {self.tracking.fault}"
         elif model.ready and any(name.startswith("fallback") for name in facts):
             text = f"{model.name} is ready, but not with its first choice of back end"
         elif model.ready:

@@ -22,6 +22,7 @@ from rclpy.node import Node
 from tracker_ros.process import END_SIGNALS, SLEEPING, end_suddenly, set_waiting
 
 __all__ = [
+    "NodeFault",
     "NodeStartError",
     "end_in_time",
     "exit_program",
@@ -36,7 +37,19 @@ END_S = 0.8
 
 
 class NodeStartError(RuntimeError):
-    """A node cannot start or continue; the message says why and what to do."""
+    """A node cannot start or continue; the message says why and what to do.
+
+    Attributes:
+        status: The exit status of the program.
+    """
+
+    status = 1
+
+
+class NodeFault(NodeStartError):
+    """A node has failed on its way; another start may help."""
+
+    status = os.EX_SOFTWARE
 
 
 class _ToRos(logging.Handler):
@@ -83,7 +96,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
 
     Returns:
         Exit status: 0 after Ctrl-C, SIGTERM or a shutdown; 1 if the node could not start or
-        continue.
+        continue; 70 after a `NodeFault`.
     """
     set_waiting(SLEEPING)
     end_in_time()
@@ -105,7 +118,7 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None) -> int:
     except NodeStartError as error:
         if rclpy.ok():
             get_logger("tracker_ros").fatal(str(error))
-            status = 1
+            status = error.status
     except Exception:  # a shutdown makes whatever is going on fail
         if rclpy.ok():
             raise

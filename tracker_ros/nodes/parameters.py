@@ -38,6 +38,7 @@ from tracker_ros.io.grey_range import parse_grey_range
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.node_main import NodeStartError
+from tracker_ros.quoting import printable
 from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name, model_card
 
 __all__ = [
@@ -160,7 +161,9 @@ class ParameterSpec:
         return result
 
     def _error(self, value: str, expected: str) -> ParameterError:
-        return ParameterError(f"parameter {self.name} is {value}, expected {expected}")
+        return ParameterError(
+            f"parameter {self.name} is {printable(value)}, expected {printable(expected, 1000)}"
+        )
 
 
 class ParameterTable:
@@ -251,7 +254,8 @@ class ParameterTable:
             else "clean the node up, set it, and configure the node again"
         )
         raise ParameterError(
-            f"parameter {spec.name} cannot become {value!r} now, it {spec.change.value}: {remedy}"
+            f"parameter {spec.name} cannot become {printable(repr(value))} now, it "
+            f"{spec.change.value}: {remedy}"
         )
 
 
@@ -432,6 +436,15 @@ TRACK_PARAMETERS = (
         "What is drawn over debug/score as rgb8: token_mask tints the search tokens that "
         "were compared with the template (GRM) or kept (OSTrack *_ce), with backend torch.",
         choices=("none", "token_mask")),
+    ParameterSpec(
+        "hang_timeout", 30.0, RUNNING,
+        "Seconds that the model may take for one image or one selection; then it counts as hung. "
+        "0 sets no limit. Loading is not limited.", limits=(0.0, 3600.0)),
+    ParameterSpec(
+        "exit_on_fault", True, RUNNING,
+        "Whether the program ends, with status 70, when its worker has died or the model hangs, "
+        "so that launch (use_respawn) or systemd starts it again. If false it stays, reports an "
+        "error and refuses requests until it is cleaned up and configured again."),
     ParameterSpec("diagnostics_rate", 1.0, START, "Diagnostics per second.", limits=(0.1, 100.0)),
     ParameterSpec(
         "autostart", True, START,

@@ -21,17 +21,27 @@ from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.following.live_follower import LiveFollower
-from tracker_ros.following.selection import Outcome, Selection, SelectionRefused
+from tracker_ros.following.requests import Answer
+from tracker_ros.following.selection import (
+    Outcome,
+    Selection,
+    SelectionCode,
+    SelectionRefused,
+)
+from tracker_ros.nodes.answer_pace import AnswerPace
 from tracker_ros.nodes.messages import (
     selection_from,
     selection_from_detection,
     selection_from_mask,
 )
-from tracker_ros.nodes.session import Answer, Session
+from tracker_ros.nodes.monitoring import LogLimiter
+from tracker_ros.nodes.session import Session
+from tracker_ros.quoting import describe_error
 
 __all__ = ["TargetServices"]
 
-_QUEUE_DEPTH = 256  # requests that arrive at once; the default of 10 loses the others
+_QUEUE_DEPTH = 2000  # requests that arrive at once; the default of 10 loses the others
+_REFUSAL_LOG_S = 10.0
 
 
 class TargetServices:
@@ -45,6 +55,7 @@ class TargetServices:
     def __init__(self, node: LifecycleNode, session: Callable[[], Session | Outcome]) -> None:
         self._node = node
         self._session = session
+        self._logged = LogLimiter(_REFUSAL_LOG_S)
         group = ReentrantCallbackGroup()
         for kind, name, callback in (
             (SelectTarget, "select_target", self._on_select),
@@ -53,7 +64,8 @@ class TargetServices:
             (SetBool, "enable", self._job(lambda f, r: f.enable(r.data))),
         ):
             qos = QoSProfile(depth=_QUEUE_DEPTH)
-            node.create_service(kind, name, callback, qos_profile=qos, callback_group=group)
+            answering = self._answering(callback, AnswerPace(node, group))
+            node.create_service(kind, name, answering, qos_profile=qos, callback_group=group)
 
     def subscriptions(self) -> list[tuple[type, str, Callable[[Any], None]]]:
         """Return type, name and callback of the topics that select targets."""
@@ -79,21 +91,26 @@ class TargetServices:
             return selection_from(request.header, request.bbox, request.label, request.append)
 
         outcome = await self._await(lambda answer: self._select(read, answer))
-        # Programs that start with the node ask again and again.
-        self._log("select_target", outcome, throttled=outcome.code.passes_by_itself)
+        self._log("select_target", outcome)
         response.target_id = outcome.target_id
         response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
         return _with_outcome(response, outcome)
 
-    def _log(self, source: str, outcome: Outcome, throttled: bool = False) -> None:
+    def _log(self, source: str, outcome: Outcome) -> None:
+        """Log what became of a selection; repeated refusals, as of a detector, only now and then.
+
+        Programs that start with the node ask again and again.
+        """
         logger = self._node.get_logger()
-        refused = f"{source} refused, {outcome.code.name}: {outcome.message}"
+        refused = f"{source} refused, {outcome.code.name}"
         if outcome.success:
             logger.info(f"{source}: {outcome.message}")
-        elif throttled:
-            logger.info(refused, throttle_duration_sec=10.0)
+        elif not self._logged.allows(refused):
+            return
+        elif outcome.code.passes_by_itself:
+            logger.info(f"{refused}: {outcome.message}")
         else:
-            logger.warning(refused)
+            logger.warning(f"{refused}: {outcome.message}")
 
     def _select(self, read: Callable[[], Selection], answer: Answer) -> None:
         """Read a selection and have the worker start on it; answer at once if that is refused."""
@@ -117,6 +134,21 @@ class TargetServices:
                 return _with_outcome(response, session)
             asked = partial(session.ask, lambda follower, answer: answer(job(follower, request)))
             return _with_outcome(response, await self._await(asked))
+
+        return on_request
+
+    def _answering(self, callback: Callable[..., Any], pace: AnswerPace) -> Callable[..., Any]:
+        """Return a service callback that answers whatever happens, when its turn has come."""
+
+        async def on_request(request: Any, response: Any) -> Any:
+            try:
+                response = await callback(request, response)
+            except Exception as error:  # no request may end the node
+                text = f"the request failed: {describe_error(error)}"
+                self._node.get_logger().error(text)
+                response = _with_outcome(response, Outcome(SelectionCode.INTERRUPTED, text))
+            await pace.turn()
+            return response
 
         return on_request
 

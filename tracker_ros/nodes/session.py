@@ -9,17 +9,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
-from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
+from tracker_ros.following.frames import (
+    FaultSource,
+    Frame,
+    FrameBuffer,
+    FrameReport,
+    TargetReport,
+)
 from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.redetection import RedetectionSettings
+from tracker_ros.following.requests import Answer, Requests
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.following.target_set import TargetSet
-from tracker_ros.following.target_state import StateLimits
+from tracker_ros.following.target_state import StateLimits, TargetState
+from tracker_ros.following.watchdog import Watchdog
 from tracker_ros.following.worker import Worker
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.nodes.messages import rgb_from_image, stamp_nanoseconds
@@ -27,11 +36,10 @@ from tracker_ros.nodes.monitoring import Diagnostics, ModelStatus
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.publishers import DebugSettings, Publishers
 from tracker_ros.process import give_back_free_memory
+from tracker_ros.quoting import describe_error, printable
 from tracker_ros.tracker import Tracker
 
-__all__ = ["Answer", "Session"]
-
-Answer = Callable[[Outcome], None]
+__all__ = ["Session"]
 
 _STOP_S = 0.2
 _JOB_S = 2.0
@@ -73,7 +81,7 @@ class Session:
         self._loaded = loaded
         self._diagnostics = diagnostics
         self._former = former
-        self._closed = False
+        self._closed = self._given_up = False
         self._active = False
         self._load_began = time.monotonic()
         self._load_ended = threading.Event()
@@ -87,7 +95,7 @@ class Session:
             TargetSet(_state_limits(values), ids, redetection=_redetection(values)),
             self._buffer,
             report=self._report,
-            complain=lambda text, error: diagnostics.camera.report_fault(text),
+            complain=self._complain,
             wants_image=self._publishers.wants_image,
             topic=node.resolve_topic_name("image"),
         )
@@ -98,6 +106,8 @@ class Session:
             busy=lambda: self._active and self._follower.catch_up(),
             failed=self._report_exception,
         )
+        self._requests = Requests()
+        self._watchdog = Watchdog(self._worker)
         self._worker.post(self._load)
         self._worker.start()
 
@@ -115,8 +125,9 @@ class Session:
         return self._load_ended.is_set()
 
     def wait_until_ended(self) -> None:
-        """Wait until the worker has ended after `close`."""
-        self._worker.join()
+        """Wait until the worker has ended after `close`, unless it has been given up."""
+        if not self._given_up:
+            self._worker.join()
 
     def activate(self) -> None:
         """Expect images and requests from now on."""
@@ -140,13 +151,31 @@ class Session:
         # When the program ends, nobody waits for targets to be forgotten.
         self._worker.run_and_wait(rest, _JOB_S if self._node.context.ok() else 0.0)
 
+    def check_worker(self, hang_timeout_s: float) -> str:
+        """Return why the worker is given up, if it has died or hangs; then `fail` is due."""
+        if self._closed:
+            return ""
+        return self._watchdog.check(hang_timeout_s, patient=self.model.loading)
+
+    def fail(self, reason: str) -> None:
+        """Give the worker up: refuse all requests, and tell that nothing is followed."""
+        self._closed = self._given_up = True
+        self.model.error, self.model.ready, self.model.loading = reason, False, False
+        self._requests.end(Outcome(SelectionCode.MODEL_FAILED, reason))
+        if (last := self._diagnostics.report) is not None:
+            gone = tuple(target.target_id for target in last.targets if target.target_id)
+            idle = (TargetReport(TargetState.IDLE),)
+            ended = replace(last, frame=None, image=None, targets=idle, gone=gone)
+            self._diagnostics.report = ended
+            self._publishers.publish(ended)
+
     def close(self) -> None:
         """Stop the worker, release the model, destroy the publishers.
 
         Does not wait for a model that is being loaded or computes: it is released afterwards.
         """
-        self._worker.post(self._unload)
-        ended = self._worker.stop(_STOP_S)
+        self._requests.end(Outcome(SelectionCode.INTERRUPTED, "the model is being unloaded"))
+        ended = self._worker.stop(self._unload, 0.0 if self._given_up else _STOP_S)
         self._closed = True
         if not ended and self._node.context.ok():
             self._node.get_logger().warning(
@@ -175,25 +204,29 @@ class Session:
             self._publishers.debug = DebugSettings.of(values)
             self._follower.explain = self._publishers.debug.token_mask
 
-        self._worker.post(change)
+        self._worker.post(change, name="settings")
 
     def ask(self, job: Callable[[LiveFollower[Any], Answer], None], answer: Answer) -> None:
         """Run a job in the worker's thread that calls ``answer`` with an outcome, now or later.
 
-        The outcome is INTERRUPTED if the job fails or, since the worker is stopping, cannot run.
+        The outcome is BUSY if too many requests wait. It is INTERRUPTED if the job fails or, since
+        the worker is stopping, cannot run.
         """
+        answer_once = self._requests.accept(answer)
+        if answer_once is None:
+            return
         text = "the request was interrupted: see the node's log, ask again"
         interrupted = Outcome(SelectionCode.INTERRUPTED, text)
 
         def run() -> None:
             try:
-                job(self._follower, answer)
-            except Exception:
-                answer(interrupted)
+                job(self._follower, answer_once)
+            except BaseException:
+                answer_once(interrupted)
                 raise
 
         if not self._worker.post(run):
-            answer(interrupted)
+            answer_once(interrupted)
 
     def _load(self) -> None:
         """Make the model. Its state is complete before the log tells of it."""
@@ -206,7 +239,7 @@ class Session:
         try:
             self._follower.load(self._make_tracker)
         except Exception as error:  # shown by diagnostics, and by the refusal to activate
-            model.error = str(error) or repr(error)
+            model.error = printable(str(error) or repr(error), 1000)
         else:
             model.ready = True
             versions = _versions()
@@ -245,12 +278,18 @@ class Session:
             self._diagnostics.report = report
             self._publishers.publish(report)
 
+    def _complain(self, source: FaultSource, text: str, error: Exception | None) -> None:
+        """Report a fault of the images or of the model, or its end."""
+        camera, tracking = self._diagnostics.camera, self._diagnostics.tracking
+        (camera if source is FaultSource.IMAGE else tracking).report_fault(text)
+
     def _report_exception(self, error: BaseException) -> None:
         """Count and log an exception that a job or a frame did not catch."""
         if self._closed or not self._node.context.ok():
             return
         self._follower.counts.faults += 1
-        self._node.get_logger().error(f"fault in the worker, which continues: {error!r}")
+        text = f"fault in the worker, which continues: {describe_error(error)}"
+        self._diagnostics.tracking.report_fault(text)
 
 
 def _state_limits(values: Mapping[str, Value]) -> StateLimits:

@@ -24,7 +24,12 @@ from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.image_input import ImageInput
 from tracker_ros.nodes.messages import keep_last
 from tracker_ros.nodes.monitoring import Diagnostics
-from tracker_ros.nodes.node_main import exit_program, refuse_wrong_transitions, run_node
+from tracker_ros.nodes.node_main import (
+    NodeFault,
+    exit_program,
+    refuse_wrong_transitions,
+    run_node,
+)
 from tracker_ros.nodes.parameters import (
     TRACK_PARAMETERS,
     ParameterTable,
@@ -40,6 +45,7 @@ __all__ = ["TrackNode", "main"]
 
 Transition = Callable[["TrackNode", LifecycleState], TransitionCallbackReturn]
 
+_WATCH_S = 0.5
 _AFTER_A_FAILURE = "clean the node up, correct the parameters, configure it again"
 
 
@@ -99,9 +105,9 @@ class TrackNode(rclpy.lifecycle.Node):
         self._target_services = TargetServices(self, self._session_or_refusal)
         self._model_loaded = self.create_guard_condition(self._on_model_loaded)
         self._autostart = self._parameter_table.flag("autostart")
-        self._start_timer = self.create_timer(
-            0.001, self._start, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._start_timer = self.create_timer(0.001, self._start, clock=steady)
+        self._watch_timer = self.create_timer(_WATCH_S, self._watch, clock=steady)
 
     @_logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -185,6 +191,18 @@ class TrackNode(rclpy.lifecycle.Node):
         if self._autostart and self._session is None:
             self.trigger_configure()
 
+    def _watch(self) -> None:
+        """Give a worker up that has died or hangs; raises NodeFault if the program is to end."""
+        session, table = self._session, self._parameter_table
+        fault = "" if session is None else session.check_worker(table.number("hang_timeout"))
+        if session is None or not fault:
+            return
+        session.fail(fault)
+        self._diagnostics.update()
+        if table.flag("exit_on_fault"):
+            raise NodeFault(f"{fault}: this program ends, so that it can be started again")
+        self.get_logger().fatal(f"{fault}: {_AFTER_A_FAILURE}")
+
     def _on_model_loaded(self) -> None:
         """Activate when the model is ready, if the node starts by itself."""
         session, autostart = self._session, self._autostart
@@ -230,9 +248,9 @@ class TrackNode(rclpy.lifecycle.Node):
         session, code = self._session, SelectionCode.NOT_ACTIVE
         if session is None:
             return Outcome(code, "the tracker is unconfigured: configure and activate the node")
-        if self._active:
-            return session
         model, text = session.model, "the tracker is inactive: activate the node"
+        if self._active and not model.error:
+            return session
         if model.loading:
             code = SelectionCode.LOADING
             text = (
@@ -241,7 +259,7 @@ class TrackNode(rclpy.lifecycle.Node):
             )
         elif model.error:
             code = SelectionCode.MODEL_FAILED
-            text = f"model {model.name} cannot be loaded: {model.error}; {_AFTER_A_FAILURE}"
+            text = f"model {model.name} failed: {model.error}; {_AFTER_A_FAILURE}"
         return Outcome(code, text)
 
     def _apply(self, values: Mapping[str, Value]) -> None:
