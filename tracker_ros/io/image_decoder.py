@@ -12,6 +12,7 @@ from tracker_ros.io.image_encodings import (
     decode_image,
     find_encoding,
 )
+from tracker_ros.quoting import quote
 
 __all__ = ["ImageDecoder"]
 
@@ -81,7 +82,7 @@ class ImageDecoder:
         encoding, _, kind = (part.strip().lower() for part in format_text.partition(";"))
         if "compresseddepth" in kind:
             raise UnsupportedEncodingError(
-                f"format '{format_text}' is depth, not a picture: give a colour or grey topic"
+                f"format {quote(format_text)} is depth, not a picture: give a colour or grey topic"
             )
         pixels = _read_picture(format_text, data)
         bits = 8 * pixels.itemsize
@@ -114,12 +115,12 @@ def _read_picture(format_text: str, data: Bytes) -> np.ndarray:
             picture = None
     if picture is None:
         raise MalformedImageError(
-            f"compressed image of {values.size} bytes and format '{format_text}' does not decode: "
-            "it was cut or is no picture that OpenCV reads (JPEG, PNG, TIFF)"
+            f"compressed image of {values.size} bytes and format {quote(format_text)} does not "
+            "decode: it was cut or is no picture that OpenCV reads (JPEG, PNG, TIFF)"
         )
     if picture.dtype not in (np.uint8, np.uint16) or picture.ndim == 3 and picture.shape[2] < 3:
         raise UnsupportedEncodingError(
-            f"compressed image of format '{format_text}' holds {picture.dtype} of shape "
+            f"compressed image of format {quote(format_text)} holds {picture.dtype} of shape "
             f"{picture.shape}, expected grey or colours of 8 or 16 bits"
         )
     return np.ascontiguousarray(picture)

@@ -220,12 +220,12 @@ def find_encoding(encoding: str) -> ImageEncoding:
             "; if it is a picture, set encoding_override to mono16" if name == "16uc1" else ""
         )
         raise UnsupportedEncodingError(
-            f"image encoding {quote(encoding)} is depth, not a picture: give a colour or grey image "
-            f"topic, one of {known}{override}"
+            f"image encoding {quote(encoding)} is depth, not a picture: give a colour or grey "
+            f"image topic, one of {known}{override}"
         )
     raise UnsupportedEncodingError(
-        f"image encoding {quote(encoding)} is not supported, expected one of {known}: set the camera's "
-        "driver or a converter to one of these"
+        f"image encoding {quote(encoding)} is not supported, expected one of {known}: set the "
+        "camera's driver or a converter to one of these"
     )
 
 

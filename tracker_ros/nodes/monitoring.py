@@ -87,7 +87,7 @@ class Window:
 
 
 class LogLimiter:
-    """Decides which messages are logged, so that no fault fills the log.
+    """Decides which messages are logged, so that no fault fills the log; thread-safe.
 
     Args:
         period_s: Seconds after which an equal message is logged again.
@@ -101,20 +101,23 @@ class LogLimiter:
         self._period_s = period_s
         self._most = most
         self._clock = clock
+        self._lock = threading.Lock()
         self._logged: dict[str, float] = {}
 
     def allows(self, text: str) -> bool:
         """Return whether a message may be logged now, and if so note that it is."""
-        now = self._clock()
-        self._logged = {t: at for t, at in self._logged.items() if now - at < self._period_s}
-        if text in self._logged or len(self._logged) >= self._most:
-            return False
-        self._logged[text] = now
-        return True
+        with self._lock:
+            now = self._clock()
+            self._logged = {t: at for t, at in self._logged.items() if now - at < self._period_s}
+            if text in self._logged or len(self._logged) >= self._most:
+                return False
+            self._logged[text] = now
+            return True
 
     def clear(self) -> None:
         """Forget what was logged."""
-        self._logged = {}
+        with self._lock:
+            self._logged = {}
 
 
 class ModelMonitor:
