@@ -1,39 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read annotated sequences from disk, in the layouts of the usual benchmarks.
+"""Read annotated sequences from disk: frames, boxes and masks that fit together.
 
-| Layout | Frames | Boxes |
-| --- | --- | --- |
-| plain, LaSOT | ``NAME/img/*`` | ``NAME/groundtruth.txt`` |
-| OTB | ``NAME/img/*`` | ``NAME/groundtruth_rect.txt`` |
-| VOT, GOT-10k | ``NAME/*.jpg`` or ``NAME/color/*`` | ``NAME/groundtruth.txt`` |
-| TrackingNet | ``frames/NAME/*`` | ``anno/NAME.txt`` |
-
-Boxes are one line per frame: x, y, w, h in pixels (commas, tabs or spaces), or the eight corner
-coordinates of VOT's rotated boxes, of which the enclosing box is taken. GOT-10k's
-``absence.label`` and LaSOT's ``full_occlusion.txt`` and ``out_of_view.txt`` mark frames without
-the target. A folder ``masks`` beside the boxes has one picture per frame, above 0 on the target.
-Where pixels are counted from 1, as in OTB's own archives, pass ``one_based``; nothing is guessed.
+`layouts` finds the sequences of the usual benchmarks in their folders, `annotations` reads their
+files. Frames without the target are those without a box (see there), and those that GOT-10k's
+``absence.label`` and ``cover.label`` or LaSOT's ``full_occlusion.txt`` and ``out_of_view.txt``
+mark. Where pixels are counted from 1, as in OTB's own archives, pass ``one_based``; nothing is
+guessed.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from tracker_ros.geometry import visible, xyxy_to_xywh
-from tracker_ros.io.sources import natural_key, read_image, sort_images
+from tracker_ros.evaluation.annotations import (
+    RunLengthMask,
+    read_annotations,
+    read_boxes,
+    read_flags,
+)
+from tracker_ros.evaluation.layouts import Location, locate_sequences
+from tracker_ros.geometry import iou, tight_box
+from tracker_ros.io.mask_files import read_label_map
+from tracker_ros.io.sources import read_image, sort_images
+from tracker_ros.masks import object_numbers
 
-GROUND_TRUTH_NAMES = ("groundtruth.txt", "groundtruth_rect.txt", "groundtruth_rect.1.txt")
+__all__ = ["AnnotatedSequence", "find_sequences", "read_boxes"]
+
+_LOG = logging.getLogger(__name__)
+
 _FRAME_FOLDERS = ("img", "color", "imgs", "frames", ".")
 SYNTHETIC_FRAMES = 120
 """Length of a built-in scene as a sequence."""
 _SYNTHETIC_SIZE = (640, 480)
 _ABSENCE_NAMES = ("absence.label", "full_occlusion.txt", "out_of_view.txt")
+_COVER_NAME = "cover.label"
 
 
 @dataclass(frozen=True)
@@ -45,15 +51,19 @@ class AnnotatedSequence:
         frames: Image files in order, or the images themselves, (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64, x, y, w, h in pixels, 0-based; NaN where the target is absent.
         about: Content of ``meta.json`` beside the boxes, e.g. dataset and licence.
-        masks: Pictures of the target's masks, one per frame, or the masks themselves, (H, W) bool;
-            empty where there are none.
+        masks: For each frame a picture of masks, the target's mask (H, W) bool, its run lengths,
+            or None without the target; empty if the sequence has no masks.
+        object_number: The target's label in those pictures; None if they show nothing else.
+        video: Name of the video, where several targets of it are sequences of their own.
     """
 
     name: str
     frames: tuple[Path | np.ndarray, ...]
     boxes: np.ndarray
     about: dict[str, object] = field(default_factory=dict)
-    masks: tuple[Path | np.ndarray, ...] = ()
+    masks: tuple[Path | np.ndarray | RunLengthMask | None, ...] = ()
+    object_number: int | None = None
+    video: str = ""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -70,24 +80,39 @@ class AnnotatedSequence:
     def mask(self, index: int) -> np.ndarray:
         """Return the target's mask in a frame, (H, W) bool; its file is read at each call."""
         mask = self.masks[index]
-        return mask if isinstance(mask, np.ndarray) else read_image(mask).max(axis=2) > 0
+        if isinstance(mask, np.ndarray):
+            return mask
+        if isinstance(mask, Path):
+            labels = read_label_map(mask)
+            number = self.object_number
+            return labels > 0 if number is None else labels == number
+        height, width = self.image(index).shape[:2]
+        return np.zeros((height, width), bool) if mask is None else mask.on_image(height, width)
 
 
-def find_sequences(path: str | Path, *, one_based: bool = False) -> list[AnnotatedSequence]:
+def warn_of(text: str) -> None:
+    """Log why a sequence is left out."""
+    _LOG.warning("left out: %s", text)
+
+
+def find_sequences(
+    path: str | Path, *, one_based: bool = False, complain: Callable[[str], None] = warn_of
+) -> list[AnnotatedSequence]:
     """Read the sequence at a folder, or all sequences in it.
 
     Args:
-        path: One sequence's folder, a folder of such folders, a text file that lists folders
-            relative to itself (one per line, ``#`` for comments), a TrackingNet folder with
-            ``frames`` and ``anno``, or ``synthetic[:SEED]`` for the built-in scene.
+        path: One sequence's folder, the root of a data set or any folder between (see `layouts`),
+            a text file that lists folders relative to itself (one per line, ``#`` for comments),
+            or ``synthetic[:SEED]`` for the built-in scene.
         one_based: Whether pixel coordinates in the files start at 1 (OTB, LaSOT, VOT archives).
+        complain: Called with one line for each sequence that cannot be used; the others are read.
 
     Returns:
-        The sequences, in natural order of their names.
+        The sequences, in natural order of their folders.
 
     Raises:
         FileNotFoundError: The folder does not exist.
-        ValueError: It holds no sequence, or one whose files do not fit together.
+        ValueError: It holds no sequence, or none that can be used.
     """
     if str(path) == "synthetic" or str(path).startswith("synthetic:"):
         return [_synthetic_sequence(str(path))]
@@ -97,54 +122,28 @@ def find_sequences(path: str | Path, *, one_based: bool = False) -> list[Annotat
             f"no sequences at {str(path)!r}; give a folder of sequences, a list of such folders "
             "or synthetic[:SEED]"
         )
-    if folder.is_file():
-        lines = [line.split("#")[0].strip() for line in folder.read_text().splitlines()]
-        listed = [folder.parent / line for line in lines if line]
-        return [found for entry in listed for found in find_sequences(entry, one_based=one_based)]
-    if (folder / "anno").is_dir() and (folder / "frames").is_dir():
-        annotations = sorted((folder / "anno").glob("*.txt"), key=lambda file: file.name)
-        pairs = [(folder / "frames" / file.stem, file) for file in annotations]
-    else:
-        candidates = [folder, *sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))]
-        pairs = [
-            (entry, truth) for entry in candidates if (truth := _ground_truth(entry)) is not None
-        ]
-    if not pairs:
+    places = locate_sequences(folder)
+    if not places:
         raise ValueError(
             f"{str(path)!r} holds no annotated sequence; expected NAME/groundtruth.txt with "
-            "frames in NAME/img, or one of the layouts in docs/accuracy.md"
+            "frames in NAME/img, or one of the layouts in docs/evaluation.md"
         )
-    return [_read_sequence(frames, truth, one_based) for frames, truth in pairs]
-
-
-def read_boxes(path: Path) -> np.ndarray:
-    """Read a ground-truth file: four or eight numbers per line; ``NaN`` entries mean absent.
-
-    Returns (N, 4) float64, x, y, w, h as in the file; NaN where absent. Raises ValueError, which
-    names file and line, if a line has another number of numbers.
-    """
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
+    found: list[AnnotatedSequence] = []
+    faults: list[str] = []
+    for place in places:
         try:
-            values = [float(part) for part in re.split(r"[,\s]+", line.strip(" ,\t\r"))]
-        except ValueError as error:
-            raise ValueError(f"{path}:{number}: {line!r} is not a box: {error}") from error
-        if len(values) == 8:
-            xs, ys = values[0::2], values[1::2]
-            values = xyxy_to_xywh(np.array([min(xs), min(ys), max(xs), max(ys)])).tolist()
-        if len(values) != 4:
-            raise ValueError(
-                f"{path}:{number}: {len(values)} numbers; expected x, y, w, h or eight corner "
-                "coordinates"
-            )
-        rows.append(values)
-    if not rows:
-        raise ValueError(f"{path} is empty; expected one box per frame")
-    boxes = np.array(rows, dtype=np.float64)
-    boxes[~visible(boxes)] = np.nan
-    return boxes
+            found += _read(place, one_based)
+        except (ValueError, OSError) as error:
+            faults.append(f"{place.name}: {error}")
+    if not found:
+        raise ValueError(
+            faults[0]
+            if len(faults) == 1
+            else f"none of {len(faults)} sequences can be used; the first: {faults[0]}"
+        )
+    for fault in faults:
+        complain(fault)
+    return found
 
 
 def _synthetic_sequence(name: str) -> AnnotatedSequence:
@@ -163,18 +162,51 @@ def _synthetic_sequence(name: str) -> AnnotatedSequence:
     )
 
 
-def _ground_truth(folder: Path) -> Path | None:
-    """Return the ground-truth file directly in a folder, if there is one."""
-    if not folder.is_dir():
-        return None
-    files = (folder / name for name in GROUND_TRUTH_NAMES)
-    return next((file for file in files if file.is_file()), None)
+def _read(place: Location, one_based: bool) -> list[AnnotatedSequence]:
+    """Read what is at a place: one sequence, or one for each object of a folder of label maps."""
+    if not place.frames.is_dir():
+        raise ValueError(f"there are annotations, but no frames at {place.frames}")
+    if place.truth.is_dir():
+        return _read_label_maps(place)
+    return [_read_sequence(place, one_based)]
 
 
-def _read_sequence(folder: Path, truth: Path, one_based: bool) -> AnnotatedSequence:
+def _read_label_maps(place: Location) -> list[AnnotatedSequence]:
+    """Read a video of DAVIS: the objects of its first label map, with boxes around them."""
+    frames, files = _frames(place.frames), _pictures(place.truth)
+    if len(frames) != len(files):
+        raise ValueError(
+            f"{place.frames} has {len(frames)} frames and {place.truth} {len(files)} label maps; "
+            "they must be equally many"
+        )
+    maps = [read_label_map(file) for file in files]
+    numbers = object_numbers(maps[0])
+    if not numbers:
+        raise ValueError(f"{files[0]} shows no object; nothing to start on")
+    several = len(numbers) > 1
+    sequences = []
+    for number in numbers:
+        boxes = np.full((len(maps), 4), np.nan)
+        for index, labels in enumerate(maps):
+            mask = labels == number
+            if mask.any():
+                boxes[index] = tight_box(mask)
+        name = f"{place.name}.{number}" if several else place.name
+        about: dict[str, object] = {"dataset": "DAVIS"}
+        sequences.append(
+            AnnotatedSequence(name, tuple(frames), boxes, about, tuple(files), number, place.name)
+        )
+    return sequences
+
+
+def _read_sequence(place: Location, one_based: bool) -> AnnotatedSequence:
     """Read one sequence and check that frames and boxes fit together."""
+    folder, truth = place.frames, place.truth
     frames = _frames(folder)
-    boxes = read_boxes(truth)
+    annotations = read_annotations(truth, None if place.first_frame else len(frames))
+    boxes = annotations.boxes
+    if place.first_frame and len(boxes) != len(frames):
+        frames = frames[place.first_frame - 1 :][: len(boxes)]
     if len(boxes) == 1 < len(frames):
         raise ValueError(
             f"{truth} has one box for {len(frames)} frames: a test split without annotations "
@@ -185,31 +217,48 @@ def _read_sequence(folder: Path, truth: Path, one_based: bool) -> AnnotatedSeque
             f"{folder} has {len(frames)} frames and {len(boxes)} boxes in {truth.name}; "
             "they must be equally many (cut the longer one, if its end is not annotated)"
         )
-    absent = np.zeros(len(boxes), bool)
-    for name in _ABSENCE_NAMES:
-        if (folder / name).is_file():
-            flags = re.split(r"[,\s]+", (folder / name).read_text().strip(" ,\n\r\t"))
-            if len(flags) != len(boxes):
-                raise ValueError(
-                    f"{folder / name} has {len(flags)} flags for {len(boxes)} frames; "
-                    "expected one per frame"
-                )
-            absent |= np.array([float(flag) != 0 for flag in flags])
     if one_based:
         boxes[:, :2] -= 1.0
-    boxes[absent] = np.nan
+    boxes[_absent(truth.parent, len(boxes))] = np.nan
     if not np.isfinite(boxes[0]).all():
         raise ValueError(f"{truth}: the target is absent in the first frame; nothing to start on")
     about = {}
     if (folder / "meta.json").is_file():
-        about = json.loads((folder / "meta.json").read_text())
+        about = json.loads((folder / "meta.json").read_text(encoding="utf-8-sig"))
+    if annotations.masks:
+        return AnnotatedSequence(place.name, tuple(frames), boxes, about, annotations.masks)
     masks = _pictures(folder / "masks")
     if masks and len(masks) != len(frames):
         raise ValueError(
             f"{folder} has {len(frames)} frames and {len(masks)} masks; expected one per frame, "
             "or no folder of masks"
         )
-    return AnnotatedSequence(folder.name, tuple(frames), boxes, about, tuple(masks))
+    number = _object_in_box(masks[0], boxes[0]) if masks else None
+    return AnnotatedSequence(place.name, tuple(frames), boxes, about, tuple(masks), number)
+
+
+def _absent(folder: Path, frames: int) -> np.ndarray:
+    """Return (frames,) bool: the frames that files of labels mark as without the target."""
+    absent = np.zeros(frames, bool)
+    for name in (*_ABSENCE_NAMES, _COVER_NAME):
+        if (folder / name).is_file():
+            flags = read_flags(folder / name)
+            if len(flags) != frames:
+                raise ValueError(
+                    f"{folder / name} has {len(flags)} flags for {frames} frames; "
+                    "expected one per frame"
+                )
+            absent |= flags == 0 if name == _COVER_NAME else flags != 0
+    return absent
+
+
+def _object_in_box(mask: Path, box: np.ndarray) -> int | None:
+    """Return the label of the object that fits a box best; None if there is only one."""
+    labels = read_label_map(mask)
+    numbers = object_numbers(labels)
+    if len(numbers) < 2:
+        return None
+    return max(numbers, key=lambda number: iou(tight_box(labels == number), box.tolist()))
 
 
 def _frames(folder: Path) -> list[Path]:

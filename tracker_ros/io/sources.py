@@ -312,8 +312,9 @@ class ImageFiles(VideoSource):
 
 
 def sort_images(files: Iterable[str | Path]) -> list[Path]:
-    """Return the image files among some paths, in natural order of their names."""
-    images = [path for path in map(Path, files) if path.suffix.lower() in IMAGE_SUFFIXES]
+    """Return the image files among some paths, in natural order; hidden ones are left out."""
+    paths = (path for path in map(Path, files) if not path.name.startswith("."))
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
     return sorted(images, key=lambda file: natural_key(file.name))
 
 
