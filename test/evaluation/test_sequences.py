@@ -99,9 +99,7 @@ def test_errors_name_file_and_remedy(tmp_path):
     with pytest.raises(ValueError, match="test split"):
         find_sequences(tmp_path)
     _write_boxes(truth, "1,2,3\n" * 3)
-    with pytest.raises(
-        ValueError, match=r"\.txt:1: '1,2,3' is no annotation: 3 numbers"
-    ):
+    with pytest.raises(ValueError, match=r"\.txt:1: '1,2,3' is no annotation: 3 numbers"):
         find_sequences(tmp_path)
     _write_boxes(truth, "1,2,3,x\n" * 3)
     with pytest.raises(ValueError, match=r"groundtruth\.txt:1: '1,2,3,x'"):
