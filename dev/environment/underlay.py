@@ -57,6 +57,11 @@ MESSAGES = {
     "vision_msgs": ("geometry_msgs", "std_msgs"),
     "composition_interfaces": ("rcl_interfaces",),
 }
+# Messages that robots may have beside ROS: only what the tests need, defined in dev/messages.
+OWN_MESSAGES = {
+    "ffmpeg_image_transport_msgs": ("std_msgs",),
+    "foxglove_msgs": ("builtin_interfaces",),
+}
 # One source file per library instead of one per message saves a quarter of the compile time. The
 # C libraries and introspection_cpp define the same names in each file, so they stay as they are.
 FEWER_COMPILER_CALLS = """\
@@ -135,11 +140,14 @@ class Underlay:
         )
         messages = Step(
             name="ros-messages",
-            title="compile vision_msgs and composition_interfaces",
+            title=f"compile {', '.join([*MESSAGES, *OWN_MESSAGES])}",
             run=self.compile_messages,
-            inputs=[ros_requirements],
+            inputs=[ros_requirements, tools / "messages"],
             after=[ros],
-            made=[self.messages / "install/share/vision_msgs/package.xml"],
+            made=[
+                self.messages / f"install/share/{name}/package.xml"
+                for name in (*MESSAGES, *OWN_MESSAGES)
+            ],
             remedy=COMPILER_REMEDY,
         )
         workspace = workspace_steps(
@@ -332,13 +340,15 @@ class Underlay:
         """Give the message definitions a CMake file each and compile them."""
         shutil.rmtree(self.messages, ignore_errors=True)
         for name, uses in MESSAGES.items():
-            self._write_message_package(name, uses)
+            self._write_message_package(self.files / "share" / name, uses)
+        for name, uses in OWN_MESSAGES.items():
+            self._write_message_package(self.layout.tools / "messages" / name, uses)
         arguments = ["--base-paths", self.messages / "source", "--cmake-args"]
         env = self.ros_environment(self.layout.venv)
         colcon(self.layout, log, env, self.messages, [*arguments, *self.cmake_arguments])
 
-    def _write_message_package(self, name: str, uses: tuple[str, ...]) -> None:
-        source, target = self.files / "share" / name, self.messages / "source" / name
+    def _write_message_package(self, source: Path, uses: tuple[str, ...]) -> None:
+        name, target = source.name, self.messages / "source" / source.name
         target.mkdir(parents=True)
         shutil.copyfile(source / "package.xml", target / "package.xml")
         definitions = sorted([*source.glob("msg/*.msg"), *source.glob("srv/*.srv")])

@@ -318,7 +318,7 @@ class Probe:
         for _ in range(5):
             header = self.header(stamp)
             picture = self.scene.image(self.place, visible)
-            self.publish(make(header) if make else image_message(picture, header))
+            self.camera.publish(make(header) if make else image_message(picture, header))
             status = self.until(partial(self.status_of, header), "", timeout_s=10.0, fail=False)
             if status:
                 return status

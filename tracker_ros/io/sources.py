@@ -60,6 +60,7 @@ class VideoSource(ABC):
         size: Width and height in pixels.
         frame_count: Number of frames, or None.
         first_box: The target's box x, y, w, h in the first frame, where the source knows it.
+        live: Whether frames come when they are taken, and reading waits for them.
     """
 
     name: str
@@ -67,6 +68,7 @@ class VideoSource(ABC):
     size: tuple[int, int]
     frame_count: int | None = None
     first_box: Box | None = None
+    live: bool = False
 
     @abstractmethod
     def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
@@ -188,6 +190,7 @@ class _Stretch(VideoSource):
 
     def __init__(self, whole: VideoSource, start: int, count: int | None) -> None:
         self.name, self.fps, self.size = whole.name, whole.fps, whole.size
+        self.live = whole.live
         self._whole = whole
         self._start, self._count = start, count
         if start == 0:
@@ -348,6 +351,7 @@ class Webcam(VideoSource):
 
     def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
         self.name = f"webcam {name}"
+        self.live = True
         self._capture = cv2.VideoCapture(int(name))
         if size is not None:
             self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import array
 import math
 import sys
+from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -20,6 +22,7 @@ from tracker_ros.following.selection import Selection, SelectionCode, SelectionR
 from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.image_encodings import decode_image
+from tracker_ros.io.video_packets import StreamImage, VideoPacket
 from tracker_ros.masks import label_map, object_numbers
 from tracker_ros.quoting import quote
 from tracker_ros.tracker import TrackResult
@@ -27,9 +30,11 @@ from tracker_ros.tracker import TrackResult
 __all__ = [
     "bounding_box_of",
     "box_of",
+    "compressed_from_array",
     "detection_of",
     "image_from_array",
     "keep_last",
+    "packet_from",
     "rgb_from_image",
     "selection_from",
     "selection_from_detection",
@@ -37,19 +42,25 @@ __all__ = [
     "stamp_nanoseconds",
 ]
 
+_KEY_PACKET = 1  # AV_PKT_FLAG_KEY
+
 
 def stamp_nanoseconds(header: Header) -> int:
     """Return the time of a header, nanoseconds."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+    return _nanoseconds(header.stamp)
+
+
+def _nanoseconds(stamp: Time) -> int:
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def rgb_from_image(
-    message: Image | CompressedImage, decoder: ImageDecoder | None = None
+    message: Image | CompressedImage | StreamImage, decoder: ImageDecoder | None = None
 ) -> np.ndarray:
     """Decode an image message.
 
     Args:
-        message: Raw or compressed.
+        message: Raw or compressed, or an image out of a stream.
         decoder: The camera's decoder, which remembers its range of grey; a new one if left out.
 
     Returns:
@@ -59,6 +70,8 @@ def rgb_from_image(
         UnsupportedEncodingError: The encoding cannot be decoded; names those that can.
         MalformedImageError: Size, step and data of the message do not match, or do not decode.
     """
+    if isinstance(message, StreamImage):
+        return message.to_rgb()
     decoder = decoder or ImageDecoder()
     if isinstance(message, CompressedImage):
         return decoder.decode_compressed(message.format, message.data)
@@ -70,6 +83,36 @@ def rgb_from_image(
         message.data,
         bool(message.is_bigendian),
     )
+
+
+def packet_from(message: Any) -> VideoPacket:
+    """Unpack an FFMPEGPacket (ffmpeg_image_transport_msgs) or CompressedVideo (foxglove_msgs)."""
+    data = bytes(message.data)
+    if hasattr(message, "timestamp"):
+        stamp_ns = _nanoseconds(message.timestamp)
+        return VideoPacket(message.format, data, stamp_ns, message.frame_id)
+    header = message.header
+    return VideoPacket(
+        message.encoding,
+        data,
+        _nanoseconds(header.stamp),
+        header.frame_id,
+        bool(message.flags & _KEY_PACKET),
+        int(message.pts),
+    )
+
+
+def compressed_from_array(
+    pixels: np.ndarray, header: Header, quality: int = 95
+) -> CompressedImage:
+    """Pack (H, W, 3) uint8 RGB as JPEG, in the format of image_transport."""
+    import cv2
+
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    data = array.array("B")
+    data.frombytes(encoded.tobytes())
+    return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=data)
 
 
 def image_from_array(pixels: np.ndarray, header: Header) -> Image:

@@ -464,6 +464,10 @@ VIDEO_PARAMETERS = (
         "stamp", "now", START,
         "Stamps: the time of publication (now), or the start plus the time in the recording "
         "(source).", choices=("now", "source")),
+    ParameterSpec(
+        "transport", "raw", START,
+        "How images are sent: raw on image, or compressed (JPEG) on image/compressed.",
+        choices=("raw", "compressed")),
     ParameterSpec("frame_id", "camera", START, "frame_id of the images."),
     ParameterSpec("start_frame", 0, START, "Images to skip.", limits=(0, _MAX_FRAMES)),
     ParameterSpec("frames", 0, START, "Images to play; 0 plays all.", limits=(0, _MAX_FRAMES)),

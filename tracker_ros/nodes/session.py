@@ -31,7 +31,8 @@ from tracker_ros.following.target_state import StateLimits, TargetState
 from tracker_ros.following.watchdog import Watchdog
 from tracker_ros.following.worker import Worker
 from tracker_ros.io.image_decoder import ImageDecoder
-from tracker_ros.nodes.messages import rgb_from_image, stamp_nanoseconds
+from tracker_ros.io.video_packets import PacketThread
+from tracker_ros.nodes.messages import packet_from, rgb_from_image, stamp_nanoseconds
 from tracker_ros.nodes.monitoring import Diagnostics, ModelStatus
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.publishers import DebugSettings, Publishers
@@ -83,6 +84,7 @@ class Session:
         self._former = former
         self._closed = self._given_up = False
         self._active = False
+        self._packets: PacketThread | None = None
         self._load_began = time.monotonic()
         self._load_ended = threading.Event()
         self.model = ModelStatus(name=str(values["model"]), loading=True)
@@ -146,6 +148,7 @@ class Session:
             self._follower.reset()
             give_back_free_memory()
 
+        self._end_stream()
         self._worker.empty_mailbox()
         self._buffer.clear()
         # When the program ends, nobody waits for targets to be forgotten.
@@ -174,6 +177,7 @@ class Session:
 
         Does not wait for a model that is being loaded or computes: it is released afterwards.
         """
+        self._end_stream()
         self._requests.end(Outcome(SelectionCode.INTERRUPTED, "the model is being unloaded"))
         ended = self._worker.stop(self._unload, 0.0 if self._given_up else _STOP_S)
         self._closed = True
@@ -184,16 +188,35 @@ class Session:
         self._publishers.close()
         self._diagnostics.begin(ModelStatus())
 
-    def add_image(self, message: Image | CompressedImage) -> None:
-        """Keep an image as it came, and leave it to the worker."""
-        header = message.header
-        stamp_ns = stamp_nanoseconds(header)
-        frame = self._buffer.add(stamp_ns, message, len(message.data), header.frame_id)
+    def add_image(self, message: Any) -> None:
+        """Keep an image as it came and leave it to the worker; decode the packets of a stream."""
+        if isinstance(message, (Image, CompressedImage)):
+            header = message.header
+            stamp_ns = stamp_nanoseconds(header)
+            self._diagnostics.camera.image_arrived(stamp_ns)
+            self._add(stamp_ns, message, len(message.data), header.frame_id)
+            return
+        packet = packet_from(message)
+        self._diagnostics.camera.image_arrived(packet.stamp_ns)
+        if self._packets is None:
+            self._packets = PacketThread(
+                lambda image: self._add(image.stamp_ns, image, image.byte_count, image.frame_id),
+                self._diagnostics.camera.report_fault,
+            )
+        self._packets.put(packet)
+
+    def _add(self, stamp_ns: int, payload: Any, byte_count: int, frame_id: str) -> None:
+        frame = self._buffer.add(stamp_ns, payload, byte_count, frame_id)
         # An image that comes after a later one is kept for replays, but no longer news.
         if self._buffer.is_newest(frame):
             self._worker.put(frame)
-        self._diagnostics.camera.image_arrived(stamp_ns)
         self._diagnostics.camera.check_stamps(self._buffer.clock)
+
+    def _end_stream(self) -> None:
+        """End the decoding of packets; a new stream begins with its key frame."""
+        if self._packets is not None:
+            self._packets.close()
+            self._packets = None
 
     def apply(self, values: Mapping[str, Value]) -> None:
         """Use changed parameters from the next frame on."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 
 import numpy as np
 import rclpy
@@ -15,12 +16,12 @@ from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from rclpy.timer import Timer
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.io.sources import VideoSource, open_video
-from tracker_ros.nodes.messages import image_from_array, keep_last
+from tracker_ros.nodes.messages import compressed_from_array, image_from_array, keep_last
 from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
 from tracker_ros.nodes.parameters import VIDEO_PARAMETERS, ParameterTable, check_command_line
 
@@ -39,15 +40,21 @@ class VideoNode(Node):
         self._table = ParameterTable(self, VIDEO_PARAMETERS, configured=lambda: True)
         self._source = self._open()
         self._rate = self._table.number("rate") or self._source.fps
-        self._images: Iterator[np.ndarray] = iter(self._source)
-        self._held: np.ndarray | None = None
+        self._images = self._source.timed_frames()
+        self._next: tuple[float, np.ndarray] | None = None
         self._holding = self._table.flag("wait_for_target")
         self._published = 0
-        self._held_count = 0
         self._start: Time | None = None
+        self._last_s = 0.0
+        self._passed_s = 0.0  # in earlier rounds of a loop
+        self._due_s = 0.0
+        self._compressed = self._table.text("transport") == "compressed"
+        image = (Image, "image")
+        if self._compressed:
+            image = (CompressedImage, self.resolve_topic_name("image") + "/compressed")
         self._image, self._info = (
             self.create_publisher(kind, topic, keep_last(5), qos_overriding_options=overriding)
-            for kind, topic in ((Image, "image"), (CameraInfo, "camera_info"))
+            for kind, topic in (image, (CameraInfo, "camera_info"))
             for overriding in [QoSOverridingOptions.with_default_policies()]
         )
         if self._holding:
@@ -57,7 +64,7 @@ class VideoNode(Node):
         known = f"{self._source.frame_count} images" if self._source.frame_count else "images"
         self.get_logger().info(
             f"{known} from {self._source.name} at {self._rate:g} Hz on "
-            f"{self.resolve_topic_name('image')}"
+            f"{self._image.topic_name}"
             + (", the first one until a target is tracked" if self._holding else "")
         )
 
@@ -87,47 +94,61 @@ class VideoNode(Node):
             self.get_logger().info(f"target {message.target_id} is tracked: playing")
 
     def _tick(self) -> None:
-        """Publish the next image."""
+        """Publish the next image, and read the one after it to know when it is due."""
         waiting_for = self._table.integer("wait_for_subscribers")
         if self._published == 0 and self._image.get_subscription_count() < waiting_for:
             return
+        if self._next is None and not self._read():
+            self._end()
+            return
+        assert self._next is not None
+        time_s, image = self._next
+        header = Header(frame_id=self._table.text("frame_id"), stamp=self._stamp(time_s).to_msg())
+        pack = compressed_from_array if self._compressed else image_from_array
+        self._image.publish(pack(image, header))
+        self._info.publish(self._camera_info(header, image.shape[1], image.shape[0]))
+        self._published += 1
+        if self._holding:
+            return
+        self._next = None
+        if not self._source.live and self._read():
+            self._wait(self._last_s - time_s)
+
+    def _read(self) -> bool:
+        """Read the next image, from the start again in a loop. Returns False at the end."""
         try:
-            image = self._next()
+            self._next = next(self._images, None)
+            if self._next is None and self._table.flag("loop") and self._published:
+                self._images = self._source.timed_frames()
+                self._next = next(self._images, None)
+                self._passed_s = self._last_s + 1.0 / self._rate
         except (OSError, ValueError, RuntimeError) as error:
             raise NodeStartError(
                 f"cannot continue to play {self._source.name} after {self._published} images: "
                 f"{error}"
             ) from error
-        if image is None:
-            self._end()
-            return
-        header = Header(frame_id=self._table.text("frame_id"), stamp=self._stamp().to_msg())
-        self._image.publish(image_from_array(image, header))
-        self._info.publish(self._camera_info(header, image.shape[1], image.shape[0]))
-        self._published += 1
+        if self._next is None:
+            return False
+        time_s, image = self._next
+        self._last_s = self._passed_s + time_s
+        self._next = self._last_s, image
+        return True
 
-    def _next(self) -> np.ndarray | None:
-        """Return the image to publish now, or None at the end."""
-        if self._holding:
-            if self._held is None:
-                self._held = next(self._images, None)
-            return self._held
-        image = next(self._images, None)
-        if image is None and self._table.flag("loop") and self._published:
-            self._images = iter(self._source)
-            image = next(self._images, None)
-        return image
+    def _wait(self, seconds: float) -> None:
+        """Let the next tick come some time after this one was due, or at once if that is past."""
+        now = time.monotonic()
+        self._due_s = max(now, self._due_s + seconds) if self._due_s else now + seconds
+        self._timer.timer_period_ns = max(1, round((self._due_s - now) * 1e9))
+        self._timer.reset()
 
-    def _stamp(self) -> Time:
-        """Return the stamp of the next image; a recording's time begins when holding ends."""
+    def _stamp(self, time_s: float) -> Time:
+        """Return the stamp of an image; a recording's time begins when holding ends."""
         now = self.get_clock().now()
         if self._table.text("stamp") == "now" or self._holding:
             return now
         if self._start is None:
-            self._start = now
-            self._held_count = self._published
-        played = self._published - self._held_count
-        return self._start + Duration(nanoseconds=round(played / self._source.fps * 1e9))
+            self._start = now - Duration(nanoseconds=round(time_s * 1e9))
+        return self._start + Duration(nanoseconds=round(time_s * 1e9))
 
     def _camera_info(self, header: Header, width: int, height: int) -> CameraInfo:
         """Return a pinhole camera without distortion, its centre in the middle of the image."""
