@@ -154,3 +154,37 @@ def test_the_default_model_is_justified_by_numbers_or_not_at_all(monkeypatch):
     monkeypatch.setattr(report, "DEFAULT_MODEL", "fair")
     assert "does not have the highest" in default_model_reason([fair, good])
     assert default_model_reason([fair, csrt]) == ""
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("box", [(-6.0, -4.0, 30.0, 24.0), (100.0, 60.0, 40.0, 30.0)])
+def test_baselines_start_on_boxes_that_reach_beyond_the_image(name, box):
+    image = np.random.default_rng(0).integers(0, 255, (80, 120, 3), np.uint8)
+    tracker = OpenCvTracker(name)
+    tracker.initialize(image, box)
+    assert np.isfinite(tracker.track(image).box).all()
+
+
+def test_objects_of_one_video_are_tracked_at_once():
+    masks = np.zeros((2, 40, 60), bool)
+    masks[0, 5:15, 5:20], masks[1, 20:35, 30:50] = True, True
+    frames = tuple(np.zeros((40, 60, 3), np.uint8) for _ in range(3))
+    video = [
+        AnnotatedSequence(
+            f"v.{n}", frames, np.tile([5.0, 5, 9, 9], (3, 1)), {}, (mask,) * 3, None, "v"
+        )
+        for n, mask in enumerate(masks, 1)
+    ]
+
+    class Masks(_Drifting):
+        def track(self, image):
+            mask = np.zeros((40, 60), bool)
+            mask[:2] = True
+            return TrackResult(tuple(self.box), 0.5, None, (0, 0, 1, 1), mask)
+
+    answers = ope.run_objects(Masks(), video)
+    assert [answer.boxes[0].tolist() for answer in answers] == [[5, 5, 15, 10], [30, 20, 20, 15]]
+    assert np.array_equal(answers[1].masks[0], masks[1])
+    assert answers[0].masks[2].sum() == 120
+    assert answers[0].frame_seconds.shape == (3,)
+    assert answers[0].frame_seconds[0] == 0

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +26,8 @@ from tracker_ros.output_files import check_outputs, check_writable, write_whole
 from tracker_ros.process import EndRequest
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tracker_ros.evaluation.metrics import MaskRow, MaskScore, SequenceScore
-    from tracker_ros.evaluation.ope import AnswerCache
+    from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
 
@@ -65,6 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="run the OpenCV trackers again, not from the cache"
     )
+    parser.add_argument(
+        "--save",
+        nargs="+",
+        default=[],
+        metavar="FORM",
+        help="write results below --out as benchmarks read them: boxes (OTB, LaSOT, …), got10k, "
+        "vot or davis; test splits with a first box only are tracked, too",
+    )
     add_json_option(parser)
 
 
@@ -82,11 +90,19 @@ def run(args: argparse.Namespace) -> int:
     from tracker_ros.evaluation.sequences import find_sequences
 
     weights = _parse_weights(args.weights, args.models)
+    _check_forms(args)
+    left_out: list[str] = []
     sequences = [
         sequence
         for path in args.paths
-        for sequence in find_sequences(path, one_based=args.one_based)
+        for sequence in find_sequences(
+            path,
+            one_based=args.one_based,
+            unannotated=bool(args.save),
+            complain=left_out.append,
+        )
     ]
+    _tell_left_out(left_out)
     _check_names(sequences, args.models, args.option)
     _check_targets(args, weights)
     cache = AnswerCache.default()
@@ -106,13 +122,16 @@ def run(args: argparse.Namespace) -> int:
             if done.scores:
                 scores.append(score_tracker(name, done.scores))
                 masks += done.mask_rows()
-                notes.update({name: done.note} if done.note else {})
+                notes.update({name: done.full_note} if done.full_note else {})
+            left_out += [f"{name}: {sequence}: {why}" for sequence, why in done.failed.items()]
             if end or failure is not None:
                 break
     if not scores:
         if failure is not None:
             raise failure
-        return end.status
+        if not end and not args.save:
+            raise ValueError(f"no sequence could be scored: {'; '.join(left_out[:3])}")
+        return end.status or (1 if left_out else 0)
     device = _resolved(args)
     report = Report(
         scores=tuple(scores),
@@ -129,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
         device=device,
         notes=notes,
         masks=tuple(masks),
+        left_out=tuple(left_out),
         ended_by=str(failure) if failure is not None else end.name,
     )
     written = _write(report, args)
@@ -144,7 +164,24 @@ def run(args: argparse.Namespace) -> int:
         raise failure
     if end:
         print("tracker-ros evaluate: interrupted; these are the scores so far", file=sys.stderr)
-    return end.status
+    return end.status or (1 if left_out else 0)
+
+
+def _check_forms(args: argparse.Namespace) -> None:
+    """Refuse forms of results that are unknown or have no folder."""
+    from tracker_ros.evaluation.result_files import FORMS
+
+    for form in args.save:
+        if form not in FORMS:
+            raise ValueError(f"--save is {form!r}; give some of {', '.join(FORMS)}")
+    if args.save and args.out is None:
+        raise ValueError("--save writes results into a folder; give it with --out")
+
+
+def _tell_left_out(faults: list[str]) -> None:
+    """Print a line for each sequence that is left out."""
+    for fault in faults:
+        print(f"tracker-ros evaluate: left out: {fault}", file=sys.stderr)
 
 
 def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
@@ -165,9 +202,16 @@ class _Scores:
 
     name: str
     note: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
     scores: list[SequenceScore] = field(default_factory=list)
     regions: list[MaskScore] = field(default_factory=list)
     regions_from_mask: list[MaskScore] = field(default_factory=list)
+
+    @property
+    def full_note(self) -> str:
+        """The note, with the sequences that the tracker failed on."""
+        failed = f"failed on {', '.join(self.failed)}" if self.failed else ""
+        return ", ".join(filter(None, (self.note, failed)))
 
     def mask_rows(self) -> list[MaskRow]:
         """Return the rows of the table of masks."""
@@ -228,39 +272,118 @@ def _evaluate(
 ) -> None:
     """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
     from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
-    from tracker_ros.evaluation.metrics import filled_boxes, score_masks, score_sequence
     from tracker_ros.evaluation.ope import run_ope
 
     name = done.name
     is_baseline = name in BASELINES
     tracker: Tracker | None = None
     key = f"{name} OpenCV {_opencv_version()}"
+    for video in _videos(sequences):
+        answers: dict[str, TrackedSequence] = {}
+        for sequence in video:
+            bar.set_description_str(f"{name} {sequence.name}", refresh=False)
+            answer = cache.get(key, sequence) if is_baseline and not args.fresh else None
+            if answer is not None:
+                bar.update(len(sequence))
+            else:
+                if tracker is None and is_baseline:
+                    tracker = OpenCvTracker(name)
+                elif tracker is None:
+                    tracker, done.note = _create_model(name, weights, args)
+                assert tracker is not None
+                with _one_sequence(done, sequence.name):
+                    answer = run_ope(tracker, sequence, bar.update)
+                if answer is not None and is_baseline:
+                    cache.put(key, sequence, answer)
+            if answer is not None:
+                answers[sequence.name] = answer
+        with _one_sequence(done, video[0].video or video[0].name):
+            _score(done, video, answers, tracker, args)
+
+
+def _videos(sequences: list[AnnotatedSequence]) -> list[list[AnnotatedSequence]]:
+    """Group the sequences that are targets of one video."""
+    videos: dict[str, list[AnnotatedSequence]] = {}
     for sequence in sequences:
-        bar.set_description_str(f"{name} {sequence.name}", refresh=False)
-        use_cache = is_baseline and not args.fresh
-        answer = cache.get(key, sequence) if use_cache else None
-        if answer is not None:
-            bar.update(len(sequence))
-        else:
-            if tracker is None and is_baseline:
-                tracker = OpenCvTracker(name)
-            elif tracker is None:
-                tracker, done.note = _create_model(name, weights, args)
-            assert tracker is not None
-            answer = run_ope(tracker, sequence, bar.update)
-            if is_baseline:
-                cache.put(key, sequence, answer)
-        if args.out is not None:
-            _write_boxes(args.out / "boxes" / name / f"{sequence.name}.txt", answer.boxes)
+        videos.setdefault(sequence.video or f"/{sequence.name}", []).append(sequence)
+    return list(videos.values())
+
+
+@contextlib.contextmanager
+def _one_sequence(done: _Scores, name: str) -> Iterator[None]:
+    """Note and print a failure on one sequence, so that the others go on.
+
+    OpenCV raises exceptions of its own class, and the more exotic ones are not documented.
+    """
+    try:
+        yield
+    except Exception as error:
+        done.failed[name] = str(error).strip().replace("\n", " ") or repr(error)
+        print(
+            f"tracker-ros evaluate: {done.name} failed on {name}: {done.failed[name]}",
+            file=sys.stderr,
+        )
+
+
+def _score(
+    done: _Scores,
+    video: list[AnnotatedSequence],
+    answers: dict[str, TrackedSequence],
+    tracker: Tracker | None,
+    args: argparse.Namespace,
+) -> None:
+    """Write and score the answers on the targets of one video."""
+    from tracker_ros.evaluation.metrics import filled_boxes, score_masks, score_sequence
+    from tracker_ros.evaluation.ope import run_objects
+    from tracker_ros.geometry import visible
+
+    from_masks: dict[str, TrackedSequence] = {}
+    if (
+        tracker is not None
+        and len(answers) == len(video)
+        and all(answer.masks for answer in answers.values())
+    ):
+        again = run_objects(tracker, video)
+        from_masks = {s.name: answer for s, answer in zip(video, again, strict=True)}
+    if answers and args.out is not None:
+        _save(done.name, video, answers, from_masks, args)
+    for sequence in video:
+        answer = answers.get(sequence.name)
+        if answer is None or not visible(sequence.boxes[1:]).any():
+            continue
         done.scores.append(
             score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds)
         )
         if sequence.masks:
             masks = answer.masks or filled_boxes(answer.boxes, sequence)
             done.regions.append(score_masks(sequence, masks))
-        if answer.masks and tracker is not None:
-            again = run_ope(tracker, sequence, from_mask=True)
-            done.regions_from_mask.append(score_masks(sequence, again.masks))
+        if sequence.name in from_masks:
+            masks = from_masks[sequence.name].masks
+            done.regions_from_mask.append(score_masks(sequence, masks))
+
+
+def _save(
+    name: str,
+    video: list[AnnotatedSequence],
+    answers: dict[str, TrackedSequence],
+    from_masks: dict[str, TrackedSequence],
+    args: argparse.Namespace,
+) -> None:
+    """Write the answers in the forms asked for; boxes always."""
+    from tracker_ros.evaluation.result_files import save_label_maps, save_results
+
+    shift = 1.0 if args.one_based else 0.0
+    for form in dict.fromkeys(["boxes", *args.save]):
+        folder = args.out / form / name
+        if form == "davis":
+            told = [s for s in video if s.masks and s.name in answers]
+            if told:
+                best = from_masks or answers
+                save_label_maps(folder, told, [best[sequence.name] for sequence in told])
+            continue
+        for sequence in video:
+            if sequence.name in answers:
+                save_results(folder, form, sequence, answers[sequence.name], shift)
 
 
 def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
@@ -285,11 +408,6 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
     else:
         digest, origin = model_card(name).sha256 or "", "embedded weights"
     return tracker, origin + (f", sha256 {digest[:16]}…" if digest else "") + options
-
-
-def _write_boxes(path: Path, boxes: np.ndarray) -> None:
-    """Write boxes as x,y,w,h lines, the form in which benchmarks exchange results."""
-    write_whole(path, "".join(",".join(f"{v:.3f}" for v in box) + "\n" for box in boxes))
 
 
 def _write(report: Any, args: argparse.Namespace) -> list[Path]:

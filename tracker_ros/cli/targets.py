@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracker_ros.geometry import Box, parse_box
-
 if TYPE_CHECKING:
     import numpy as np
 
+    from tracker_ros.geometry import Box
     from tracker_ros.io.sources import VideoSource
 
 _WINDOW = "Draw a box, then press Enter"
@@ -87,6 +86,8 @@ def targets_of_mask(args: argparse.Namespace) -> Targets:
 
 def targets_of_boxes(args: argparse.Namespace, video: VideoSource) -> Targets:
     """Return the boxes of `--box`, the source's own one, or one drawn with the mouse."""
+    from tracker_ros.geometry import parse_box
+
     if args.box:
         return Targets(boxes=tuple(parse_box(box) for box in args.box))
     if video.first_box is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracker_ros.geometry import Box, check_box
+from tracker_ros.geometry import Box, check_box, clip_box
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
 _CLASSES = {"csrt": "TrackerCSRT", "kcf": "TrackerKCF", "mil": "TrackerMIL"}
@@ -41,18 +41,31 @@ class OpenCvTracker(Tracker):
         self._box: Box = (0.0, 0.0, 0.0, 0.0)
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
-        """Start on `box`; OpenCV takes whole pixels, so it is rounded. See `Tracker`."""
+        """Start on `box`, clipped to the image and in whole pixels. See `Tracker`.
+
+        OpenCV's trackers treat a box that reaches beyond the image differently: MIL raises, KCF
+        clips it. Here all get the same box, of at least two pixels.
+        """
         height, width = check_image(image).shape[:2]
         self._box = check_box(box, height, width)
-        self._tracker = self._class.create()
-        left, top, w, h = (round(value) for value in self._box)
-        self._tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (left, top, w, h))
+        whole = [float(round(value)) for value in self._box]
+        inside = tuple(int(value) for value in clip_box(whole, height, width, margin=2.0))
+        tracker = self._class.create()
+        try:
+            tracker.init(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), inside)
+        except cv2.error as error:
+            raise RuntimeError(f"{self.name} cannot start on {inside}: {_cause(error)}") from error
+        self._tracker = tracker
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Find the target in the next image. See `Tracker`."""
         if self._tracker is None:
             raise RuntimeError(f"{self.name} has no target; call initialize(image, box) first")
-        found, box = self._tracker.update(cv2.cvtColor(check_image(image), cv2.COLOR_RGB2BGR))
+        picture = cv2.cvtColor(check_image(image), cv2.COLOR_RGB2BGR)
+        try:
+            found, box = self._tracker.update(picture)
+        except cv2.error as error:
+            raise RuntimeError(f"{self.name} failed: {_cause(error)}") from error
         if found:
             x, y, w, h = (float(value) for value in box)
             self._box = (x, y, w, h)
@@ -66,6 +79,11 @@ class OpenCvTracker(Tracker):
 
     def warm_up(self) -> None:
         """Do nothing: OpenCV's trackers need no preparation."""
+
+
+def _cause(error: cv2.error) -> str:
+    """Return OpenCV's message in one line."""
+    return " ".join(str(error).split())
 
 
 def _find_class(name: str) -> Any:

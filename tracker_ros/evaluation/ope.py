@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tracker_ros.following.frames import number_frames
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.output_files import write_whole
-from tracker_ros.tracker import Tracker
+from tracker_ros.tracker import Tracker, TrackResult
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,12 +34,14 @@ class TrackedSequence:
         seconds: Time spent on tracking and on model updates, without reading images.
         masks: (H, W) bool per frame, if the tracker gives masks and the sequence has true ones;
             else empty.
+        frame_seconds: (N,) float64, the time spent on each frame; 0 for the first one.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     seconds: float
     masks: tuple[np.ndarray, ...] = ()
+    frame_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def run_ope(
@@ -58,12 +60,14 @@ def run_ope(
     x, y, w, h = sequence.boxes[0].tolist()
     selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
     follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
+    times = [0.0]
     boxes, scores, masks = [], [], []
     for report in follower.follow(selection, number_frames(sequence.images())):
         result = report.first.result
         assert result is not None
         boxes.append(result.box)
         scores.append(result.score)
+        times.append(follower.tracking_seconds)
         if sequence.masks and result.mask is not None:
             masks.append(result.mask)
         if on_frame is not None:
@@ -71,10 +75,46 @@ def run_ope(
     boxes[0] = (x, y, w, h)
     if masks:
         masks.insert(0, sequence.mask(0))
-    seconds = follower.tracking_seconds
     return TrackedSequence(
-        np.array(boxes, np.float64), np.array(scores, np.float64), seconds, tuple(masks)
+        np.array(boxes, np.float64),
+        np.array(scores, np.float64),
+        follower.tracking_seconds,
+        tuple(masks),
+        np.diff(times),
     )
+
+
+def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> list[TrackedSequence]:
+    """Track all objects of one video at once, from their first masks.
+
+    A tracker that segments gives each pixel to one object. The time of each object is that of all,
+    divided by their number.
+    """
+    first = sequences[0]
+    follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
+    selections = [Selection(mask=sequence.mask(0)) for sequence in sequences]
+    times = [0.0]
+    found: list[list[TrackResult]] = []
+    for report in follower.follow(selections, number_frames(first.images())):
+        results = [target.result for target in report.targets]
+        found.append([result for result in results if result is not None])
+        times.append(follower.tracking_seconds)
+    return [
+        TrackedSequence(
+            np.array([frame[place].box for frame in found], np.float64),
+            np.array([frame[place].score for frame in found], np.float64),
+            follower.tracking_seconds / len(sequences),
+            _masks_of(sequence, [frame[place] for frame in found]),
+            np.diff(times) / len(sequences),
+        )
+        for place, sequence in enumerate(sequences)
+    ]
+
+
+def _masks_of(sequence: AnnotatedSequence, results: list[TrackResult]) -> tuple[np.ndarray, ...]:
+    """Return the true mask of the first frame and the masks found in the others, if any."""
+    masks = [result.mask for result in results[1:] if result.mask is not None]
+    return (sequence.mask(0), *masks) if masks else ()
 
 
 class AnswerCache:
@@ -110,7 +150,9 @@ class AnswerCache:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             _LOG.warning("%s is damaged (%s), and is made again", file, error)
             return None
-        return TrackedSequence(boxes, scores, seconds)
+        even = np.full(len(boxes), seconds / max(len(boxes) - 1, 1))
+        times = np.array(kept.get("frame_seconds", even), np.float64)
+        return TrackedSequence(boxes, scores, seconds, frame_seconds=times)
 
     def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:
         """Keep a result; a folder that cannot be written costs a warning."""
@@ -123,6 +165,7 @@ class AnswerCache:
             "seconds": answer.seconds,
             "boxes": answer.boxes.tolist(),
             "scores": answer.scores.tolist(),
+            "frame_seconds": answer.frame_seconds.tolist(),
         }
         try:
             write_whole(file, json.dumps(content))

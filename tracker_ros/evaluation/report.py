@@ -19,6 +19,7 @@ from tracker_ros.evaluation.metrics import (
     PRECISION_RADIUS,
     SUCCESS_THRESHOLDS,
     MaskRow,
+    SequenceScore,
     TrackerScore,
 )
 from tracker_ros.output_files import replacement
@@ -116,6 +117,7 @@ class Report:
         device: Device they ran on.
         notes: Remarks on the trackers, e.g. which weights; by tracker.
         masks: J and F of masks, where sequences have any.
+        left_out: Sequences that could not be read or tracked, and why.
         ended_by: What broke the evaluation off, if anything did; the last tracker then lacks
             sequences, and further ones may be missing.
     """
@@ -126,6 +128,7 @@ class Report:
     device: str
     notes: dict[str, str]
     masks: tuple[MaskRow, ...] = ()
+    left_out: tuple[str, ...] = ()
     ended_by: str = ""
 
     def as_data(self) -> dict[str, Any]:
@@ -145,6 +148,7 @@ class Report:
                 {**asdict(score), "note": self.notes.get(score.tracker, "")}
                 for score in self.scores
             ],
+            "left_out": list(self.left_out),
             "masks": [
                 {**asdict(row), "region": row.region, "contour": row.contour} for row in self.masks
             ],
@@ -175,16 +179,22 @@ def summary_table(scores: Sequence[TrackerScore]) -> str:
     return table("lrrrr", header, rows)
 
 
+def _cell(entry: SequenceScore, best: float) -> str:
+    """Return the success AUC on a sequence, and how often the target was lost."""
+    lost = f" ({entry.failures}×lost)" if entry.failures else ""
+    return _figure(entry.auc, best) + lost
+
+
 def sequence_table(scores: Sequence[TrackerScore]) -> str:
     """Return the success AUC of every tracker on every sequence as a Markdown table."""
     rows = []
-    for entries in zip(*(score.sequences for score in scores), strict=True):
-        best = max(entry.auc for entry in entries)
-        cells = (
-            _figure(entry.auc, best) + (f" ({entry.failures}×lost)" if entry.failures else "")
-            for entry in entries
-        )
-        rows.append((entries[0].sequence, str(entries[0].frames), *cells))
+    by_name = [{entry.sequence: entry for entry in score.sequences} for score in scores]
+    for name in dict.fromkeys(name for entries in by_name for name in entries):
+        row = [entries.get(name) for entries in by_name]
+        known = [entry for entry in row if entry is not None]
+        best = max(entry.auc for entry in known)
+        cells = ("failed" if entry is None else _cell(entry, best) for entry in row)
+        rows.append((name, str(known[0].frames), *cells))
     header = ("Sequence", "Frames", *(score.tracker for score in scores))
     return table("lr" + "r" * len(scores), header, rows)
 

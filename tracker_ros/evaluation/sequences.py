@@ -96,7 +96,11 @@ def warn_of(text: str) -> None:
 
 
 def find_sequences(
-    path: str | Path, *, one_based: bool = False, complain: Callable[[str], None] = warn_of
+    path: str | Path,
+    *,
+    one_based: bool = False,
+    unannotated: bool = False,
+    complain: Callable[[str], None] = warn_of,
 ) -> list[AnnotatedSequence]:
     """Read the sequence at a folder, or all sequences in it.
 
@@ -105,6 +109,8 @@ def find_sequences(
             a text file that lists folders relative to itself (one per line, ``#`` for comments),
             or ``synthetic[:SEED]`` for the built-in scene.
         one_based: Whether pixel coordinates in the files start at 1 (OTB, LaSOT, VOT archives).
+        unannotated: Whether to read sequences with nothing but the first box (test splits), too;
+            the target then counts as absent in all other frames.
         complain: Called with one line for each sequence that cannot be used; the others are read.
 
     Returns:
@@ -132,7 +138,7 @@ def find_sequences(
     faults: list[str] = []
     for place in places:
         try:
-            found += _read(place, one_based)
+            found += _read(place, one_based, unannotated)
         except (ValueError, OSError) as error:
             faults.append(f"{place.name}: {error}")
     if not found:
@@ -162,13 +168,13 @@ def _synthetic_sequence(name: str) -> AnnotatedSequence:
     )
 
 
-def _read(place: Location, one_based: bool) -> list[AnnotatedSequence]:
+def _read(place: Location, one_based: bool, unannotated: bool) -> list[AnnotatedSequence]:
     """Read what is at a place: one sequence, or one for each object of a folder of label maps."""
     if not place.frames.is_dir():
         raise ValueError(f"there are annotations, but no frames at {place.frames}")
     if place.truth.is_dir():
         return _read_label_maps(place)
-    return [_read_sequence(place, one_based)]
+    return [_read_sequence(place, one_based, unannotated)]
 
 
 def _read_label_maps(place: Location) -> list[AnnotatedSequence]:
@@ -199,7 +205,7 @@ def _read_label_maps(place: Location) -> list[AnnotatedSequence]:
     return sequences
 
 
-def _read_sequence(place: Location, one_based: bool) -> AnnotatedSequence:
+def _read_sequence(place: Location, one_based: bool, unannotated: bool) -> AnnotatedSequence:
     """Read one sequence and check that frames and boxes fit together."""
     folder, truth = place.frames, place.truth
     frames = _frames(folder)
@@ -207,10 +213,12 @@ def _read_sequence(place: Location, one_based: bool) -> AnnotatedSequence:
     boxes = annotations.boxes
     if place.first_frame and len(boxes) != len(frames):
         frames = frames[place.first_frame - 1 :][: len(boxes)]
+    if len(boxes) == 1 < len(frames) and unannotated:
+        boxes = np.vstack([boxes, np.full((len(frames) - 1, 4), np.nan)])
     if len(boxes) == 1 < len(frames):
         raise ValueError(
             f"{truth} has one box for {len(frames)} frames: a test split without annotations "
-            "cannot be scored here; use its evaluation server"
+            "cannot be scored here; write results for its evaluation server (--save)"
         )
     if len(boxes) != len(frames):
         raise ValueError(
