@@ -36,7 +36,7 @@ setup(
     maintainer_email=MANIFEST.find("maintainer").get("email"),
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "weights/*", "cuda/kernels/*"]},
+    package_data={NAME: ["py.typed", "weights/*", "cuda/kernels/*", "console/static/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (share(), ["package.xml"]),
@@ -65,6 +65,7 @@ setup(
         "gpu": ["cuda-bindings"],  # compile kernels for the GPU that is there
         "train": ["torch", "dacite", "matplotlib", "scikit-image"],
         "bags": ["rosbags", "rosbags-image"],
+        "console": ["starlette", "uvicorn", "websockets"],  # docs/console.md
         "mavlink": ["pymavlink>=2.4.42", "pyserial"],  # docs/mavlink.md
     },
     zip_safe=False,
@@ -74,6 +75,7 @@ setup(
             "video = tracker_ros.nodes.start:video",
             "select_target = tracker_ros.nodes.start:select_target",
             "mavlink_bridge = tracker_ros.nodes.start:mavlink_bridge",
+            "console = tracker_ros.nodes.start:console",
             "tracker-ros = tracker_ros.cli.main:program",
         ],
     },

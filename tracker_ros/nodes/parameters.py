@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters of the nodes: one table for each node, and what is made from it.
 
-`TRACK_PARAMETERS` and `VIDEO_PARAMETERS` list defaults, ranges, descriptions and when a parameter
-may change. The nodes declare and check their parameters by these tables, ``--help`` and the launch
-file read them, and ``python -m tools.generate`` writes ``config/track.yaml`` and the tables in the
-documentation from them.
+`TRACK_PARAMETERS`, `VIDEO_PARAMETERS` and `CONSOLE_PARAMETERS` list defaults, ranges, descriptions
+and when a parameter may change. The nodes declare and check their parameters by these tables,
+``--help`` and the launch file read them, and ``python -m tools.generate`` writes
+``config/track.yaml`` and the tables in the documentation from them.
 
 rclpy's own checks name a type by its number and know no choices. So parameters are declared with
 dynamic typing, which also lets ``5`` stand for ``5.0``, and checked here.
@@ -42,6 +42,7 @@ from tracker_ros.quoting import printable
 from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name, model_card
 
 __all__ = [
+    "CONSOLE_PARAMETERS",
     "Change",
     "ParameterError",
     "ParameterSpec",
@@ -482,4 +483,21 @@ VIDEO_PARAMETERS = (
         "Horizontal field of view for camera_info, degrees.", limits=(1.0, 170.0)),
 )
 """The parameters of ``video``."""
+
+CONSOLE_PARAMETERS = (
+    ParameterSpec(
+        "host", "127.0.0.1", START,
+        "Address to listen on: 127.0.0.1 serves this machine, 0.0.0.0 the network, with a token."),
+    ParameterSpec("port", 8060, START, "Port; 0 takes a free one.", limits=(0, 65_535)),
+    ParameterSpec(
+        "token", "", START,
+        "What the page's address must contain as ?token=; empty makes one when it is needed."),
+    ParameterSpec(
+        "cameras", "", START,
+        "Namespaces of the trackers to show, separated by spaces; empty shows the console's own."),
+    ParameterSpec("max_width", 960, START, "Width of pictures, pixels.", limits=(64, 7680)),
+    ParameterSpec("max_rate", 30.0, START, "Pictures per second.", limits=(0.1, 240.0)),
+    ParameterSpec("jpeg_quality", 80, START, "Quality of the JPEG pictures.", limits=(1, 100)),
+)
+"""The parameters of ``console``."""
 # fmt: on

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the viewers of the console are sent: the newest picture of each camera, states, log lines.
+
+The nodes' thread offers messages; the server's event loop hands them to the viewers. A picture is
+encoded once for all viewers. A viewer on a slow link gets fewer pictures, never older ones: each
+viewer has one slot per picture, and two pictures at most are on the way to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Hub", "Picture", "TooManyViewersError", "Viewer"]
+
+MAX_VIEWERS = 16
+_MAX_ON_THE_WAY = 2
+_MAX_LINES = 200
+
+
+class TooManyViewersError(RuntimeError):
+    """As many viewers are connected as the hub serves."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for the viewers.
+
+    Attributes:
+        name: Which picture: ``NAME/image`` or ``NAME/score``, with the camera's name.
+        jpeg: The encoded picture.
+        facts: What is known of it, as JSON values: stamp, size, boxes.
+    """
+
+    name: str
+    jpeg: bytes
+    facts: dict[str, Any]
+
+    def encoded(self) -> bytes:
+        """Return the binary message: length of the JSON (4 bytes, big-endian), JSON, JPEG."""
+        head = json.dumps({"kind": "picture", "name": self.name, **self.facts}).encode()
+        return struct.pack(">I", len(head)) + head + self.jpeg
+
+
+@dataclass
+class Viewer:
+    """One connected browser, used in the event loop alone.
+
+    Attributes:
+        pictures: The newest picture of each name that was not sent yet, encoded.
+        states: The newest message of each kind and camera that was not sent yet.
+        answers: Answers to this viewer's commands.
+        lines: Log lines not sent yet.
+        on_the_way: Pictures sent and not yet acknowledged.
+        wake: Set when there is something to send.
+    """
+
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    answers: deque[dict[str, Any]] = field(default_factory=deque)
+    lines: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_LINES))
+    on_the_way: int = 0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def acknowledge(self) -> None:
+        """Note that a picture has arrived."""
+        self.on_the_way = max(0, self.on_the_way - 1)
+        self.wake.set()
+
+    async def next_message(self) -> str | bytes:
+        """Wait for something to send and return it: answers, log lines, states, pictures."""
+        while True:
+            if self.answers:
+                return json.dumps(self.answers.popleft())
+            if self.lines:
+                return json.dumps(self.lines.popleft())
+            if self.states:
+                return json.dumps(self.states.pop(next(iter(self.states))))
+            if self.pictures and self.on_the_way < _MAX_ON_THE_WAY:
+                self.on_the_way += 1
+                return self.pictures.pop(next(iter(self.pictures)))
+            self.wake.clear()
+            await self.wake.wait()
+
+
+class Hub:
+    """Passes what the nodes offer to all viewers.
+
+    Args:
+        watched: Called in the event loop with the number of viewers whenever it changes.
+    """
+
+    def __init__(self, watched: Callable[[int], None] = lambda count: None) -> None:
+        self._watched = watched
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._viewers: list[Viewer] = []
+        self._states: dict[str, dict[str, Any]] = {}
+        self._lines: deque[dict[str, Any]] = deque(maxlen=_MAX_LINES)
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use this event loop from now on."""
+        self._loop = loop
+
+    def offer_picture(self, picture: Picture) -> None:
+        """Show a picture to all viewers; may be called in any thread."""
+        message = picture.encoded()
+
+        def spread() -> None:
+            for viewer in self._viewers:
+                viewer.pictures[picture.name] = message
+                viewer.wake.set()
+
+        self._in_loop(spread)
+
+    def offer_state(self, kind: str, camera: str, values: dict[str, Any]) -> None:
+        """Tell all viewers, and those to come, the newest state; may be called in any thread."""
+        message = {"kind": kind, "camera": camera, **values}
+
+        def spread() -> None:
+            self._states[f"{kind} {camera}"] = message
+            for viewer in self._viewers:
+                viewer.states[f"{kind} {camera}"] = message
+                viewer.wake.set()
+
+        self._in_loop(spread)
+
+    def offer_line(self, values: dict[str, Any]) -> None:
+        """Tell all viewers, and those to come, a log line; may be called in any thread."""
+        message = {"kind": "log", **values}
+
+        def spread() -> None:
+            self._lines.append(message)
+            for viewer in self._viewers:
+                viewer.lines.append(message)
+                viewer.wake.set()
+
+        self._in_loop(spread)
+
+    def enter(self) -> Viewer:
+        """Return a new viewer that is up to date; call it in the event loop.
+
+        Raises:
+            TooManyViewersError: `MAX_VIEWERS` are connected.
+        """
+        if len(self._viewers) >= MAX_VIEWERS:
+            raise TooManyViewersError(f"{MAX_VIEWERS} viewers are connected, the maximum")
+        viewer = Viewer()
+        viewer.states.update(self._states)
+        viewer.lines.extend(self._lines)
+        self._viewers.append(viewer)
+        self._watched(len(self._viewers))
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forget a viewer; call it in the event loop."""
+        self._viewers.remove(viewer)
+        self._watched(len(self._viewers))
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(action)
