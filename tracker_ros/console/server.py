@@ -91,6 +91,7 @@ class ConsoleServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen()  # from now on browsers wait instead of being refused
         except OSError:
             self._socket.close()
             raise
@@ -105,7 +106,7 @@ class ConsoleServer:
         application = Starlette(routes=routes, lifespan=self._lifespan)
         config = uvicorn.Config(
             application,
-            ws="websockets",
+            ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # JPEG does not get smaller
             limit_concurrency=MAX_CONNECTIONS,
@@ -145,7 +146,7 @@ class ConsoleServer:
             return PlainTextResponse(
                 "the token is missing or wrong: use the address that the console logged\n", 403
             )
-        policy = "default-src 'self'; img-src 'self' blob:; connect-src 'self'"
+        policy = "default-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
         headers = {
             "Content-Security-Policy": f"{policy}; frame-ancestors 'none'",
             "Referrer-Policy": "no-referrer",

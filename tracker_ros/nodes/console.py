@@ -50,9 +50,11 @@ class ConsoleNode(Node):
             )
             for name in names
         }
-        self._nodes = {
-            f"{self.get_namespace()}/{name}/track".replace("//", "/").replace("/", ".")[1:]: name
-            for name in names
+        places = {name: f"{self.get_namespace()}/{name}" for name in names}
+        places.update({name: name for name in names if name.startswith("/")})
+        self._loggers = {
+            ".".join([*filter(None, place.split("/")), "track"]): name
+            for name, place in places.items()
         }
         # As /rosout is published: old lines come too.
         lines = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -105,7 +107,7 @@ class ConsoleNode(Node):
                 camera.watch(self._watched)
 
     def _on_log(self, message: Log) -> None:
-        camera = self._nodes.get(message.name)
+        camera = self._loggers.get(message.name)
         if camera is None or message.level < 20:
             return
         level = _LEVELS.get(message.level, "info")
