@@ -2,7 +2,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint format shell media accuracy docs clean
+.PHONY: help setup demo console test soak lint format shell media accuracy docs clean
 
 # Test processes: each takes up to 2 GiB of memory.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
@@ -17,7 +17,11 @@ demo: setup ## Follow a pedestrian through the ROS graph: out/demo.mp4, out/demo
 	@dev/run python -m tools.demo.run_demo $(ARGS)
 
 test: setup ## Run the tests, as many at once as WORKERS says; ARGS="..." goes to pytest
+	@dev/browser >/dev/null
 	@dev/run python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --costs=out/test_costs.json $(ARGS)
+
+console: setup ## Open the console on the demo's footage: http://127.0.0.1:8060/
+	@dev/run python -m tools.demo.run_console $(ARGS)
 
 soak: setup ## Drive the node through everything that goes wrong on a robot; ARGS="--minutes 2"
 	@dev/run python -m tools.soak $(ARGS)

@@ -30,6 +30,7 @@ OWN_ARGUMENTS = (
     ("image_topic", "image", "Topic of the camera's images."),
     ("camera_info_topic", "camera_info", "Topic of the calibration that video publishes."),
     ("rviz", "false", "Start RViz with the debug images."),
+    ("console", "false", "Serve the console for browsers: http://127.0.0.1:8060/."),
     ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
                   "or synthetic."),
     ("box", "", 'Follow this box from the first image on: "x y w h", corner and size, pixels.'),
@@ -97,6 +98,8 @@ def nodes(values, given):
         result.append(program("video", params_file, source, waiting, use_sim_time))
     if box:
         result.append(program("select_target", use_sim_time, arguments=["--box", *box]))
+    if flag("console", values["console"]):
+        result.append(program("console", params_file, use_sim_time))
     if flag("rviz", values["rviz"]):
         rviz = {"executable": "rviz2", "package": "rviz2", "name": "rviz2", "output": "screen"}
         view = ["-d", str(CONFIG / "track.rviz")]

@@ -23,7 +23,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"nodes", "cli"},
     {"video_tracking"},
-    {"registry", "drawing", "mavlink"},
+    {"registry", "drawing", "mavlink", "console"},
     {"following", "model_cards"},
     {"models"},
     {"engines"},
@@ -51,7 +51,7 @@ ROS_MODULES = {
     "tracker_interfaces",
 }
 WITHOUT_TORCH = {"following", "io", "drawing"}
-MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 159, 31_150, 20
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 162, 31_900, 20
 
 
 def module_of(path: Path) -> str:

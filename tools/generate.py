@@ -20,6 +20,7 @@ import yaml
 
 from tools.model_tables import family_table, model_table
 from tracker_ros.nodes.parameters import (
+    CONSOLE_PARAMETERS,
     TRACK_PARAMETERS,
     VIDEO_PARAMETERS,
     Change,
@@ -85,6 +86,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/node.md", "track parameters"): lambda: parameter_table(TRACK_PARAMETERS),
     ("docs/node.md", "video parameters"): lambda: parameter_table(VIDEO_PARAMETERS),
     ("docs/node.md", "codes"): code_table,
+    ("docs/console.md", "console parameters"): lambda: parameter_table(CONSOLE_PARAMETERS),
     ("docs/mavlink.md", "mavlink_bridge parameters"): lambda: parameter_table(
         MAVLINK_BRIDGE_PARAMETERS
     ),

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console in a real browser, beside a real tracker: mouse, finger, keyboard, and a lost camera."""
+"""The console in a real browser beside a real tracker: mouse, keyboard, and a lost camera."""
 
 from __future__ import annotations
 
-import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import sync_playwright
 
+ROOT = Path(__file__).parents[2]
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -21,23 +23,36 @@ PATIENCE_MS = 60_000
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert path, "chromium is missing: run `make setup`, or install your system's package"
+    found = subprocess.run([ROOT / "dev/browser"], stdout=subprocess.PIPE, text=True, check=True)
     with sync_playwright() as playwright:
+        path = found.stdout.strip()
         started = playwright.chromium.launch(executable_path=path, args=QUIET)
         yield started
         started.close()
 
 
 @pytest.fixture
-def console(probe, run_program):
-    """The address of a console beside the shared tracker."""
-    options = ["-p", "port:=0", "-p", "cameras:=/shared", "-p", "max_rate:=200.0"]
-    process = run_program("console", "--ros-args", *options)
-    probe.until(lambda: "in a browser" in process.output, "the console")
-    yield process.output.partition("open ")[2].split()[0]
-    assert process.stop() == 0
-    assert "Traceback" not in process.output
+def start_console(probe, run_program):
+    """Starts consoles beside the shared tracker; they end without a complaint."""
+    started = []
+
+    def start(port=0):
+        options = ["-p", f"port:={port}", "-p", "cameras:=/shared", "-p", "max_rate:=200.0"]
+        started.append(run_program("console", "--ros-args", *options))
+        probe.until(lambda: "in a browser" in started[-1].output, "the console")
+        return started[-1]
+
+    yield start
+    for process in started:
+        assert process.stop() == 0
+        assert "Traceback" not in process.output
+
+
+@pytest.fixture
+def console(start_console):
+    """A console, and the address of its page."""
+    process = start_console()
+    return process, process.output.partition("open ")[2].split()[0]
 
 
 class Page:
@@ -78,7 +93,7 @@ def opened(request, browser, console, probe):
     """The page at two screen sizes."""
     width, height = request.param
     page = browser.new_page(viewport={"width": width, "height": height})
-    page.goto(console)
+    page.goto(console[1])
     opened = Page(page, probe)
     opened.show("idle")
     yield opened
@@ -120,8 +135,11 @@ def test_the_keyboard_is_enough(opened):
     page.wait_for_selector("#log li:has-text('cleared')")
 
 
-def test_the_page_connects_again_by_itself(opened, probe, run_program, console):
-    opened.page.context.set_offline(True)
-    opened.page.context.set_offline(False)
+def test_the_page_connects_again_by_itself(opened, console, start_console):
+    process, address = console
+    process.stop()
+    opened.page.wait_for_selector("#link.bad")
+    opened.page.wait_for_selector(".notice:has-text('no link')")
+    start_console(address.rstrip("/").rpartition(":")[2])
+    opened.page.wait_for_selector("#link.good")
     opened.show("idle")
-    assert opened.page.locator("#link").inner_text() == "connected"

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     began = time.monotonic()
     try:
-        footage, frames = _footage(options.synthetic)
+        footage, frames = load_footage(options.synthetic)
         with private_domain():
             recording = _record(footage, frames, options.out, _model_arguments(options))
     except RuntimeError as error:
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if verdict["passed"] else 1
 
 
-def _footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
+def load_footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
     """Return the footage and its frames; the built-in scene if the clip is not available."""
     from tracker_ros.io.sources import open_video
 

@@ -30,6 +30,11 @@ def mavlink_bridge() -> None:
     _start("mavlink_bridge", 0)
 
 
+def console() -> None:
+    """Run the console in the browser."""
+    _start("console", 0)
+
+
 def _start(program: str, interrupted: int) -> None:
     """Import a program and run it; `interrupted` is its exit status after a signal."""
 
@@ -44,5 +49,5 @@ def _start(program: str, interrupted: int) -> None:
 
 
 if __name__ == "__main__":
-    programs = (track, video, select_target, mavlink_bridge)
+    programs = (track, video, select_target, mavlink_bridge, console)
     {program.__name__: program for program in programs}[sys.argv.pop(1)]()
