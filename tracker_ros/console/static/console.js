@@ -4,7 +4,7 @@
 
 const COLOURS = { TRACKING: "#3ecf8e", UNCERTAIN: "#f5b83d", LOST: "#f2545b", IDLE: "#93a0aa" };
 const BADGES = { TRACKING: "good", UNCERTAIN: "doubt", LOST: "bad" };
-const STALE_S = 1.5, HISTORY_S = 60, MIN_DRAG = 5;
+const STALE_S = 2, HISTORY_S = 60, MIN_DRAG = 5;
 const $ = (id) => document.getElementById(id);
 const cameras = new Map();
 const history = [];
