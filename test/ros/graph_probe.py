@@ -303,6 +303,11 @@ class Probe:
         self.camera.publish(message)
         return message.header
 
+    def publish_scene(self) -> Header:
+        """Publish the scene's next frame without waiting."""
+        self.place += 1
+        return self.publish(image_message(self.scene.image(self.place), self.header()))
+
     def show(
         self,
         visible: bool = True,

@@ -41,7 +41,7 @@ from tracker_ros.nodes.services import TargetServices
 from tracker_ros.nodes.session import Session
 from tracker_ros.tracker import Tracker
 
-__all__ = ["TrackNode", "main"]
+__all__ = ["TrackNode", "create_from_parameters", "main"]
 
 Transition = Callable[["TrackNode", LifecycleState], TransitionCallbackReturn]
 
@@ -85,7 +85,7 @@ class TrackNode(rclpy.lifecycle.Node):
     ) -> None:
         super().__init__("track", **options)
         refuse_wrong_transitions(self)
-        self._make_tracker = make_tracker or _create_tracker
+        self._make_tracker = make_tracker or create_from_parameters
         self._activation_patience_s = activation_patience_s
         self._session: Session | None = None
         self._former_session: Session | None = None
@@ -268,7 +268,7 @@ class TrackNode(rclpy.lifecycle.Node):
             self._session.apply(values)
 
 
-def _create_tracker(parameters: ParameterTable) -> Tracker:
+def create_from_parameters(parameters: ParameterTable) -> Tracker:
     """Make the model that the parameters name; torch is imported only here."""
     from tracker_ros.registry import create_tracker
 
