@@ -250,17 +250,28 @@ def tiny_tracker() -> Any:
 
 
 @pytest.fixture(scope="session")
-def local_node(tiny_tracker: Any) -> Iterator[tuple[Stage, Probe]]:
-    """A tracker in this process, in namespace /local, and its probe."""
+def local_stage(tiny_tracker: Any) -> Stage:
+    """The model of the tracker in this process."""
+    return Stage(tiny_tracker)
+
+
+@pytest.fixture(scope="session")
+def local_tracker(local_stage: Stage) -> Iterator[SpunNode]:
+    """A tracker in this process, in namespace /local."""
     from tracker_ros.nodes.track import TrackNode
 
-    stage = Stage(tiny_tracker)
-    spun = SpunNode(lambda: TrackNode(lambda parameters: stage, namespace="local"))
+    spun = SpunNode(lambda: TrackNode(lambda parameters: local_stage, namespace="local"))
+    yield spun
+    spun.close()
+
+
+@pytest.fixture(scope="session")
+def local_node(local_stage: Stage, local_tracker: SpunNode) -> Iterator[tuple[Stage, Probe]]:
+    """The model of the tracker in this process, and the probe beside the tracker."""
     probe = Probe("/local")
     probe.connect()
-    yield stage, probe
+    yield local_stage, probe
     probe.close()
-    spun.close()
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ import math
 import pytest
 from lifecycle_msgs.msg import Transition
 from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
 from rclpy.time import Time
 from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
@@ -19,6 +21,7 @@ from tracker_ros.following.target_state import TargetState
 NAN, INF = math.nan, math.inf
 BOX = (50.0, 50.0, 40.0, 40.0)
 Answer = SelectTarget.Response
+REFUSED_IN_A_FLOOD = {Answer.TOO_MANY_TARGETS, Answer.BUSY, Answer.STALE_STAMP}
 
 
 def constants(kind):
@@ -140,3 +143,66 @@ def assert_refused(probe, response, code, target_id):
     target = probe.until(lambda: probe.target_of(status.header), "a box after the refusal")
     assert (target.id, target.results[0].hypothesis.class_id) == (target_id, "kept")
     assert probe.follows(target)
+
+
+def answers(probe, requests):
+    """Send (client, request) pairs at once; return the codes of all answers."""
+    futures = [client.call_async(request) for client, request in requests]
+    probe.until(lambda: all(future.done() for future in futures), "an answer to each")
+    return [future.result().code for future in futures]
+
+
+def test_five_hundred_requests_at_once_are_all_answered(probe):
+    header = probe.show().header
+    box = probe.scene.box(probe.place)
+    flood = [probe.request(box, header, append=True) for _ in range(500)]
+    codes = answers(probe, [(probe.selector, request) for request in flood])
+    assert codes.count(Answer.OK) == 16
+    assert set(codes) <= REFUSED_IN_A_FLOOD | {Answer.OK}
+    assert probe.clear().success
+
+
+def test_requests_of_many_clients_are_all_answered(probe):
+    clients = [
+        probe.node.create_client(SelectTarget, "select_target", qos_profile=QoSProfile(depth=100))
+        for _ in range(12)
+    ]
+    for client in clients:
+        probe.until(client.service_is_ready, "the service")
+    probe.settle(1.0)  # until the service knows the clients; see Probe.meet
+    header = probe.show().header
+    request = probe.request(probe.scene.box(probe.place), header, append=True)
+    codes = answers(probe, [(client, request) for client in clients for _ in range(5)])
+    assert codes.count(Answer.OK) == 16
+    assert set(codes) <= REFUSED_IN_A_FLOOD | {Answer.OK}
+    for client in clients:
+        probe.node.destroy_client(client)
+
+
+def test_selections_from_a_clock_ahead_do_not_stop_tracking(probe):
+    """Each replaces the one that waits, and images are tracked meanwhile."""
+    probe.start_following()
+    for _ in range(20):
+        status = probe.show()
+        ahead = Time.from_msg(status.header.stamp) + Duration(seconds=0.9)
+        header = Header(stamp=ahead.to_msg(), frame_id="camera")
+        request = probe.request(probe.scene.box(probe.place), header)
+        probe.boxes.publish(Detection2D(header=header, bbox=request.bbox))
+        assert status.state == TargetStatus.TRACKING
+        assert probe.target_of(status.header)
+
+
+def test_a_label_is_limited_and_texts_reach_the_log_escaped(probe):
+    target_id = probe.start_following("kept")
+    for label in ("x" * 1_000_000, "cup\n[FATAL] no cup", "\x1b[2J"):
+        response = probe.select(BOX, probe.show().header, label)
+        assert_refused(probe, response, Answer.INVALID_LABEL, target_id)
+        assert len(response.message) < 400
+        assert response.message.isprintable()
+    header = Header(stamp=probe.show().header.stamp, frame_id="\n[FATAL] map" * 100_000)
+    response = probe.select(BOX, header)
+    assert_refused(probe, response, Answer.WRONG_FRAME_ID, target_id)
+    logged = probe.until(
+        lambda: [log.msg for log in probe.logs if "WRONG_FRAME_ID" in log.msg], "the refusal"
+    )
+    assert all(text.isprintable() and len(text) < 500 for text in logged)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The requests to the tracker: four services, and the topics of selections.
 
-A request is answered when the worker has handled it. Services have a callback group of their own,
+A request is answered when the worker has handled it. Each service has a callback group of its own,
 so that images, timers and transitions go on while a request waits.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -21,14 +20,14 @@ from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.following.live_follower import LiveFollower
-from tracker_ros.following.requests import Answer
+from tracker_ros.following.requests import MAX_WAITING_REQUESTS, Answer
 from tracker_ros.following.selection import (
     Outcome,
     Selection,
     SelectionCode,
     SelectionRefused,
 )
-from tracker_ros.nodes.answer_pace import AnswerPace
+from tracker_ros.nodes.answer_pace import AnswerPace, BoundedCallbackGroup
 from tracker_ros.nodes.messages import (
     selection_from,
     selection_from_detection,
@@ -41,6 +40,7 @@ from tracker_ros.quoting import describe_error
 __all__ = ["TargetServices"]
 
 _QUEUE_DEPTH = 2000  # requests that arrive at once; the default of 10 loses the others
+_MAX_PACED = 16
 _REFUSAL_LOG_S = 10.0
 
 
@@ -56,7 +56,6 @@ class TargetServices:
         self._node = node
         self._session = session
         self._logged = LogLimiter(_REFUSAL_LOG_S)
-        group = ReentrantCallbackGroup()
         for kind, name, callback in (
             (SelectTarget, "select_target", self._on_select),
             (RemoveTarget, "remove_target", self._job(lambda f, r: f.remove(r.target_id))),
@@ -64,7 +63,8 @@ class TargetServices:
             (SetBool, "enable", self._job(lambda f, r: f.enable(r.data))),
         ):
             qos = QoSProfile(depth=_QUEUE_DEPTH)
-            answering = self._answering(callback, AnswerPace(node, group))
+            answering = self._answering(callback, AnswerPace(node))
+            group = BoundedCallbackGroup(MAX_WAITING_REQUESTS + _MAX_PACED)
             node.create_service(kind, name, answering, qos_profile=qos, callback_group=group)
 
     def subscriptions(self) -> list[tuple[type, str, Callable[[Any], None]]]:
