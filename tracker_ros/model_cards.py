@@ -215,35 +215,31 @@ def _card(
     )
 
 
-_ONE_STREAM_SUMMARIES = {
-    "grm_tiny": "compact member with convolutional stem, trained here; weights are embedded",
-    "grm_vitb_256": "ViT-B/16 at 256 px with adaptive token division",
-    "grm_vitl_320": "ViT-L/16 at 320 px with adaptive token division",
-    "ostrack_tiny": "compact member with convolutional stem, trained here; weights are embedded",
-    "ostrack_vitb_256": "ViT-B/16 at 256 px without candidate elimination",
-    "ostrack_vitb_256_ce": "ViT-B/16 at 256 px with candidate elimination",
-    "ostrack_vitb_384_ce": "ViT-B/16 at 384 px with candidate elimination",
+_COMPACT = "compact member with convolutional stem, trained here; weights are embedded"
+_ONE_STREAM: dict[str, tuple[str, int | None]] = {
+    "grm_tiny": (_COMPACT, None),
+    "grm_vitb_256": ("ViT-B/16 at 256 px with adaptive token division", 99_828_187),
+    "grm_vitl_320": ("ViT-L/16 at 320 px with adaptive token division", 331_826_163),
+    "ostrack_tiny": (_COMPACT, None),
+    "ostrack_vitb_256": ("ViT-B/16 at 256 px without candidate elimination", 92_518_533),
+    "ostrack_vitb_256_ce": ("ViT-B/16 at 256 px with candidate elimination", 92_518_533),
+    "ostrack_vitb_384_ce": ("ViT-B/16 at 384 px with candidate elimination", 92_825_733),
 }
-_ONE_STREAM_PARAMETERS = {
-    "grm_vitb_256": 99_828_187,
-    "grm_vitl_320": 331_826_163,
-    "ostrack_vitb_256": 92_518_533,
-    "ostrack_vitb_256_ce": 92_518_533,
-    "ostrack_vitb_384_ce": 92_825_733,
-}
+"""Summary, and number of parameters where no card of embedded weights tells it."""
 
 
 def _one_stream_card(family: str, name: str, config: OneStreamConfig) -> ModelCard:
     network = name.removesuffix("_got10k")
     trained_on = ", trained on GOT-10k only" if network != name else ""
+    summary, parameters = _ONE_STREAM[network]
     return _card(
         family,
         name,
-        _ONE_STREAM_SUMMARIES[network] + trained_on,
+        summary + trained_on,
         config.search_size,
         name if config.stem == "conv" else None,
         template_size=config.template_size,
-        parameters=_ONE_STREAM_PARAMETERS.get(network),
+        parameters=parameters,
     )
 
 

@@ -73,6 +73,7 @@ def keep_one(function: Function) -> Function:
             mine[(name, *more)] = function(name, *more)
         return mine[(name, *more)]
 
+    call.cache_clear = mine.clear  # type: ignore[attr-defined]
     return cast(Function, call)
 
 

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from golden_files import ONE_STREAM_TRAINED, Golden, golden, network_inputs
-from one_stream_golden_network import backbone_outputs, difference, golden_network
+from one_stream_golden_network import (
+    backbone_outputs,
+    difference,
+    golden_state,
+    new_golden_network,
+)
 from torch import Tensor
 
 from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_xyxy
@@ -71,7 +75,8 @@ def official_losses(output: dict[str, Tensor], given: Tensor) -> dict[str, Tenso
 def step(request: pytest.FixtureRequest) -> Step:
     name = request.param
     g, divisions = trained(name), None
-    network = copy.deepcopy(golden_network(name)).train()
+    network = new_golden_network(name).train()
+    golden_state.cache_clear()  # whose memory the network changes
     boxes, given = torch.from_numpy(g["template_boxes_xywh"]), g["gt_boxes_xywh"]
     template, search = (
         torch.from_numpy(t) for t in network_inputs(name, g.meta["seed"], len(given))

@@ -13,7 +13,9 @@ from torch import Tensor
 from trdimp_golden_network import golden_network, relative_difference
 
 from tracker_ros.models.trdimp.filter_fitting import FilterFitting, FirstFilter
+from tracker_ros.models.trdimp.network import TargetClassifier
 from tracker_ros.models.trdimp.target_filter import (
+    FilterOptimizer,
     FilterSteps,
     activate,
     apply_filter,
@@ -25,8 +27,6 @@ from tracker_ros.models.trdimp.target_filter import (
 TOLERANCE = 1e-5  # a tenth of what is demanded
 SCORE_SIZE = (23, 23)
 FILE = golden("trdimp_filter.npz")
-CLASSIFIER = golden_network().classifier
-OPTIMIZER = CLASSIFIER.filter_optimizer
 
 kinds = pytest.mark.parametrize("kind", ["uniform", "weighted"])
 layouts = pytest.mark.parametrize(
@@ -45,6 +45,14 @@ def inputs() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(features), torch.from_numpy(boxes)
 
 
+def classifier() -> TargetClassifier:
+    return golden_network().classifier
+
+
+def optimizer() -> FilterOptimizer:
+    return classifier().filter_optimizer
+
+
 def sample_weight(kind: str) -> Tensor | None:
     return recorded("sample_weight") if kind == "weighted" else None
 
@@ -52,14 +60,14 @@ def sample_weight(kind: str) -> Tensor | None:
 @cache
 def first_filter() -> Tensor:
     with torch.inference_mode():
-        return CLASSIFIER.filter_initializer(*inputs())
+        return classifier().filter_initializer(*inputs())
 
 
 @cache
 def optimised(kind: str) -> FilterSteps:
     features, boxes = inputs()
     with torch.inference_mode():
-        return OPTIMIZER(first_filter(), features, boxes, 10, sample_weight(kind))
+        return optimizer()(first_filter(), features, boxes, 10, sample_weight(kind))
 
 
 def test_inputs() -> None:
@@ -71,7 +79,7 @@ def test_inputs() -> None:
 @torch.inference_mode()
 def test_first_filter() -> None:
     features, boxes = inputs()
-    alone = CLASSIFIER.filter_initializer(features[:1], boxes[:1])
+    alone = classifier().filter_initializer(features[:1], boxes[:1])
     assert relative_difference(first_filter()[None], FILE["filter_init"]) < TOLERANCE
     assert relative_difference(alone[None], FILE["filter_init_first_image_only"]) < TOLERANCE
 
@@ -81,7 +89,7 @@ def test_first_filter() -> None:
 def test_first_filter_pooled_before_the_convolution(layout: torch.memory_format) -> None:
     features, boxes = inputs()
     features = features.to(memory_format=layout)
-    first = FirstFilter(CLASSIFIER.filter_initializer)
+    first = FirstFilter(classifier().filter_initializer)
     assert relative_difference(first(features, boxes)[None], FILE["filter_init"]) < TOLERANCE
     alone = first(features[:1], boxes[:1])[None]
     assert relative_difference(alone, FILE["filter_init_first_image_only"]) < TOLERANCE
@@ -97,7 +105,7 @@ def test_distances() -> None:
 @pytest.mark.parametrize("tracked", [False, True], ids=["bins", "interpolated"])
 @torch.inference_mode()
 def test_learned_maps(tracked: bool) -> None:
-    source = FilterFitting(OPTIMIZER, packed=False) if tracked else OPTIMIZER
+    source = FilterFitting(optimizer(), packed=False) if tracked else optimizer()
     maps = source.learned_maps(inputs()[1], SCORE_SIZE, 4)
     for name, found in (
         ("label_map", maps.label),
@@ -112,7 +120,7 @@ def test_scores_and_activation() -> None:
     features, boxes = inputs()
     scores = apply_filter(features, first_filter())[:, None]
     assert relative_difference(scores, FILE["scores_0"]) < TOLERANCE
-    mask = OPTIMIZER.learned_maps(boxes, SCORE_SIZE, 4).mask
+    mask = optimizer().learned_maps(boxes, SCORE_SIZE, 4).mask
     active = activate(recorded("scores_0")[:, 0], mask)[:, None]
     assert relative_difference(active, FILE["score_act_of_scores0"]) < 1e-6
 
@@ -138,7 +146,7 @@ def test_optimiser(kind: str) -> None:
 def test_optimiser_as_tracked_with(kind: str, packed: bool, layout: torch.memory_format) -> None:
     features, boxes = inputs()
     features = features.to(memory_format=layout)
-    fitting = FilterFitting(OPTIMIZER, packed=packed)
+    fitting = FilterFitting(optimizer(), packed=packed)
     start = recorded("filter_init")[0]
     for count in (1, 2, 5, 10):
         found = fitting.fit(start, features, boxes, count, sample_weight(kind))

@@ -219,10 +219,19 @@ def draw_example(
     side = sizes["patch"][-1]
     blobs = F.interpolate(normal(1, 3, side // _BLOB_PX, side // _BLOB_PX), size=(side, side))
     patch = F.avg_pool2d(blobs, 7, stride=1, padding=3) + 0.1 * normal(*sizes["patch"])
-    layer2, layer3, classification = modules["features"](patch)
+    drawn = {"patch": patch}
+
+    def compute(name: str) -> None:
+        """Add what a graph computes from what was drawn."""
+        inputs, outputs = (names.split() for names in WIRES[name])
+        results = modules[name](*(drawn[name] for name in inputs))
+        drawn.update(zip(outputs, results, strict=True))
+
+    compute("features")
+    classification = drawn["classification"]
 
     def images(count: int) -> Tensor:
-        """(count, n, C): the features, moved, with noise, of the same norm."""
+        """Return (count, n, C): the features, moved, with noise, of the same norm."""
         tokens, scale = tokens_of(classification), float(classification.square().mean().sqrt())
         moved = torch.stack([tokens.roll(index, 0) for index in range(count)])
         return with_norm(moved + scale * normal(*moved.shape), scale)
@@ -232,7 +241,7 @@ def draw_example(
         return tokens.transpose(1, 2).unflatten(2, (cells[0], cells[1])).contiguous()
 
     def boxes(count: int, jitter: float) -> Tensor:
-        """(count, 4) xywh, the first one on the target."""
+        """Return (count, 4) xywh, the first one on the target."""
         size = side / _TARGET_SHARE
         box = torch.tensor([(side - size) / 2, (side - size) / 2, size, size])
         spread = jitter * size * normal(count, 4)
@@ -240,58 +249,39 @@ def draw_example(
         return box + spread
 
     places = sizes["tokens"][0]
-    present = (torch.arange(places) < (places + 1) // 2).float()[:, None]
-    tokens = images(places)
+    drawn["present"] = (torch.arange(places) < (places + 1) // 2).float()[:, None]
+    drawn["tokens"] = tokens = images(places)
     label = gaussian_label(
         boxes(places, 0.1),
         classification.shape[-1],
         filter_size=sizes["target_filter"][-1],
         stride=side // classification.shape[-1],
     )
-    labels = label.flatten(1)[..., None] * present[..., None]
+    drawn["labels"] = label.flatten(1)[..., None] * drawn["present"][..., None]
     weights = 1 + 20 * torch.rand((*tokens.shape[:2], 1), generator=draws)
-    sums = torch.cat([weights * tokens.roll(1, 0), weights], dim=-1)
-    cross_keys, values = modules["encode"](tokens, sums, labels)
-    self_keys = torch.stack(
+    drawn["sums"] = torch.cat([weights * tokens.roll(1, 0), weights], dim=-1)
+    compute("encode")
+    cross_keys = drawn["cross_keys"]
+    drawn["self_keys"] = torch.stack(
         [modules["meet"](image[None], tokens, cross_keys)[0] for image in as_features(tokens)]
     )
 
     count = sizes["samples"][0]
     filled = (count + 1) // 2
-    sample_weight = torch.zeros(count)
-    sample_weight[:filled] = torch.softmax(0.3 * normal(filled), 0)
+    drawn["sample_weight"] = torch.zeros(count)
+    drawn["sample_weight"][:filled] = torch.softmax(0.3 * normal(filled), 0)
     first = sizes["first_decoded"][0]
-    first_decoded, first_boxes = as_features(images(first)), boxes(first, 0.1)
-    target_filter = modules["first_filter"](first_decoded, first_boxes)[0]
-    modulation = modules["modulation"](layer2, layer3, boxes(1, 0.0))
-    cells = modules["iou_features"](layer2, layer3, *modulation)
+    drawn["first_decoded"], drawn["first_boxes"] = as_features(images(first)), boxes(first, 0.1)
+    compute("first_filter")
+    drawn["box"] = boxes(1, 0.0)
+    compute("modulation")
+    compute("iou_features")
+    drawn["decoded"] = as_features(images(1))
+    drawn["samples"] = images(count) * (drawn["sample_weight"] > 0)[:, None, None]
+    drawn["sample_boxes"] = boxes(count, 0.1)
+    drawn["boxes"] = boxes(sizes["boxes"][0], 0.1)
+    drawn["unit"] = drawn["box"][0, 2:]
     length = parameters.box_refinement_step_length
     position, size = length if isinstance(length, tuple) else (length, length)
-    return {
-        "patch": patch,
-        "layer2": layer2,
-        "layer3": layer3,
-        "classification": classification,
-        "tokens": tokens,
-        "self_keys": self_keys,
-        "sums": sums,
-        "labels": labels,
-        "cross_keys": cross_keys,
-        "values": values,
-        "present": present,
-        "first_decoded": first_decoded,
-        "first_boxes": first_boxes,
-        "target_filter": target_filter,
-        "decoded": as_features(images(1)),
-        "samples": images(count) * (sample_weight > 0)[:, None, None],
-        "sample_boxes": boxes(count, 0.1),
-        "sample_weight": sample_weight,
-        "box": boxes(1, 0.0),
-        "modulation2": modulation[0],
-        "modulation3": modulation[1],
-        "cells2": cells[0],
-        "cells3": cells[1],
-        "boxes": boxes(sizes["boxes"][0], 0.1),
-        "unit": boxes(1, 0.0)[0, 2:],
-        "step": torch.tensor([position, position, size, size]),
-    }
+    drawn["step"] = torch.tensor([position, position, size, size])
+    return drawn
