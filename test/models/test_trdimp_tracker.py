@@ -133,6 +133,20 @@ def test_a_run_repeats_bit_for_bit(model: TrDiMPInference) -> None:
     assert others[0].box != first[0].box
 
 
+def test_a_search_elsewhere_learns_nothing_from_the_last_image(model: TrDiMPInference) -> None:
+    tracker = started(model, ALWAYS_HARD)
+    tracker.track(scene(1))
+    before = state(tracker).filter
+    assert tracker.search_around((90.0, 60.0, 24.0, 20.0))
+    tracker.update_model()
+    assert state(tracker).filter is before
+    result = tracker.track(scene(2))
+    x, y, w, h = result.search_region
+    assert (x + w / 2, y + h / 2) == pytest.approx((102, 70), abs=1.5)
+    tracker.update_model()
+    assert state(tracker).filter is not before
+
+
 def test_learning_early_or_late_gives_the_same_numbers(model: TrDiMPInference) -> None:
     late, early = started(model), started(model)
     for step in range(1, 8):

@@ -133,7 +133,8 @@ def _collect(
 
     Returns the results so far, and what broke them off. Raises what goes wrong in the first frame.
     """
-    results, failure = _Results(), None
+    results = _Results()
+    failure: Exception | None = None
     drawing = _Drawing(args.out, video.fps) if args.out else None
     with contextlib.ExitStack() as stack:
         bar = progress_bar(total=video.frame_count, unit="frame", desc="tracking")

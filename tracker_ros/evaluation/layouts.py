@@ -109,9 +109,9 @@ def _own_sequences(folder: Path) -> Iterator[Location]:
     """Yield the sequences whose annotations lie directly in a folder: one for each target."""
     first = OTB_FIRST_FRAMES.get(folder.name.lower())
     name = folder.resolve().name
-    for file in _ONE_TARGET:
-        if (folder / file).is_file():
-            yield Location(name, folder, folder / file, first)
+    for one_target in _ONE_TARGET:
+        if (folder / one_target).is_file():
+            yield Location(name, folder, folder / one_target, first)
             return
     files = [
         file

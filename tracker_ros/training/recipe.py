@@ -153,7 +153,7 @@ def _checked(kind: type[T], expected: str, value: Any) -> T:
 def _number(value: Any) -> float:
     number: int | float = _checked(int | float, "a number", value)  # type: ignore[arg-type]
     if abs(number) > LARGEST or not math.isfinite(number):
-        return _checked(str, "a finite number", number)
+        raise _Mistake(f"expected a finite number, got {short_repr(number)}")
     return float(number)
 
 

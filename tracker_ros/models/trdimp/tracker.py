@@ -266,7 +266,7 @@ class TrDiMPTracker(Tracker):
             position, size = box_to_target(box)
             scale = np.sqrt(size.prod() / target.base_size.prod())
             target.place = _SearchArea(position, size, scale)
-            target.lesson = None
+            target.sample = None
         return True
 
     def _refine(
