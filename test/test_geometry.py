@@ -99,6 +99,11 @@ def test_four_numbers_in_any_clear_form_are_a_box(box):
     assert boxes.check_box(box, 480, 640) == (1.0, 2.0, 30.0, 40.0)
 
 
+def test_overlap_of_equal_boxes_is_one_and_no_more():
+    same = np.random.default_rng(0).uniform(0, 90, (500, 4)).round(2)
+    assert boxes.ious(same, same).max() == 1.0
+
+
 def test_torch_tensors_are_boxes():
     tensor = torch.tensor([[1.0, 2.0, 30.0, 40.0]], requires_grad=True)
     assert boxes.check_box(tensor, 480, 640) == (1.0, 2.0, 30.0, 40.0)

@@ -90,7 +90,7 @@ def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     areas = np.clip(a[..., 2:], 0.0, None).prod(-1) + np.clip(b[..., 2:], 0.0, None).prod(-1)
     union = areas - shared
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = shared / union
+        ratio = np.minimum(shared / union, 1.0)  # of equal boxes it may round to more
     return np.where(np.isfinite(ratio) & (union > 0.0), ratio, 0.0)
 
 

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Count boxes as the public toolkits of the benchmarks do, to compare with published numbers.
+
+`metrics` has the package's own definitions, in which neither the first frame nor frames without
+the target count. The benchmarks differ from them and from each other:
+
+| Protocol | First frame | Frames without the target | Mean over |
+| --- | --- | --- | --- |
+| GOT-10k (toolkit ``got10k``) | left out | left out | all frames of all sequences |
+| OTB (toolkit ``got10k``, pytracking) | counts | count as missed | sequences |
+| LaSOT (pytracking) | counts | count as missed | sequences |
+| VOT, accuracy and robustness of a run (``vot-toolkit``) | overlap 0 | as below | – |
+
+Tests compare each with numbers that the toolkits gave (``tools/toolkit_references.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracker_ros.evaluation.metrics import SUCCESS_THRESHOLDS, center_distances
+from tracker_ros.geometry import ious, visible
+
+_PRECISION_PX = 20.0
+_NORMALISED_THRESHOLDS = np.arange(51) / 100.0
+_VOT_GRACE = 10
+_VOT_LOST_OVERLAP = 0.1
+
+
+@dataclass(frozen=True)
+class Got10kScore:
+    """Average overlap, and the shares of frames with overlap above 0.5 and above 0.75."""
+
+    average_overlap: float
+    success_050: float
+    success_075: float
+
+
+@dataclass(frozen=True)
+class OtbScore:
+    """Success AUC, precision at 20 px, and area under the normalised precision up to 0.5."""
+
+    success: float
+    precision: float
+    normalised_precision: float
+
+
+@dataclass(frozen=True)
+class VotScore:
+    """Accuracy and robustness of one run, and the number of frames until it failed."""
+
+    accuracy: float
+    robustness: float
+    frames_until_failure: int
+
+
+def got10k_overlaps(
+    predicted: np.ndarray, annotated: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Return the overlaps of the frames that GOT-10k counts, (M,) float64.
+
+    All boxes (N, 4) are cut to the image first. The first frame, and those without the target, are
+    left out.
+    """
+    counted = visible(annotated)
+    counted[:1] = False
+    ours, theirs = (_inside(boxes[counted], height, width) for boxes in (predicted, annotated))
+    return ious(ours, theirs)
+
+
+def got10k_score(overlaps: Sequence[np.ndarray]) -> Got10kScore:
+    """Return GOT-10k's scores from the overlaps of all sequences (see `got10k_overlaps`).
+
+    The server reports the mean over classes of sequences in place of that over frames.
+    """
+    every = np.concatenate(list(overlaps))
+    return Got10kScore(
+        float(every.mean()), float((every > 0.5).mean()), float((every > 0.75).mean())
+    )
+
+
+def otb_score(predicted: np.ndarray, annotated: np.ndarray) -> OtbScore:
+    """Return the scores of one sequence as OTB, LaSOT and pytracking count them.
+
+    Boxes are (N, 4); the first one counts as given. A frame without the target is missed at every
+    threshold.
+    """
+    predicted = np.asarray(predicted, np.float64).copy()
+    annotated = np.asarray(annotated, np.float64)
+    predicted[0] = annotated[0]
+    seen = visible(annotated)
+    overlap = np.where(seen, ious(predicted, annotated), -1.0)
+    distance = np.where(seen, center_distances(predicted, annotated), np.inf)
+    offset = (predicted[:, :2] + predicted[:, 2:] / 2) - (annotated[:, :2] + annotated[:, 2:] / 2)
+    sides = np.where(seen[:, None], annotated[:, 2:], 1.0)
+    relative = np.hypot(*(offset / sides).T)
+    relative = np.where(seen & np.isfinite(relative), relative, np.inf)
+    return OtbScore(
+        float((overlap[:, None] > SUCCESS_THRESHOLDS).mean()),
+        float((distance <= _PRECISION_PX).mean()),
+        float((relative[:, None] <= _NORMALISED_THRESHOLDS).mean()),
+    )
+
+
+def vot_overlaps(
+    predicted: np.ndarray, annotated: np.ndarray, height: int, width: int
+) -> np.ndarray:
+    """Return VOT's overlaps (N,) of boxes (N, 4): in whole pixels, and within the image only.
+
+    A frame without the target has overlap 0.
+    """
+    overlaps = np.zeros(len(annotated))
+    for index, pair in enumerate(zip(predicted, annotated, strict=True)):
+        if np.isfinite(pair).all():
+            overlaps[index] = _vot_overlap(*(np.round(box) for box in pair), height, width)
+    return overlaps
+
+
+def vot_score(predicted: np.ndarray, annotated: np.ndarray, height: int, width: int) -> VotScore:
+    """Return accuracy and robustness of one run from its first frame, as VOT's multi-start test.
+
+    The run has failed at the first of ten frames in a row with overlap 0.1 or less; frames without
+    the target are no failure. Accuracy is the mean overlap up to there, the first frame counted
+    with 0, robustness the share of frames up to there.
+    """
+    overlaps = vot_overlaps(predicted, annotated, height, width)
+    overlaps[0] = 0.0
+    lost = (overlaps <= _VOT_LOST_OVERLAP) & visible(annotated)
+    progress, run = len(overlaps), 0
+    for index, missed in enumerate(lost):
+        run = run + 1 if missed else 0
+        if run == _VOT_GRACE:
+            progress = index + 1 - _VOT_GRACE
+            break
+    accuracy = float(overlaps[:progress].sum() / progress) if progress else 0.0
+    return VotScore(accuracy, progress / len(overlaps), progress)
+
+
+def _inside(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return boxes (N, 4) cut to an image, as GOT-10k's toolkit cuts them.
+
+    A corner that leaves the image moves to its edge; the size is kept as far as it fits.
+    """
+    corner = np.clip(boxes[:, :2], 0, (width, height))
+    return np.hstack([corner, np.clip(boxes[:, 2:], 0, np.array((width, height)) - corner)])
+
+
+def _vot_overlap(a: np.ndarray, b: np.ndarray, height: int, width: int) -> float:
+    """Return the overlap of two boxes of whole pixels, as VOT's toolkit rasterises them."""
+    first = np.array([[*box[:2], *(box[:2] + box[2:] - 1)] for box in (a, b)])
+    low, high = first[:, :2].min(0), first[:, 2:].max(0)
+    if (low >= high).any():
+        return 1.0  # the toolkit takes two regions that are a line or less for equal
+    low, high = np.maximum(low, 0), np.minimum(high, (width - 1, height - 1))
+    if (low >= high).any():
+        return 0.0
+    starts, ends = np.maximum(first[:, :2], low), np.minimum(first[:, 2:], high)
+    areas = np.clip(ends - starts + 1, 0, None).prod(1)
+    shared = np.clip(ends.min(0) - starts.max(0) + 1, 0, None).prod()
+    union = areas.sum() - shared
+    return float(shared / union) if union > 0 else 0.0
