@@ -59,8 +59,8 @@ class TrDiMPInference:
         pool: Pools the boxes that are refined.
 
     Attributes:
-        initial_filter: Turns (N, C, h, w) features and the (N, 4) boxes in them into a filter (C,
-            k, k) that finds what the boxes show.
+        initial_filter: Turns (N, C, h, w) features and the (N, 4) boxes in them into a filter,
+            (C, k, k), that finds what the boxes show.
         fit: Improves a filter; see `FilterFitting.fit`.
     """
 

@@ -219,8 +219,7 @@ class FilterOptimizer(nn.Module):
             features: (..., N, C, h, w).
             boxes: (..., N, 4) xywh in crop pixels.
             iterations: Steps.
-            sample_weight: (..., N) weight of each image's squared residuals; None weighs all by 1
-                / N.
+            sample_weight: (..., N) of each image's squared residuals; None weighs all by 1 / N.
 
         Source: official `optimizer.py`, `DiMPSteepestDescentGN`.
         """
