@@ -78,6 +78,13 @@ def clip_box(box: Sequence[float], height: int, width: int, margin: float = 0.0)
     return (left, top, max(margin, right - left), max(margin, bottom - top))
 
 
+def scale_box(box: Sequence[float], old: tuple[int, int], new: tuple[int, int]) -> Box:
+    """Return a box in an image of another size that shows the same; sizes are height and width."""
+    x, y, w, h = box
+    down, across = new[0] / old[0], new[1] / old[1]
+    return (x * across, y * down, w * across, h * down)
+
+
 def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the intersection over union of xywh boxes (..., 4) row by row, in [0, 1].
 

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,18 @@ import numpy as np
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.following.follower import Follower
-from tracker_ros.following.frames import TargetReport, number_frames
+from tracker_ros.following.frames import (
+    FaultSource,
+    Frame,
+    TargetReport,
+    number_frames,
+    timed_frames,
+)
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.geometry import Box, check_box_size
-from tracker_ros.io.sources import DEFAULT_FPS, VideoSource, open_video
+from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, open_video
 from tracker_ros.masks import label_map, one_object
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
@@ -117,7 +124,8 @@ def track_video(
         **options: For `create_tracker`, such as `device` or `weights`.
 
     Returns:
-        An iterator with a result for every frame. Close it, or use it up, to release a webcam.
+        An iterator with a result for every frame that can be read; the others are logged. Close
+        it, or use it up, to release a webcam.
 
     Raises:
         FileNotFoundError: The source does not exist.
@@ -139,6 +147,7 @@ def track_targets(
     *,
     model: str | Tracker = DEFAULT_MODEL,
     fps: float | None = None,
+    on_bad_frame: Callable[[BadFrame], None] | None = None,
     **options: Any,
 ) -> Iterator[VideoFrame]:
     """Follow several targets through a video with one copy of the network.
@@ -150,6 +159,8 @@ def track_targets(
         masks: (H, W) bool for each further target. The targets of masks share no pixel.
         model: As for `track_video`.
         fps: As for `track_video`.
+        on_bad_frame: Called with each frame of the source that cannot be read; by default it is
+            logged. Such a frame gives no result, and the run goes on.
         **options: As for `track_video`.
 
     Returns:
@@ -163,6 +174,8 @@ def track_targets(
         raise ValueError(f"{', '.join(options)}: give these to create_tracker, with the model")
     with contextlib.ExitStack() as stack:
         images: Iterable[np.ndarray]
+        # A source that is opened here has the given rate itself.
+        new_times = fps is not None and not isinstance(source, (str, Path))
         if isinstance(source, (str, Path)):
             images = stack.enter_context(open_video(source, fps=fps))
         else:
@@ -179,7 +192,15 @@ def track_targets(
         selections += [Selection(mask=mask) for mask in masks]
         tracker = model if isinstance(model, Tracker) else create_tracker(model, **options)
         tracker.warm_up()
-        return _follow(tracker, selections, images, fps or DEFAULT_FPS, stack.pop_all())
+        name = getattr(images, "name", "the source")
+        frames: Iterator[Frame[np.ndarray | BadFrame]]
+        if isinstance(images, VideoSource) and not new_times:
+            frames = timed_frames(images.timed_frames())
+        else:
+            frames = number_frames(images, fps or DEFAULT_FPS)
+        return _follow(
+            tracker, selections, frames, name, on_bad_frame or _log_bad_frame, stack.pop_all()
+        )
 
 
 def _first_target(frame: VideoFrame) -> VideoResult:
@@ -194,21 +215,39 @@ def _first_target(frame: VideoFrame) -> VideoResult:
 def _follow(
     tracker: Tracker,
     selections: Sequence[Selection],
-    images: Iterable[np.ndarray],
-    fps: float,
+    frames: Iterator[Frame[np.ndarray | BadFrame]],
+    name: str,
+    on_bad_frame: Callable[[BadFrame], None],
     opened: contextlib.ExitStack,
 ) -> Iterator[VideoFrame]:
     """Yield the targets in each image, and close what was opened at the end."""
-    follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
-    index, seconds = -1, 0.0
+
+    def decode(image: np.ndarray | BadFrame) -> np.ndarray:
+        if isinstance(image, BadFrame):
+            raise image
+        return image
+
+    def complain(source: FaultSource, text: str, error: Exception | None) -> None:
+        if isinstance(error, BadFrame):
+            on_bad_frame(error)
+        elif error is not None:
+            raise error
+
+    targets = TargetSet(tracker=tracker)
+    follower = Follower[np.ndarray | BadFrame](decode, targets, complain=complain)
+    seconds = 0.0
+    report = None
     with opened:
-        frames = number_frames(images, fps)
-        for index, report in enumerate(follower.follow(selections, frames)):
-            assert report.frame is not None and report.image is not None
+        for report in follower.follow(selections, frames):
+            assert report.frame is not None
             taken = follower.tracking_seconds - seconds
             seconds += taken
-            time_s, image = report.frame.time_s, report.image
-            yield VideoFrame(index, time_s, image, report.targets, taken)
-    if index < 0:
-        name = getattr(images, "name", "the source")
+            frame, image = report.frame, report.image
+            if image is not None:
+                yield VideoFrame(frame.number - 1, frame.time_s, image, report.targets, taken)
+    if report is None:
         raise ValueError(f"{name} gave no frame; see whether it plays elsewhere")
+
+
+def _log_bad_frame(frame: BadFrame) -> None:
+    logging.getLogger(__name__).warning("%s", frame)

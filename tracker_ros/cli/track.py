@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tracker_ros.following.frames import TargetReport
-    from tracker_ros.io.sources import VideoSource
+    from tracker_ros.io.sources import BadFrame, VideoSource
     from tracker_ros.video_tracking import VideoFrame
 
+BAD_FRAMES = 3
+"""Exit status of a run to the end in which some frames could not be read."""
 PICTURES = (".png", ".jpg", ".webp")
 
 
@@ -62,6 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
     parser.add_argument("--count", type=int, default=None, help="frames to take at most")
     parser.add_argument("--fps", type=float, default=None, help="frame rate, if not the source's")
+    grey = "counts of 16-bit grey that become black and white: auto, full or LOW,HIGH"
+    parser.add_argument("--mono16-range", default="auto", metavar="RANGE", help=grey)
 
 
 def _check_targets(args: argparse.Namespace, results: Path | None) -> None:
@@ -95,7 +99,13 @@ def run(args: argparse.Namespace) -> int:
     target = args.results or (args.out.with_suffix(".json") if args.out else None)
     _check_targets(args, target)
     targets = targets_of_mask(args)
-    with open_video(args.video, fps=args.fps, start=args.start, count=args.count) as video:
+    with open_video(
+        args.video,
+        fps=args.fps,
+        start=args.start,
+        count=args.count,
+        mono16_range=args.mono16_range,
+    ) as video:
         targets = targets if len(targets) else targets_of_boxes(args, video)
         from tracker_ros.registry import create_tracker
         from tracker_ros.video_tracking import track_targets
@@ -105,13 +115,22 @@ def run(args: argparse.Namespace) -> int:
             options["backend"] = "torch"  # engines return no token mask
         tracker = create_tracker(args.model, weights=args.weights, **options)
         tracker.explain = args.explain
-        found = track_targets(video, targets.boxes, targets.masks, model=tracker)
+        bad_frames: list[str] = []
+
+        def note_bad_frame(error: BadFrame) -> None:
+            bad_frames.append(str(error))
+            print(f"tracker-ros track: {error}; the run goes on", file=sys.stderr)
+
+        found = track_targets(
+            video, targets.boxes, targets.masks, model=tracker, on_bad_frame=note_bad_frame
+        )
         results = {"video": args.video, "model": args.model, **tracker.runtime_info}
         if targets.objects:
             results["objects"] = list(targets.objects)
         with hold_end_signals() as end:
             collected, failure = _collect(found, video, args, end)
             results |= collected.summary(str(failure) if failure else end.name)
+            results["bad_frames"] = bad_frames
             if target is not None:
                 write_json(target, results)
     written = [path for path in (args.out, target) if path is not None]
@@ -123,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         raise failure
     if end:
         print("tracker-ros track: interrupted; these are the results so far", file=sys.stderr)
-    return end.status
+    return end.status or (BAD_FRAMES if bad_frames else 0)
 
 
 def _collect(
@@ -249,7 +268,7 @@ class _Drawing:
         Returns why the video cannot be written; an earlier one is then left as it was.
         """
         from tracker_ros.drawing import overlay
-        from tracker_ros.io.writer import VideoWriter
+        from tracker_ros.io.writer import VideoWriter, fit_picture
 
         image, result, score = frame.image, frame.targets[0].result, None
         if result is not None and result.token_mask is not None:
@@ -270,7 +289,7 @@ class _Drawing:
             if self._writer is None:
                 size = (picture.shape[1], picture.shape[0])
                 self._writer = VideoWriter(self._path, self._fps, size)
-            self._writer.write(picture)
+            self._writer.write(fit_picture(picture, self._writer.size), frame.time)
         except OSError as error:
             self.discard()
             return error

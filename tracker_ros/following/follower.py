@@ -13,6 +13,8 @@ must be called in one thread.
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +40,9 @@ __all__ = ["Follower", "raise_error"]
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
+_MAX_DISTORTION = 0.05  # logarithm of the change of width over height
+
 
 def raise_error(source: FaultSource, text: str, error: Exception | None) -> None:
     """Raise the error of a frame; this is what a follower does unless told otherwise."""
@@ -57,6 +62,7 @@ class Follower(Generic[T]):
             decoded or tracked; with an empty text and None when that source was good again. It
             may raise the error.
         wants_image: Whether frames should be decoded even while nothing is tracked.
+        inform: Called with a line about the stream that people should read.
         clock: Returns seconds that only grow.
 
     Attributes:
@@ -73,6 +79,7 @@ class Follower(Generic[T]):
         report: Callable[[FrameReport[T]], None] = lambda report: None,
         complain: Callable[[FaultSource, str, Exception | None], None] = raise_error,
         wants_image: Callable[[], bool] = lambda: False,
+        inform: Callable[[str], None] = _LOG.warning,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decode = decode
@@ -80,6 +87,8 @@ class Follower(Generic[T]):
         self._report = report
         self._complain = complain
         self._wants_image = wants_image
+        self._inform = inform
+        self._image_size: tuple[int, int] | None = None
         self._clock = clock
         self._paused = False
         self._number = 0
@@ -226,6 +235,8 @@ class Follower(Generic[T]):
             else:
                 tracker.initialize_mask(image, selection.mask)
 
+        if not len(self._targets) or not selection.append:
+            self._image_size = image.shape[:2]
         append = selection.append
         target = self._targets.select(initialize, frame.time_s, selection.label, append)
         if len(self._targets) == 1:
@@ -276,6 +287,7 @@ class Follower(Generic[T]):
         for target in targets:
             target.tracker.explain = self.explain
             target.aim(frame.time_s, height, width)
+        distorted = self._note_size(height, width)
         begin = self._clock()
         outcomes = self._targets.track(image, targets)
         self.tracking_seconds += self._clock() - begin
@@ -283,6 +295,8 @@ class Follower(Generic[T]):
         failures: dict[str, Exception] = {}
         for target, outcome in zip(targets, outcomes, strict=True):
             if isinstance(outcome, TrackResult):
+                if distorted and outcome.verdict is not Verdict.NOT_FOUND:
+                    outcome = replace(outcome, verdict=Verdict.UNCERTAIN)
                 results[target.target_id] = target.take(outcome, frame.time_s)
             else:
                 target.no_frame(frame.time_s)
@@ -297,6 +311,25 @@ class Follower(Generic[T]):
         else:
             self._complain(FaultSource.MODEL, "", None)
         return results
+
+    def _note_size(self, height: int, width: int) -> bool:
+        """Log a change of the image's size. Returns True if it cannot be the same view."""
+        before, self._image_size = self._image_size, (height, width)
+        if before in (None, (height, width)):
+            return False
+        assert before is not None
+        change = (width / before[1]) / (height / before[0])
+        distorted = abs(math.log(change)) > _MAX_DISTORTION
+        text = f"images change from {before[1]}x{before[0]} to {width}x{height} pixels: "
+        if distorted:
+            self._inform(
+                text
+                + "not the same view by its sides, so targets are uncertain; select them again "
+                "where they are not found"
+            )
+        else:
+            self._inform(text + "targets are scaled with them")
+        return distorted
 
     def _update_model(self, tracker: Tracker) -> None:
         """Let a tracker update its model of the target, now that its result is out."""

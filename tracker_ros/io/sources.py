@@ -18,6 +18,7 @@ from __future__ import annotations
 import glob
 import importlib
 import itertools
+import logging
 import re
 import time
 from abc import ABC, abstractmethod
@@ -29,9 +30,15 @@ import cv2
 import numpy as np
 
 from tracker_ros.geometry import Box
+from tracker_ros.io.grey_range import GreyRange, parse_grey_range
+from tracker_ros.io.image_encodings import scale_full_range
+
+_LOG = logging.getLogger(__name__)
 
 DEFAULT_FPS = 30.0
 """Rate of a source that has none of its own, frames per second."""
+
+_MAX_LEFT_OUT = 2
 
 MAX_PIXELS = 2**30
 """Pixels up to which OpenCV reads an image."""
@@ -44,6 +51,10 @@ SCHEMES = {
     "synthetic": "tracker_ros.synthetic.scene_video:SceneSource",
 }
 """Sources named by a prefix: their classes, imported when one is opened (rosbags, torch)."""
+
+
+class BadFrame(ValueError):
+    """A frame that a source has and that cannot be read; names the file and the frame's number."""
 
 
 class VideoSource(ABC):
@@ -61,6 +72,7 @@ class VideoSource(ABC):
         frame_count: Number of frames, or None.
         first_box: The target's box x, y, w, h in the first frame, where the source knows it.
         live: Whether frames come when they are taken, and reading waits for them.
+        mono16_range: How grey of 16 bits becomes 8 bits; see `tracker_ros.io.grey_range`.
     """
 
     name: str
@@ -69,17 +81,24 @@ class VideoSource(ABC):
     frame_count: int | None = None
     first_box: Box | None = None
     live: bool = False
+    mono16_range: str = "auto"
 
     @abstractmethod
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         """Yield time and image of each frame from `start` on, skipping earlier ones cheaply.
 
         The time is in seconds since frame 0, as recorded where the source knows it and else the
-        frame's number divided by ``fps``; the image is (H, W, 3) uint8 RGB.
+        frame's number divided by ``fps``; the image is (H, W, 3) uint8 RGB. A frame that cannot be
+        read is a `BadFrame` instead, and the next ones follow.
         """
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return (image for _, image in self.timed_frames())
+        """Yield the images; those that cannot be read are logged and left out."""
+        for _, image in self.timed_frames():
+            if isinstance(image, BadFrame):
+                _LOG.warning("%s", image)
+            else:
+                yield image
 
     def __len__(self) -> int:
         if self.frame_count is None:
@@ -106,6 +125,7 @@ def open_video(
     size: tuple[int, int] | None = None,
     start: int = 0,
     count: int | None = None,
+    mono16_range: str = "auto",
 ) -> VideoSource:
     """Open a video file, image folder or glob, webcam, rosbag2 topic or the synthetic scene.
 
@@ -117,6 +137,7 @@ def open_video(
         start: Frames to leave out at the beginning.
         count: Maximum number of frames, None for all. The synthetic scene, which has no end of
             its own, has 300 unless told otherwise.
+        mono16_range: How grey of 16 bits becomes 8 bits: ``auto``, ``full`` or ``[low, high]``.
 
     Returns:
         The source; use it in a ``with`` block or call ``close`` when done.
@@ -127,6 +148,7 @@ def open_video(
         ImportError: The package that reads such a source is missing.
     """
     text, start, count = _split_stretch(str(source), start, count)
+    parse_grey_range(mono16_range)
     if fps is not None and not fps > 0:
         raise ValueError(f"fps is {fps}; give a rate above 0")
     if start < 0 or (count is not None and count < 1):
@@ -152,6 +174,7 @@ def open_video(
         opened = ImageFiles(text, Path(text).iterdir(), fps)
     else:
         opened = VideoFile(text, fps)
+    opened.mono16_range = mono16_range
     return _Stretch(opened, start, count) if start or count is not None else opened
 
 
@@ -205,7 +228,7 @@ class _Stretch(VideoSource):
             rest = whole.frame_count - start
             self.frame_count = rest if count is None else min(count, rest)
 
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         frames = itertools.islice(self._whole.timed_frames(self._start), self._count)
         begin: float | None = None
         for number, (time_s, image) in enumerate(frames):
@@ -253,13 +276,17 @@ class VideoFile(VideoSource):
         height, width = _upright(first).shape[:2]
         self.size = (width, height)
 
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         """Yield time and image of each frame; see `VideoSource`."""
         with self._av.open(self.name) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             begin = 0.0
             for number, frame in enumerate(self._decoded(container, stream)):
+                if isinstance(frame, BadFrame):
+                    if number >= start:
+                        yield number / self.fps, frame
+                    continue
                 if number == 0:
                     begin = frame.time or 0.0
                 if number >= start:
@@ -268,17 +295,28 @@ class VideoFile(VideoSource):
                     yield time_s, _upright(frame)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Yield the frames; raises ValueError where the file is damaged."""
+        """Yield the frames, and a `BadFrame` for each that does not decode or is missing."""
         number = 0
         try:
-            for frame in container.decode(stream):
-                yield frame
-                number += 1
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except self._av.error.EOFError:
+                    continue
+                except self._av.error.FFmpegError as error:
+                    yield BadFrame(f"{self.name}: frame {number} does not decode ({error})")
+                    number += 1
+                    continue
+                yield from frames
+                number += len(frames)
         except self._av.error.FFmpegError as error:
-            raise ValueError(
-                f"{self.name!r} is damaged behind frame {number} ({error}); take the frames "
-                "before it, or repair the file"
-            ) from error
+            yield BadFrame(f"{self.name}: damaged behind frame {number} ({error})")
+            return
+        # A few frames before the first key frame may rightly be left out.
+        if self.frame_count is not None and number < self.frame_count - _MAX_LEFT_OUT:
+            yield BadFrame(
+                f"{self.name}: ends after {number} of {self.frame_count} frames: was it cut?"
+            )
 
 
 def _upright(frame: Any) -> np.ndarray:
@@ -308,10 +346,14 @@ class ImageFiles(VideoSource):
         self.size = (width, height)
         self.frame_count = len(self.files)
 
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         """Yield time and image of each frame; see `VideoSource`."""
+        grey = GreyRange(self.mono16_range)
         for number, file in enumerate(self.files[start:], start):
-            yield number / self.fps, read_image(file)
+            try:
+                yield number / self.fps, read_image(file, grey)
+            except ValueError as error:
+                yield number / self.fps, BadFrame(f"frame {number}: {error}")
 
 
 def sort_images(files: Iterable[str | Path]) -> list[Path]:
@@ -326,10 +368,21 @@ def natural_key(name: str) -> list[Any]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as RGB, (H, W, 3) uint8; raises ValueError if OpenCV cannot read it."""
+def read_image(path: Path, grey: GreyRange | None = None) -> np.ndarray:
+    """Read an image file as RGB, turned upright where its metadata says so.
+
+    Args:
+        path: The file.
+        grey: How grey of 16 bits becomes 8 bits; by default by the image's own range.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: OpenCV cannot read it.
+    """
     try:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        image = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     except (cv2.error, MemoryError) as error:  # more pixels than OpenCV or the memory takes
         reason = str(getattr(error, "err", "") or "it needs more memory than there is")
         raise ValueError(
@@ -338,7 +391,13 @@ def read_image(path: Path) -> np.ndarray:
         ) from error
     if image is None:
         raise ValueError(f"{str(path)!r} is not an image that OpenCV can read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.dtype == np.uint16:
+        of_grey = (grey or GreyRange()).to_eight_bits
+        image = of_grey(image) if image.ndim == 2 else scale_full_range(image)
+    if image.dtype != np.uint8:
+        raise ValueError(f"{str(path)!r} holds {image.dtype}, expected pixels of 8 or 16 bits")
+    code = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(image, code))
 
 
 class Webcam(VideoSource):
@@ -368,7 +427,7 @@ class Webcam(VideoSource):
         self.size = (frame.shape[1], frame.shape[0])
         self.fps = float(fps or self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
 
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         """Yield time and image of each frame; see `VideoSource`."""
         begin: float | None = None
         for number in itertools.count():

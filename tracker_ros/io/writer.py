@@ -20,6 +20,8 @@ _LOG = logging.getLogger(__name__)
 H264_ENCODERS = ("libx264", "libopenh264", "h264_nvenc", "h264_v4l2m2m", "h264_videotoolbox")
 """Encoders that make H.264, in the order tried."""
 
+_TICK = Fraction(1, 60_000)  # seconds; MPEG-4 part 2 takes no finer one than 1 / 65535
+
 FALLBACK_ENCODER = "mpeg4"
 """FFmpeg's own encoder, which every build has."""
 
@@ -59,6 +61,7 @@ class VideoWriter:
         self.fps = float(fps)
         self.size = (int(size[0]), int(size[1]))
         self.frames_written = 0
+        self._last_tick = -1
         self._av = av
         self._file = UnfinishedFile(self.path)
         try:
@@ -82,6 +85,7 @@ class VideoWriter:
                 stream = container.add_stream(name, rate=rate)
                 stream.width, stream.height = (side + side % 2 for side in self.size)
                 stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = _TICK
                 if name == "libx264":
                     stream.options = {"crf": "21", "preset": "veryfast"}
                 stream.codec_context.open()
@@ -101,8 +105,18 @@ class VideoWriter:
             "install another build (pip install av)"
         )
 
-    def write(self, frame_rgb: np.ndarray) -> None:
-        """Append one RGB uint8 frame; raises ValueError unless it has the size of the video."""
+    def write(self, frame_rgb: np.ndarray, time_s: float | None = None) -> None:
+        """Append one frame.
+
+        Args:
+            frame_rgb: RGB uint8 in the size of the video.
+            time_s: When it is shown, seconds from the start, later than the frame before; by
+                default at the rate of the video.
+
+        Raises:
+            ValueError: The frame has another size or type.
+            OSError: The file cannot be written.
+        """
         width, height = self.size
         if frame_rgb.shape != (height, width, 3) or frame_rgb.dtype != np.uint8:
             raise ValueError(
@@ -112,9 +126,20 @@ class VideoWriter:
         if width % 2 or height % 2:
             frame_rgb = np.pad(frame_rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_rgb), format="rgb24")
+        if time_s is None:
+            time_s = self.frames_written / self.fps
+        self._last_tick = max(self._last_tick + 1, round(time_s / _TICK))
+        frame.pts, frame.time_base = self._last_tick, _TICK
         with self._writing():
-            self._container.mux(self._stream.encode(frame))
+            self._container.mux(self._encode(frame))
         self.frames_written += 1
+
+    def _encode(self, frame: Any) -> list[Any]:
+        """Return the packets that the encoder gives, each as long as a frame of this rate."""
+        packets: list[Any] = self._stream.encode(frame)
+        for packet in packets:
+            packet.duration = round(1 / self.fps / packet.time_base)
+        return packets
 
     def close(self) -> None:
         """Finish the file and give it its name. Closing twice does nothing more."""
@@ -123,7 +148,7 @@ class VideoWriter:
         self._open = False
         try:
             with self._writing():
-                self._container.mux(self._stream.encode())
+                self._container.mux(self._encode(None))
                 self._container.close()
                 self._file.finish()
         finally:
@@ -156,3 +181,20 @@ class VideoWriter:
             self.close()
         else:
             self.discard()
+
+
+def fit_picture(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture scaled into width and height, black beside it; as it is if it fits."""
+    import cv2
+
+    width, height = size
+    rows, columns = picture.shape[:2]
+    if (columns, rows) == (width, height):
+        return picture
+    scale = min(width / columns, height / rows)
+    inner = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    fitted = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
+    scaled = cv2.resize(picture, inner, interpolation=cv2.INTER_AREA)
+    fitted[top : top + inner[1], left : left + inner[0]] = scaled
+    return fitted

@@ -343,6 +343,11 @@ def _check_range(value: Value) -> str:
     return ""
 
 
+def _range_text(value: object) -> object:
+    """Return an array of numbers as text, anything else as it is."""
+    return str(list(value)) if isinstance(value, (list, array)) else value
+
+
 RUNNING, UNCONFIGURED, START = Change
 
 # One paragraph for each parameter.
@@ -394,7 +399,7 @@ TRACK_PARAMETERS = (
         "mono16_range", "auto", UNCONFIGURED,
         "Counts that become black and white in grey images and Bayer patterns of 16 bits: "
         "auto (the image's own range, smoothed), full, or [low, high].", check=_check_range,
-        read=lambda value: str(list(value)) if isinstance(value, (list, array)) else value),
+        read=_range_text),
     ParameterSpec(
         "buffer_seconds", 5.0, RUNNING,
         "Seconds of images that are kept, so that a target can be selected on an earlier image.",
@@ -470,6 +475,10 @@ VIDEO_PARAMETERS = (
         "How images are sent: raw on image, or compressed (JPEG) on image/compressed.",
         choices=("raw", "compressed")),
     ParameterSpec("frame_id", "camera", START, "frame_id of the images."),
+    ParameterSpec(
+        "mono16_range", "auto", START,
+        "Counts that become black and white in grey images of 16 bits: auto, full, or "
+        "[low, high].", check=_check_range, read=_range_text),
     ParameterSpec("start_frame", 0, START, "Images to skip.", limits=(0, _MAX_FRAMES)),
     ParameterSpec("frames", 0, START, "Images to play; 0 plays all.", limits=(0, _MAX_FRAMES)),
     ParameterSpec(

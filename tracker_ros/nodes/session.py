@@ -99,6 +99,7 @@ class Session:
             report=self._report,
             complain=self._complain,
             wants_image=self._publishers.wants_image,
+            inform=lambda text: node.get_logger().warning(text, throttle_duration_sec=5.0),
             topic=node.resolve_topic_name("image"),
         )
         self._follower.explain = debug.token_mask

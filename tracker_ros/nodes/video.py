@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.io.sources import VideoSource, open_video
+from tracker_ros.io.sources import BadFrame, VideoSource, open_video
 from tracker_ros.nodes.messages import compressed_from_array, image_from_array, keep_last
 from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
 from tracker_ros.nodes.parameters import VIDEO_PARAMETERS, ParameterTable, check_command_line
@@ -46,6 +46,7 @@ class VideoNode(Node):
         self._published = 0
         self._start: Time | None = None
         self._last_s = 0.0
+        self._bad_frames = 0
         self._passed_s = 0.0  # in earlier rounds of a loop
         self._due_s = 0.0
         self._compressed = self._table.text("transport") == "compressed"
@@ -84,6 +85,7 @@ class VideoNode(Node):
                 fps=self._table.number("rate") or None,
                 start=self._table.integer("start_frame"),
                 count=self._table.integer("frames") or None,
+                mono16_range=self._table.text("mono16_range"),
             )
         except (OSError, ValueError, ImportError) as error:
             raise NodeStartError(f"cannot play {text!r}: {error}") from error
@@ -117,10 +119,10 @@ class VideoNode(Node):
     def _read(self) -> bool:
         """Read the next image, from the start again in a loop. Returns False at the end."""
         try:
-            self._next = next(self._images, None)
+            self._next = self._take()
             if self._next is None and self._table.flag("loop") and self._published:
                 self._images = self._source.timed_frames()
-                self._next = next(self._images, None)
+                self._next = self._take()
                 self._passed_s = self._last_s + 1.0 / self._rate
         except (OSError, ValueError, RuntimeError) as error:
             raise NodeStartError(
@@ -133,6 +135,15 @@ class VideoNode(Node):
         self._last_s = self._passed_s + time_s
         self._next = self._last_s, image
         return True
+
+    def _take(self) -> tuple[float, np.ndarray] | None:
+        """Return time and image of the next frame that can be read; None at the end."""
+        for time_s, image in self._images:
+            if not isinstance(image, BadFrame):
+                return time_s, image
+            self._bad_frames += 1
+            self.get_logger().warning(f"frame left out: {image}")
+        return None
 
     def _wait(self, seconds: float) -> None:
         """Let the next tick come some time after this one was due, or at once if that is past."""
@@ -168,7 +179,10 @@ class VideoNode(Node):
     def _end(self) -> None:
         """Stop, after a second in which the last image can arrive."""
         self._timer.cancel()
-        self.get_logger().info(f"the video has ended, {self._published} images were published")
+        self.get_logger().info(
+            f"the video has ended, {self._published} images were published"
+            + (f", {self._bad_frames} could not be read" if self._bad_frames else "")
+        )
         self._timer = self._every(1.0, lambda: rclpy.shutdown(context=self.context))
 
 

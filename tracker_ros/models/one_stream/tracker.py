@@ -26,7 +26,7 @@ from tracker_ros.crops import (
     hann_window,
     map_box_back,
 )
-from tracker_ros.geometry import Box, check_box, clip_box
+from tracker_ros.geometry import Box, check_box, clip_box, scale_box
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.config import OneStreamConfig
 from tracker_ros.models.one_stream.network import maps_from
@@ -66,10 +66,12 @@ class Target:
     Attributes:
         template: What the model made of the first image.
         box: Where the target was last, `(x, y, w, h)` in pixels of the image.
+        image_size: Height and width of that image; None if it is not known.
     """
 
     template: Any
     box: Box
+    image_size: tuple[int, int] | None = None
 
 
 class _View(NamedTuple):
@@ -147,7 +149,7 @@ class OneStreamTracker(Tracker):
         crop, factor = crop_square(image, start, self.model.config.template_factor, size)
         place = torch.tensor([box_in_crop(start, start, factor, size)], dtype=torch.float32)
         template = self.model.encode_template(crops_to(self.model.device, [crop]), place)
-        self.target = Target(template, start)
+        self.target = Target(template, start, image.shape[:2])
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
@@ -168,13 +170,18 @@ class OneStreamTracker(Tracker):
         return None if ask is None else ask()
 
     def _look(self, image: np.ndarray) -> _View:
-        """Crop around the previous box."""
-        if self.target is None:
+        """Crop around the previous box, scaled with the image if that has another size."""
+        target = self.target
+        if target is None:
             raise RuntimeError("track() was called before initialize(); give it a box first")
-        check_image(image)
-        config, box = self.model.config, self.target.box
+        height, width = check_image(image).shape[:2]
+        size = target.image_size or (height, width)
+        if size != (height, width):
+            target = replace(target, box=scale_box(target.box, size, (height, width)))
+        target = replace(target, image_size=(height, width))
+        config, box = self.model.config, target.box
         crop, factor = crop_square(image, box, config.search_factor, config.search_size)
-        return _View(self.target, crop, factor, image.shape[0], image.shape[1])
+        return _View(target, crop, factor, height, width)
 
     def _decode(
         self, view: _View, maps: np.ndarray, sample: int, token_masks: np.ndarray | None
@@ -202,7 +209,7 @@ class OneStreamTracker(Tracker):
     def _remember(self, view: _View, result: TrackResult) -> TrackResult:
         """Search around the result in the next image, unless the target was not found."""
         if result.verdict is None:
-            self.target = Target(view.target.template, result.box)
+            self.target = replace(view.target, box=result.box)
         return result
 
     def track_batch(

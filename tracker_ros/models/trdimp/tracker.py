@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.crops import hann_window, normalize_tensor
-from tracker_ros.geometry import Box, check_box
+from tracker_ros.geometry import Box, check_box, scale_box
 from tracker_ros.models.trdimp.config import TrackingParameters
 from tracker_ros.models.trdimp.inference import (
     GraphMemory,
@@ -107,6 +107,7 @@ class _Target:
         samples: What the filter learns from.
         filter: (C, k, k) that answers to it.
         draws: Random numbers to come.
+        image_size: Height and width of the last image.
         frame: Frames since the first.
         sample: What the last frame has to teach and was not learned yet.
     """
@@ -118,6 +119,7 @@ class _Target:
     samples: SampleMemory
     filter: Tensor
     draws: Draws
+    image_size: tuple[int, int]
     frame: int = 0
     sample: _TrainingSample | None = None
 
@@ -209,6 +211,7 @@ class TrDiMPTracker(Tracker):
             samples,
             target_filter,
             draws,
+            image.shape[:2],
         )
 
     @torch.inference_mode()
@@ -219,6 +222,10 @@ class TrDiMPTracker(Tracker):
         check_image(image)
         self.update_model()
         target, options, model = self._target, self.parameters, self.model
+        if image.shape[:2] != target.image_size:  # the same view in another resolution
+            box = target_to_box(target.place.position, target.place.size)
+            self.search_around(scale_box(box, target.image_size, image.shape[:2]))
+            target.image_size = image.shape[:2]
         place, side = target.place, options.image_sample_size
 
         # Crop and compare.
