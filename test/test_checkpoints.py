@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import types
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tracker_ros.checkpoints import (
     convert_checkpoint,
@@ -263,3 +265,99 @@ def test_strict_load_fills_a_module_on_the_meta_device() -> None:
         module = torch.nn.Linear(3, 2)
     load_strictly(module, {key: STATE[key] for key in ("weight", "bias")}, "w")
     torch.testing.assert_close(module.weight.detach(), STATE["weight"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_values_that_are_no_numbers_are_refused_when_read(tmp_path: Path, value, dtype) -> None:
+    bad = torch.zeros(3, 4, dtype=dtype)
+    bad[1, 2] = value
+    path = tmp_path / "bad.safetensors"
+    save_file({"good": torch.ones(2), "block.weight": bad}, path)
+    with pytest.raises(ValueError, match=r"bad\.safetensors: .*block\.weight in 1 of 12"):
+        read_weights(path)
+    with pytest.raises(ValueError, match=r"new\.safetensors .*block\.weight in 1 of 12"):
+        write_weights({"block.weight": bad}, tmp_path / "new.safetensors")
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_large_values_whose_sum_overflows_are_finite(tmp_path: Path) -> None:
+    large = {"w": torch.full((100,), 3e38)}
+    write_weights(large, tmp_path / "w.safetensors")
+    assert torch.equal(read_weights(tmp_path / "w.safetensors")["w"], large["w"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.bool])
+def test_strict_load_names_another_type(dtype) -> None:
+    module = torch.nn.Linear(3, 2)
+    state = {"weight": torch.zeros(2, 3, dtype=dtype), "bias": torch.zeros(2)}
+    with pytest.raises(ValueError, match=r"w\.safetensors .*weight \w+ instead of float32") as no:
+        load_strictly(module, state, "w.safetensors")
+    assert len(str(no.value)) < 500
+
+
+def quantised() -> torch.Tensor:
+    return torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("state", "named"),
+    [
+        ({"w": torch.ones(1).expand(10**9)}, "bytes"),
+        ({f"w{i}": torch.ones(4096)[None].expand(50, -1) for i in range(3)}, "bytes"),
+        ({"module.a": torch.ones(2), "a": torch.ones(2)}, r"\(?a"),
+        ({"q": quantised()}, "quantised.*q"),
+        ({"s": torch.eye(3).to_sparse()}, "s"),
+        ({"m": torch.ones(3, device="meta")}, "m"),
+        ({"c": torch.ones(3, dtype=torch.complex64)}, "complex.*c"),
+        ({"n": torch.tensor([1.0, float("nan")])}, "n in 1 of 2"),
+        ({}, "OrderedDict|dict"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_converted_is_refused(tmp_path: Path, state, named) -> None:
+    path, out = tmp_path / "odd.pth", tmp_path / "out.safetensors"
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=named) as refusal:
+        convert_checkpoint(path, out)
+    assert str(path.name) in str(refusal.value) or "out.safetensors" in str(refusal.value)
+    assert not out.exists()
+
+
+def test_shared_tensors_are_converted_whole(tmp_path: Path) -> None:
+    table = torch.arange(6.0).view(2, 3)
+    torch.save({"a": table, "b": table, "c": table.t()}, tmp_path / "tied.pth")
+    convert_checkpoint(tmp_path / "tied.pth", tmp_path / "tied.safetensors")
+    found = read_weights(tmp_path / "tied.safetensors")
+    assert torch.equal(found["a"], found["b"])
+    assert torch.equal(found["c"], table.t())
+
+
+def test_what_does_not_fit_half_precision_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.tensor([1.0, 70_000.0])}, tmp_path / "large.pth")
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(ValueError, match=r"w in 1 of 2"):
+        convert_checkpoint(tmp_path / "large.pth", out, half=True)
+    assert not out.exists()
+    convert_checkpoint(tmp_path / "large.pth", out)
+    assert read_weights(out)["w"][1] == 70_000
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1_000_000)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for name in plain.namelist():
+            small.writestr(name, plain.read(name))
+    with pytest.raises(ValueError, match=r"small\.pth is compressed"):
+        read_checkpoint(tmp_path / "small.pth")
+
+
+def test_a_checkpoint_is_never_its_own_output(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(STATE, path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="checkpoint"):
+        convert_checkpoint(path, path)
+    assert path.read_bytes() == before

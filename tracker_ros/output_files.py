@@ -31,7 +31,7 @@ __all__ = [
 
 LEFT_OVER_S = 60.0
 """Age from which an unfinished file that no process holds is removed, seconds."""
-_STREAMS = ("/dev/std", "/dev/fd/", "/proc/")
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 _TOKEN_BYTES = 4
 _UNFINISHED_NAME = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.part(\.\w+)?")
 _open: set[UnfinishedFile] = set()

@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from tracker_ros.cli.main import COMMANDS, main, program
-from tracker_ros.process import SPINNING
+from tracker_ros.process import SPINNING, Terminated
 from tracker_ros.registry import list_models
+from tracker_ros.tracker import TrackResult
 
 
 def _run(code):
@@ -141,6 +143,41 @@ def test_evaluate_takes_yardsticks_from_the_cache(sequences, tmp_path, monkeypat
     assert main(arguments) == 0
     second = json.loads(capsys.readouterr().out)
     assert second["trackers"] == first["trackers"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_evaluate_keeps_the_scores_so_far(
+    sequences, tmp_path, monkeypatch, capsys, number, status
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    frames = []
+
+    def track(self, image):
+        frames.append(image)
+        if len(frames) == 8:  # in the second sequence
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        return TrackResult((30.0, 40.0, 32.0, 32.0), 1.0, None, (0.0, 0.0, 9.0, 9.0))
+
+    monkeypatch.setattr("tracker_ros.evaluation.baselines.OpenCvTracker.track", track)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "accuracy.md").write_text("the earlier page")
+    arguments = ["evaluate", str(sequences), "--models", "kcf", "csrt", "--out", str(out)]
+    assert main(arguments) == status
+    results = json.loads((out / "results.json").read_text())
+    assert (results["complete"], results["ended_by"]) == (False, number.name)
+    (kcf,) = results["trackers"]
+    assert [score["sequence"] for score in kcf["sequences"]] == ["left"]
+    assert (out / "accuracy.md").read_text() == "the earlier page"
+    assert (out / "boxes" / "kcf" / "left.txt").exists()
+
+
+def test_evaluate_never_writes_over_its_weights(sequences, untrained_weights, capsys):
+    before = untrained_weights.read_bytes()
+    weights = ["--weights", f"ostrack_tiny={untrained_weights}"]
+    assert main(["evaluate", str(sequences), *weights, "--markdown", str(untrained_weights)]) == 2
+    assert "--markdown" in capsys.readouterr().err
+    assert untrained_weights.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,10 @@
 """`tracker-ros track`: what it writes, prints and refuses."""
 
 import json
+import resource
+import signal
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from tracker_ros.cli.main import main
 from tracker_ros.io.mask_files import write_label_map
 from tracker_ros.io.sources import open_video
+from tracker_ros.model_cards import embedded_file
 from tracker_ros.tracker import Tracker, TrackResult
 
 
@@ -223,6 +228,126 @@ def test_options_reach_the_model_and_explain_draws_the_token_mask(track, tmp_pat
     assert second[100:, :150].mean() < 60, "outside the search region: dark"
     tint = second[45:75, 5:25].astype(int) - second[45:75, 85:105]
     assert tint[..., 2].mean() > 50, "the mask is the left half of the region"
+
+
+class Signalled(Tracker):
+    """Finds the target where it was; gets signals in the third frame, then goes on or fails."""
+
+    def __init__(self, signals=(), failure=None):
+        self.signals, self.failure, self.frames = signals, failure, 0
+
+    def initialize(self, image, box):
+        self.box = tuple(box)
+
+    def track(self, image):
+        self.frames += 1
+        if self.frames == 3:
+            for number in self.signals:
+                signal.raise_signal(number)
+            if self.failure is not None:
+                raise self.failure
+        return TrackResult(self.box, 0.5, None, (0.0, 0.0, 10.0, 10.0))
+
+    def warm_up(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("signals", "status", "frames"),
+    [
+        ([signal.SIGINT], 130, 4),
+        ([signal.SIGTERM], 143, 4),
+        ([signal.SIGINT, signal.SIGTERM], 143, 3),
+    ],
+)
+def test_a_signal_keeps_the_results_so_far(track, tmp_path, monkeypatch, signals, status, frames):
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda *_, **__: Signalled(signals))
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert track("--out", str(tmp_path / "out.mp4")) == status
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert results["complete"] is False
+    assert results["ended_by"] == signal.Signals(status - 128).name
+    assert results["frames"] == len(results["results"]) == frames
+    with open_video(tmp_path / "out.mp4") as video:
+        assert len(list(video)) == frames, "the video is finished"
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "out.json"}
+
+
+def test_a_failure_keeps_the_results_so_far(track, tmp_path, monkeypatch, capsys):
+    failing = Signalled(failure=RuntimeError("the GPU is gone"))
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda *_, **__: failing)
+    assert track("--out", str(tmp_path / "out.mp4")) == 2
+    assert "the GPU is gone" in capsys.readouterr().err
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert (results["complete"], results["frames"]) == (False, 3)
+    with open_video(tmp_path / "out.mp4") as video:
+        assert len(list(video)) == 3
+
+
+def test_whole_results_say_so(track, monkeypatch, capsys):
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda *_, **__: Signalled())
+    assert track("--json") == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["complete"] is True
+    assert "ended_by" not in results
+
+
+def test_a_full_disk_keeps_the_earlier_video_and_the_results(track, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda *_, **__: Signalled())
+    out, results = tmp_path / "out.mp4", tmp_path / "out.json"
+    out.write_bytes(b"earlier")
+    kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limit[1]))
+    try:
+        assert track("--out", str(out)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, kept)
+    assert str(out) in capsys.readouterr().err
+    assert out.read_bytes() == b"earlier"
+    assert json.loads(results.read_text())["frames"] > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4", "out.json"}
+
+
+@pytest.mark.parametrize("option", ["--out", "--results"])
+@pytest.mark.parametrize("name", ["WEIGHTS", "MASK", "VIDEO", "embedded"])
+def test_no_input_is_overwritten(
+    option, name, square_video, untrained_weights, tmp_path, monkeypatch, capsys
+):
+    cv2.imwrite(str(tmp_path / "mask.png"), np.full((120, 160), 255, np.uint8))
+    inputs = {"WEIGHTS": untrained_weights, "MASK": tmp_path / "mask.png", "VIDEO": square_video}
+    path = inputs.get(name, embedded_file("ostrack_tiny.safetensors"))
+    before = path.read_bytes()
+    if option == "--out":
+        link = tmp_path / "link.png"
+        link.symlink_to(path)
+        path = link
+    weights = [] if name == "embedded" else ["--weights", str(untrained_weights)]
+    arguments = ["--mask", str(tmp_path / "mask.png"), option, str(path), *weights]
+    assert main(["track", str(square_video), *arguments]) == 2
+    assert option in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_an_unwritable_target_is_noticed_before_the_work(track, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "tracker_ros.registry.create_tracker", lambda *_, **__: pytest.fail("work was begun")
+    )
+    (tmp_path / "file").write_text("in the way")
+    assert track("--results", str(tmp_path / "file" / "r.json")) == 2
+    assert "r.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "height"), [(65_535, 65_535), (2**31 - 1, 1)])
+def test_a_picture_that_claims_too_many_pixels_is_named(tmp_path, capsys, width, height):
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
+    (tmp_path / "a.png").write_bytes(data + struct.pack(">I", zlib.crc32(header)))
+    assert main(["track", str(tmp_path), "--box", "1", "2", "9", "9"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "a.png" in line
 
 
 class Masking(Tracker):
