@@ -232,6 +232,52 @@ def test_a_pipe_in_place_of_a_file_does_not_block(cache: Cache) -> None:
         load(cache)
 
 
+def test_a_device_in_place_of_a_file_is_not_opened(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.store(KEY, CONTENTS, INFO)
+    opened = []
+    found = os.stat(os.devnull)
+    monkeypatch.setattr(os, "lstat", lambda path: found)
+    monkeypatch.setattr(os, "open", lambda path, *flags: opened.append(path))
+    assert "is no regular file" in cache.verify(KEY.stem)
+    assert opened == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".plan"])
+def test_a_file_of_another_size_is_refused_unread(cache: Cache, suffix: str) -> None:
+    cache.store(KEY, CONTENTS, INFO)
+    with file_of(cache, suffix).open("r+b") as file:
+        file.truncate(2**40)  # a hole: it takes no room on the disk, and hours to read
+    assert f"{suffix} is damaged: it has {2**40} bytes" in cache.verify(KEY.stem)
+    assert cache.prune(cache.limit_bytes, verify=True) == [KEY.stem]
+
+
+def test_entries_of_an_earlier_version_have_no_sizes(cache: Cache) -> None:
+    cache.store(KEY, CONTENTS, INFO)
+    sidecar = json.loads(file_of(cache, ".json").read_text())
+    del sidecar["bytes"]
+    file_of(cache, ".json").write_text(json.dumps(sidecar))
+    assert load(cache) == CONTENTS
+
+
+def test_a_folder_with_an_entrys_name_is_left_alone(cache: Cache) -> None:
+    cache.store(KEY, CONTENTS, INFO)
+    file_of(cache, ".plan").unlink()
+    file_of(cache, ".plan").mkdir()
+    assert "is no regular file" in cache.verify(KEY.stem)
+    cache.prune(0)
+    assert [path.name for path in cache.folder.iterdir() if path.is_dir()] == [f"{KEY.stem}.plan"]
+
+
+def test_unfinished_files_of_killed_processes_go(cache: Cache) -> None:
+    left = cache.folder / f".{KEY.stem}.0123abcd.part.plan"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    cache.store(changed("another"), CONTENTS, INFO)
+    assert not left.exists()
+
+
 def test_a_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()

@@ -219,11 +219,15 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+class _Unwritable(OSError):
+    """A file cannot be written; the message names it and the remedy."""
+
+
 def _unwritable(path: Path, error: OSError) -> OSError:
     """Return the error of a file that cannot be written, unless it is such a one already."""
-    if error.__cause__ is not None and error.errno is None:
+    if isinstance(error, _Unwritable):
         return error
-    return OSError(
+    return _Unwritable(
         f"{path} cannot be written ({error.strerror or error}), and is left as it was; free some "
         "space, or give a file in a folder that you may write to"
     )

@@ -26,6 +26,7 @@ from tracker_ros.engines.onnx_engine import (
     OnnxRuntimeEngine,
     export_onnx,
     exported_graph,
+    graph_cache,
     graph_key,
     open_engine,
 )
@@ -278,3 +279,45 @@ def test_a_missing_package_or_provider_is_named(
     assert not onnx_engine.can_run()
     with pytest.raises(EngineUnavailable, match="not installed: pip install onnxruntime"):
         open_engine(doubling, "fp32", tmp_path, model="m", build=True, device=CPU)
+
+
+@pytest.mark.parametrize("build", [True, False])
+def test_a_graph_of_other_weights_is_not_trusted_though_its_manifest_matches(
+    doubling: Graph, tmp_path: Path, build: bool
+) -> None:
+    path = exported_graph(doubling, "fp32", tmp_path, model="m", build=True)
+    good = path.read_bytes()
+    model = onnx.load(path)
+    for weight in model.graph.initializer:
+        wrong = 3 * onnx.numpy_helper.to_array(weight)
+        weight.CopyFrom(onnx.numpy_helper.from_array(wrong, weight.name))
+    path.write_bytes(model.SerializeToString())
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    manifest["sha256"][".onnx"] = sha256_of(path)
+    manifest["bytes"][".onnx"] = path.stat().st_size
+    path.with_suffix(".json").write_text(json.dumps(manifest))
+    assert graph_cache(tmp_path).verify(path.stem) == "", "nothing else betrays it"
+    if not build:
+        with pytest.raises(EngineUnavailable, match="does not equal torch"):
+            open_engine(doubling, "fp32", tmp_path, model="m", build=False, device=CPU)
+        return
+    engine = open_engine(doubling, "fp32", tmp_path, model="m", build=True, device=CPU)
+    found = engine(**doubling.example(0))["sums"]
+    assert torch.equal(found, torch.tensor([1.0, 4.0, 7.0]))
+    assert path.read_bytes() == good, "it was exported again"
+
+
+@pytest.mark.parametrize("what", ["folder open to others", "file open to others", "link"])
+def test_exported_graphs_are_trusted_by_the_rule_of_plans(
+    doubling: Graph, tmp_path: Path, what: str
+) -> None:
+    path = exported_graph(doubling, "fp32", tmp_path / "engines", model="m", build=True)
+    if what == "folder open to others":
+        path.parent.chmod(0o755)
+    elif what == "file open to others":
+        path.chmod(0o666)
+    else:
+        path.rename(tmp_path / "elsewhere.onnx")
+        path.symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises((EngineUnavailable, PermissionError), match=r"others|nobody else|link"):
+        open_engine(doubling, "fp32", tmp_path / "engines", model="m", build=False, device=CPU)

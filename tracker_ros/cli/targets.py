@@ -89,6 +89,8 @@ def targets_of_boxes(args: argparse.Namespace, video: VideoSource) -> Targets:
     from tracker_ros.geometry import parse_box
 
     if args.box:
+        from tracker_ros.geometry import parse_box
+
         return Targets(boxes=tuple(parse_box(box) for box in args.box))
     if video.first_box is not None:
         return Targets(boxes=(video.first_box,))
