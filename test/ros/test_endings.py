@@ -29,6 +29,16 @@ def test_a_killed_node_ends_in_silence_and_leaves_nothing(state, sign):
     assert kill.problem == ""
 
 
+@pytest.mark.parametrize("program", ["track", "select_target"])
+def test_a_log_folder_that_cannot_be_written_is_one_line(run_program, monkeypatch, program):
+    monkeypatch.setenv("ROS_LOG_DIR", "/proc/none/log")
+    process = run_program(program)
+    assert process.wait() == 1
+    (line,) = process.output.strip().splitlines()
+    assert "/proc/none/log" in line
+    assert "ROS_LOG_DIR" in line
+
+
 def test_the_table_counts_what_was_not_good():
     seen = ((0.1, ""), (0.2, "status 1"), (0.3, ""))
     kills = [Kill("idle", "SIGINT", 0, seconds, problem) for seconds, problem in seen]
