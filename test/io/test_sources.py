@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing videos: what goes in comes out, and errors name the remedy."""
 
+import io
 import logging
 import struct
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tracker_ros.io import writer as writer_module
-from tracker_ros.io.sources import ImageFiles, VideoFile, open_video
+from tracker_ros.io.sources import ImageFiles, VideoFile, open_video, source_path
 from tracker_ros.io.writer import VideoWriter
 
 
@@ -294,3 +295,56 @@ def test_length_of_an_endless_source_is_a_type_error(paused):
         assert video
         with pytest.raises(TypeError, match="not known"):
             len(video)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Images 0003 to 0012, and others beside them."""
+    for index in range(3, 13):
+        image = np.full((20, 30, 3), index, np.uint8)
+        cv2.imwrite(str(tmp_path / f"{index:04d}.png"), image)
+    cv2.imwrite(str(tmp_path / "cover.png"), np.full((20, 30, 3), 99, np.uint8))
+    return tmp_path
+
+
+def test_numbered_images_and_a_single_one(numbered):
+    with open_video(numbered / "%04d.png") as video:
+        assert [int(image[0, 0, 0]) for image in video] == list(range(3, 13))
+    with open_video(numbered / "cover.png") as video:
+        assert len(video) == 1
+        assert int(next(iter(video))[0, 0, 0]) == 99
+    with pytest.raises(ValueError, match="no images"):
+        open_video(numbered / "f%02d.png")
+    with pytest.raises(ValueError, match="no pattern for numbers"):
+        open_video(numbered / "%s.png")
+
+
+def test_streams_are_read_once_from_standard_input(numbered, monkeypatch):
+    raw = np.stack([np.full((20, 30, 3), index, np.uint8) for index in range(5)])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw.tobytes())))
+    with open_video("-", size=(30, 20), fps=10) as video:
+        assert video.size == (30, 20)
+        assert int(next(iter(video))[0, 0, 0]) == 0
+        frames = list(video.timed_frames())
+    assert [int(image[0, 0, 0]) for _, image in frames] == [1, 2, 3, 4]
+    assert [round(time_s, 3) for time_s, _ in frames] == [0.1, 0.2, 0.3, 0.4]
+    y4m = b"YUV4MPEG2 W30 H20 F10:1 Cmono\n" + b"".join(
+        b"FRAME\n" + np.full((20, 30), value, np.uint8).tobytes() for value in (20, 200)
+    )
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(y4m)))
+    with open_video("-") as video:
+        dark, bright = list(video.timed_frames())
+    assert dark[1].mean() < 60 < 150 < bright[1].mean()
+    assert bright[0] == pytest.approx(0.1)
+
+
+def test_an_address_that_does_not_answer_is_named():
+    with pytest.raises(FileNotFoundError, match=r"http://127\.0\.0\.1:9/a\.mjpg gives no video"):
+        open_video("http://127.0.0.1:9/a.mjpg")
+    assert source_path("rtsp://127.0.0.1/x") is None
+    assert source_path("-") is None
+
+
+def test_a_device_is_the_webcam_of_its_number():
+    with pytest.raises(FileNotFoundError, match="webcam 99 gives no picture"):
+        open_video("/dev/video99")

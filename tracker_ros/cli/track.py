@@ -43,7 +43,10 @@ PICTURES = (".png", ".jpg", ".webp")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    sources = "video file, image folder or glob, webcam index, bag:PATH:TOPIC or synthetic[:SEED]"
+    sources = (
+        "video file, image, image folder, glob or frames/%%04d.jpg, webcam index, address such as "
+        "rtsp://…, - for standard input, bag:PATH:TOPIC or synthetic[:SEED]"
+    )
     parser.add_argument("video", help=sources)
     add_target_options(parser)
     out = f"video to write (.mp4), or a picture of the last frame ({', '.join(PICTURES)})"
@@ -63,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", default="", help="what the target is, shown in the tag")
     parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
     parser.add_argument("--count", type=int, default=None, help="frames to take at most")
+    size = "size of raw RGB frames on standard input, or wanted from a webcam"
+    parser.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help=size)
     parser.add_argument("--fps", type=float, default=None, help="frame rate, if not the source's")
     grey = "counts of 16-bit grey that become black and white: auto, full or LOW,HIGH"
     parser.add_argument("--mono16-range", default="auto", metavar="RANGE", help=grey)
@@ -102,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     with open_video(
         args.video,
         fps=args.fps,
+        size=tuple(args.size) if args.size else None,
         start=args.start,
         count=args.count,
         mono16_range=args.mono16_range,

@@ -5,7 +5,10 @@
 | --- | --- |
 | ``clip.mp4`` | a video file, decoded by PyAV |
 | ``folder/`` or ``folder/*.png`` | images in natural order of their names |
-| ``0`` | the webcam of that index |
+| ``frames/%04d.jpg`` | images numbered like that |
+| ``picture.png`` | a single image |
+| ``0`` or ``/dev/video0`` | the webcam of that index |
+| ``rtsp://…``, ``http://…``, ``udp://…``, ``-`` | a stream; see `tracker_ros.io.streams` |
 | ``bag:PATH:TOPIC`` | an image topic of a rosbag2 folder (sqlite3 or MCAP) |
 | ``synthetic`` or ``synthetic:7`` | the built-in scene, with its seed |
 
@@ -132,8 +135,8 @@ def open_video(
     Args:
         source: See the table at the top of this module.
         fps: Overrides the rate; image folders have none of their own and take 30.
-        size: Width and height of the synthetic scene, or wanted from a webcam; other sources
-            keep their own.
+        size: Width and height of the synthetic scene or of raw frames on standard input, or
+            wanted from a webcam; other sources keep their own.
         start: Frames to leave out at the beginning.
         count: Maximum number of frames, None for all. The synthetic scene, which has no end of
             its own, has 300 unless told otherwise.
@@ -161,17 +164,24 @@ def open_video(
         module, _, name = SCHEMES[scheme].partition(":")
         source_class = getattr(importlib.import_module(module), name)
         opened = source_class(text, fps, size, None if count is None else start + count)
-    elif text.isdigit():
-        opened = Webcam(text, fps, size)
+    elif camera := re.fullmatch(r"(?:/dev/video)?(\d+)", text):
+        opened = Webcam(camera[1], fps, size)
+    elif text == "-" or "://" in text:
+        streams = importlib.import_module("tracker_ros.io.streams")
+        opened = streams.Stream(text, fps, size)
+    elif "%" in text and not Path(text).exists():
+        opened = ImageFiles(text, _numbered_files(text), fps)
     elif glob.has_magic(text) and not Path(text).exists():
         opened = ImageFiles(text, glob.glob(text), fps)
     elif not Path(text).exists():
         raise FileNotFoundError(
             f"no video at {text!r}; give a video file, an image folder or glob, a webcam index, "
-            "bag:PATH:TOPIC or synthetic[:SEED]"
+            "an address such as rtsp://…, bag:PATH:TOPIC or synthetic[:SEED]"
         )
     elif Path(text).is_dir():
         opened = ImageFiles(text, Path(text).iterdir(), fps)
+    elif Path(text).suffix.lower() in IMAGE_SUFFIXES:
+        opened = ImageFiles(text, [text], fps)
     else:
         opened = VideoFile(text, fps)
     opened.mono16_range = mono16_range
@@ -184,12 +194,28 @@ def source_path(source: str | Path) -> Path | None:
     scheme, colon, rest = text.partition(":")
     if scheme == "bag" and colon:
         text = rest.partition(":")[0]
-    elif text.isdigit() or scheme in SCHEMES:
+    elif re.fullmatch(r"(/dev/video)?\d+|-", text) or "://" in text or scheme in SCHEMES:
         return None
     path = Path(text)
-    if not path.exists() and glob.has_magic(text):
+    if not path.exists() and (glob.has_magic(text) or "%" in text):
         return path.parent
     return path
+
+
+def _numbered_files(pattern: str) -> list[Path]:
+    """Return the files that a pattern such as ``frames/%04d.jpg`` means, whatever they begin at.
+
+    Raises ValueError if the pattern has no such place, or more than one.
+    """
+    path = Path(pattern)
+    places = re.findall(r"%0?\d*d", path.name)
+    if len(places) != 1 or "%" in pattern.replace(places[0], ""):
+        raise ValueError(f"{pattern!r} is no pattern for numbers; write frames/%04d.jpg")
+    digits = int(places[0].strip("%d") or 0)
+    before, after = (re.escape(part) for part in path.name.split(places[0]))
+    number = re.compile(rf"{before}(\d{{{max(digits, 1)},}}){after}")
+    entries = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [entry for entry in entries if number.fullmatch(entry.name)]
 
 
 def _split_stretch(source: str, start: int, count: int | None) -> tuple[str, int, int | None]:
@@ -273,7 +299,7 @@ class VideoFile(VideoSource):
             ) from error
         if first is None:
             raise ValueError(f"{name!r} holds no frames; is the file complete?")
-        height, width = _upright(first).shape[:2]
+        height, width = upright(first).shape[:2]
         self.size = (width, height)
 
     def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
@@ -292,7 +318,7 @@ class VideoFile(VideoSource):
                 if number >= start:
                     recorded = self._keep_times and frame.time is not None
                     time_s = frame.time - begin if recorded else number / self.fps
-                    yield time_s, _upright(frame)
+                    yield time_s, upright(frame)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Yield the frames, and a `BadFrame` for each that does not decode or is missing."""
@@ -319,7 +345,7 @@ class VideoFile(VideoSource):
             )
 
 
-def _upright(frame: Any) -> np.ndarray:
+def upright(frame: Any) -> np.ndarray:
     """Return a decoded frame as RGB, turned by the quarter turns its metadata asks for."""
     image = frame.to_ndarray(format="rgb24")
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
