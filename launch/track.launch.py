@@ -28,7 +28,8 @@ OWN_ARGUMENTS = (
     ("use_respawn", "false", "Start the tracker again when it has died."),
     ("log_level", "info", "Lowest severity that is logged."),
     ("image_topic", "image", "Topic of the camera's images."),
-    ("camera_info_topic", "camera_info", "Topic of the calibration that video publishes."),
+    ("camera_info_topic", "camera_info", "Topic of the camera's calibration."),
+    ("depth_topic", "depth", "Topic of depth images, registered to the colour image."),
     ("rviz", "false", "Start RViz with the debug images."),
     ("console", "false", "Serve the console for browsers: http://127.0.0.1:8060/."),
     ("video", "", "Play this instead of a camera: file, folder, webcam index, bag:PATH:TOPIC "
@@ -86,7 +87,9 @@ def nodes(values, given):
             parameters=list(parameters),
             output="screen",
             ros_arguments=["--log-level", values["log_level"]],
-            remappings=[(topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info")],
+            remappings=[
+                (topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info", "depth")
+            ],
             **options,
         )
 

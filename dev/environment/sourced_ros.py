@@ -19,7 +19,14 @@ from layout import Layout
 from steps import Log, Step, StepError
 from workspace import workspace_steps
 
-NEEDED = ("rclpy", "vision_msgs", "diagnostic_updater", "launch_ros", "rosidl_default_generators")
+NEEDED = (
+    "rclpy",
+    "tf2_ros_py",
+    "vision_msgs",
+    "diagnostic_updater",
+    "launch_ros",
+    "rosidl_default_generators",
+)
 KEPT = ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "LD_LIBRARY_PATH", "PYTHONPATH")
 ROSDEP = "rosdep install --from-paths . tracker_interfaces --ignore-src"
 

@@ -2,7 +2,7 @@
 """ROS 2 Jazzy out of Python packages, for machines that have no ROS installation.
 
 The compiled parts (rclpy, Fast DDS, the common messages, the message generators) are packages of
-their own. The pure-Python parts (launch, ros2cli, ...) and two message definitions are copied out
+their own. The other parts (launch, ros2cli, tf2, ...) and some message definitions are copied out
 of a larger wheel; see dev/requirements-isaacsim.txt for its licence.
 """
 
@@ -40,7 +40,11 @@ PYTHON_FOLDERS = (
     "ros2service",
     "ros2topic",
     "rosidl_runtime_py",
+    "tf2_py",
+    "tf2_ros",
 )
+# tf2_py is compiled for CPython 3.12, but calls nothing that 3.11 and 3.13 lack.
+LIBRARIES = ("libtf2.so",)
 PYTHON_FILES = ("launch_testing_ros_pytest_entrypoint.py",)
 # CMake packages that the generators ask for and that have no Python package.
 CMAKE_FOLDERS = (
@@ -54,6 +58,7 @@ CMAKE_FOLDERS = (
 )
 # Messages compiled here, with what their definitions use. launch_ros imports the second one.
 MESSAGES = {
+    "tf2_msgs": ("builtin_interfaces", "geometry_msgs"),
     "vision_msgs": ("geometry_msgs", "std_msgs"),
     "composition_interfaces": ("rcl_interfaces",),
 }
@@ -89,7 +94,7 @@ class Underlay:
     def steps(self) -> list[Step]:
         """Return all steps in the order in which they have to run."""
         tools = self.layout.tools
-        wanted = repr((PYTHON_FOLDERS, PYTHON_FILES, CMAKE_FOLDERS, MESSAGES))
+        wanted = repr((PYTHON_FOLDERS, PYTHON_FILES, CMAKE_FOLDERS, MESSAGES, LIBRARIES))
         ros_requirements = tools / "requirements-ros.txt"
         constraints = tools / "constraints.txt"
         venv = Step(
@@ -277,6 +282,8 @@ class Underlay:
         package = re.sub(r"-[^-]*-py3\.\d+\.egg-info$", "", top)
         if area == "rclpy" and (package in PYTHON_FOLDERS or top in PYTHON_FILES):
             return self.files / "python" / rest
+        if area == "lib" and rest in LIBRARIES:
+            return self.files / "lib" / rest
         if area == "share" and (top in CMAKE_FOLDERS or top in MESSAGES):
             return self.files / "share" / rest
         if area == "share" and top in PYTHON_FOLDERS and rest == f"{top}/package.xml":
@@ -291,6 +298,8 @@ class Underlay:
                 shutil.copytree(source, target, dirs_exist_ok=True)
             else:
                 shutil.copyfile(source, target)
+        for library in (self.files / "lib").iterdir():
+            shutil.copyfile(library, self.layout.venv / "lib" / library.name)
         for name in PYTHON_FOLDERS:
             self._register(name)
         self._mend_cmake_files(log)
@@ -351,7 +360,9 @@ class Underlay:
         name, target = source.name, self.messages / "source" / source.name
         target.mkdir(parents=True)
         shutil.copyfile(source / "package.xml", target / "package.xml")
-        definitions = sorted([*source.glob("msg/*.msg"), *source.glob("srv/*.srv")])
+        definitions = sorted(
+            p for kind in ("msg", "srv", "action") for p in source.glob(f"{kind}/*.{kind}")
+        )
         for path in definitions:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@
     make demo                         # or: dev/run python -m tools.demo.run_demo
     make demo ARGS="--synthetic"      # the built-in scene instead of real footage
     make demo ARGS="--model trdimp_tiny"
+    make demo ARGS="--pose"           # distance and bearing, see run_pose.py
 
 Launches `track.launch.py` with the camera stand-in, selects the target through `/select_target`
 with the program that a user would run, records the topics, and writes `out/demo.mp4`,
@@ -48,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     parser.add_argument("--synthetic", action="store_true", help="use the built-in scene")
+    parser.add_argument(
+        "--pose", action="store_true", help="show distance and bearing in an RGB-D scene instead"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see `tracker-ros models`")
     parser.add_argument("--weights", type=Path, default=None, help="other weights for the model")
     parser.add_argument(
@@ -56,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     began = time.monotonic()
     try:
+        if options.pose:
+            from tools.demo.run_pose import run_pose
+
+            return run_pose(options.out, _model_arguments(options))
         footage, frames = load_footage(options.synthetic)
         with private_domain():
             recording = _record(footage, frames, options.out, _model_arguments(options))

@@ -22,7 +22,7 @@ from enum import IntEnum
 
 from tracker_ros.tracker import Verdict
 
-__all__ = ["StateLimits", "TargetState", "TargetStateMachine"]
+__all__ = ["VISIBLE", "StateLimits", "TargetState", "TargetStateMachine"]
 
 
 class TargetState(IntEnum):
@@ -33,6 +33,10 @@ class TargetState(IntEnum):
     TRACKING = 2
     UNCERTAIN = 3
     LOST = 4
+
+
+VISIBLE = (TargetState.TRACKING, TargetState.UNCERTAIN)
+"""States in which the box of a target is published."""
 
 
 @dataclass(frozen=True)

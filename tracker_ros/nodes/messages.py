@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseWithCovariance
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -25,7 +26,6 @@ from tracker_ros.io.image_encodings import decode_image
 from tracker_ros.io.video_packets import StreamImage, VideoPacket
 from tracker_ros.masks import label_map, object_numbers
 from tracker_ros.quoting import quote
-from tracker_ros.tracker import TrackResult
 
 __all__ = [
     "bounding_box_of",
@@ -39,6 +39,7 @@ __all__ = [
     "selection_from",
     "selection_from_detection",
     "selection_from_mask",
+    "stamp_message",
     "stamp_nanoseconds",
 ]
 
@@ -52,6 +53,12 @@ def stamp_nanoseconds(header: Header) -> int:
 
 def _nanoseconds(stamp: Time) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def stamp_message(nanoseconds: int) -> Time:
+    """Return a time as a message."""
+    sec, nanosec = divmod(nanoseconds, 1_000_000_000)
+    return Time(sec=sec, nanosec=nanosec)
 
 
 def rgb_from_image(
@@ -155,11 +162,18 @@ def bounding_box_of(box: Box) -> BoundingBox2D:
 
 
 def detection_of(
-    header: Header, result: TrackResult, target_id: str, class_id: str, score: float
+    header: Header,
+    box: Box,
+    target_id: str,
+    class_id: str,
+    score: float,
+    pose: PoseWithCovariance | None = None,
 ) -> Detection2D:
-    """Pack a tracked box with its one hypothesis."""
-    message = Detection2D(header=header, id=target_id, bbox=bounding_box_of(result.box))
+    """Pack a tracked box ``(x, y, w, h)`` with its one hypothesis, and its pose if it is known."""
+    message = Detection2D(header=header, id=target_id, bbox=bounding_box_of(box))
     hypothesis = ObjectHypothesisWithPose()
+    if pose is not None:
+        hypothesis.pose = pose
     hypothesis.hypothesis.class_id = class_id
     hypothesis.hypothesis.score = float(score)
     message.results.append(hypothesis)

@@ -427,6 +427,34 @@ TRACK_PARAMETERS = (
         "Seconds between two looks elsewhere for a lost target; 0 looks in every frame.",
         limits=(0.0, 3600.0)),
     ParameterSpec(
+        "image_rectified", False, RUNNING,
+        "Whether the images are rectified (image_rect): then p of camera_info holds, and no "
+        "distortion."),
+    ParameterSpec(
+        "depth_transport", "raw", UNCONFIGURED,
+        "How depth arrives: raw on depth, or compressedDepth on depth/compressedDepth.",
+        choices=("raw", "compressedDepth")),
+    ParameterSpec(
+        "depth_tolerance", 0.05, RUNNING,
+        "Seconds by which the stamps of an image and of its depth may differ.",
+        limits=(0.0, 10.0)),
+    ParameterSpec(
+        "target_size_m", 0.0, RUNNING,
+        "What the longer side of a target's box shows, metres: gives the distance where there "
+        "is no depth. 0 if unknown.", limits=(0.0, 1000.0)),
+    ParameterSpec(
+        "fixed_frame", "", UNCONFIGURED,
+        "Frame that does not move with the camera, as odom or map, in which poses and velocities "
+        "are given; needs transforms on /tf. Empty takes the camera's."),
+    ParameterSpec(
+        "predict", False, RUNNING,
+        "Whether directions, poses and target_predicted hold for the time of publication instead "
+        "of the image's."),
+    ParameterSpec(
+        "target_frame_prefix", "", UNCONFIGURED,
+        "If given, the frame PREFIX + id is published on /tf for each target with a position, as "
+        "target_1 with target_."),
+    ParameterSpec(
         "debug_rate", 10.0, RUNNING,
         "Most images per second on debug/image and debug/score; 0 publishes one for each image.",
         limits=(0.0, 1000.0)),

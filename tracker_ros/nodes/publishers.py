@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import PoseWithCovariance
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
@@ -24,7 +25,7 @@ from tracker_ros.drawing.overlay import (
     draw_token_mask,
 )
 from tracker_ros.following.frames import FrameReport, TargetReport
-from tracker_ros.following.target_state import TargetState
+from tracker_ros.following.target_state import VISIBLE, TargetState
 from tracker_ros.nodes.messages import (
     detection_of,
     image_from_array,
@@ -33,11 +34,13 @@ from tracker_ros.nodes.messages import (
 )
 from tracker_ros.nodes.monitoring import Diagnostics, Window
 from tracker_ros.nodes.parameters import Value
+from tracker_ros.nodes.spatial.messages import pose_with_covariance
+from tracker_ros.nodes.spatial.outputs import SpatialOutputs
+from tracker_ros.spatial.target_locator import Measurement
 from tracker_ros.tracker import TrackResult
 
 __all__ = ["DebugSettings", "Publishers"]
 
-_VISIBLE = (TargetState.TRACKING, TargetState.UNCERTAIN)
 _SCORE_SIDE = 256
 
 
@@ -78,19 +81,27 @@ class Publishers:
         node: The node.
         model: Name of the model, the class of a target without a label.
         diagnostics: Is given the rate and the latency of the results.
-        debug: How debug images are made.
+        values: The node's parameters.
 
     Attributes:
-        debug: As above; may be replaced.
+        debug: How debug images are made; may be replaced.
+        spatial: What is published about where targets are.
+
+    Raises:
+        ImportError: A parameter needs a package that is not installed.
     """
 
     def __init__(
-        self, node: LifecycleNode, model: str, diagnostics: Diagnostics, debug: DebugSettings
+        self,
+        node: LifecycleNode,
+        model: str,
+        diagnostics: Diagnostics,
+        values: Mapping[str, Value],
     ) -> None:
         self._node = node
         self._model = model
         self._diagnostics = diagnostics
-        self.debug = debug
+        self.debug = DebugSettings.of(values)
         self._intervals = Window(30)
         self._last_result = self._last_debug = float("-inf")
         self._warned_of_no_mask = False
@@ -101,6 +112,8 @@ class Publishers:
             qos = keep_last(1, latched=latched)
             return create(kind, topic, qos, qos_overriding_options=options)
 
+        destroy = node.destroy_lifecycle_publisher
+        self.spatial = SpatialOutputs(node, publisher, destroy, model, values)
         self._target = publisher(Detection2D, "target")
         self._targets = publisher(Detection2DArray, "targets")
         self._mask = publisher(Image, "target_mask")
@@ -115,6 +128,7 @@ class Publishers:
             self._node.destroy_lifecycle_publisher(managed)
         for latched in (self._status, self._statuses):
             self._node.destroy_publisher(latched)
+        self.spatial.close()
 
     def wants_image(self) -> bool:
         """Whether somebody subscribes to ``debug/image`` and the next one is due."""
@@ -131,25 +145,34 @@ class Publishers:
         stamp = Time(nanoseconds=report.frame.stamp_ns).to_msg()
         header = Header(stamp=stamp, frame_id=report.frame.frame_id)
         if any(target.result for target in report.targets):
-            self._publish_targets(header, report)
+            measured = self.spatial.measure(report)
+            self._publish_targets(header, report, measured)
             latency = (clock.now().nanoseconds - stamp_nanoseconds(header)) / 1e9
             now = time.monotonic()
             self._intervals.add(now - self._last_result)
             self._last_result = now
             self._diagnostics.output.tick()
             self._diagnostics.latency.add(latency)
+            self.spatial.publish(header, report, measured)
         self._publish_statuses(header, report, latency)
         if report.image is not None:
             self._publish_debug(header, report.image, report)
 
-    def _publish_targets(self, header: Header, report: FrameReport[Any]) -> None:
+    def _publish_targets(
+        self, header: Header, report: FrameReport[Any], measured: Mapping[str, Measurement]
+    ) -> None:
         """Publish the boxes of the visible targets, and the mask of the first one."""
         boxes = {
             target.target_id: detection_of(
-                header, target.result, target.target_id, target.label or self._model, target.score
+                header,
+                target.result.box,
+                target.target_id,
+                target.label or self._model,
+                target.score,
+                _pose_by_depth(measured.get(target.target_id)),
             )
             for target in report.targets
-            if target.result is not None and target.state in _VISIBLE
+            if target.result is not None and target.state in VISIBLE
         }
         first = report.first
         if first.target_id in boxes:
@@ -231,3 +254,11 @@ class Publishers:
                 "elimination (*_ce), with backend torch"
             )
         return picture
+
+
+def _pose_by_depth(measured: Measurement | None) -> PoseWithCovariance | None:
+    """Return the pose of a target in the camera's frame if its depth was measured."""
+    if measured is None or measured.distance is None or not measured.distance.by_depth:
+        return None
+    assert measured.position is not None and measured.covariance is not None
+    return pose_with_covariance(measured.position, measured.covariance)

@@ -36,6 +36,7 @@ from tracker_ros.nodes.messages import packet_from, rgb_from_image, stamp_nanose
 from tracker_ros.nodes.monitoring import Diagnostics, ModelStatus
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.publishers import DebugSettings, Publishers
+from tracker_ros.nodes.spatial.outputs import SpatialSettings
 from tracker_ros.process import give_back_free_memory
 from tracker_ros.quoting import describe_error, printable
 from tracker_ros.tracker import Tracker
@@ -90,8 +91,7 @@ class Session:
         self.model = ModelStatus(name=str(values["model"]), loading=True)
         diagnostics.begin(self.model)
         self._buffer: FrameBuffer[Any] = FrameBuffer(*_buffer_limits(values))
-        debug = DebugSettings.of(values)
-        self._publishers = Publishers(node, self.model.name, diagnostics, debug)
+        self._publishers = Publishers(node, self.model.name, diagnostics, values)
         self._follower = LiveFollower(
             functools.partial(rgb_from_image, decoder=_decoder(values)),
             TargetSet(_state_limits(values), ids, redetection=_redetection(values)),
@@ -102,7 +102,7 @@ class Session:
             inform=lambda text: node.get_logger().warning(text, throttle_duration_sec=5.0),
             topic=node.resolve_topic_name("image"),
         )
-        self._follower.explain = debug.token_mask
+        self._follower.explain = self._publishers.debug.token_mask
         self._worker: Worker[Frame[Any]] = Worker(
             handle=self._handle,
             idle=self._idle,
@@ -140,6 +140,7 @@ class Session:
             self._active = True
 
         self._worker.run_and_wait(begin, _JOB_S)
+        self._publishers.spatial.inputs.subscribe()
 
     def deactivate(self) -> None:
         """Expect no more images: forget the targets, keep the model."""
@@ -152,6 +153,7 @@ class Session:
         self._end_stream()
         self._worker.empty_mailbox()
         self._buffer.clear()
+        self._publishers.spatial.inputs.unsubscribe()
         # When the program ends, nobody waits for targets to be forgotten.
         self._worker.run_and_wait(rest, _JOB_S if self._node.context.ok() else 0.0)
 
@@ -226,6 +228,7 @@ class Session:
             self._follower.set_limits(_state_limits(values), _redetection(values))
             self._buffer.set_limits(*_buffer_limits(values))
             self._publishers.debug = DebugSettings.of(values)
+            self._publishers.spatial.settings = SpatialSettings.of(values)
             self._follower.explain = self._publishers.debug.token_mask
 
         self._worker.post(change, name="settings")

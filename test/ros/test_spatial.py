@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the target is: directions, poses and boxes ahead, through topics and real transforms."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import tf2_ros
+from conftest import SpunNode
+from geometry_msgs.msg import (
+    PointStamped,
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TransformStamped,
+    TwistWithCovarianceStamped,
+    Vector3Stamped,
+)
+from graph_probe import Probe, image_message
+from rclpy.parameter import Parameter
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image
+from tf2_msgs.msg import TFMessage
+from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
+
+from tracker_interfaces.msg import TargetDirection, TargetDirectionArray, TargetStatus
+from tracker_ros.nodes.messages import box_of, stamp_message, stamp_nanoseconds
+from tracker_ros.nodes.track import TrackNode
+
+FOCAL, CX, CY = 300.0, 159.5, 119.5
+NEAR, FAR = 2.0, 6.0
+KINDS = {
+    "target_bearing": Vector3Stamped,
+    "target_direction": TargetDirection,
+    "target_directions": TargetDirectionArray,
+    "target_point": PointStamped,
+    "target_pose": PoseWithCovarianceStamped,
+    "target_pose_stamped": PoseStamped,
+    "target_poses": Detection3DArray,
+    "target_velocity": TwistWithCovarianceStamped,
+    "target_predicted": Detection2D,
+    "targets_predicted": Detection2DArray,
+}
+
+
+class Rig:
+    """A calibrated RGB-D camera before the probe's scene, and ears for what is said about it."""
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe, node = probe, probe.node
+        self.began = time.monotonic()
+        self.info = node.create_publisher(CameraInfo, "camera_info", 1)
+        self.depth = node.create_publisher(Image, "depth", 1)
+        self.tf = node.create_publisher(TFMessage, "/tf", 10)
+        self.heard: dict[str, list] = {topic: [] for topic in KINDS}
+        self.ears = [probe.listen(kind, topic, self.heard[topic]) for topic, kind in KINDS.items()]
+        self.calibration = calibration()
+        self.ground: float | None = None
+        self.depth_delay_ns = 0
+        self.disc_depth = NEAR
+        self.depth_encoding = "16UC1"
+        self.size = (probe.scene.height, probe.scene.width)
+        self.camera_pose: tuple[float, float, float] | None = None
+        probe.until(
+            lambda: (
+                all(probe.node.count_subscribers(p.topic_name) for p in (self.info, self.depth))
+                and all(probe.node.count_publishers(e.topic_name) for e in self.ears)
+            ),
+            "the tracker's topics",
+        )
+        probe.settle(0.3)
+
+    def close(self) -> None:
+        for ear in self.ears:
+            self.probe.node.destroy_subscription(ear)
+        for publisher in (self.info, self.depth, self.tf):
+            self.probe.node.destroy_publisher(publisher)
+
+    def message(self, header) -> Image:
+        """What the camera sends first: calibration, depth, its pose; then the picture."""
+        self.calibration.header = header
+        self.info.publish(self.calibration)
+        if self.ground is not None:
+            self.depth.publish(self.depth_image(header))
+        if self.camera_pose is not None:
+            self.tf.publish(TFMessage(transforms=[self.transform(header)]))
+        self.probe.settle(0.02)
+        return image_message(self.probe.scene.image(self.probe.place), header)
+
+    def depth_image(self, header) -> Image:
+        metres = np.full(self.size, self.ground)
+        x, y, w, h = (int(v) for v in self.probe.scene.box(self.probe.place))
+        metres[y : y + h, x : x + w] = self.disc_depth
+        metres[::7] = 0.0
+        values = (metres * 1000).astype("<u2")
+        message = image_message(values, header, self.depth_encoding)
+        message.header = type(header)(
+            frame_id=header.frame_id,
+            stamp=stamp_message(stamp_nanoseconds(header) + self.depth_delay_ns),
+        )
+        return message
+
+    def transform(self, header) -> TransformStamped:
+        """An optical frame that looks along the x axis of odom, from the camera's pose."""
+        message = TransformStamped(header=header, child_frame_id=header.frame_id)
+        message.header = type(header)(stamp=header.stamp, frame_id="odom")
+        move, turn = message.transform.translation, message.transform.rotation
+        move.x, move.y, move.z = self.camera_pose
+        turn.x, turn.y, turn.z, turn.w = -0.5, 0.5, -0.5, 0.5
+        return message
+
+    def show(self, topic: str, frames: int = 15):
+        """Show frames until one is answered on a topic; that message, and the frame's header."""
+        for _ in range(frames):
+            header = self.probe.show(make=self.message).header
+            answer = self.probe.until(partial(self.of, topic, header), "", 1.0, fail=False)
+            if answer is not None:
+                return answer, header
+        return pytest.fail(
+            f"no {topic} in {frames} frames; {[log.msg for log in self.probe.logs]}"
+        )
+
+    def of(self, topic: str, header):
+        """The message of a frame, if it has come."""
+        same = (m for m in reversed(self.heard[topic]) if m.header.stamp == header.stamp)
+        return next(same, None)
+
+    def silent(self, topics, frames: int = 4) -> None:
+        """Show frames that the tracker answers, but not on these topics."""
+        for topic in topics:
+            self.heard[topic].clear()
+        for _ in range(frames):
+            assert self.probe.show(make=self.message).state == TargetStatus.TRACKING
+        self.probe.settle(0.2)
+        assert {topic: self.heard[topic] for topic in topics if self.heard[topic]} == {}
+
+    def warned(self, word: str) -> None:
+        """Expect a warning with a word in it, once in ten seconds."""
+        self.probe.until(lambda: any(word in log.msg for log in self.probe.logs), f"{word} logged")
+        periods = 1 + (time.monotonic() - self.began) // 10
+        assert sum(word in log.msg for log in self.probe.logs) <= periods
+
+
+def calibration(focal: float = FOCAL, width: int = 320, height: int = 240) -> CameraInfo:
+    k = [focal, 0.0, CX, 0.0, focal, CY, 0.0, 0.0, 1.0]
+    return CameraInfo(width=width, height=height, k=k, d=[0.0] * 5, distortion_model="plumb_bob")
+
+
+def direction_of(detection) -> np.ndarray:
+    """The unit vector towards the centre of a box."""
+    x, y, w, h = box_of(detection.bbox)
+    ray = np.array([(x + w / 2 - 0.5 - CX) / FOCAL, (y + h / 2 - 0.5 - CY) / FOCAL, 1.0])
+    return ray / np.linalg.norm(ray)
+
+
+def vector(message) -> np.ndarray:
+    return np.array([message.x, message.y, message.z])
+
+
+@pytest.fixture
+def rig(local):
+    rig = Rig(local[1])
+    rig.probe.start_following("disc")
+    yield rig
+    rig.close()
+
+
+def test_a_direction_comes_from_the_calibration_alone(rig):
+    direction, header = rig.show("target_direction")
+    bearing = rig.probe.until(lambda: rig.of("target_bearing", header), "a bearing")
+    truth = direction_of(rig.probe.until(lambda: rig.probe.target_of(header), "its box"))
+    assert vector(bearing.vector) == pytest.approx(truth, abs=1e-6)
+    assert bearing.header == header
+    assert vector(direction.bearing) == pytest.approx(truth, abs=1e-6)
+    assert direction.azimuth == pytest.approx(math.atan2(truth[0], truth[2]))
+    assert direction.elevation == pytest.approx(math.asin(-truth[1]))
+    assert (direction.label, direction.predicted_by) == ("disc", 0.0)
+    assert math.isnan(direction.distance)
+    assert math.isnan(direction.distance_rate)
+    array = rig.probe.until(lambda: rig.of("target_directions", header), "the array")
+    assert array.directions == [direction] or len(array.directions) == 1
+    rig.silent(["target_pose", "target_point", "target_poses", "target_velocity"])
+    assert rig.probe.targets[-1].results[0].pose.pose.position.z == 0.0
+
+
+def test_depth_gives_the_pose_in_every_form(rig):
+    rig.ground = FAR
+    pose, header = rig.show("target_pose")
+    target = rig.probe.until(lambda: rig.probe.target_of(header), "its box")
+    truth = direction_of(target)
+    truth = truth / truth[2] * NEAR
+    assert vector(pose.pose.pose.position) == pytest.approx(truth, abs=0.01)
+    assert pose.header == header
+    covariance = np.array(pose.pose.covariance).reshape(6, 6)
+    assert 0.01 < math.sqrt(covariance[2, 2]) < 0.1
+    assert 0.0 < math.sqrt(covariance[0, 0]) < 0.05
+    of = lambda topic: rig.probe.until(lambda: rig.of(topic, header), topic)  # noqa: E731
+    assert vector(of("target_point").point) == pytest.approx(truth, abs=0.01)
+    assert vector(of("target_pose_stamped").pose.position) == pytest.approx(truth, abs=0.01)
+    assert of("target_direction").distance == pytest.approx(np.linalg.norm(truth), abs=0.01)
+    (located,) = of("target_poses").detections
+    assert (located.id, located.results[0].hypothesis.class_id) == (target.id, "disc")
+    assert vector(located.results[0].pose.pose.position) == pytest.approx(truth, abs=0.01)
+    assert located.bbox.size.x == pytest.approx(target.bbox.size_x / FOCAL * NEAR, rel=0.03)
+    assert vector(target.results[0].pose.pose.position) == pytest.approx(truth, abs=0.01)
+    velocity = of("target_velocity").twist.twist.linear
+    assert np.linalg.norm(vector(velocity)) < 5.0
+
+
+def test_everything_is_silent_while_the_target_is_lost(rig):
+    rig.ground = FAR
+    assert rig.probe.set(lost_after=0.0) == [(True, "")]
+    rig.show("target_pose")
+    rig.probe.until(lambda: rig.probe.show(visible=False).state == TargetStatus.LOST, "loss")
+    rig.probe.settle(0.2)
+    for heard in rig.heard.values():
+        heard.clear()
+    hidden = rig.probe.scene.image
+    for _ in range(4):
+        make = lambda header: (  # noqa: E731
+            rig.message(header),
+            image_message(hidden(rig.probe.place, False), header),
+        )[1]
+        assert rig.probe.show(make=make).state == TargetStatus.LOST
+    rig.probe.settle(0.2)
+    assert [topic for topic, heard in rig.heard.items() if heard] == []
+
+
+def test_a_known_size_gives_a_distance_but_no_pose_in_the_detection(rig):
+    size = 0.5
+    assert rig.probe.set(target_size_m=size) == [(True, "")]
+    pose, header = rig.show("target_pose")
+    target = rig.probe.until(lambda: rig.probe.target_of(header), "its box")
+    side = max(target.bbox.size_x, target.bbox.size_y)
+    assert vector(pose.pose.pose.position)[2] == pytest.approx(size * FOCAL / side, rel=0.05)
+    assert target.results[0].pose.pose.position.z == 0.0
+
+
+def test_predictions_carry_the_time_for_which_they_hold(rig):
+    rig.ground = FAR
+    assert rig.probe.set(predict=True) == [(True, "")]
+    headers = []
+
+    def shown():
+        """One message of each kind that looks ahead; a slow machine may need several frames."""
+        headers.append(rig.probe.show(make=rig.message).header)
+        rig.probe.settle(0.1)
+        stamps = [header.stamp for header in headers]
+        return {
+            topic: [m for m in rig.heard[topic] if m.header.stamp not in stamps][-1]
+            for topic in (
+                "target_predicted",
+                "targets_predicted",
+                "target_pose",
+                "target_direction",
+            )
+            if any(m.header.stamp not in stamps for m in rig.heard[topic])
+        }
+
+    ahead = next(found for _ in range(20) if len(found := shown()) == 4)
+    direction = ahead["target_direction"]
+    assert 0.0 < direction.predicted_by <= 1.0
+    seen_ns = stamp_nanoseconds(direction.header) - direction.predicted_by * 1e9
+    assert min(abs(stamp_nanoseconds(header) - seen_ns) for header in headers) < 1000
+    (box,) = ahead["targets_predicted"].detections
+    assert ahead["target_predicted"].id == direction.target_id == box.id
+    # The box itself stays where it was seen, with the stamp of its image.
+    assert rig.probe.until(lambda: rig.probe.target_of(headers[-1]), "a box")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        (CameraInfo(width=320, height=240), "not calibrated"),
+        (calibration(math.nan), "not calibrated"),
+        (calibration(width=640, height=480), "640x480"),
+        (
+            CameraInfo(
+                width=320, height=240, k=calibration().k, d=[0.1], distortion_model="thin_prism"
+            ),
+            "thin_prism",
+        ),
+    ],
+    ids=["zeros", "nan", "size", "model"],
+)
+def test_a_wrong_calibration_is_told_once_and_the_track_goes_on(rig, wrong, word):
+    rig.ground, rig.calibration = FAR, wrong
+    rig.silent(["target_bearing", "target_direction", "target_pose"])
+    rig.warned(word)
+    rig.calibration = calibration()
+    rig.show("target_bearing")
+
+
+@pytest.mark.parametrize("kind", ["encoding", "size", "stamp"])
+def test_a_wrong_depth_is_told_once_and_the_direction_goes_on(rig, kind):
+    rig.ground = FAR
+    word = {"encoding": "rgb8", "size": "160x120", "stamp": "depth_tolerance"}[kind]
+    if kind == "encoding":
+        rig.depth_encoding = "rgb8"
+    elif kind == "size":
+        rig.size = (120, 160)
+    else:
+        rig.depth_delay_ns = 100 * 10**9
+    rig.silent(["target_pose"])
+    rig.warned(word)
+    assert rig.of("target_bearing", rig.probe.statuses[-1].header) is not None
+
+
+@pytest.fixture(scope="module")
+def moving(tiny_tracker):
+    """The probe beside a tracker whose camera moves through odom."""
+    overrides = [
+        Parameter("fixed_frame", value="odom"),
+        Parameter("target_frame_prefix", value="target_"),
+    ]
+    spun = SpunNode(
+        lambda: TrackNode(
+            lambda p: tiny_tracker, namespace="moving", parameter_overrides=overrides
+        )
+    )
+    probe = Probe("/moving")
+    probe.connect()
+    yield probe
+    probe.close()
+    spun.close()
+
+
+def test_poses_are_in_the_fixed_frame_and_the_target_is_a_frame_itself(moving):
+    probe = moving
+    rig = Rig(probe)
+    rig.ground, rig.camera_pose = FAR, (10.0, 20.0, 1.0)
+    buffer = tf2_ros.Buffer()
+    listener = tf2_ros.TransformListener(buffer, probe.node)
+    name = f"target_{probe.start_following()}"
+    try:
+        pose, header = rig.show("target_pose")
+        target = probe.until(lambda: probe.target_of(header), "its box")
+        x, y, z = vector(target.results[0].pose.pose.position)
+        assert z == pytest.approx(NEAR, abs=0.01)
+        # The optical frame looks along x: right is -y, down is -z.
+        truth = [10.0 + z, 20.0 - x, 1.0 - y]
+        assert pose.header.frame_id == "odom"
+        assert vector(pose.pose.pose.position) == pytest.approx(truth, abs=1e-6)
+        when = Time.from_msg(header.stamp)
+        probe.until(lambda: buffer.can_transform("odom", name, when), f"{name} on /tf")
+        moved = buffer.lookup_transform("odom", name, when).transform.translation
+        assert vector(moved) == pytest.approx(truth, abs=1e-6)
+
+        # A camera that moves does not make a target move that stands still.
+        for step in range(12):
+            rig.camera_pose = (10.0 + 0.2 * step, 20.0, 1.0)
+            rig.disc_depth = 4.4 - 0.2 * step
+            velocity, _ = rig.show("target_velocity")
+        assert abs(velocity.twist.twist.linear.x) < 1.0
+
+        probe.logs.clear()
+        rig.camera_pose = None
+        probe.settle(0.3)
+        rig.silent(["target_pose", "target_velocity"])
+        rig.warned("odom")
+        assert rig.of("target_bearing", probe.statuses[-1].header) is not None
+    finally:
+        listener.unregister()
+        rig.close()

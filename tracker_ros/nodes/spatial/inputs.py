@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tracker needs to know where a target is: calibration, depth images and transforms.
+
+Callbacks only keep messages. Everything else happens in the worker's thread, and nothing there
+waits: what is missing or unusable is logged, each problem at most every ten seconds, and left out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from tracker_ros.io.depth_images import decode_compressed_depth, decode_depth
+from tracker_ros.io.image_encodings import MalformedImageError
+from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
+from tracker_ros.nodes.monitoring import LogLimiter
+from tracker_ros.spatial.camera import CalibrationError, CameraModel
+from tracker_ros.spatial.depth import Region
+from tracker_ros.spatial.transform import Transform
+
+__all__ = ["Complaints", "DepthImage", "FixedFrame", "SpatialInputs"]
+
+_COMPLAIN_EVERY_S = 10.0
+_KEPT_DEPTH_IMAGES = 8
+_MAX_TF_DELAY_S = 0.1
+_JUMP_NS = 1_000_000_000
+
+
+class Complaints:
+    """Logs problems, each kind at most every ten seconds."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._limiter = LogLimiter(_COMPLAIN_EVERY_S)
+
+    def warn(self, text: str, kind: str = "") -> None:
+        """Log a warning unless it, or one of its kind, was logged a moment ago."""
+        if self._limiter.allows(kind or text):
+            self._node.get_logger().warning(text)
+
+
+class DepthImage:
+    """A depth image as it came; only the part that is asked for is decoded.
+
+    Args:
+        message: Raw, or of the transport compressedDepth.
+
+    Raises:
+        ValueError: The encoding is not one of depth, or the message is malformed.
+    """
+
+    def __init__(self, message: Image | CompressedImage) -> None:
+        self._raw: Image | None = None
+        self._metres: np.ndarray | None = None
+        if isinstance(message, CompressedImage):
+            self._metres = decode_compressed_depth(message.format, message.data)
+            self.height, self.width = self._metres.shape
+            return
+        self._raw, self.height, self.width = message, message.height, message.width
+        self._bytes = np.frombuffer(message.data, np.uint8)
+        self._rows(0, min(1, self.height), self.width)
+        if self._bytes.size <= message.step * (self.height - 1):
+            raise MalformedImageError(
+                f"data holds {self._bytes.size} bytes, expected {message.step * self.height} for "
+                f"{self.width}x{self.height} px: the image was cut short"
+            )
+        self._rows(self.height - 1, self.height, self.width)
+
+    def region(self, region: Region) -> np.ndarray:
+        """Return (bottom - top, right - left) float32, metres, NaN where nothing was measured."""
+        left, top, right, bottom = region
+        if self._metres is not None:
+            return self._metres[top:bottom, left:right]
+        return self._rows(top, bottom, right)[:, left:]
+
+    def _rows(self, top: int, bottom: int, right: int) -> np.ndarray:
+        """Decode rows of a raw image up to a column."""
+        message = self._raw
+        assert message is not None
+        encoding, step = message.encoding, message.step
+        begin, big = self._bytes[top * step :], bool(message.is_bigendian)
+        return decode_depth(encoding, bottom - top, right, step, begin, big)
+
+
+class FixedFrame:
+    """Transforms from a camera's frame to a fixed one, from ``/tf``.
+
+    Args:
+        node: Its executor keeps the transforms up to date.
+        frame: The fixed frame.
+
+    Raises:
+        ImportError: tf2_ros is not installed; names the package.
+    """
+
+    def __init__(self, node: Node, frame: str) -> None:
+        try:
+            import tf2_ros
+        except ImportError as error:
+            raise ImportError(
+                f"fixed_frame is '{frame}', which needs tf2_ros ({error}): install the package "
+                "ros-$ROS_DISTRO-tf2-ros-py, or leave fixed_frame empty"
+            ) from error
+        self.frame = frame
+        self._missing: type[Exception] = tf2_ros.TransformException
+        self._late: type[Exception] = tf2_ros.ExtrapolationException
+        self._newest_ns = 0
+        self._buffer: Any = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.unregister()
+
+    def lookup(self, camera_frame: str, stamp_ns: int) -> Transform:
+        """Return the transform at a time, or the newest one if it is at most 0.1 s older.
+
+        Raises:
+            ValueError: There is none; says why.
+        """
+        if stamp_ns < self._newest_ns - _JUMP_NS:
+            self._buffer.clear()  # tf2 refuses what is older than what it has
+        self._newest_ns = stamp_ns
+        try:
+            try:
+                found = self._lookup(camera_frame, Time(nanoseconds=stamp_ns))
+            except self._late:
+                found = self._lookup(camera_frame, Time())
+                behind = (stamp_ns - stamp_nanoseconds(found.header)) / 1e9
+                if not 0.0 <= behind <= _MAX_TF_DELAY_S:
+                    raise
+        except self._missing as error:
+            raise ValueError(str(error)) from error
+        moved, turned = found.transform.translation, found.transform.rotation
+        quaternion = (turned.x, turned.y, turned.z, turned.w)
+        return Transform.create((moved.x, moved.y, moved.z), quaternion)
+
+    def _lookup(self, camera_frame: str, when: Time) -> Any:
+        return self._buffer.lookup_transform(self.frame, camera_frame, when)
+
+
+class SpatialInputs:
+    """The newest calibration and the last depth images of a camera.
+
+    Args:
+        node: The node.
+        complaints: Where problems are logged.
+        depth_transport: ``raw`` or ``compressedDepth``.
+
+    Attributes:
+        rectified: Whether the images are rectified.
+        depth_tolerance_s: By how much the stamps of an image and its depth may differ.
+    """
+
+    def __init__(self, node: Node, complaints: Complaints, depth_transport: str = "raw") -> None:
+        self._node = node
+        self._complaints = complaints
+        self._depths: deque[Image | CompressedImage] = deque(maxlen=_KEPT_DEPTH_IMAGES)
+        self._info_topic = node.resolve_topic_name("camera_info")
+        self._depth_topic = node.resolve_topic_name("depth")
+        self._topics: list[tuple[type, str, Callable[[Any], None]]] = [
+            (CameraInfo, "camera_info", self._on_camera_info),
+            (Image, "depth", self._on_depth),
+        ]
+        if depth_transport == "compressedDepth":
+            self._depth_topic += "/compressedDepth"
+            self._topics[1] = (CompressedImage, self._depth_topic, self._on_depth)
+        self._subscriptions: list[Subscription] = []
+        self._info: CameraInfo | None = None
+        self._camera_key: Any = None
+        self._camera: CameraModel | CalibrationError | None = None
+        self.rectified = False
+        self.depth_tolerance_s = 0.0
+
+    def subscribe(self) -> None:
+        """Expect calibrations and depth images from now on."""
+        self._subscriptions = [
+            self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                keep_last(1, reliable=False),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for kind, topic, callback in self._topics
+        ]
+
+    def unsubscribe(self) -> None:
+        """Expect no more, and forget what has arrived."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self._info = self._camera_key = None
+        self._depths.clear()
+
+    # rclpy reads a callback's signature, and the built-in deque.append has none.
+    def _on_depth(self, message: Image | CompressedImage) -> None:
+        self._depths.append(message)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._info = message
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether depth images arrive."""
+        return bool(self._depths)
+
+    def camera(self, width: int, height: int) -> CameraModel | None:
+        """Return the calibrated camera of images of a size; None, with a warning, if unknown."""
+        info = self._info
+        if info is None:
+            self._complaints.warn(
+                f"no direction, distance or pose: no camera_info on {self._info_topic}; publish "
+                "the camera's calibration, or remap camera_info to its topic",
+            )
+            return None
+        key = (info.k.tobytes(), info.p.tobytes(), info.r.tobytes(), tuple(info.d),
+               info.distortion_model, info.width, info.height, info.binning_x, info.binning_y,
+               info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height,
+               self.rectified)  # fmt: skip
+        if key != self._camera_key:
+            self._camera_key = key
+            try:
+                self._camera = _camera_of(info, self.rectified)
+            except CalibrationError as error:
+                self._camera = error
+        try:
+            if isinstance(self._camera, CameraModel):
+                self._camera.check_image_size(width, height)
+                return self._camera
+        except CalibrationError as error:
+            self._warn_of_calibration(error)
+        else:
+            self._warn_of_calibration(self._camera)
+        return None
+
+    def depth(self, stamp_ns: int, width: int, height: int) -> DepthImage | None:
+        """Return the depth image nearest to a stamp; None, with a warning, if none is usable."""
+        depths = tuple(self._depths)
+        if not depths:
+            return None
+        apart, message = min(
+            ((abs(stamp_nanoseconds(m.header) - stamp_ns) / 1e9, m) for m in depths),
+            key=lambda pair: pair[0],
+        )
+        if apart > self.depth_tolerance_s:
+            self._complaints.warn(
+                f"depth on {self._depth_topic} is not used: its nearest stamp is {apart:.3f} s "
+                f"from the image's, expected at most depth_tolerance ({self.depth_tolerance_s:g} "
+                "s): synchronise the cameras, or raise depth_tolerance",
+                kind="depth stamp",
+            )
+            return None
+        try:
+            image = DepthImage(message)
+        except ValueError as error:
+            self._complaints.warn(f"depth on {self._depth_topic} is not used: {error}")
+            return None
+        if (image.width, image.height) != (width, height):
+            self._complaints.warn(
+                f"depth on {self._depth_topic} is not used: it is {image.width}x{image.height} "
+                f"px, the image {width}x{height}: use the depth that is registered to the colour "
+                "image (depth_registered, aligned_depth_to_color)",
+            )
+            return None
+        return image
+
+    def _warn_of_calibration(self, error: object) -> None:
+        text = f"no direction, distance or pose: {error}"
+        self._complaints.warn(f"{text} (topic {self._info_topic})")
+
+
+def _camera_of(info: CameraInfo, rectified: bool) -> CameraModel:
+    roi = info.roi
+    return CameraModel.create(
+        (info.width, info.height),
+        info.k,
+        info.d,
+        info.distortion_model,
+        r=info.r,
+        p=info.p,
+        binning=(info.binning_x, info.binning_y),
+        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+        rectified=rectified,
+    )
