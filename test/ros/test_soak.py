@@ -33,7 +33,7 @@ def test_each_action_once(tmp_path):
     assert done.returncode == 0, done.stderr
     verdict = json.loads((tmp_path / "soak.json").read_text())
     assert verdict["passed"]
-    assert len(verdict["actions"]) == 21, "every action was done"
+    assert len(verdict["actions"]) == 25, "every action was done"
     assert min(verdict["requests"].values()) > 0
     assert min(verdict["boxes"], verdict["statuses"], verdict["images"]["broken"]) > 0
 

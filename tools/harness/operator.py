@@ -13,6 +13,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -64,7 +65,9 @@ class Operator:
         self.alive = alive or (lambda: True)
         self.images = self.node.create_publisher(Image, "image", keep_last(5))
         self.boxes = self.node.create_publisher(Detection2D, "selection", keep_last(1))
-        self.selector = self.node.create_client(SelectTarget, "select_target")
+        self.selector = self.node.create_client(
+            SelectTarget, "select_target", qos_profile=QoSProfile(depth=1000)
+        )
         self.remover = self.node.create_client(RemoveTarget, "remove_target")
         self.clearer = self.node.create_client(Trigger, "clear_target")
         self.enabler = self.node.create_client(SetBool, "enable")

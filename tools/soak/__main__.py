@@ -5,10 +5,13 @@
     dev/run python -m tools.soak --minutes 2 --seed 7
 
 A synthetic camera stalls, jumps in time, changes its resolution and sends broken images; an
-operator selects, clears, pauses and reconfigures, well and badly, by a seeded chance. In between
-the node is brought to rest, deactivated, and its memory read. The soak passes, with status 0, if
+operator selects, clears, pauses, floods and reconfigures, well and badly, by a seeded chance; the
+model fails, and a listener stops. In between the node is brought to rest, deactivated, and its
+memory read. Then the node is ended in every way and started again, with a full disk and with a
+damaged cache too. The soak passes, with status 0, if
 
 - the node's log holds no exception, fault or unexpected error, and the node ends with status 0;
+- every node that was ended or broken had the right exit status, and every new one followed;
 - every request was answered, and every refusal gave a reason;
 - the counters of every status add up, and in a calm stretch at the end agree with the camera;
 - the memory at rest has grown by less than 5 % from the second quarter to the last of the time
@@ -26,6 +29,7 @@ import re
 import signal
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -37,10 +41,11 @@ import rclpy
 from tools.harness import HarnessError
 from tools.harness.domain import private_domain
 from tools.harness.operator import ACTIVE, INACTIVE
-from tools.harness.program import Program
+from tools.harness.program import Program, python_command
 from tools.soak.actions import Actions
 from tools.soak.camera import Camera
 from tools.soak.driver import Driver
+from tools.soak.endings import START_S, WAYS, end_in_each_way, start_among_damaged_files, starter
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.cli.options import progress_bar
 from tracker_ros.evaluation.report import describe_machine
@@ -51,14 +56,9 @@ CALM_S, CALM_HZ = 5.0, 10.0
 MAX_GROWTH = 0.05
 MIN_RECEIVED = 0.5
 """Share of the images shown in calm; a busy machine loses some (best effort, depth 1)."""
-PROGRAM = """
-import faulthandler, signal
-from tracker_ros.nodes.track import main
-faulthandler.register(signal.SIGUSR1)
-main()
-"""  # the node; on SIGUSR1 it prints where its threads are
 EXPECTED_ERRORS = re.compile(
     r"image on \S+ skipped: (image|an? |step|data)|not activated: model |"
+    r"broken on command|the model returned the (box \(nan|score 7)|"
     r"cannot be loaded: .*no_such_file|No transition matching|Unable to start transition"
 )
 FAULTS = re.compile(
@@ -125,6 +125,20 @@ def log_faults(text: str) -> list[str]:
     return list(found.values())
 
 
+def end_and_start_again(command: Path, camera: Camera, log: Path, *, thorough: bool) -> list[str]:
+    """End the node in each way; if thorough, start it among damaged files, too."""
+    start = starter(command, log.with_name("soak_endings.log"))
+    ways = list(WAYS) if thorough else ["SIGTERM", "a model that hangs"]
+    try:
+        wrong = end_in_each_way(start, camera, command, ways)
+        if thorough:
+            with tempfile.TemporaryDirectory() as folder:
+                wrong += start_among_damaged_files(start, camera, Path(folder))
+    except HarnessError as error:
+        return [str(error)]
+    return wrong
+
+
 def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
     """Drive the node for so long. Returns everything that was counted, and the verdict."""
     chance = random.Random(seed)
@@ -132,15 +146,17 @@ def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
     done: Counter[str] = Counter()
     rests: list[float] = []
     wrong: list[str] = []
-    arguments = ["--ros-args", "-p", f"backend:={backend}"]
+    command = log.with_name("soak_command")
+    command.write_text("")
     with (
-        Program([sys.executable, "-c", PROGRAM, *arguments], log) as node,
+        starter(command, log)(f"backend:={backend}") as node,
+        Program(python_command("tools.soak.listener")) as listener,
         Driver(camera, lambda: node.alive, lambda: node.send(signal.SIGUSR1)) as driver,
     ):
-        actions = Actions(driver, chance)
+        actions = Actions(driver, chance, command, listener)
         driver.set_rate(30.0)
         try:
-            driver.until(driver.watched, "the node to become active")
+            driver.until(driver.watched, "the node to become active", START_S)
             begin = rested = time.monotonic()
             with progress_bar(total=round(minutes * 60), unit="s", desc="soaking") as bar:
                 while bar.n < bar.total or not actions.all_tried:
@@ -156,6 +172,7 @@ def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
             wrong.append(str(error))
     if node.status != 0:
         wrong.append(f"the node ended with status {node.status}")
+    wrong += end_and_start_again(command, camera, log, thorough=minutes >= 1)
     wrong += driver.silent_refusals
     if driver.wrong_statuses:
         count = len(driver.wrong_statuses)

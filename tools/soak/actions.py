@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lifecycle_msgs.msg import Transition
+from rclpy.duration import Duration
+from rclpy.time import Time
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
 from tools.harness.operator import ACTIVE, INACTIVE, UNCONFIGURED, selection
+from tools.harness.program import Program
 from tools.soak.camera import ENCODINGS, FRAME_ID, JUMPS_S, SIZES
 from tools.soak.driver import Driver
 from tracker_interfaces.srv import SelectTarget
@@ -21,6 +26,7 @@ from tracker_ros import DEFAULT_MODEL
 
 OTHER_MODEL = "trdimp_tiny"
 MAX_TARGETS = 4
+FLOOD = 100
 RATES_HZ = (5.0, 15.0, 30.0, 30.0, 60.0)
 REFUSED_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("score_found", 2.0), ("score_found", math.nan), ("lost_after", -1.0),
@@ -35,15 +41,23 @@ class Actions:
     Args:
         driver: Camera and operator.
         chance: Decides everything.
+        command: File that tells the model how to break; see `tools.harness.breakable`.
+        listener: A program that listens to the tracker, and may be stopped.
     """
 
-    def __init__(self, driver: Driver, chance: random.Random) -> None:
+    def __init__(
+        self, driver: Driver, chance: random.Random, command: Path, listener: Program
+    ) -> None:
         self._driver = driver
+        self._command = command
+        self._listener = listener
         self._camera = driver.camera
         self._chance = chance
         weighted: list[tuple[Callable[[], None], float]] = [
             (self.select, 14), (self.select_nonsense, 4), (self.select_several, 3),
             (self.select_by_topic, 3),
+            (self.flood, 1), (self.select_ahead, 2), (self.break_model, 2),
+            (self.stall_listener, 1),
             (self.clear, 2), (self.remove, 2), (self.pause, 2), (self.burst, 3),
             (self.stall, 2), (self.jump, 3), (self.resize, 3), (self.break_images, 5),
             (self.change_rate, 2), (self.look, 2), (self.set_parameters, 3),
@@ -120,6 +134,35 @@ class Actions:
         ]
         picked = self._chance.choices(possible, k=self._chance.randint(2, 12))
         driver.call_all(*((client, make()) for client, make in picked))
+
+    def flood(self) -> None:
+        """Send a hundred requests at once that add a target; leave no more than usual."""
+        request = self._selection()
+        request.append = True
+        self._driver.call_all(*[(self._driver.selector, request)] * FLOOD)
+        self._driver.clear()
+
+    def select_ahead(self) -> None:
+        """Select by topic for a second, on stamps of a clock that is almost a second ahead."""
+        for _ in range(10):
+            request = self._selection()
+            stamp = Time.from_msg(self._driver.node.get_clock().now().to_msg())
+            request.header.stamp = (stamp + Duration(seconds=0.9)).to_msg()
+            self._driver.boxes.publish(Detection2D(header=request.header, bbox=request.bbox))
+            self._driver.spin(0.1)
+
+    def break_model(self) -> None:
+        """Make the model fail, or return nonsense, for some images."""
+        self._ask(self._driver.selector, self._selection())
+        self._command.write_text(self._chance.choice(("raise", "nan", "score")))
+        self._driver.spin(self._chance.uniform(0.3, 1.5))
+        self._command.write_text("")
+
+    def stall_listener(self) -> None:
+        """Stop a program that listens to everything, and let it go on."""
+        self._listener.send(signal.SIGSTOP)
+        self._driver.spin(self._chance.uniform(0.5, 3.0))
+        self._listener.send(signal.SIGCONT)
 
     def stall(self) -> None:
         """Send no images for a while."""

@@ -8,6 +8,7 @@ starts on that very image, however long the drawing takes.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -17,10 +18,11 @@ import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import Image
 
-from tracker_interfaces.srv import SelectTarget
+from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.following.selection import SelectionCode
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import bounding_box_of, keep_last, rgb_from_image
@@ -29,6 +31,7 @@ from tracker_ros.nodes.node_main import NodeStartError, end_in_time, start_ros
 __all__ = ["BoxDrag", "SelectTargetNode", "exit_status", "main", "run_window"]
 
 _RETRY_S = 0.3
+_GREETING_S = 1.0
 _INTERRUPTED = 130
 _TITLE = "select_target: drag a box, Esc ends"
 _ESCAPE = 27
@@ -58,6 +61,8 @@ class SelectTargetNode(Node):
         self._subscription = self.create_subscription(
             Image, "image", self._on_image, keep_last(1, reliable=False)
         )
+        self._met = False
+        self._greeter = self.create_client(RemoveTarget, "remove_target")
 
     def wait_for_image(self) -> Image:
         """Wait for the first image and return the latest one; NodeStartError if none comes."""
@@ -75,6 +80,7 @@ class SelectTargetNode(Node):
         name = self._service.srv_name
         while not self._service.service_is_ready():
             self._spin(f"service {name} is not there: start the tracker, or give its namespace")
+        self._meet()
         request = SelectTarget.Request(
             header=image.header, bbox=bounding_box_of(box), label=label, append=self._append
         )
@@ -85,6 +91,21 @@ class SelectTargetNode(Node):
         if response is None:
             raise NodeStartError(f"service {name} failed: {future.exception()}")
         return response
+
+    def _meet(self) -> None:
+        """Wait until the tracker has discovered this node: the middleware loses earlier answers.
+
+        The client of ``remove_target`` is the node's last endpoint. So when a request that removes
+        nothing is answered, the tracker knows all endpoints.
+        """
+        greetings: list[Future] = []
+        greeted = -math.inf
+        while not self._met and self._greeter.service_is_ready():
+            if time.monotonic() - greeted > _GREETING_S:
+                greetings.append(self._greeter.call_async(RemoveTarget.Request()))
+                greeted = time.monotonic()
+            self._spin(f"service {self._greeter.srv_name} does not answer")
+            self._met = any(greeting.done() for greeting in greetings)
 
     def select_when_ready(self, box: Box, label: str) -> SelectTarget.Response:
         """Call the service for a box on the latest image; repeat this while the tracker starts."""
