@@ -12,7 +12,7 @@ from tools.harness.program import Program, python_command
 from tools.soak.camera import Camera
 from tools.soak.driver import Driver
 
-HANG_TIMEOUT_S = 2.0
+HANG_TIMEOUT_S = 10.0
 START_S = 240.0
 END_S = 30.0
 MAX_FILE_KIB = 300

@@ -259,7 +259,7 @@ class TrackNode(rclpy.lifecycle.Node):
             )
         elif model.error:
             code = SelectionCode.MODEL_FAILED
-            text = f"model {model.name} failed: {model.error}; {_AFTER_A_FAILURE}"
+            text = f"model {model.name} cannot be used: {model.error}; {_AFTER_A_FAILURE}"
         return Outcome(code, text)
 
     def _apply(self, values: Mapping[str, Value]) -> None:
