@@ -64,7 +64,7 @@ setup(
         "onnx": ["onnx", "onnxscript", "onnxruntime"],  # export and run graphs, docs/engines.md
         "gpu": ["cuda-bindings"],  # compile kernels for the GPU that is there
         "train": ["torch", "dacite", "matplotlib", "scikit-image"],
-        "bags": ["rosbags", "rosbags-image"],
+        "bags": ["rosbags", "rosbags-image", "lz4"],
         "console": ["starlette", "uvicorn", "websockets"],  # docs/console.md
         "mavlink": ["pymavlink>=2.4.42", "pyserial"],  # docs/mavlink.md
     },
