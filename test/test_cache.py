@@ -293,6 +293,12 @@ def test_a_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         Cache(private)
 
 
+def test_a_folder_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    (tmp_path / "readable").mkdir(mode=0o755)
+    folder = Cache(tmp_path / "readable").folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     process = start(FULL_DISK, tmp_path / "engines")
     output, _ = process.communicate(timeout=60)
