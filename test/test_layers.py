@@ -51,7 +51,7 @@ ROS_MODULES = {
     "tracker_interfaces",
 }
 WITHOUT_TORCH = {"following", "io", "drawing", "spatial"}
-MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 175, 34_260, 20
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 184, 35_410, 20
 
 
 def module_of(path: Path) -> str:

@@ -15,7 +15,8 @@ def model_table() -> str:
     ]
     for card in map(model_card, list_models()):
         crops = f"{card.template_size} / {card.search_size}"
-        weights = "embedded" if card.weights else "official, by `weights=`"
+        weights = "official, by `weights=`" if card.checkpoint else "by its recipe"
+        weights = "embedded" if card.weights else weights
         lines.append(
             f"| `{card.name}` | {card.summary} | {crops} | {_millions([card])} | {weights} |"
         )
@@ -33,7 +34,8 @@ def family_table() -> str:
     ]
     for (_, official), cards in sorted(rows.items(), key=lambda entry: entry[0][1]):
         names = ", ".join(f"`{card.name}`" for card in cards)
-        origin = f"[official]({cards[0].code})" if official else "embedded"
+        origin = f"[official]({cards[0].code})" if cards[0].checkpoint else "by its recipe"
+        origin = origin if official else "embedded"
         lines.append(f"| {names} | {_millions(cards)} | {origin} | {cards[0].licence} |")
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
 from tracker_ros.models.mast.config import MAST_MODELS
 from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS, OneStreamConfig
 from tracker_ros.models.trdimp.config import TINY_WEIGHTS, TRDIMP_MODELS
+from tracker_ros.models.two_stream.config import TWO_STREAM_CONFIGS, TwoStreamConfig
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Family:
         paper: Where the method is published.
         code: The authors' code.
         licence: Of the authors' weights.
-        checkpoint: File name of the authors' weights.
+        checkpoint: File name of the authors' weights; None if there are none.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Family:
     paper: str
     code: str
     licence: str
-    checkpoint: str
+    checkpoint: str | None
 
 
 _MAE_LICENCE = (
@@ -103,6 +104,18 @@ FAMILIES = {
             licence="code MIT, on top of pytracking (GPL-3.0); the authors' weights start from an "
             "ImageNet ResNet-50 and were trained on data sets with terms of their own",
             checkpoint="trdimp_net.pth.tar",
+        ),
+        Family(
+            name="two_stream",
+            models=TWO_STREAM_CONFIGS,
+            create="tracker_ros.models.two_stream.factory:create_two_stream",
+            network="tracker_ros.models.two_stream.factory:empty_network",
+            training="tracker_ros.training.tasks.track:TrackTask",
+            # This package's own design; FEAR is the nearest that is published.
+            paper="https://arxiv.org/abs/2112.07957",
+            code="https://github.com/PinataFarms/FEARTracker",
+            licence="Apache-2.0, the pretrained body's too",
+            checkpoint=None,
         ),
     )
 }
@@ -181,6 +194,7 @@ def model_cards() -> dict[str, ModelCard]:
         *(_one_stream_card("grm", name, config) for name, config in GRM_CONFIGS.items()),
         *map(_trdimp_card, TRDIMP_MODELS),
         *map(_mast_card, MAST_MODELS),
+        *(_two_stream_card(name, config) for name, config in TWO_STREAM_CONFIGS.items()),
     ]
     return {card.name: card for card in sorted(cards, key=lambda card: card.name)}
 
@@ -282,4 +296,15 @@ def _mast_card(name: str) -> ModelCard:
         parameters=5_291_648,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
+    )
+
+
+def _two_stream_card(name: str, config: TwoStreamConfig) -> ModelCard:
+    return _card(
+        "two_stream",
+        name,
+        "two templates and a search crop on a pretrained MobileNetV2",
+        config.search_size,
+        None,
+        parameters=1_107_653,
     )

@@ -152,6 +152,11 @@ def _weights_path(name: str, weights: str | os.PathLike[str] | None) -> Path:
     card = model_card(name)
     if weights is not None:
         return Path(weights)
+    if card.weights is None and card.checkpoint is None:
+        raise ValueError(
+            f"model {name!r} has no embedded weights; train it with `tracker-ros train "
+            f"recipes/{name}.yaml`, and pass weights='runs/{name}/{name}.safetensors'"
+        )
     if card.weights is None:
         raise ValueError(
             f"model {name!r} has no embedded weights; download the authors' checkpoint from "

@@ -11,6 +11,7 @@ from tracker_ros.model_cards import FAMILIES
 from tracker_ros.models.mast.config import MASTConfig
 from tracker_ros.models.one_stream.config import GRM_TINY, OSTRACK_TINY
 from tracker_ros.models.trdimp.config import TINY, TINY_TRACKING
+from tracker_ros.models.two_stream.config import TwoStreamConfig
 from tracker_ros.synthetic.moving_scenes import FrameConfig
 from tracker_ros.training.recipe import Recipe
 from tracker_ros.training.trainer import Trainer
@@ -39,6 +40,7 @@ SHORT = Recipe(
 RECIPES = {
     "pairs": replace(SHORT, model="ostrack_micro", batch_size=2),
     "clips": replace(SHORT, model="trdimp_micro", gradient_clip=10.0, filter_iterations=2),
+    "tracks": replace(SHORT, model="two_stream_micro", batch_size=2, frozen_steps=2),
     "runs": replace(
         SHORT,
         model="mast_micro",
@@ -57,6 +59,16 @@ MICRO = {
     "trdimp": (
         replace(TINY, width=8, feature_dim=16, key_dim=8, iou_reference_dim=8, iou_dim=16),
         replace(TINY_TRACKING, image_sample_size=96),
+    ),
+    "two_stream": TwoStreamConfig(
+        template_size=64,
+        search_size=64,
+        embed_dim=16,
+        key_dim=96,
+        depth=1,
+        num_heads=2,
+        head_channels=16,
+        template_cells=4,
     ),
     "mast": (MASTConfig(widths=(8, 8, 16, 16, 16), blocks=1, feature_dim=8), 64),
 }

@@ -38,7 +38,9 @@ FLOW_CELLS = 7
 class PairConfig:
     """How scenes vary. Fractions are probabilities; the rest are standard deviations or limits.
 
-    Lengths are relative to the target's side in the crop (the square root of its box area).
+    Lengths are relative to the target's side in the crop (the square root of its box area). In a
+    share `stretched_fraction` of the later crops, the logarithm of the target's width over its
+    height has changed by anything up to `stretch_limit`.
     """
 
     picture_fraction: float = 0.5
@@ -61,6 +63,8 @@ class PairConfig:
     new_background_fraction: float = 0.15
     absent_fraction: float = 0.08
     border_fraction: float = 0.25
+    stretched_fraction: float = 0.0
+    stretch_limit: float = 0.7
     photometric: PhotometricConfig = PhotometricConfig()
 
 
@@ -174,6 +178,10 @@ class SceneCrops:
             first[2] + draw.normal(size, c.shear),
             first[3] ^ draw.chance(size, c.mirrored_fraction),
         )
+        if c.stretched_fraction:
+            stretch = draw.uniform(size, -c.stretch_limit / 2, c.stretch_limit / 2)
+            stretch = stretch * draw.chance(size, c.stretched_fraction)
+            shape = (shape[0], shape[1] + stretch, *shape[2:])
         renewed = draw.chance(size, c.new_background_fraction)
         other = self._tile(draw.index(size, len(self.tiles)))
         ground = torch.where(renewed[:, None, None, None], other, scenes.ground)

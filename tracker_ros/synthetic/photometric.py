@@ -19,7 +19,11 @@ _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
 @dataclass(frozen=True)
 class PhotometricConfig:
-    """Strength of each effect; fractions are probabilities per pair or per view."""
+    """Strength of each effect; fractions are probabilities per pair or per view.
+
+    In a share `distant_fraction` of the scenes every crop has lost its resolution, by a factor
+    within `distant_limits`, as small targets have that are enlarged.
+    """
 
     gain: float = 0.18
     colour_gain: float = 0.06
@@ -33,22 +37,36 @@ class PhotometricConfig:
     coarse_fraction: float = 0.3
     coarse_limit: float = 0.3
     noise_limit: float = 0.04
+    distant_fraction: float = 0.0
+    distant_limits: tuple[float, float] = (0.12, 0.35)
 
 
 @dataclass(frozen=True)
 class Style:
-    """What all crops of a scene share: grey or not, and the order of the colour channels."""
+    """What all crops of a scene share.
+
+    Attributes:
+        config: Strength of the effects.
+        grey: (B,) bool; scenes without colour.
+        order: (B, 3) order of the colour channels.
+        distant: (B,) bool; scenes seen from so far that a target has few pixels.
+    """
 
     config: PhotometricConfig
     grey: Tensor
     order: Tensor
+    distant: Tensor
 
     @classmethod
     def draw(cls, draw: Draw, size: int, config: PhotometricConfig) -> Style:
         """Draw the styles of ``size`` scenes."""
         orders = torch.tensor(_ORDERS, device=draw.device)
         pick = draw.index(size, 6) * draw.chance(size, config.permuted_fraction)
-        return cls(config, draw.chance(size, config.grey_fraction), orders[pick])
+        grey = draw.chance(size, config.grey_fraction)
+        distant = torch.zeros_like(grey)
+        if config.distant_fraction:
+            distant = draw.chance(size, config.distant_fraction)
+        return cls(config, grey, orders[pick], distant)
 
 
 def relight(draw: Draw, layer: Tensor, style: Style) -> Tensor:
@@ -94,6 +112,9 @@ def develop(draw: Draw, image: Tensor, style: Style) -> Tensor:
     rows = torch.where(draw.chance(size, c.coarse_fraction))[0]
     if len(rows):
         image[rows] = _coarsen(image[rows], float(draw.uniform(1, c.coarse_limit, 0.8)))
+    rows = torch.where(style.distant)[0]
+    if len(rows):
+        image[rows] = _coarsen(image[rows], float(draw.uniform(1, *c.distant_limits)))
     noise = draw.uniform((size, 1, 1, 1), 0, 1).square() * c.noise_limit
     return (image + draw.normal(tuple(image.shape), 1.0) * noise).clamp(0, 1)
 

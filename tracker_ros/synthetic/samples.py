@@ -189,3 +189,50 @@ class ClipGenerator(SceneCrops):
             torch.where(seen[:, None], crop[1], first[1]),
             first[2],
         )
+
+
+class TrackGenerator(ClipGenerator):
+    """Draw :class:`ClipBatch` objects as a tracker with templates sees them.
+
+    The first crop shows the target in the middle, as at the start; there is one crop to learn
+    from. Later crops are search crops. Beyond the image's border all are black.
+    """
+
+    border_fill = "black"
+
+    def __init__(
+        self,
+        bank: TextureBank,
+        size: int,
+        factor: float = 4.0,
+        device: str | torch.device = "cpu",
+        scenes: PairConfig = PairConfig(),  # noqa: B008  (immutable)
+        later_crops: int = 3,
+    ) -> None:
+        clips = ClipConfig(1, later_crops, test_centre=scenes.centre_limit)
+        super().__init__(bank, size, factor, device, scenes, clips)
+
+    def batch(self, size: int, seed: int) -> ClipBatch:
+        """Draw ``size`` clips. The same seed gives the same clips on the same kind of device."""
+        draw, c = Draw(self.device, seed), self.config
+        scenes = self._scenes(draw, size, companions=c.distractors)
+        first = scenes.shape
+        images, boxes, _ = self._crop(draw, self._first_view(draw, size), scenes)
+        crops = [(images, boxes, torch.ones(size, dtype=torch.bool, device=self.device))]
+        for _ in range(self.clips.test_crops):
+            scenes = self._later(draw, scenes, first)
+            absent = draw.chance(size, c.absent_fraction)
+            view = self._search_view(
+                draw, size, c.centre_limit, c.centre_jitter, c.uniform_centre_fraction,
+                c.scale_jitter,
+            )  # fmt: skip
+            view = self._without_target(view, absent, scenes)
+            image, box, seen = self._crop(draw, view, scenes, absent)
+            crops.append((image, box, seen & ~absent))
+        return ClipBatch(*(torch.stack(part, 1) for part in zip(*crops, strict=True)), 1)
+
+    def _first_view(self, draw: Draw, size: int) -> View:
+        jitter, side = self.config.template_jitter, self.search_target
+        scale = torch.exp(draw.normal(size, jitter))
+        place = draw.normal((size, 2), jitter * side)
+        return View(self.search_size, side * scale, place, False)

@@ -17,12 +17,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.checkpoints import check_fit, read_weights
+from tracker_ros.checkpoints import check_fit, load_strictly, read_weights
 from tracker_ros.model_cards import embedded_file
+from tracker_ros.models.layers.center_head import CenterHead
+from tracker_ros.models.layers.mobilenet import COARSE_CHANNELS
 from tracker_ros.models.layers.vit import Attention
 from tracker_ros.models.one_stream.grm import DividingAttention
 from tracker_ros.models.one_stream.network import OneStreamNetwork
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.two_stream.network import Block as AttendingBlock
+from tracker_ros.models.two_stream.network import TwoStreamNetwork
 
 POSITION_AMPLITUDE = 0.3
 MARK_AMPLITUDE = 0.5
@@ -30,6 +34,7 @@ DIVISION = ".divide_predict."
 FIRST_SCORE = 0.1
 FIRST_FILTER_SCALE = 0.4
 FIRST_MEETING_LOGIT = 1.0
+SIMILARITY_DEVIATION = 0.3
 
 
 @torch.no_grad()
@@ -52,9 +57,7 @@ def begin_from_scratch(network: OneStreamNetwork, similarity: float) -> None:
     backbone.pos_embed_z.copy_(sine_positions(config.template_grid, config.embed_dim))
     if config.mark_target:
         nn.init.normal_(backbone.target_mark, std=MARK_AMPLITUDE)
-    for name, start in (("ctr", FIRST_SCORE), ("size", 1 / config.search_factor)):
-        bias = network.box_head.get_parameter(f"conv5_{name}.bias")
-        nn.init.constant_(bias, math.log(start / (1 - start)))
+    begin_unsure(network.box_head, config.search_factor)
 
 
 def starting_weights(start_from: str) -> Path:
@@ -105,6 +108,45 @@ def begin_as_matcher(network: TrDiMPNetwork) -> None:
     convolution = network.classifier.filter_initializer.filter_conv
     nn.init.dirac_(convolution.weight)
     convolution.weight.mul_(FIRST_FILTER_SCALE)
+
+
+@torch.no_grad()
+def begin_as_comparison(network: TwoStreamNetwork) -> None:
+    """Set the starting values of what compares a body's features, in place.
+
+    Cells are compared by the body's coarse features themselves, and similar tokens attend to each
+    other. Positions, score and size start as in `begin_from_scratch`.
+    """
+    config, width = network.config, network.config.embed_dim
+    network.search_position.copy_(sine_positions(config.search_grid, width))
+    network.template_position.copy_(sine_positions(config.template_cells, width))
+    for mark in (network.target_mark, network.template_mark):
+        nn.init.normal_(mark, std=MARK_AMPLITUDE)
+    nn.init.normal_(network.similarity.weight, std=SIMILARITY_DEVIATION)
+    nn.init.zeros_(network.compare.weight)
+    nn.init.eye_(network.compare.weight[:, -COARSE_CHANNELS:, 0, 0])
+    for block in network.blocks:
+        assert isinstance(block, AttendingBlock)
+        block.key_value.weight[:width] = block.query.weight
+    begin_unsure(network.box_head, config.search_factor)
+
+
+def begin_on_body(network: TwoStreamNetwork, path: Path) -> None:
+    """Load a pretrained body, or the whole network, from a safetensors file, in place.
+
+    Raises FileNotFoundError if there is no such file, ValueError if the weights do not fit.
+    """
+    state = read_weights(path)
+    whole = any(key.startswith("body.") for key in state)
+    load_strictly(network if whole else network.body, state, path.name)
+
+
+@torch.no_grad()
+def begin_unsure(head: CenterHead, search_factor: float) -> None:
+    """Let the score map start near "nothing here" and the size map at the mean size, in place."""
+    for name, start in (("ctr", FIRST_SCORE), ("size", 1 / search_factor)):
+        bias = head.get_parameter(f"conv5_{name}.bias")
+        nn.init.constant_(bias, math.log(start / (1 - start)))
 
 
 def sine_positions(grid: int, width: int) -> Tensor:

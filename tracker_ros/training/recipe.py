@@ -83,6 +83,10 @@ class Recipe:
         clips: Number of crops of a clip, and the target's place in them.
         filter_iterations: Unrolled steps of the filter's optimiser.
         proposals: Boxes that the IoU branch judges per crop.
+        later_crops: Number of search crops of a clip for trackers with templates.
+        frozen_steps: First steps, in which a pretrained body stays as it is.
+        replays: In those steps, how often features of the body are used again, on average. Of
+            `replays` + 1 steps, only one draws new samples.
         frames: The runs of consecutive frames.
         one_reference_steps: First steps, in which a frame is matched with its neighbour alone;
             later ones match it with all earlier frames of its run.
@@ -113,6 +117,9 @@ class Recipe:
     clips: ClipConfig = ClipConfig()
     filter_iterations: int = 5
     proposals: int = 8
+    later_crops: int = 3
+    frozen_steps: int = 0
+    replays: int = 0
     frames: FrameConfig = FrameConfig()
     one_reference_steps: int = 0
 
@@ -128,6 +135,10 @@ class Recipe:
             raise ValueError(f"batch_size {self.batch_size}: batch normalisation needs at least 2")
         if not self.sources or any(source.weight <= 0 for source in self.sources):
             raise ValueError("sources: expected at least one, each with a weight above 0")
+
+    def draws(self, step: int) -> bool:
+        """Tell whether a step draws new samples; see `replays`."""
+        return step >= self.frozen_steps or step % (self.replays + 1) == 0
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""

@@ -62,7 +62,10 @@ def pick_source(recipe: Recipe, step: int) -> int:
 
 
 class SampleStream(IterableDataset):
-    """Batches of one process from a step on; its workers take turns, which keeps their order."""
+    """Batches of one process from a step on; its workers take turns, which keeps their order.
+
+    After the first step, those that replay earlier features get None.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,9 @@ class SampleStream(IterableDataset):
         device = torch.device(self.device)
         opened: dict[int, SampleSource] = {}
         for step in range(self.first_step + offset, self.recipe.steps, stride):
+            if step > self.first_step and not self.recipe.draws(step):
+                yield None
+                continue
             index = pick_source(self.recipe, step)
             if index not in opened:
                 source = self.recipe.sources[index]

@@ -208,8 +208,9 @@ class Trainer:
         checks = [held_out.batch(size, VALIDATION_SEED + i) for i in range(samples // size)]
         if not any(isinstance(m, _BatchNorm) for m in self.task.modules()):
             return checks, []
-        stream = SampleStream(self.recipe, self.task.open_source, 0)
-        return checks, list(islice(stream, STATISTICS_BATCHES))
+        stream = iter(SampleStream(self.recipe, self.task.open_source, 0))
+        drawn = (batch for batch in stream if batch is not None)
+        return checks, list(islice(drawn, STATISTICS_BATCHES))
 
     def _log(self, terms: dict[str, float], result: dict[str, float]) -> None:
         line = {

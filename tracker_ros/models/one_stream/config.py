@@ -17,8 +17,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class OneStreamConfig:
-    """What OSTrack and GRM have in common; the defaults are ViT-B/16 at 256 px.
+class CropConfig:
+    """What trackers need to know that find a target in a square crop.
 
     Attributes:
         template_size: Side of the square template crop, pixels.
@@ -26,15 +26,6 @@ class OneStreamConfig:
         template_factor: Side of the template crop over the square root of the box area.
         search_factor: The same for the search crop.
         stride: Pixels per token.
-        embed_dim: Channels of a token.
-        depth: Number of transformer blocks.
-        num_heads: Attention heads per block.
-        mlp_ratio: Hidden channels of the MLP over `embed_dim`.
-        layer_norm_eps: Epsilon of every layer norm.
-        head_channels: Channels of the head's first convolution.
-        stem: "patch" (one linear projection per patch, official) or "conv" (convolutions).
-        stem_channels: Channels of the convolutional stem's stages before `embed_dim`.
-        mark_target: Tell the network which part of the template is the target (not official).
         clip_margin: Pixels of the box that are kept inside the image.
         hold_below: Score under which the target counts as not found and the search stays where it
             is; 0 follows the best cell whatever its score, as officially.
@@ -45,15 +36,6 @@ class OneStreamConfig:
     template_factor: float = 2.0
     search_factor: float = 4.0
     stride: int = 16
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
-    layer_norm_eps: float = 1e-6
-    head_channels: int = 256
-    stem: str = "patch"
-    stem_channels: tuple[int, ...] = ()
-    mark_target: bool = False
     clip_margin: float = 10.0
     hold_below: float = 0.0
 
@@ -63,6 +45,41 @@ class OneStreamConfig:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is not a multiple of stride {self.stride}"
                 )
+
+    @property
+    def search_grid(self) -> int:
+        """Search tokens along one side; also the side of the score map."""
+        return self.search_size // self.stride
+
+
+@dataclass(frozen=True)
+class OneStreamConfig(CropConfig):
+    """What OSTrack and GRM have in common; the defaults are ViT-B/16 at 256 px.
+
+    Attributes:
+        embed_dim: Channels of a token.
+        depth: Number of transformer blocks.
+        num_heads: Attention heads per block.
+        mlp_ratio: Hidden channels of the MLP over `embed_dim`.
+        layer_norm_eps: Epsilon of every layer norm.
+        head_channels: Channels of the head's first convolution.
+        stem: "patch" (one linear projection per patch, official) or "conv" (convolutions).
+        stem_channels: Channels of the convolutional stem's stages before `embed_dim`.
+        mark_target: Tell the network which part of the template is the target (not official).
+    """
+
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    layer_norm_eps: float = 1e-6
+    head_channels: int = 256
+    stem: str = "patch"
+    stem_channels: tuple[int, ...] = ()
+    mark_target: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
@@ -74,11 +91,6 @@ class OneStreamConfig:
     def template_grid(self) -> int:
         """Template tokens along one side."""
         return self.template_size // self.stride
-
-    @property
-    def search_grid(self) -> int:
-        """Search tokens along one side; also the side of the score map."""
-        return self.search_size // self.stride
 
 
 COMPACT: dict[str, Any] = {

@@ -23,7 +23,7 @@ from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec, coll
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.models.layers.center_head import HeadMaps, decode_box
 from tracker_ros.models.one_stream.candidate_elimination import RankingRows, ranking_rows
-from tracker_ros.models.one_stream.config import OneStreamConfig
+from tracker_ros.models.one_stream.config import CropConfig, OneStreamConfig
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.network import OneStreamNetwork, TemplateEmbedding
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
@@ -72,7 +72,7 @@ def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
     tokens = {"tokens": _tokens(config, 1)}
 
     def of_template(seed: int) -> dict[str, Tensor]:
-        drawn = _example(*_crops(config), seed)
+        drawn = example_crops(*crop_sizes(config), seed)
         return {name: drawn[name] for name in crop}
 
     # Once per target: speed is no reason to give up precision.
@@ -90,7 +90,7 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
 
     def of_track(seed: int) -> dict[str, Tensor]:
         # Each sample is another one, so that it shows if they are mixed up.
-        drawn = [_example(*_crops(config), seed * samples + i) for i in range(samples)]
+        drawn = [example_crops(*crop_sizes(config), seed * samples + i) for i in range(samples)]
         with torch.no_grad():
             embedded = [template.embed_template(one["template"], one["box"]) for one in drawn]
         return {
@@ -108,25 +108,32 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
         settings=settings,
     )
     batched = partial(_track_graph, track, template, settings)
-    return Graph(spec, track, of_track, _read_boxes, samples, batched)
+    return Graph(spec, track, of_track, read_boxes, samples, batched)
 
 
 def _tokens(config: OneStreamConfig, samples: int) -> TensorSpec:
     return TensorSpec((samples, config.template_grid**2, config.embed_dim))
 
 
-def _crops(config: OneStreamConfig) -> tuple[int, float, int, float]:
+def crop_sizes(config: CropConfig) -> tuple[int, float, int, float]:
+    """Return size and factor of the template's crop, and of the search crop."""
     template = (config.template_size, config.template_factor)
     return (*template, config.search_size, config.search_factor)
 
 
-def _read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    maps = HeadMaps(**outputs)
+def read_maps(outputs: Mapping[str, Tensor]) -> HeadMaps:
+    """Return the maps among what "track" returns."""
+    return HeadMaps(*(outputs[name] for name in HeadMaps._fields))
+
+
+def read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the boxes (B, 4) cxcywh at the peaks of the maps that "track" returns, and scores."""
+    maps = read_maps(outputs)
     return decode_box(maps.score, maps), maps.score.flatten(1).amax(dim=1)
 
 
 @lru_cache(maxsize=32)
-def _example(
+def example_crops(
     template_size: int, template_factor: float, search_size: int, search_factor: float, seed: int
 ) -> dict[str, Tensor]:
     """Return crops of two images in which the target has moved, and its box in the first crop."""
@@ -236,13 +243,13 @@ class OneStreamOnEngines:
 
     def __init__(
         self,
-        config: OneStreamConfig,
+        config: CropConfig,
         graphs: Sequence[Graph],
         open_engine: Callable[[Graph], Engine],
         open_later: Callable[[Graph], Engine] | None = None,
     ) -> None:
         self.config = config
-        self._template, self._track = (open_engine(graph) for graph in graphs)
+        self._template, self._track = (open_engine(graph) for graph in graphs[:2])
         self._batched, self._open_later = graphs[1].batched, open_later
         self._together: dict[int, Engine | None] = {}
         through_cpu = self._track.backend == "onnxruntime"
@@ -264,7 +271,7 @@ class OneStreamOnEngines:
     @torch.inference_mode()
     def locate(self, template: Tensor, search: Tensor) -> HeadMaps:
         """Return the maps of one search region (1, 3, S, S), normalised RGB."""
-        return HeadMaps(**self._track(tokens=template, search=search))
+        return read_maps(self._track(tokens=template, search=search))
 
     @torch.inference_mode()
     def locate_batch(self, templates: Sequence[Tensor], searches: Tensor) -> HeadMaps:
@@ -272,19 +279,23 @@ class OneStreamOnEngines:
 
         They take one pass if there is an engine for as many targets or more, else several.
         """
+        return read_maps(self._compute(templates, searches))
+
+    def _compute(self, templates: Sequence[Tensor], searches: Tensor) -> dict[str, Tensor]:
+        """Return what "track" returns, by name, for one search region per target."""
         engine, samples = self._for(len(templates))
         now, later = templates[:samples], templates[samples:]
-        maps = engine(
+        outputs = engine(
             tokens=_filled(torch.cat(list(now)), samples),
             search=_filled(searches[:samples], samples),
         )
-        found = HeadMaps(**{name: of_all[: len(now)] for name, of_all in maps.items()})
+        found = {name: of_all[: len(now)] for name, of_all in outputs.items()}
         if not later:
             return found
         # The next pass may be computed in the same memory.
-        kept = [of_all.clone() for of_all in found]
-        others = self.locate_batch(later, searches[samples:])
-        return HeadMaps(*(torch.cat(both) for both in zip(kept, others, strict=True)))
+        kept = {name: of_all.clone() for name, of_all in found.items()}
+        others = self._compute(later, searches[samples:])
+        return {name: torch.cat([kept[name], others[name]]) for name in kept}
 
     def _for(self, count: int) -> tuple[Engine, int]:
         """Return an engine for this many targets or fewer, and the number that it is for."""

@@ -28,7 +28,7 @@ from tracker_ros.crops import (
 )
 from tracker_ros.geometry import Box, check_box, clip_box, scale_box
 from tracker_ros.models.layers.center_head import HeadMaps
-from tracker_ros.models.one_stream.config import OneStreamConfig
+from tracker_ros.models.one_stream.config import CropConfig
 from tracker_ros.models.one_stream.network import maps_from
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
 
@@ -41,7 +41,7 @@ class OneStreamModel(Protocol):
     """
 
     @property
-    def config(self) -> OneStreamConfig:
+    def config(self) -> CropConfig:
         """Sizes."""
 
     @property
@@ -81,6 +81,7 @@ class _View(NamedTuple):
         target: Where it was.
         crop: (S, S, 3) RGB uint8.
         factor: Crop pixels per image pixel.
+        reach: Side of the crop over the square root of the box area.
         height: Of the image, pixels.
         width: Of the image, pixels.
     """
@@ -88,6 +89,7 @@ class _View(NamedTuple):
     target: Target
     crop: np.ndarray
     factor: float
+    reach: float
     height: int
     width: int
 
@@ -156,7 +158,7 @@ class OneStreamTracker(Tracker):
         view = self._look(image)
         maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
         result = self._decode(view, maps_from(maps), 0, self._token_masks())
-        return self._remember(view, result)
+        return self._remember(view, result, 0)
 
     def search_around(self, box: Box) -> bool:
         """Move the search region; see `Tracker.search_around`."""
@@ -179,9 +181,13 @@ class OneStreamTracker(Tracker):
         if size != (height, width):
             target = replace(target, box=scale_box(target.box, size, (height, width)))
         target = replace(target, image_size=(height, width))
-        config, box = self.model.config, target.box
-        crop, factor = crop_square(image, box, config.search_factor, config.search_size)
-        return _View(target, crop, factor, height, width)
+        reach = self._reach(target)
+        crop, factor = crop_square(image, target.box, reach, self.model.config.search_size)
+        return _View(target, crop, factor, reach, height, width)
+
+    def _reach(self, target: Target) -> float:
+        """Return the side of the search crop over the square root of the target's box area."""
+        return self.model.config.search_factor
 
     def _decode(
         self, view: _View, maps: np.ndarray, sample: int, token_masks: np.ndarray | None
@@ -200,14 +206,17 @@ class OneStreamTracker(Tracker):
         box = map_box_back(in_image.tolist(), previous, view.factor, config.search_size)
         box = clip_box(box, view.height, view.width, config.clip_margin)
         found = peak.score >= config.hold_below
-        region = crop_region(previous, config.search_factor)
+        region = crop_region(previous, view.reach)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
         verdict = None if found else Verdict.NOT_FOUND
         token_mask = None if token_masks is None else token_masks[sample]
         return TrackResult(box, peak.score, score, covered, verdict=verdict, token_mask=token_mask)
 
-    def _remember(self, view: _View, result: TrackResult) -> TrackResult:
-        """Search around the result in the next image, unless the target was not found."""
+    def _remember(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
+        """Search around the result in the next image, unless the target was not found.
+
+        It was the result of a sample of the model's last pass.
+        """
         if result.verdict is None:
             self.target = replace(view.target, box=result.box)
         return result
@@ -269,6 +278,6 @@ def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list
     masks = [tracker._token_masks() for tracker in trackers]
     results = [tracker._decode(view, maps, i, masks[i]) for i, (tracker, view) in enumerate(each)]
     return [
-        tracker._remember(view, result)
-        for (tracker, view), result in zip(each, results, strict=True)
+        tracker._remember(view, result, sample)
+        for sample, ((tracker, view), result) in enumerate(zip(each, results, strict=True))
     ]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shapes of the two-stream tracker, without torch, so that listing models stays cheap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tracker_ros.models.one_stream.config import CropConfig
+
+
+@dataclass(frozen=True)
+class TwoStreamConfig(CropConfig):
+    """One member of the family.
+
+    The template's crop shows the target as large as the search crop does, so that a template can
+    be read from either.
+
+    Attributes:
+        embed_dim: Channels of a token.
+        key_dim: Channels by which cells are compared.
+        depth: Number of blocks.
+        num_heads: Attention heads per block.
+        mlp_ratio: Hidden channels of a block's MLP over `embed_dim`.
+        head_channels: Channels of the head's first convolutions.
+        template_cells: Cells along each side of a template.
+        context: What a template shows around the box, over the square root of the box area; half
+            of it on either side.
+        templates: How many templates a search crop is compared with: the first and a later one.
+    """
+
+    template_size: int = 192
+    search_size: int = 192
+    template_factor: float = 4.0
+    hold_below: float = 0.3
+    embed_dim: int = 128
+    key_dim: int = 96
+    depth: int = 2
+    num_heads: int = 4
+    mlp_ratio: float = 2.0
+    head_channels: int = 48
+    template_cells: int = 8
+    context: float = 0.5
+    templates: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+            )
+
+
+TWO_STREAM_CONFIGS = {"two_stream_tiny": TwoStreamConfig()}

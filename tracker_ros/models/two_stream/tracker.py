@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracking loop of the two-stream tracker: that of one-stream trackers, and a later template.
+
+The first template stays. The second one is read anew from features of a search crop, which are
+there anyway, where the target was surely found: with a high score, near where it was and hardly
+changed in size. After frames in which the target was not found, the search reaches further.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+from torch import Tensor
+
+from tracker_ros.crops import box_in_crop
+from tracker_ros.geometry import Box
+from tracker_ros.models.one_stream.tracker import OneStreamModel, OneStreamTracker, Target, _View
+from tracker_ros.tracker import TrackResult
+
+
+class Templates(NamedTuple):
+    """Templates of a target, (1, m * m, C + K) each."""
+
+    first: Tensor
+    later: Tensor
+
+
+class TwoStreamModel(OneStreamModel, Protocol):
+    """A network that compares two templates with search regions."""
+
+    def read_template(self, sample: int, box_xywh: Tensor) -> Tensor:
+        """Read a template from a sample of the last pass, at a box (1, 4) as fractions of it."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to refresh the second template, and how to search.
+
+    Attributes:
+        refresh_score: Least score of a frame whose template is taken.
+        refresh_interval: Frames between two templates, at least.
+        refresh_jump: Largest way of the target in a frame, in box sides.
+        refresh_growth: Largest change of the logarithm of the box's size in a frame.
+        widening: By how much of itself the search grows per frame without the target.
+        widest: Largest growth.
+        inertia: Share of the last size in the next; 0 takes sizes as they are found.
+    """
+
+    refresh_score: float = 0.6
+    refresh_interval: int = 5
+    refresh_jump: float = 0.4
+    refresh_growth: float = 0.2
+    widening: float = 0.1
+    widest: float = 1.5
+    inertia: float = 0.3
+
+
+@dataclass(frozen=True)
+class FollowedTarget(Target):
+    """The target, how many frames it has been missing, and how old its second template is."""
+
+    missed: int = 0
+    age: int = 0
+
+
+class TwoStreamTracker(OneStreamTracker):
+    """Follows one target with the template of the first image and a later one.
+
+    Args:
+        model: The network.
+        policy: When to take a later template, and how to search.
+    """
+
+    model: TwoStreamModel
+
+    def __init__(self, model: TwoStreamModel, policy: Policy = Policy()) -> None:  # noqa: B008
+        super().__init__(model)
+        self.policy = policy
+
+    def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
+        """See `Tracker.initialize`; both templates are the first."""
+        super().initialize(image, box)
+        target = cast(Target, self.target)
+        templates = Templates(target.template, target.template)
+        self.target = FollowedTarget(templates, target.box, target.image_size)
+
+    def search_around(self, box: Box) -> bool:
+        """Move the search region, with its usual reach; see `Tracker.search_around`."""
+        if self.target is not None:
+            self.target = replace(cast(FollowedTarget, self.target), missed=0)
+        return super().search_around(box)
+
+    def _reach(self, target: Target) -> float:
+        missed = cast(FollowedTarget, target).missed
+        growth = min(self.policy.widest, 1 + self.policy.widening * missed)
+        return self.model.config.search_factor * growth
+
+    def _remember(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
+        target = cast(FollowedTarget, view.target)
+        if result.verdict is not None:
+            self.target = replace(target, missed=target.missed + 1, age=target.age + 1)
+            return result
+        box = smoothed(target.box, result.box, self.policy.inertia)
+        templates, age = target.template, target.age + 1
+        if self._is_sure(target, result, age):
+            templates = Templates(templates.first, self._read(view, box, sample))
+            age = 0
+        self.target = replace(target, template=templates, box=box, missed=0, age=age)
+        return replace(result, box=box)
+
+    def _is_sure(self, target: FollowedTarget, result: TrackResult, age: int) -> bool:
+        policy = self.policy
+        if age < policy.refresh_interval or result.score < policy.refresh_score or target.missed:
+            return False
+        jump, growth = change(target.box, result.box)
+        return jump <= policy.refresh_jump and abs(growth) <= policy.refresh_growth
+
+    def _read(self, view: _View, box: Box, sample: int) -> Any:
+        import torch
+
+        size = self.model.config.search_size
+        place = box_in_crop(box, view.target.box, view.factor, size)
+        return self.model.read_template(sample, torch.tensor([place], dtype=torch.float32))
+
+
+def change(before: Box, after: Box) -> tuple[float, float]:
+    """Return how far a box moved, in sides of the first, and the logarithm of its growth."""
+    side = math.sqrt(before[2] * before[3])
+    dx = after[0] + after[2] / 2 - before[0] - before[2] / 2
+    dy = after[1] + after[3] / 2 - before[1] - before[3] / 2
+    growth = 0.5 * math.log(max(after[2] * after[3], 1e-6) / (before[2] * before[3]))
+    return math.hypot(dx, dy) / side, growth
+
+
+def smoothed(before: Box, after: Box, inertia: float) -> Box:
+    """Return the later box about its own centre, its size partly that of the earlier one."""
+    width, height = (
+        old**inertia * new ** (1 - inertia) for old, new in zip(before[2:], after[2:], strict=True)
+    )
+    x, y = after[0] + (after[2] - width) / 2, after[1] + (after[3] - height) / 2
+    return (x, y, width, height)
