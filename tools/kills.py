@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -270,11 +271,12 @@ def main(argv: list[str] | None = None) -> int:
     kills: list[Kill] = []
     with private_domain():
         rclpy.init()
-        for state in options.states:
-            for number in range(options.kills):
-                kills.append(kill_once(state, chance, SIGNALS[number % 2]))
-            print(table(kills).splitlines()[-1], flush=True)
-        rclpy.shutdown()
+        with suppress(KeyboardInterrupt):  # the kills so far are judged
+            for state in options.states:
+                for number in range(options.kills):
+                    kills.append(kill_once(state, chance, SIGNALS[number % 2]))
+                print(table(kills).splitlines()[-1], flush=True)
+        rclpy.try_shutdown()
     print(table(kills))
     facts = {"kills": [asdict(kill) for kill in kills], "machine": asdict(describe_machine())}
     options.out.parent.mkdir(parents=True, exist_ok=True)
