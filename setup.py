@@ -74,6 +74,8 @@ setup(
             "track = tracker_ros.nodes.start:track",
             "video = tracker_ros.nodes.start:video",
             "select_target = tracker_ros.nodes.start:select_target",
+            "hog_people = tracker_ros.nodes.start:hog_people",
+            "ibvs = tracker_ros.nodes.start:ibvs",
             "mavlink_bridge = tracker_ros.nodes.start:mavlink_bridge",
             "console = tracker_ros.nodes.start:console",
             "tracker-ros = tracker_ros.cli.main:program",

@@ -30,7 +30,7 @@ LAYERS = (
     {"cuda", "io", "checkpoints", "crops", "tracker", "model_options"},
     {"geometry", "masks", "cache"},
     {"output_files"},
-    {"process", "quoting"},
+    {"process", "quoting", "visual_servoing"},
 )
 """From top to bottom: folders and modules of tracker_ros."""
 OFFLINE = {"training", "evaluation", "synthetic"}
@@ -51,7 +51,7 @@ ROS_MODULES = {
     "tracker_interfaces",
 }
 WITHOUT_TORCH = {"following", "io", "drawing", "spatial"}
-MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 184, 35_410, 20
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 189, 36_060, 20
 
 
 def module_of(path: Path) -> str:

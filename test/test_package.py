@@ -17,7 +17,10 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAMS = {"track", "video", "select_target", "mavlink_bridge", "console", "tracker-ros"}
+PROGRAMS = {
+    *("track", "video", "select_target", "tracker-ros"),
+    *("console", "hog_people", "ibvs", "mavlink_bridge"),
+}
 MANIFESTS = [ROOT / "package.xml", ROOT / "tracker_interfaces" / "package.xml"]
 # Keys that rosdep resolves on Humble, Jazzy, Kilted and Lyrical alike. None of pip's: they would
 # bring a generic PyTorch to boards that need their own.

@@ -26,7 +26,11 @@ from tracker_ros.nodes.parameters import (
     Change,
     ParameterSpec,
 )
-from tracker_ros.nodes.robot_parameters import MAVLINK_BRIDGE_PARAMETERS
+from tracker_ros.nodes.robot.parameters import (
+    HOG_PEOPLE_PARAMETERS,
+    IBVS_PARAMETERS,
+    MAVLINK_BRIDGE_PARAMETERS,
+)
 from tracker_ros.nodes.select_target import exit_status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +91,8 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/node.md", "video parameters"): lambda: parameter_table(VIDEO_PARAMETERS),
     ("docs/node.md", "codes"): code_table,
     ("docs/console.md", "console parameters"): lambda: parameter_table(CONSOLE_PARAMETERS),
+    ("docs/visual_servoing.md", "ibvs parameters"): lambda: parameter_table(IBVS_PARAMETERS),
+    ("docs/detectors.md", "hog_people parameters"): lambda: parameter_table(HOG_PEOPLE_PARAMETERS),
     ("docs/mavlink.md", "mavlink_bridge parameters"): lambda: parameter_table(
         MAVLINK_BRIDGE_PARAMETERS
     ),

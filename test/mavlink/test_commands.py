@@ -37,6 +37,12 @@ def test_a_resent_command_that_never_came_before_is_executed(bench):
     assert len(bench.tracker.boxes) == 1
 
 
+def test_a_copy_that_was_overtaken_by_its_own_repetition_counts_once(bench):
+    assert bench.track(sequence=9, confirmation=1) == [ACCEPTED]
+    assert bench.track(sequence=8) == [ACCEPTED]
+    assert len(bench.tracker.boxes) == 1
+
+
 def test_a_denial_is_repeated_too(bench):
     assert bench.track(0.5, 0.5, 0.1, 0.1, sequence=1) == [DENIED]
     assert bench.track(0.5, 0.5, 0.1, 0.1, sequence=1) == [DENIED]
@@ -55,7 +61,7 @@ def test_a_command_that_was_overtaken_is_left_out(bench):
 def test_the_sequence_may_wrap_around(bench):
     assert bench.command(STOP, sequence=255) == [ACCEPTED]
     assert bench.track(sequence=0) == [ACCEPTED]
-    assert bench.command(STOP, sequence=254) == [TEMPORARILY]
+    assert bench.track(0.1, 0.1, 0.2, 0.2, sequence=254) == [TEMPORARILY]
 
 
 def test_stations_do_not_overtake_each_other(bench):

@@ -10,11 +10,11 @@ import sys
 import pytest
 from geometry_msgs.msg import Vector3
 from graph_probe import latched
-from ground_station import BadLink, GroundStation, free_port
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D
 
+from tools.harness.ground_station import BadLink, GroundStation, free_port
 from tools.harness.program import Program
 from tracker_interfaces.msg import TargetDirection, TargetStatus
 from tracker_interfaces.srv import SelectTarget
@@ -35,7 +35,7 @@ def start(folder, port, namespace, *parameters):
     """The bridge as a process of its own."""
     arguments = [f"connections:=udpin:127.0.0.1:{port}", *parameters]
     return Program(
-        [sys.executable, "-m", "tracker_ros.nodes.mavlink_bridge", "--ros-args"]
+        [sys.executable, "-m", "tracker_ros.nodes.start", "mavlink_bridge", "--ros-args"]
         + ["-r", f"__ns:={namespace}"]
         + [word for text in arguments for word in ("-p", text)],
         folder / "bridge.log",
@@ -155,20 +155,20 @@ def test_nonsense_is_refused_and_the_track_goes_on(make_station, probe, bridge):
 def test_over_a_bad_link_no_command_counts_twice(make_station, probe, bridge):
     link = BadLink(bridge.port)
     try:
-        station = make_station(link.port)
+        station = make_station(link.port, again_s=0.3)
         for _ in range(10):
             station.beat()
         connect(station)
-        assert station.command(RECTANGLE, *corners(probe), again_s=0.3) == ACCEPTED
+        assert station.command(RECTANGLE, *corners(probe)) == ACCEPTED
         first = int(probe.follow(2).id)
         for _ in range(5):
             probe.show()
-            assert station.command(RECTANGLE, *corners(probe), again_s=0.3) == ACCEPTED
+            assert station.command(RECTANGLE, *corners(probe)) == ACCEPTED
         # Not always 5: a late acknowledgement of one command may be taken for that of the next.
         assert first < int(probe.follow(2).id) <= first + 5
-        assert station.command(INTERVAL, IMAGE, 50_000, again_s=0.3) == ACCEPTED
+        assert station.command(INTERVAL, IMAGE, 50_000) == ACCEPTED
         station.until("CAMERA_TRACKING_IMAGE_STATUS", lambda s: s.tracking_status == 1)
-        assert station.command(STOP, again_s=0.3) == ACCEPTED
+        assert station.command(STOP) == ACCEPTED
         assert min(link.lost, link.doubled, link.damaged, link.delayed) > 0
     finally:
         link.close()

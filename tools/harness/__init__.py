@@ -6,7 +6,9 @@ One harness for the demo, the soak test, the latency benchmark and the tests:
 - `domain.private_domain()` reserves a ROS domain that nothing else on this host uses;
 - `program.Program` starts a program as a process of its own, keeps its log and ends it;
 - `operator.Operator` is a node that publishes images, calls the tracker's services, waits for
-  states and records topics.
+  states and records topics;
+- `ground_station.GroundStation` speaks MAVLink to a camera, and `ground_station.BadLink` loses,
+  doubles, damages and reorders its packets.
 
     with private_domain(), Program(node_command("track"), log=Path("track.log")) as program:
         rclpy.init()

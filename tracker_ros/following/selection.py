@@ -69,6 +69,7 @@ class SelectionCode(IntEnum):
     PAUSED = 16
     UNREADABLE_IMAGE = 17
     INVALID_LABEL = 18
+    NO_DETECTION = 19
 
     @property
     def passes_by_itself(self) -> bool:

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection2D, ObjectHypothesisWithPose
 
+from tracker_ros.following.detections import Detection
 from tracker_ros.following.selection import Selection, SelectionCode, SelectionRefused
 from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.io.image_decoder import ImageDecoder
@@ -30,6 +31,7 @@ from tracker_ros.quoting import quote
 __all__ = [
     "bounding_box_of",
     "box_of",
+    "candidate_from",
     "compressed_from_array",
     "detection_of",
     "image_from_array",
@@ -205,6 +207,15 @@ def selection_from_detection(message: Detection2D, append: bool = False) -> Sele
     """Unpack a request to follow the box of a detection; see `selection_from`."""
     label = message.results[0].hypothesis.class_id if message.results else ""
     return selection_from(message.header, message.bbox, label, append)
+
+
+def candidate_from(message: Detection2D) -> Detection:
+    """Unpack a detection, with the score of each of its classes."""
+    scores: dict[str, float] = {}
+    for result in message.results:
+        name = result.hypothesis.class_id
+        scores[name] = max(result.hypothesis.score, scores.get(name, -math.inf))
+    return Detection(box_of(message.bbox), scores)
 
 
 def selection_from_mask(message: Image, append: bool = False) -> Selection:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The requests to the tracker: four services, and the topics of selections.
+"""The requests to the tracker: its services, and the topics of selections and detections.
 
 A request is answered when the worker has handled it. Each service has a callback group of its own,
 so that images, timers and transitions go on while a request waits.
@@ -16,9 +16,10 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import Detection2D
+from vision_msgs.msg import Detection2D, Detection2DArray
 
-from tracker_interfaces.srv import RemoveTarget, SelectTarget
+from tracker_interfaces.srv import RemoveTarget, SelectFromDetections, SelectTarget
+from tracker_ros.following.detections import choose_detection
 from tracker_ros.following.live_follower import LiveFollower
 from tracker_ros.following.requests import MAX_WAITING_REQUESTS, Answer
 from tracker_ros.following.selection import (
@@ -29,6 +30,8 @@ from tracker_ros.following.selection import (
 )
 from tracker_ros.nodes.answer_pace import AnswerPace, BoundedCallbackGroup
 from tracker_ros.nodes.messages import (
+    candidate_from,
+    keep_last,
     selection_from,
     selection_from_detection,
     selection_from_mask,
@@ -56,8 +59,10 @@ class TargetServices:
         self._node = node
         self._session = session
         self._logged = LogLimiter(_REFUSAL_LOG_S)
+        self._detections: Detection2DArray | None = None
         for kind, name, callback in (
             (SelectTarget, "select_target", self._on_select),
+            (SelectFromDetections, "select_from_detections", self._on_select_from_detections),
             (RemoveTarget, "remove_target", self._job(lambda f, r: f.remove(r.target_id))),
             (Trigger, "clear_target", self._job(lambda f, r: f.clear())),
             (SetBool, "enable", self._job(lambda f, r: f.enable(r.data))),
@@ -67,16 +72,21 @@ class TargetServices:
             group = BoundedCallbackGroup(MAX_WAITING_REQUESTS + _MAX_PACED)
             node.create_service(kind, name, answering, qos_profile=qos, callback_group=group)
 
-    def subscriptions(self) -> list[tuple[type, str, Callable[[Any], None]]]:
-        """Return type, name and callback of the topics that select targets."""
-        return [
-            (kind, topic + "_append" * append, partial(self._on_topic, read, append))
+    def subscriptions(self) -> list[tuple[type, str, Callable[[Any], None], QoSProfile]]:
+        """Return type, name, callback and quality of the topics of selections and detections."""
+        selections = [
+            (kind, topic + "_append" * append, partial(self._on_topic, read, append), keep_last(1))
             for kind, topic, read in (
                 (Detection2D, "selection", selection_from_detection),
                 (Image, "selection_mask", selection_from_mask),
             )
             for append in (False, True)
         ]
+        quality = keep_last(1, reliable=False)
+        return [*selections, (Detection2DArray, "detections", self._on_detections, quality)]
+
+    def _on_detections(self, message: Detection2DArray) -> None:
+        self._detections = message
 
     def _on_topic(
         self, read: Callable[[Any, bool], Selection], append: bool, message: Any
@@ -94,6 +104,39 @@ class TargetServices:
         self._log("select_target", outcome)
         response.target_id = outcome.target_id
         response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
+        return _with_outcome(response, outcome)
+
+    async def _on_select_from_detections(
+        self, request: SelectFromDetections.Request, response: SelectFromDetections.Response
+    ) -> SelectFromDetections.Response:
+        chosen = Detection2D()
+
+        def read() -> Selection:
+            nonlocal chosen
+            found = self._detections
+            if found is None:
+                raise SelectionRefused(
+                    SelectionCode.NO_DETECTION,
+                    "no detections have come on "
+                    f"{self._node.resolve_topic_name('detections')}: start the detector, or remap",
+                )
+            candidates = [candidate_from(detection) for detection in found.detections]
+            index = choose_detection(
+                candidates,
+                request.rule,
+                request.class_id,
+                request.min_score,
+                (request.point.x, request.point.y),
+            )
+            chosen = found.detections[index]
+            label = request.label or request.class_id or candidates[index].class_id
+            return selection_from(found.header, chosen.bbox, label, request.append)
+
+        outcome = await self._await(lambda answer: self._select(read, answer))
+        self._log("select_from_detections", outcome)
+        response.target_id = outcome.target_id
+        response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
+        response.detection = chosen
         return _with_outcome(response, outcome)
 
     def _log(self, source: str, outcome: Outcome) -> None:

@@ -25,9 +25,19 @@ def select_target() -> None:
     _start("select_target", 128 + signal.SIGINT)
 
 
+def hog_people() -> None:
+    """Run the example of a detector."""
+    _start("robot.hog_people", 0)
+
+
+def ibvs() -> None:
+    """Run the program that turns a camera after the target."""
+    _start("robot.ibvs", 0)
+
+
 def mavlink_bridge() -> None:
     """Run the bridge to MAVLink."""
-    _start("mavlink_bridge", 0)
+    _start("robot.mavlink_bridge", 0)
 
 
 def console() -> None:
@@ -49,5 +59,5 @@ def _start(program: str, interrupted: int) -> None:
 
 
 if __name__ == "__main__":
-    programs = (track, video, select_target, mavlink_bridge, console)
+    programs = (track, video, select_target, hog_people, ibvs, mavlink_bridge, console)
     {program.__name__: program for program in programs}[sys.argv.pop(1)]()

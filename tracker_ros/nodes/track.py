@@ -22,7 +22,6 @@ from rclpy.subscription import Subscription
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.model_options import parse_options
 from tracker_ros.nodes.image_input import ImageInput
-from tracker_ros.nodes.messages import keep_last
 from tracker_ros.nodes.monitoring import Diagnostics
 from tracker_ros.nodes.node_main import (
     NodeFault,
@@ -215,7 +214,7 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _subscribe(self, session: Session) -> None:
         """Subscribe to images and selections."""
-        topics = [(*topic, keep_last(1)) for topic in self._target_services.subscriptions()]
+        topics = self._target_services.subscriptions()
         self._selection_subscriptions = [
             self.create_subscription(
                 *topic, qos_overriding_options=QoSOverridingOptions.with_default_policies()

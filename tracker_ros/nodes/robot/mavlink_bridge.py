@@ -39,7 +39,7 @@ from tracker_ros.mavlink.vehicle import rotation_of_angles
 from tracker_ros.nodes.messages import bounding_box_of, box_of, keep_last, stamp_nanoseconds
 from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
 from tracker_ros.nodes.parameters import ParameterTable, Value, check_command_line
-from tracker_ros.nodes.robot_parameters import MAVLINK_BRIDGE_PARAMETERS
+from tracker_ros.nodes.robot.parameters import MAVLINK_BRIDGE_PARAMETERS
 
 __all__ = ["MavlinkBridgeNode", "main"]
 

@@ -7,13 +7,17 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from pymavlink import mavutil
 
+from tools.harness import HarnessError
 from tracker_ros.mavlink.dialect import load_dialect
 
 d = load_dialect()
 CAMERA = (1, 100)
+_TRIES = 30
 
 
 def free_port() -> int:
@@ -30,9 +34,17 @@ class GroundStation:
         port: The camera's UDP port.
         system: Its own system id.
         busy: Called while it waits.
+        again_s: Seconds after which it sends a command again. An acknowledgement does not say to
+            which copy it belongs, so on a good link be patient.
     """
 
-    def __init__(self, port, system=255, busy=lambda: time.sleep(0.01)):
+    def __init__(
+        self,
+        port: int,
+        system: int = 255,
+        busy: Callable[[], Any] = lambda: time.sleep(0.01),
+        again_s: float = 10.0,
+    ) -> None:
         # Without the dialect, mavutil opens MAVLink 1.
         self.link = mavutil.mavlink_connection(
             f"udpout:127.0.0.1:{port}",
@@ -41,59 +53,70 @@ class GroundStation:
             dialect="common",
         )
         self.busy = busy
-        self.received = []
+        self.again_s = again_s
+        self.received: list[Any] = []
         self.beat()
 
-    def close(self):
+    def close(self) -> None:
+        """Leave."""
         self.link.close()
 
-    def beat(self):
+    def beat(self) -> None:
         """Show that it is there."""
         self._beaten = time.monotonic()
         self.link.mav.heartbeat_send(
             d.MAV_TYPE_GCS, d.MAV_AUTOPILOT_INVALID, 0, 0, d.MAV_STATE_ACTIVE
         )
 
-    def send_bytes(self, data):
+    def send_bytes(self, data: bytes) -> None:
         """Send what is no message."""
         self.link.write(data)
 
-    def listen(self):
+    def listen(self) -> None:
         """Take what has come, and show each second that it is there."""
         if time.monotonic() - self._beaten > 1.0:
             self.beat()
         while (message := self.link.recv_msg()) is not None:
             self.received.append(message)
 
-    def take(self, kind):
+    def take(self, kind: str) -> list[Any]:
         """Return and forget the messages of a kind."""
         self.listen()
         found = [m for m in self.received if m.get_type() == kind]
         self.received = [m for m in self.received if m.get_type() != kind]
         return found
 
-    def until(self, kind, fits=lambda message: True, patience_s=20.0):
-        """Wait for a message of a kind."""
+    def until(
+        self,
+        kind: str,
+        fits: Callable[[Any], Any] = lambda message: True,
+        patience_s: float = 60.0,
+    ) -> Any:
+        """Wait for a message of a kind. Returns it; raises HarnessError if none comes."""
         end = time.monotonic() + patience_s
         while time.monotonic() < end:
             for message in self.take(kind):
                 if fits(message):
                     return message
             self.busy()
-        raise AssertionError(f"no {kind} within {patience_s:g} s")
+        raise HarnessError(f"no {kind} within {patience_s:g} s")
 
-    def command(self, number, *params, again_s=1.0, tries=30):
-        """Send a command again and again until it is decided. Returns the result."""
+    def command(self, number: int, *params: float) -> int:
+        """Send a command again and again until it is decided. Returns the result.
+
+        Raises:
+            HarnessError: It was never acknowledged.
+        """
         full = [*map(float, params), *[0.0] * (7 - len(params))]
-        for confirmation in range(tries):
+        for confirmation in range(_TRIES):
             self.link.mav.command_long_send(*CAMERA, number, confirmation % 256, *full)
-            end = time.monotonic() + again_s
+            end = time.monotonic() + self.again_s
             while time.monotonic() < end:
                 for ack in self.take("COMMAND_ACK"):
                     if ack.command == number and ack.result != d.MAV_RESULT_IN_PROGRESS:
                         return ack.result
                 self.busy()
-        raise AssertionError(f"command {number} was never acknowledged")
+        raise HarnessError(f"command {number} was never acknowledged")
 
 
 class BadLink:
@@ -104,15 +127,15 @@ class BadLink:
         seed: Of its chance.
     """
 
-    def __init__(self, port, seed=1):
+    def __init__(self, port: int, seed: int = 1) -> None:
         self.lost = self.doubled = self.damaged = self.delayed = 0
         self._chance = random.Random(seed)
         self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._front.bind(("127.0.0.1", 0))
         self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._back.connect(("127.0.0.1", port))
-        self._station = None
-        self._held = {}
+        self._station: Any = None
+        self._held: dict[socket.socket, bytes] = {}
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._relay, args=(source,))
@@ -124,18 +147,19 @@ class BadLink:
             thread.start()
 
     @property
-    def port(self):
+    def port(self) -> int:
         """Where stations speak to."""
         return self._front.getsockname()[1]
 
-    def close(self):
+    def close(self) -> None:
+        """Stop relaying."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
         self._front.close()
         self._back.close()
 
-    def _relay(self, source):
+    def _relay(self, source: socket.socket) -> None:
         while not self._stop.is_set():
             try:
                 data, address = source.recvfrom(2048)
@@ -163,7 +187,7 @@ class BadLink:
             if source in self._held:
                 self._pass(source, self._held.pop(source))
 
-    def _pass(self, source, data):
+    def _pass(self, source: socket.socket, data: bytes) -> None:
         if source is self._front:
             self._back.send(data)
         elif self._station is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of the nodes between the tracker and a robot; see `parameters`."""
+"""The parameters of the nodes between the tracker and a robot; see `nodes/parameters.py`."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ HOG_PEOPLE_PARAMETERS = (
         "threshold", 0.3, RUNNING,
         "Least weight of a detection; more finds less.", limits=(0.0, 10.0)),
     ParameterSpec(
-        "magnification", 1.5, RUNNING,
-        "Size at which images are searched: people of less than 96 pixels are found only in "
+        "magnification", 1.0, RUNNING,
+        "Size at which images are searched: people of less than 100 pixels are found only in "
         "enlarged ones.", limits=(0.25, 4.0)),
 )
 # fmt: on
