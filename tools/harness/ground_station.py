@@ -45,7 +45,7 @@ class GroundStation:
         busy: Callable[[], Any] = lambda: time.sleep(0.01),
         again_s: float = 10.0,
     ) -> None:
-        # Without the dialect, mavutil opens MAVLink 1.
+        # It opens MAVLink 1 and changes to MAVLink 2 with the first packet of the camera.
         self.link = mavutil.mavlink_connection(
             f"udpout:127.0.0.1:{port}",
             source_system=system,
