@@ -113,9 +113,9 @@ def vot_overlaps(
     A frame without the target has overlap 0.
     """
     overlaps = np.zeros(len(annotated))
-    for index, pair in enumerate(zip(predicted, annotated, strict=True)):
-        if np.isfinite(pair).all():
-            overlaps[index] = _vot_overlap(*(np.round(box) for box in pair), height, width)
+    for index, (box, truth) in enumerate(zip(predicted, annotated, strict=True)):
+        if np.isfinite(box).all() and np.isfinite(truth).all():
+            overlaps[index] = _vot_overlap(np.round(box), np.round(truth), height, width)
     return overlaps
 
 

@@ -182,7 +182,7 @@ class CameraModel:
         pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion.size and not self.fisheye:
             undistorted = cv2.undistortPointsIter(
-                pixels[:, None], self.matrix, self.distortion, None, None, _ITERATIONS
+                pixels[:, None], self.matrix, self.distortion, np.eye(3), np.eye(3), _ITERATIONS
             )
             rays = _unit(undistorted[:, 0])
         else:

@@ -179,8 +179,7 @@ def develop_run(draw: Draw, images: Tensor, config: FrameConfig) -> Tensor:
     gamma = torch.exp(draw.normal((size, 1, 1, 1, 1), config.light))
     images = (images.clamp(1e-4, 1) ** gamma * torch.exp(gain + tint)).clamp(max=1)
     style = Style.draw(draw, size, config.photometric)
-    grey, order = (part.repeat_interleave(frames, 0) for part in (style.grey, style.order))
-    style = Style(config.photometric, grey, order)
+    style = style.repeated(frames)
     return develop(draw, images.flatten(0, 1), style).unflatten(0, (size, frames))
 
 

@@ -68,6 +68,13 @@ class Style:
             distant = draw.chance(size, config.distant_fraction)
         return cls(config, grey, orders[pick], distant)
 
+    def repeated(self, count: int) -> Style:
+        """Return the styles with each one ``count`` times in a row."""
+        parts = (
+            part.repeat_interleave(count, 0) for part in (self.grey, self.order, self.distant)
+        )
+        return Style(self.config, *parts)
+
 
 def relight(draw: Draw, layer: Tensor, style: Style) -> Tensor:
     """Change the light on a layer (B, 4, H, W) but not on its surroundings; alpha is kept."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.synthetic.crops import PairConfig, SceneCrops, View
-from tracker_ros.synthetic.render import Draw
+from tracker_ros.synthetic.render import BorderFill, Draw
 from tracker_ros.synthetic.textures import TextureBank
 
 
@@ -134,7 +134,7 @@ class ClipGenerator(SceneCrops):
     The size is the side of the crops in pixels, the factor that side over the target's.
     """
 
-    border_fill = "edge"
+    border_fill: BorderFill = "edge"
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class TrackGenerator(ClipGenerator):
     from. Later crops are search crops. Beyond the image's border all are black.
     """
 
-    border_fill = "black"
+    border_fill: BorderFill = "black"
 
     def __init__(
         self,
@@ -229,7 +229,8 @@ class TrackGenerator(ClipGenerator):
             view = self._without_target(view, absent, scenes)
             image, box, seen = self._crop(draw, view, scenes, absent)
             crops.append((image, box, seen & ~absent))
-        return ClipBatch(*(torch.stack(part, 1) for part in zip(*crops, strict=True)), 1)
+        images, boxes, present = (torch.stack(part, 1) for part in zip(*crops, strict=True))
+        return ClipBatch(images, boxes, present, train_crops=1)
 
     def _first_view(self, draw: Draw, size: int) -> View:
         jitter, side = self.config.template_jitter, self.search_target

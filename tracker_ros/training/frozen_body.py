@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ def frozen(function: nn.Module, size: int, threads: int) -> Callable[[Tensor], T
     import onnx  # noqa: F401  (torch's exporter needs it)
     import onnxruntime
 
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # torch takes it, although its types do not say so
     example = torch.zeros(CHUNK, 3, size, size)
     torch.onnx.export(
         function, (example,), file, input_names=["image"], output_names=["features"],

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -269,12 +270,12 @@ class OneStreamOnEngines:
         return tokens["tokens"].clone()
 
     @torch.inference_mode()
-    def locate(self, template: Tensor, search: Tensor) -> HeadMaps:
+    def locate(self, template: Any, search: Tensor) -> HeadMaps:
         """Return the maps of one search region (1, 3, S, S), normalised RGB."""
         return read_maps(self._track(tokens=template, search=search))
 
     @torch.inference_mode()
-    def locate_batch(self, templates: Sequence[Tensor], searches: Tensor) -> HeadMaps:
+    def locate_batch(self, templates: Sequence[Any], searches: Tensor) -> HeadMaps:
         """Return the maps of one search region per target, (B, 3, S, S) normalised RGB.
 
         They take one pass if there is an engine for as many targets or more, else several.

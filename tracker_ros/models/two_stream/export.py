@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from tracker_ros.models.one_stream.export import (
 )
 from tracker_ros.models.two_stream.config import TwoStreamConfig
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
-from tracker_ros.models.two_stream.tracker import Templates
 
 
 class _Part(nn.Module):
@@ -170,13 +170,13 @@ class TwoStreamOnEngines(OneStreamOnEngines):
         return self._later_template(features=features, box=box_xywh)["tokens"].clone()
 
     @torch.inference_mode()
-    def locate(self, template: Templates, search: Tensor) -> HeadMaps:
+    def locate(self, template: Any, search: Tensor) -> HeadMaps:
         """Return the maps of one search region (1, 3, S, S), normalised RGB."""
         outputs = self._track(tokens=torch.stack(template, 1), search=search)
         return self._kept(outputs)
 
     @torch.inference_mode()
-    def locate_batch(self, templates: Sequence[Templates], searches: Tensor) -> HeadMaps:
+    def locate_batch(self, templates: Sequence[Any], searches: Tensor) -> HeadMaps:
         """Return the maps of one search region per target (B, 3, S, S), normalised RGB."""
         return self._kept(self._compute([torch.stack(pair, 1) for pair in templates], searches))
 

@@ -25,7 +25,7 @@ class TwoStreamInference:
     def __init__(self, network: TwoStreamNetwork, device: torch.device) -> None:
         self.config, self.device = network.config, device
         self.network = network.eval().to(device)
-        self.network.body.to(memory_format=torch.channels_last)
+        self.network.body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._features: Tensor | None = None
 
     @property
