@@ -90,7 +90,7 @@ def test_public_names_can_be_listed_and_unknown_ones_are_errors() -> None:
 def test_large_networks_are_exported_only_on_demand(monkeypatch, tmp_path):
     monkeypatch.setattr("tracker_ros.registry._MAX_AUTO_EXPORT_BYTES", 1_000_000)
     create_tracker("ostrack_tiny", device="cpu", engine_cache_dir=tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.onnx"))
 
 
 def test_a_user_without_a_home_can_track(monkeypatch):
