@@ -172,5 +172,5 @@ def test_an_image_is_turned_until_the_target_is_in_its_centre():
         left += rates[1] * STEP_S * focal
         top -= rates[0] * STEP_S * focal
     assert errors[0] > 60
-    assert errors[-1] < 0.01 * focal + 2.0
+    assert errors[-1] < 0.01 * focal + 5.0, "the dead band, and the tracker's own error"
     assert math.hypot(left + width / 2 - 600, top + height / 2 - 250) < 10

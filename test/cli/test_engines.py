@@ -143,6 +143,6 @@ def test_a_limit_is_for_prune(
 def test_a_folder_open_to_others_is_refused(
     cache: Cache, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cache.folder.chmod(0o755)
+    cache.folder.chmod(0o777)
     assert run(cache) == 2
     assert "chmod 700" in capsys.readouterr().err

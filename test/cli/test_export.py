@@ -101,7 +101,7 @@ def test_graphs_of_several_targets_are_exported_and_used(
     monkeypatch.setattr(onnx_engine.OnnxRuntimeEngine, "__call__", watched)
     found = first.track_batch([second], frame.image)
     assert all(isinstance(result, TrackResult) for result in found)
-    assert computed == ["track_2"]
+    assert set(computed) == {"track_2"}, "for its check, and for both targets at once"
 
 
 @pytest.mark.parametrize(

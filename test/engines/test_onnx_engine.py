@@ -313,7 +313,7 @@ def test_exported_graphs_are_trusted_by_the_rule_of_plans(
 ) -> None:
     path = exported_graph(doubling, "fp32", tmp_path / "engines", model="m", build=True)
     if what == "folder open to others":
-        path.parent.chmod(0o755)
+        path.parent.chmod(0o777)
     elif what == "file open to others":
         path.chmod(0o666)
     else:

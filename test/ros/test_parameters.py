@@ -25,7 +25,7 @@ TRACK = {spec.name: spec for spec in TRACK_PARAMETERS}
 DEFAULTS = {spec.name: spec.default for spec in TRACK_PARAMETERS}
 LAUNCH_WORDS = (
     "namespace use_sim_time params_file autostart use_respawn log_level image_topic "
-    "camera_info_topic rviz video box"
+    "camera_info_topic depth_topic rviz console video box"
 )
 
 

@@ -142,18 +142,18 @@ class TargetServices:
     def _log(self, source: str, outcome: Outcome) -> None:
         """Log what became of a selection; repeated refusals, as of a detector, only now and then.
 
-        Programs that start with the node ask again and again.
+        Programs that start with the node ask again and again, and are told how long it takes.
         """
         logger = self._node.get_logger()
-        refused = f"{source} refused, {outcome.code.name}"
+        kind = f"{source} refused, {outcome.code.name}"
+        refused = f"{kind}: {outcome.message}"
         if outcome.success:
             logger.info(f"{source}: {outcome.message}")
-        elif not self._logged.allows(refused):
-            return
         elif outcome.code.passes_by_itself:
-            logger.info(f"{refused}: {outcome.message}")
-        else:
-            logger.warning(f"{refused}: {outcome.message}")
+            if self._logged.allows(kind):
+                logger.info(refused)
+        elif self._logged.allows(refused):
+            logger.warning(refused)
 
     def _select(self, read: Callable[[], Selection], answer: Answer) -> None:
         """Read a selection and have the worker start on it; answer at once if that is refused."""
