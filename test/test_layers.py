@@ -34,7 +34,11 @@ LAYERS = (
 )
 """From top to bottom: folders and modules of tracker_ros."""
 OFFLINE = {"training", "evaluation", "synthetic"}
-MAY_IMPORT_OFFLINE = {"tracker_ros.cli.evaluate", "tracker_ros.cli.models"}
+MAY_IMPORT_OFFLINE = {
+    "tracker_ros.cli.evaluate",
+    "tracker_ros.cli.evaluation_report",
+    "tracker_ros.cli.models",
+}
 # Modules that only nodes/ may import: ROS's client library, its messages, its tools.
 ROS_MODULES = {
     "ament_index_python",
@@ -51,7 +55,7 @@ ROS_MODULES = {
     "tracker_interfaces",
 }
 WITHOUT_TORCH = {"following", "io", "drawing", "spatial"}
-MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 189, 36_060, 20
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 194, 36_210, 20
 
 
 def module_of(path: Path) -> str:

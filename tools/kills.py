@@ -34,7 +34,7 @@ from tools.harness.domain import private_domain
 from tools.harness.operator import INACTIVE, Operator, selection
 from tools.harness.program import Program, node_command
 from tools.soak.camera import Camera
-from tracker_ros.evaluation.report import describe_machine
+from tracker_ros.evaluation.machine import describe_machine
 
 LIMIT_S = 2.0
 PATIENCE_S = 120.0

@@ -4,16 +4,12 @@
 import numpy as np
 import pytest
 
-from tracker_ros.evaluation import ope, report
+from tracker_ros.evaluation import ope, page
 from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.metrics import score_sequence, score_tracker
 from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_ope
-from tracker_ros.evaluation.report import (
-    comparison,
-    default_model_reason,
-    sequence_table,
-    summary_table,
-)
+from tracker_ros.evaluation.page import comparison, default_model_reason
+from tracker_ros.evaluation.report import sequence_table, summary_table
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.model_cards import ModelCard
 from tracker_ros.tracker import Tracker, TrackResult
@@ -139,19 +135,19 @@ def test_the_default_model_is_justified_by_numbers_or_not_at_all(monkeypatch):
     def card(name):
         return ModelCard(name, "f", "", 1, 1, "", "", "", 1, weights=f"{name}.safetensors")
 
-    monkeypatch.setattr(report, "list_models", lambda: ["good", "fair"])
-    monkeypatch.setattr(report, "model_card", card)
+    monkeypatch.setattr(page, "list_models", lambda: ["good", "fair"])
+    monkeypatch.setattr(page, "model_card", card)
     sequence = moving_square()
     still = np.tile(sequence.boxes[0], (12, 1))
     good, fair, csrt = (
         score_tracker(name, [score_sequence("square", boxes, sequence.boxes, 0.5)])
         for name, boxes in (("good", sequence.boxes), ("fair", still), ("csrt", sequence.boxes))
     )
-    monkeypatch.setattr(report, "DEFAULT_MODEL", "good")
+    monkeypatch.setattr(page, "DEFAULT_MODEL", "good")
     reason = default_model_reason([fair, csrt, good])
     assert reason.startswith("**The default model** is `good`: it has the highest")
     assert reason.endswith(f"against `fair` {fair.auc:.3f} at 22 frames/s.")
-    monkeypatch.setattr(report, "DEFAULT_MODEL", "fair")
+    monkeypatch.setattr(page, "DEFAULT_MODEL", "fair")
     assert "does not have the highest" in default_model_reason([fair, good])
     assert default_model_reason([fair, csrt]) == ""
 

@@ -40,7 +40,7 @@ from tracker_ros import create_tracker, list_models, model_card
 from tracker_ros.checkpoints import write_weights
 from tracker_ros.engines import parity_check
 from tracker_ros.engines.select_backend import Backend
-from tracker_ros.evaluation.report import describe_machine
+from tracker_ros.evaluation.machine import describe_machine
 from tracker_ros.geometry import iou
 from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
 from tracker_ros.models.one_stream.tracker import OneStreamTracker

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tracker_ros.evaluation.report import processor_name
+from tracker_ros.evaluation.machine import processor_name
 from tracker_ros.process import SPINNING
 
 Row = dict[str, Any]

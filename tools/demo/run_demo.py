@@ -33,7 +33,7 @@ from tools.harness.program import Program
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cache import cache_folder
 from tracker_ros.cli.options import progress_bar
-from tracker_ros.evaluation.report import describe_machine
+from tracker_ros.evaluation.machine import describe_machine
 
 if TYPE_CHECKING:
     import numpy as np

@@ -29,7 +29,7 @@ from tools.harness.operator import Operator
 from tools.harness.program import Program, node_command
 from tracker_interfaces.msg import TargetDirection, TargetStatus
 from tracker_ros.cli.options import progress_bar
-from tracker_ros.evaluation.report import describe_machine
+from tracker_ros.evaluation.machine import describe_machine
 from tracker_ros.io.writer import VideoWriter
 from tracker_ros.nodes.messages import box_of, image_from_array, keep_last, stamp_nanoseconds
 

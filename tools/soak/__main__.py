@@ -48,7 +48,7 @@ from tools.soak.driver import Driver
 from tools.soak.endings import START_S, WAYS, end_in_each_way, start_among_damaged_files, starter
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.cli.options import progress_bar
-from tracker_ros.evaluation.report import describe_machine
+from tracker_ros.evaluation.machine import describe_machine
 
 SCENE_FRAMES = 40
 REST_EVERY_S = 10.0

@@ -4,30 +4,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
+from tracker_ros.cli.evaluation_report import print_report
 from tracker_ros.cli.options import (
     Command,
     add_json_option,
     add_model_options,
     model_arguments,
-    print_json,
     progress_bar,
-    write_json,
 )
-from tracker_ros.output_files import check_outputs, check_writable, write_whole
+from tracker_ros.output_files import check_outputs, check_writable
 from tracker_ros.process import EndRequest
 
 if TYPE_CHECKING:
-    from tracker_ros.evaluation.metrics import MaskRow, MaskScore, SequenceScore
-    from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence
+    from tracker_ros.evaluation.runner import Answers, Entry, Listener
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
 
@@ -80,13 +76,7 @@ def run(args: argparse.Namespace) -> int:
     """Track everything, score it, report."""
     from tracker_ros.evaluation.metrics import score_tracker
     from tracker_ros.evaluation.ope import AnswerCache
-    from tracker_ros.evaluation.report import (
-        Report,
-        SequenceNote,
-        describe_machine,
-        mask_table,
-        summary_table,
-    )
+    from tracker_ros.evaluation.runner import TrackerRun, best_boxes
     from tracker_ros.evaluation.sequences import find_sequences
 
     weights = _parse_weights(args.weights, args.models)
@@ -106,15 +96,16 @@ def run(args: argparse.Namespace) -> int:
     _check_names(sequences, args.models, args.option)
     _check_targets(args, weights)
     cache = AnswerCache.default()
-    scores, notes, masks = [], {}, _best_boxes(sequences)
+    scores, notes, masks = [], {}, best_boxes(sequences)
     end, failure = EndRequest(), None
     with progress_bar(
         total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
     ) as bar:
+        listener = _listener(args, bar)
         for name in args.models:
-            done = _Scores(name)
+            done = TrackerRun(_entry(name, weights.get(name), args))
             try:
-                _evaluate(done, sequences, weights.get(name), args, cache, bar)
+                done.run(sequences, cache, listener)
             except KeyboardInterrupt as interrupt:
                 end.note(interrupt)
             except (ValueError, RuntimeError, OSError) as error:
@@ -126,45 +117,43 @@ def run(args: argparse.Namespace) -> int:
             left_out += [f"{name}: {sequence}: {why}" for sequence, why in done.failed.items()]
             if end or failure is not None:
                 break
-    if not scores:
-        if failure is not None:
-            raise failure
-        if not end and not args.save:
-            raise ValueError(f"no sequence could be scored: {'; '.join(left_out[:3])}")
-        return end.status or (1 if left_out else 0)
-    device = _resolved(args)
-    report = Report(
-        scores=tuple(scores),
-        sequences=tuple(
-            SequenceNote(
-                sequence.name,
-                len(sequence),
-                str(sequence.about.get("dataset", "")),
-                str(sequence.about.get("licence", "")),
-            )
-            for sequence in sequences
-        ),
-        machine=describe_machine(device),
-        device=device,
-        notes=notes,
-        masks=tuple(masks),
-        left_out=tuple(left_out),
-        ended_by=str(failure) if failure is not None else end.name,
-    )
-    written = _write(report, args)
-    if args.json:
-        print_json(report.as_data())
-    else:
-        print(summary_table(scores))
-        if masks:
-            print(f"\n{mask_table(masks)}")
-        for path in written:
-            print(f"wrote {path}")
+    if scores:
+        ended_by = str(failure) if failure is not None else end.name
+        print_report(args, sequences, scores, notes, masks, left_out, ended_by)
+    elif failure is None and not end and not args.save:
+        raise ValueError(f"no sequence could be scored: {'; '.join(left_out[:3])}")
     if failure is not None:
         raise failure
-    if end:
+    if end and scores:
         print("tracker-ros evaluate: interrupted; these are the scores so far", file=sys.stderr)
     return end.status or (1 if left_out else 0)
+
+
+def _listener(args: argparse.Namespace, bar: Any) -> Listener:
+    """Return what moves the bar, prints failures and writes results."""
+    from tracker_ros.evaluation.result_files import save_video
+    from tracker_ros.evaluation.runner import Listener
+
+    shift = 1.0 if args.one_based else 0.0
+    forms = dict.fromkeys(["boxes", *args.save])
+
+    def failed(tracker: str, sequence: str, why: str) -> None:
+        print(f"tracker-ros evaluate: {tracker} failed on {sequence}: {why}", file=sys.stderr)
+
+    def answered(
+        tracker: str, video: Sequence[AnnotatedSequence], answers: Answers, from_masks: Answers
+    ) -> None:
+        if args.out is not None:
+            for form in forms:
+                folder = args.out / form / tracker
+                save_video(folder, form, video, answers, from_masks, shift)
+
+    return Listener(
+        started=lambda tracker, name: bar.set_description_str(f"{tracker} {name}", refresh=False),
+        frames=bar.update,
+        failed=failed,
+        answered=answered,
+    )
 
 
 def _check_forms(args: argparse.Namespace) -> None:
@@ -194,35 +183,6 @@ def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
     inputs |= {f"PATH {path}": path for path in args.paths}
     check_outputs(outputs, inputs)
     check_writable(*(path for path in outputs.values() if path is not None))
-
-
-@dataclass
-class _Scores:
-    """What is known of one tracker so far."""
-
-    name: str
-    note: str = ""
-    failed: dict[str, str] = field(default_factory=dict)
-    scores: list[SequenceScore] = field(default_factory=list)
-    regions: list[MaskScore] = field(default_factory=list)
-    regions_from_mask: list[MaskScore] = field(default_factory=list)
-
-    @property
-    def full_note(self) -> str:
-        """The note, with the sequences that the tracker failed on."""
-        failed = f"failed on {', '.join(self.failed)}" if self.failed else ""
-        return ", ".join(filter(None, (self.note, failed)))
-
-    def mask_rows(self) -> list[MaskRow]:
-        """Return the rows of the table of masks."""
-        from tracker_ros.evaluation.metrics import MaskRow
-
-        label = self.name if self.regions_from_mask else f"{self.name}, box filled"
-        rows = [
-            (label, self.regions),
-            (f"{self.name}, from the first mask", self.regions_from_mask),
-        ]
-        return [MaskRow(label, tuple(given)) for label, given in rows if given]
 
 
 def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:
@@ -262,137 +222,15 @@ def _check_names(
             raise ValueError(f"two sequences are called {name!r}; rename one, or give it once")
 
 
-def _evaluate(
-    done: _Scores,
-    sequences: list[AnnotatedSequence],
-    weights: str | None,
-    args: argparse.Namespace,
-    cache: AnswerCache,
-    bar: Any,
-) -> None:
-    """Run one tracker over all sequences; OpenCV's from the cache where it has them."""
+def _entry(name: str, weights: str | None, args: argparse.Namespace) -> Entry:
+    """Return a model, or one of OpenCV's trackers, of which results may come from the cache."""
     from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
-    from tracker_ros.evaluation.ope import run_ope
+    from tracker_ros.evaluation.runner import Entry
 
-    name = done.name
-    is_baseline = name in BASELINES
-    tracker: Tracker | None = None
-    key = f"{name} OpenCV {_opencv_version()}"
-    for video in _videos(sequences):
-        answers: dict[str, TrackedSequence] = {}
-        for sequence in video:
-            bar.set_description_str(f"{name} {sequence.name}", refresh=False)
-            answer = cache.get(key, sequence) if is_baseline and not args.fresh else None
-            if answer is not None:
-                bar.update(len(sequence))
-            else:
-                if tracker is None and is_baseline:
-                    tracker = OpenCvTracker(name)
-                elif tracker is None:
-                    tracker, done.note = _create_model(name, weights, args)
-                assert tracker is not None
-                with _one_sequence(done, sequence.name):
-                    answer = run_ope(tracker, sequence, bar.update)
-                if answer is not None and is_baseline:
-                    cache.put(key, sequence, answer)
-            if answer is not None:
-                answers[sequence.name] = answer
-        with _one_sequence(done, video[0].video or video[0].name):
-            _score(done, video, answers, tracker, args)
-
-
-def _videos(sequences: list[AnnotatedSequence]) -> list[list[AnnotatedSequence]]:
-    """Group the sequences that are targets of one video."""
-    videos: dict[str, list[AnnotatedSequence]] = {}
-    for sequence in sequences:
-        videos.setdefault(sequence.video or f"/{sequence.name}", []).append(sequence)
-    return list(videos.values())
-
-
-@contextlib.contextmanager
-def _one_sequence(done: _Scores, name: str) -> Iterator[None]:
-    """Note and print a failure on one sequence, so that the others go on.
-
-    OpenCV raises exceptions of its own class, and the more exotic ones are not documented.
-    """
-    try:
-        yield
-    except Exception as error:
-        done.failed[name] = str(error).strip().replace("\n", " ") or repr(error)
-        print(
-            f"tracker-ros evaluate: {done.name} failed on {name}: {done.failed[name]}",
-            file=sys.stderr,
-        )
-
-
-def _score(
-    done: _Scores,
-    video: list[AnnotatedSequence],
-    answers: dict[str, TrackedSequence],
-    tracker: Tracker | None,
-    args: argparse.Namespace,
-) -> None:
-    """Write and score the answers on the targets of one video."""
-    from tracker_ros.evaluation.metrics import filled_boxes, score_masks, score_sequence
-    from tracker_ros.evaluation.ope import run_objects
-    from tracker_ros.geometry import visible
-
-    from_masks: dict[str, TrackedSequence] = {}
-    if (
-        tracker is not None
-        and len(answers) == len(video)
-        and all(answer.masks for answer in answers.values())
-    ):
-        again = run_objects(tracker, video)
-        from_masks = {s.name: answer for s, answer in zip(video, again, strict=True)}
-    if answers and args.out is not None:
-        _save(done.name, video, answers, from_masks, args)
-    for sequence in video:
-        answer = answers.get(sequence.name)
-        if answer is None or not visible(sequence.boxes[1:]).any():
-            continue
-        done.scores.append(
-            score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds)
-        )
-        if sequence.masks:
-            masks = answer.masks or filled_boxes(answer.boxes, sequence)
-            done.regions.append(score_masks(sequence, masks))
-        if sequence.name in from_masks:
-            masks = from_masks[sequence.name].masks
-            done.regions_from_mask.append(score_masks(sequence, masks))
-
-
-def _save(
-    name: str,
-    video: list[AnnotatedSequence],
-    answers: dict[str, TrackedSequence],
-    from_masks: dict[str, TrackedSequence],
-    args: argparse.Namespace,
-) -> None:
-    """Write the answers in the forms asked for; boxes always."""
-    from tracker_ros.evaluation.result_files import save_label_maps, save_results
-
-    shift = 1.0 if args.one_based else 0.0
-    for form in dict.fromkeys(["boxes", *args.save]):
-        folder = args.out / form / name
-        if form == "davis":
-            told = [s for s in video if s.masks and s.name in answers]
-            if told:
-                best = from_masks or answers
-                save_label_maps(folder, told, [best[sequence.name] for sequence in told])
-            continue
-        for sequence in video:
-            if sequence.name in answers:
-                save_results(folder, form, sequence, answers[sequence.name], shift)
-
-
-def _best_boxes(sequences: list[AnnotatedSequence]) -> list[MaskRow]:
-    """Score the filled true boxes, the best that boxes can reach, where there are masks."""
-    from tracker_ros.evaluation.metrics import MaskRow, filled_true_boxes, score_masks
-
-    with_masks = [sequence for sequence in sequences if sequence.masks]
-    scores = [score_masks(sequence, filled_true_boxes(sequence)) for sequence in with_masks]
-    return [MaskRow("true box, filled", tuple(scores))] if scores else []
+    if name in BASELINES:
+        key = f"{name} OpenCV {_opencv_version()}"
+        return Entry(name, lambda: (OpenCvTracker(name), ""), key, args.fresh)
+    return Entry(name, lambda: _create_model(name, weights, args))
 
 
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:
@@ -408,53 +246,6 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
     else:
         digest, origin = model_card(name).sha256 or "", "embedded weights"
     return tracker, origin + (f", sha256 {digest[:16]}…" if digest else "") + options
-
-
-def _write(report: Any, args: argparse.Namespace) -> list[Path]:
-    """Write what was asked for; a success plot goes beside each page.
-
-    Pages are left as they were if the evaluation was broken off.
-    """
-    from tracker_ros.evaluation.report import markdown_page, save_success_plot
-
-    command = f"tracker-ros evaluate SEQUENCES --models {' '.join(args.models)}"
-    pages = []
-    written = []
-    if args.out is not None:
-        write_json(args.out / "results.json", report.as_data())
-        written.append(args.out / "results.json")
-    if report.ended_by:
-        return written
-    if args.out is not None:
-        pages.append((args.out / "accuracy.md", Path("success.png")))
-    if args.markdown is not None:
-        page = args.markdown.name if args.markdown.is_absolute() else args.markdown
-        command += f" --markdown {page}"
-        pages.append((args.markdown, Path("media") / "success.png"))
-    for page, plot in pages:
-        picture = page.parent / plot
-        try:
-            save_success_plot(report.scores, picture)
-        except ImportError as error:
-            print(f"no success plot: {error}; pip install matplotlib", file=sys.stderr)
-            plot_text = None
-        else:
-            plot_text = plot.as_posix()
-            written.append(picture)
-        write_whole(page, markdown_page(report, command, plot_text))
-        written.append(page)
-    return written
-
-
-def _resolved(args: argparse.Namespace) -> str:
-    """Return the device that the package's own models ran on."""
-    from tracker_ros.evaluation.baselines import BASELINES
-
-    if all(name in BASELINES for name in args.models):
-        return "cpu"
-    from tracker_ros.registry import resolve_device
-
-    return str(resolve_device(args.device))
 
 
 def _opencv_version() -> str:

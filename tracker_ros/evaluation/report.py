@@ -1,99 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Report an evaluation and the machine it ran on: as data, a Markdown page and a success plot."""
+"""The results of an evaluation: as data, and as Markdown tables."""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from tracker_ros import DEFAULT_MODEL
-from tracker_ros.evaluation.baselines import BASELINES
+from tracker_ros.evaluation.machine import Machine
 from tracker_ros.evaluation.metrics import (
-    CONTOUR_TOLERANCE,
     PRECISION_RADIUS,
     SUCCESS_THRESHOLDS,
     MaskRow,
     SequenceScore,
     TrackerScore,
 )
-from tracker_ros.output_files import replacement
-from tracker_ros.registry import list_models, model_card
-
-_LIBRARIES = {
-    "PyTorch": ("torch",),
-    "OpenCV": tuple(
-        f"opencv-{kind}"
-        for kind in ("contrib-python-headless", "contrib-python", "python-headless", "python")
-    ),
-    "NumPy": ("numpy",),
-}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Hardware and software of a measurement: CPU and its usable cores, GPU if one was used.
-
-    The date is in ISO 8601.
-    """
-
-    processor: str
-    accelerator: str
-    software: str
-    date: str
-
-    def sentence(self) -> str:
-        """Return the description in one line."""
-        gpu = f"GPU {self.accelerator}" if self.accelerator else "no GPU"
-        return f"{self.date}; {self.processor}, {gpu}; {self.software}"
-
-
-def describe_machine(device: str = "cpu") -> Machine:
-    """Describe this machine; only libraries that are installed, and a GPU that is the device."""
-    accelerator = ""
-    if device.startswith("cuda"):
-        import torch
-
-        accelerator = torch.cuda.get_device_name(torch.device(device))
-    versions = [f"Python {platform.python_version()}"]
-    versions += [
-        f"{label} {version}"
-        for label, names in _LIBRARIES.items()
-        if (version := _first_version(names)) is not None
-    ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Machine(
-        processor=f"{processor_name()}, {cores} cores",
-        accelerator=accelerator,
-        software=", ".join(versions),
-        date=datetime.date.today().isoformat(),
-    )
-
-
-def _first_version(names: tuple[str, ...]) -> str | None:
-    """Return the version of the first of several distributions that is installed."""
-    for name in names:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def processor_name() -> str:
-    """Return the model name of the CPU as the kernel gives it, else the architecture."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model") and value.strip():
-                return " ".join(value.split())
-    return platform.processor() or platform.machine()
+from tracker_ros.evaluation.sequences import AnnotatedSequence
 
 
 @dataclass(frozen=True)
@@ -104,6 +26,12 @@ class SequenceNote:
     frames: int
     dataset: str = ""
     licence: str = ""
+
+    @staticmethod
+    def of(sequence: AnnotatedSequence) -> SequenceNote:
+        """Return what a report says of a sequence."""
+        dataset, licence = (str(sequence.about.get(key, "")) for key in ("dataset", "licence"))
+        return SequenceNote(sequence.name, len(sequence), dataset, licence)
 
 
 @dataclass(frozen=True)
@@ -210,195 +138,3 @@ def mask_table(masks: Sequence[MaskRow]) -> str:
         rows.append((row.masks, *means, *cells))
     names = [f"{score.sequence} J / F" for score in masks[0].scores]
     return table("lrr" + "r" * len(names), ("Masks", "J", "F", *names), rows)
-
-
-def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
-    """Return one sentence per model that compares it to a baseline; empty without the baseline."""
-    reference = next((score for score in scores if score.tracker == baseline), None)
-    if reference is None:
-        return ""
-    sentences = []
-    for score in scores:
-        if score.tracker in BASELINES:
-            continue
-        gap = score.auc - reference.auc
-        wins = sum(
-            ours.auc > theirs.auc
-            for ours, theirs in zip(score.sequences, reference.sequences, strict=True)
-        )
-        relation = "above" if gap > 0 else "below"
-        worst = min(score.sequences, key=lambda entry: entry.auc)
-        sentences.append(
-            f"`{score.tracker}` is {abs(gap):.3f} AUC {relation} {baseline.upper()} in the mean "
-            f"and better on {wins} of {len(score.sequences)} sequences; its weakest is "
-            f"{worst.sequence} ({worst.auc:.3f})."
-        )
-    return " ".join(sentences)
-
-
-def default_model_reason(scores: Sequence[TrackerScore]) -> str:
-    """Compare the default model to the other embedded ones; empty unless two were measured."""
-    embedded = {
-        score.tracker: score
-        for score in scores
-        if score.tracker in list_models() and model_card(score.tracker).weights
-    }
-    if len(embedded) < 2 or DEFAULT_MODEL not in embedded:
-        return ""
-    default = embedded.pop(DEFAULT_MODEL)
-    rivals = ", ".join(
-        f"`{score.tracker}` {score.auc:.3f}{_speed(score)}"
-        for score in sorted(embedded.values(), key=lambda score: -score.auc)
-    )
-    leads = all(default.auc >= score.auc for score in embedded.values())
-    place = (
-        "it has the highest mean success AUC of the models whose weights are embedded"
-        if leads
-        else "but it does not have the highest mean success AUC of the embedded models"
-    )
-    return (
-        f"**The default model** is `{DEFAULT_MODEL}`: {place}, {default.auc:.3f}"
-        f"{_speed(default)}, against {rivals}."
-    )
-
-
-def _speed(score: TrackerScore) -> str:
-    rate = score.frames_per_second
-    return f" at {rate:.0f} frames/s" if rate else ""
-
-
-_PAGE = """\
-# Accuracy
-
-Made by `{command}`; do not edit by hand.
-
-Measured: {machine}. Device of the package's own models: `{device}`.
-
-Each tracker starts on the true box of the first frame and gets no help afterwards, on {count}
-sequences of {frames} frames in all. They are short beginnings of public benchmark sequences:
-enough to see whether a tracker works and to compare two of them on the same frames, too few and
-too short to compare with numbers from the full benchmarks.
-
-{remarks}
-
-## By sequence
-
-Success AUC, and how often the target was lost.
-
-{by_sequence}
-
-{masks}## Definitions
-
-- **Overlap**: intersection over union of the tracker's box and the true one.
-- **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose overlap is
-  above the threshold.
-- **Precision at {radius:g} px**: share of frames with the two centres at most {radius:g} px apart.
-- **Failures**: how often the overlap fell to 0, counted over all sequences. The tracker is not
-  started again.
-- The first frame and frames without a visible target do not count. A tracker that reports its
-  target lost keeps its last box. The mean gives every sequence the same weight.
-- **Frames/s**: frames tracked per second, without the reading of images. It is an indication: the
-  machine may have had other work; `docs/performance.md` has speeds of a quiet one.
-- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples from a
-  generator that cannot be seeded: its numbers change a little from run to run.
-
-## Sequences
-
-{sequences}
-
-Frames of public benchmarks are used for measuring only: none is in this repository, and the
-embedded weights were not trained on any.
-
-## Measure your own
-
-```bash
-tracker-ros evaluate FOLDER… --models ostrack_tiny csrt kcf mil --out out/evaluation
-tracker-ros evaluate synthetic:1 synthetic:2 --models ostrack_tiny csrt   # nothing to download
-```
-
-A folder holds one sequence or many: frames in `NAME/img/` with `NAME/groundtruth.txt` (x, y, w, h
-per line, 0-based pixels) and, for J and F, pictures in `NAME/masks/`, above 0 on the target. The
-layouts of OTB (`groundtruth_rect.txt`), VOT, GOT-10k, LaSOT and TrackingNet are read as they are;
-pass `--one-based` where a data set counts pixels from 1.
-"""
-
-_MASKS = """\
-## Masks
-
-How masks fit the true ones, on the sequences that have any. A tracker that follows boxes counts
-with its box, filled; *true box, filled* fills the tight box of every true mask, about the best
-that boxes can reach. Every tracker starts on the first box alone; *from the first mask*, the usual
-way to compare video object segmentation, it is given that mask instead.
-
-{table}
-
-- **J** (region similarity): intersection over union of mask and true mask.
-- **F** (contour accuracy): harmonic mean of the shares of both outlines that lie within
-  {tolerance:.1%} of the image's diagonal of each other.
-- Both are means over all frames except the first, and over the sequences.
-
-"""
-
-
-def markdown_page(report: Report, command: str, plot: str | None) -> str:
-    """Return the text of the page `docs/accuracy.md`.
-
-    `command` made the evaluation; `plot` is the path of the success plot relative to the page, or
-    None.
-    """
-    remarks = (
-        summary_table(report.scores),
-        comparison(report.scores),
-        default_model_reason(report.scores),
-        "\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()),
-        f"![Success curves]({plot})" if plot else "",
-    )
-    masks = ""
-    if report.masks:
-        masks = _MASKS.format(table=mask_table(report.masks), tolerance=CONTOUR_TOLERANCE)
-    sequences = (
-        (note.name, note.dataset or "–", str(note.frames), note.licence or "–")
-        for note in report.sequences
-    )
-    return _PAGE.format(
-        command=command,
-        machine=report.machine.sentence(),
-        device=report.device,
-        count=len(report.sequences),
-        frames=sum(note.frames for note in report.sequences),
-        remarks="\n\n".join(filter(None, remarks)),
-        by_sequence=sequence_table(report.scores),
-        masks=masks,
-        radius=PRECISION_RADIUS,
-        sequences=table("llrl", ("Sequence", "From", "Frames", "Terms"), sequences),
-    )
-
-
-def save_success_plot(scores: Sequence[TrackerScore], path: Path) -> None:
-    """Draw the success curves into an image file; raises ImportError without Matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for score in sorted(scores, key=lambda entry: -entry.auc):
-        own = score.tracker not in BASELINES
-        axes.plot(
-            SUCCESS_THRESHOLDS,
-            score.success_curve,
-            label=f"{score.tracker}  {score.auc:.3f}",
-            linewidth=2.4 if own else 1.4,
-            linestyle="-" if own else "--",
-        )
-    axes.set(
-        xlabel="overlap threshold",
-        ylabel="share of frames above it",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        title="Success (mean over sequences; AUC in the legend)",
-    )
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    with replacement(path) as place:
-        figure.savefig(place, dpi=110)

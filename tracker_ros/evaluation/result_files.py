@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,30 @@ def save_results(
         write_whole(place.with_name(f"{name}_001_confidence.value"), scores)
     else:
         raise ValueError(f"form is {form!r}; expected one of {', '.join(FORMS)}")
+
+
+def save_video(
+    folder: Path,
+    form: str,
+    video: Sequence[AnnotatedSequence],
+    answers: Mapping[str, TrackedSequence],
+    from_masks: Mapping[str, TrackedSequence],
+    shift: float = 0,
+) -> None:
+    """Write the results on the targets of one video in one form, below a tracker's folder.
+
+    Masks are those that were started on the first masks, where there are any. Targets without
+    results are left out.
+    """
+    told = [sequence for sequence in video if sequence.name in answers]
+    if form != "davis":
+        for sequence in told:
+            save_results(folder, form, sequence, answers[sequence.name], shift)
+        return
+    told = [sequence for sequence in told if sequence.masks]
+    if told:
+        best = from_masks or answers
+        save_label_maps(folder, told, [best[sequence.name] for sequence in told])
 
 
 def save_label_maps(

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run one tracker over sequences, keep its results and score them.
+
+A failure on one sequence is noted, and the others go on. Whatever is finished stays in the
+`TrackerRun` when an exception ends the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tracker_ros.evaluation.metrics import (
+    MaskRow,
+    MaskScore,
+    SequenceScore,
+    filled_boxes,
+    filled_true_boxes,
+    score_masks,
+    score_sequence,
+)
+from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_objects, run_ope
+from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.geometry import visible
+from tracker_ros.tracker import Tracker
+
+Answers = dict[str, TrackedSequence]
+"""Results of a tracker by the name of the sequence."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tracker that is measured.
+
+    Attributes:
+        name: Its name in tables.
+        create: Loads it, when it is first needed; returns it and a note for the report.
+        cache_key: What its results depend on, if they may be kept in the cache; else empty.
+        fresh: Whether kept results are made anew.
+    """
+
+    name: str
+    create: Callable[[], tuple[Tracker, str]]
+    cache_key: str = ""
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What happens beside a run.
+
+    Attributes:
+        started: Called with the tracker's and the sequence's name.
+        frames: Called with the number of frames that were finished.
+        failed: Called with the tracker's name, the sequence's and the reason.
+        answered: Called with the tracker's name, the sequences of a video, the results on them
+            and those that were started on the first masks, e.g. to write them.
+    """
+
+    started: Callable[[str, str], None] = lambda tracker, sequence: None
+    frames: Callable[[int], None] = lambda count: None
+    failed: Callable[[str, str, str], None] = lambda tracker, sequence, why: None
+    answered: Callable[[str, Sequence[AnnotatedSequence], Answers, Answers], None] = (
+        lambda tracker, video, answers, from_masks: None
+    )
+
+
+@dataclass
+class TrackerRun:
+    """What is known of one tracker so far.
+
+    Attributes:
+        entry: The tracker.
+        note: A remark on it, e.g. which weights.
+        failed: Sequences that it failed on, and why.
+        scores: Its scores, one for each sequence that was finished.
+        regions: J and F of its masks, where there are true ones.
+        regions_from_mask: The same, started on the first mask in place of the first box.
+    """
+
+    entry: Entry
+    note: str = ""
+    failed: dict[str, str] = field(default_factory=dict)
+    scores: list[SequenceScore] = field(default_factory=list)
+    regions: list[MaskScore] = field(default_factory=list)
+    regions_from_mask: list[MaskScore] = field(default_factory=list)
+    _tracker: Tracker | None = None
+
+    @property
+    def full_note(self) -> str:
+        """The note, with the sequences that the tracker failed on."""
+        failed = f"failed on {', '.join(self.failed)}" if self.failed else ""
+        return ", ".join(filter(None, (self.note, failed)))
+
+    def mask_rows(self) -> list[MaskRow]:
+        """Return the rows of the table of masks."""
+        name = self.entry.name
+        label = name if self.regions_from_mask else f"{name}, box filled"
+        rows = [(label, self.regions), (f"{name}, from the first mask", self.regions_from_mask)]
+        return [MaskRow(label, tuple(given)) for label, given in rows if given]
+
+    def run(
+        self,
+        sequences: Sequence[AnnotatedSequence],
+        cache: AnswerCache,
+        listener: Listener = Listener(),
+    ) -> None:
+        """Track and score all sequences; from the cache where the tracker has a key for it.
+
+        Raises what loading the tracker raises.
+        """
+        for video in videos_of(sequences):
+            answers: Answers = {}
+            for sequence in video:
+                listener.started(self.entry.name, sequence.name)
+                answer = self._answer(sequence, cache, listener)
+                if answer is not None:
+                    answers[sequence.name] = answer
+            with self._one_sequence(video[0].video or video[0].name, listener):
+                from_masks = self._from_masks(video, answers)
+                listener.answered(self.entry.name, video, answers, from_masks)
+                self._score(video, answers, from_masks)
+
+    def _answer(
+        self, sequence: AnnotatedSequence, cache: AnswerCache, listener: Listener
+    ) -> TrackedSequence | None:
+        """Return the results on one sequence, kept ones or new ones; None after a failure."""
+        key = self.entry.cache_key
+        answer = cache.get(key, sequence) if key and not self.entry.fresh else None
+        if answer is not None:
+            listener.frames(len(sequence))
+            return answer
+        if self._tracker is None:
+            self._tracker, self.note = self.entry.create()
+        with self._one_sequence(sequence.name, listener):
+            answer = run_ope(self._tracker, sequence, lambda: listener.frames(1))
+        if answer is not None and key:
+            cache.put(key, sequence, answer)
+        return answer
+
+    def _from_masks(self, video: list[AnnotatedSequence], answers: Answers) -> Answers:
+        """Track the objects of a video from their first masks, if the tracker segments."""
+        complete = len(answers) == len(video)
+        if self._tracker is None or not complete or not all(a.masks for a in answers.values()):
+            return {}
+        again = run_objects(self._tracker, video)
+        return {sequence.name: answer for sequence, answer in zip(video, again, strict=True)}
+
+    def _score(
+        self, video: list[AnnotatedSequence], answers: Answers, from_masks: Answers
+    ) -> None:
+        """Score the results on the targets of one video."""
+        for sequence in video:
+            answer = answers.get(sequence.name)
+            if answer is None or not visible(sequence.boxes[1:]).any():
+                continue
+            self.scores.append(
+                score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds)
+            )
+            if sequence.masks:
+                masks = answer.masks or filled_boxes(answer.boxes, sequence)
+                self.regions.append(score_masks(sequence, masks))
+            if sequence.name in from_masks:
+                masks = from_masks[sequence.name].masks
+                self.regions_from_mask.append(score_masks(sequence, masks))
+
+    @contextlib.contextmanager
+    def _one_sequence(self, name: str, listener: Listener) -> Iterator[None]:
+        """Note a failure on one sequence, so that the others go on.
+
+        OpenCV raises exceptions of its own class, and the more exotic ones are not documented.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.failed[name] = str(error).strip().replace("\n", " ") or repr(error)
+            listener.failed(self.entry.name, name, self.failed[name])
+
+
+def videos_of(sequences: Sequence[AnnotatedSequence]) -> list[list[AnnotatedSequence]]:
+    """Group the sequences that are targets of one video."""
+    videos: dict[str, list[AnnotatedSequence]] = {}
+    for sequence in sequences:
+        videos.setdefault(sequence.video or f"/{sequence.name}", []).append(sequence)
+    return list(videos.values())
+
+
+def best_boxes(sequences: Sequence[AnnotatedSequence]) -> list[MaskRow]:
+    """Score the filled true boxes, the best that boxes can reach, where there are masks."""
+    with_masks = [sequence for sequence in sequences if sequence.masks]
+    scores = [score_masks(sequence, filled_true_boxes(sequence)) for sequence in with_masks]
+    return [MaskRow("true box, filled", tuple(scores))] if scores else []
