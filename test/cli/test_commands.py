@@ -114,13 +114,22 @@ def test_evaluate_writes_tables_boxes_and_plot(
     arguments = ["evaluate", str(sequences), "--models", "ostrack_tiny", "kcf"]
     arguments += ["--weights", f"ostrack_tiny={untrained_weights}"]
     assert main([*arguments, "--out", str(out), "--markdown", str(page)]) == 0
-    assert "| kcf | **" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| kcf | **" in printed
     results = json.loads((out / "results.json").read_text())
     ours, kcf = results["trackers"]
     assert [score["sequence"] for score in kcf["sequences"]] == ["left", "right"]
     assert kcf["auc"] > 0.6
     assert kcf["sequences"][0]["frames"] == 5
     assert "untrained.safetensors" in ours["note"]
+    counted = kcf["benchmarks"]
+    assert set(counted) == {"got10k", "otb", "lasot", "vot", "vot_long_term"}
+    assert counted["got10k"]["average_overlap"] == pytest.approx(
+        np.mean([score["mean_overlap"] for score in kcf["sequences"]])
+    )
+    assert counted["otb"]["success"] > kcf["auc"]  # the first frame counts
+    assert counted["vot"]["robustness"] == 1.0
+    assert f"{counted['vot_long_term']['f_score']:.3f}" in printed
     boxes = np.loadtxt(out / "boxes" / "kcf" / "left.txt", delimiter=",")
     assert boxes[0].tolist() == [30, 40, 32, 32]
     assert cv2.imread(str(page.parent / "media" / "success.png")) is not None

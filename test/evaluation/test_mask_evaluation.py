@@ -119,6 +119,9 @@ def test_the_command_tables_masks_and_filled_boxes(folder, tmp_path, monkeypatch
     assert rows["ostrack_tiny"]["region"] == pytest.approx(9 / 20)  # of 20 rows ten, one too high
     assert rows["ostrack_tiny, from the first mask"]["region"] == pytest.approx(9 / 19)
     assert rows["kcf, box filled"]["scores"][0]["frames"] == 3
+    davis = rows["ostrack_tiny"]["davis"]
+    assert davis["region"] == pytest.approx(9 / 20)
+    assert rows["ostrack_tiny"]["scores"][0]["davis"] == davis
     text = page.read_text()
     assert "## Masks" in text
     assert f"| {rows['ostrack_tiny']['contour']:.3f} |" in text

@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Track everything, score it, report."""
+    from tracker_ros.evaluation.benchmarks import score_benchmarks
     from tracker_ros.evaluation.metrics import score_tracker
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.runner import TrackerRun, best_boxes
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     _check_names(sequences, args.models, args.option)
     _check_targets(args, weights)
     cache = AnswerCache.default()
-    scores, notes, masks = [], {}, best_boxes(sequences)
+    scores, benchmarks, notes, masks = [], [], {}, best_boxes(sequences)
     end, failure = EndRequest(), None
     with progress_bar(
         total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
                 failure = error
             if done.scores:
                 scores.append(score_tracker(name, done.scores))
+                benchmarks.append(score_benchmarks(name, done.records))
                 masks += done.mask_rows()
                 notes.update({name: done.full_note} if done.full_note else {})
             left_out += [f"{name}: {sequence}: {why}" for sequence, why in done.failed.items()]
@@ -119,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
                 break
     if scores:
         ended_by = str(failure) if failure is not None else end.name
-        print_report(args, sequences, scores, notes, masks, left_out, ended_by)
+        print_report(args, sequences, scores, notes, benchmarks, masks, left_out, ended_by)
     elif failure is None and not end and not args.save:
         raise ValueError(f"no sequence could be scored: {'; '.join(left_out[:3])}")
     if failure is not None:

@@ -12,6 +12,7 @@ from tracker_ros.cli.options import print_json, write_json
 from tracker_ros.output_files import write_whole
 
 if TYPE_CHECKING:
+    from tracker_ros.evaluation.benchmarks import BenchmarkScores
     from tracker_ros.evaluation.metrics import MaskRow, TrackerScore
     from tracker_ros.evaluation.report import Report
     from tracker_ros.evaluation.sequences import AnnotatedSequence
@@ -22,13 +23,21 @@ def print_report(
     sequences: list[AnnotatedSequence],
     scores: list[TrackerScore],
     notes: dict[str, str],
+    benchmarks: list[BenchmarkScores],
     masks: list[MaskRow],
     left_out: list[str],
     ended_by: str,
 ) -> None:
     """Write the results into the files asked for, then print them."""
     from tracker_ros.evaluation.machine import describe_machine
-    from tracker_ros.evaluation.report import Report, SequenceNote, mask_table, summary_table
+    from tracker_ros.evaluation.report import (
+        Report,
+        SequenceNote,
+        benchmark_table,
+        davis_table,
+        mask_table,
+        summary_table,
+    )
 
     device = _resolved(args)
     report = Report(
@@ -37,6 +46,7 @@ def print_report(
         machine=describe_machine(device),
         device=device,
         notes=notes,
+        benchmarks=tuple(benchmarks),
         masks=tuple(masks),
         left_out=tuple(left_out),
         ended_by=ended_by,
@@ -46,8 +56,10 @@ def print_report(
         print_json(report.as_data())
         return
     print(summary_table(scores))
+    print(f"\nAs the benchmarks count (docs/evaluation.md):\n\n{benchmark_table(benchmarks)}")
     if masks:
         print(f"\n{mask_table(masks)}")
+        print(f"\n{davis_table(masks)}")
     for path in written:
         print(f"wrote {path}")
 

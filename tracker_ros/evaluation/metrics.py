@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -161,13 +161,33 @@ def score_tracker(name: str, scores: Sequence[SequenceScore]) -> TrackerScore:
 
 
 @dataclass(frozen=True)
+class DavisScore:
+    """J (region) and F (contour) of one object as DAVIS counts them.
+
+    The mean; the recall, which is the share of frames above 0.5; the decay, which is the mean of
+    the first quarter of the frames less that of the last.
+    """
+
+    region: float
+    region_recall: float
+    region_decay: float
+    contour: float
+    contour_recall: float
+    contour_decay: float
+
+
+@dataclass(frozen=True)
 class MaskScore:
-    """Mean J (region) and mean F (contour) of masks over the frames that count of a sequence."""
+    """Mean J (region) and mean F (contour) of masks over the frames that count of a sequence.
+
+    `davis` has them as DAVIS counts; None for a sequence of less than three frames.
+    """
 
     sequence: str
     frames: int
     region: float
     contour: float
+    davis: DavisScore | None = None
 
 
 @dataclass(frozen=True)
@@ -186,6 +206,12 @@ class MaskRow:
     def contour(self) -> float:
         """Mean F over the sequences."""
         return float(np.mean([score.contour for score in self.scores]))
+
+    @property
+    def davis(self) -> DavisScore | None:
+        """The means over the objects as DAVIS counts them, each with the same weight."""
+        objects = [astuple(score.davis) for score in self.scores if score.davis is not None]
+        return DavisScore(*np.mean(objects, axis=0).tolist()) if objects else None
 
 
 def region_similarity(found: np.ndarray, truth: np.ndarray) -> float:
@@ -239,18 +265,37 @@ def filled_true_boxes(sequence: AnnotatedSequence) -> Iterable[np.ndarray]:
         yield filled_box(tight_box(truth), *truth.shape) if truth.any() else truth
 
 
+def davis_score(regions: Sequence[float], contours: Sequence[float]) -> DavisScore:
+    """Return DAVIS's scores of one object from J and F of all frames, at least three.
+
+    Neither the first frame nor the last counts. Frames without the object do: there, an empty mask
+    is right (J and F 1), any other is wrong.
+    """
+    return DavisScore(*_statistics(regions[1:-1]), *_statistics(contours[1:-1]))
+
+
+def _statistics(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean, recall and decay of one number per frame, as DAVIS defines them."""
+    array = np.asarray(values, np.float64)
+    edges = np.round(np.linspace(1, len(array), 5) + 1e-10).astype(int) - 1
+    first, last = array[edges[0] : edges[1] + 1], array[edges[3] : edges[4] + 1]
+    recall = (array > 0.5 + np.finfo(float).eps).mean()
+    return float(array.mean()), float(recall), float(first.mean() - last.mean())
+
+
 def score_masks(sequence: AnnotatedSequence, masks: Iterable[np.ndarray]) -> MaskScore:
     """Score masks (H, W) bool, one per frame; the first, which was given, does not count.
 
     Raises ValueError if no frame after the first has a target.
     """
-    regions, contours = [], []
+    regions, contours, counted = [], [], []
     for index, found in enumerate(masks):
         truth = sequence.mask(index)
-        if index and truth.any():
-            regions.append(region_similarity(found, truth))
-            contours.append(contour_accuracy(found, truth))
-    if not regions:
+        regions.append(region_similarity(found, truth) if index else 1.0)
+        contours.append(contour_accuracy(found, truth) if index else 1.0)
+        counted.append(bool(index and truth.any()))
+    if not any(counted):
         raise ValueError(f"no mask of {sequence.name!r} after the first shows the target")
-    mean_region, mean_contour = float(np.mean(regions)), float(np.mean(contours))
-    return MaskScore(sequence.name, len(regions), mean_region, mean_contour)
+    mean_region, mean_contour = (float(np.mean(np.array(j)[counted])) for j in (regions, contours))
+    davis = davis_score(regions, contours) if len(regions) > 2 else None
+    return MaskScore(sequence.name, sum(counted), mean_region, mean_contour, davis)

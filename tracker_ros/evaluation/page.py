@@ -16,6 +16,8 @@ from tracker_ros.evaluation.metrics import (
 )
 from tracker_ros.evaluation.report import (
     Report,
+    benchmark_table,
+    davis_table,
     mask_table,
     sequence_table,
     summary_table,
@@ -100,7 +102,7 @@ Success AUC, and how often the target was lost.
 
 {by_sequence}
 
-{masks}## Definitions
+{benchmarks}{masks}## Definitions
 
 - **Overlap**: intersection over union of the tracker's box and the true one.
 - **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose overlap is
@@ -135,6 +137,18 @@ layouts of OTB (`groundtruth_rect.txt`), VOT, GOT-10k, LaSOT and TrackingNet are
 pass `--one-based` where a data set counts pixels from 1.
 """
 
+_BENCHMARKS = """\
+## As the benchmarks count
+
+The same boxes, counted as each benchmark counts those on its own sequences. Benchmarks treat the
+first frame and frames without the target differently ([evaluation.md](evaluation.md)), so these
+numbers differ from those above and from each other. Compare them with published ones only if the
+sequences are all those of that benchmark.
+
+{table}
+
+"""
+
 _MASKS = """\
 ## Masks
 
@@ -145,10 +159,13 @@ way to compare video object segmentation, it is given that mask instead.
 
 {table}
 
+{davis}
+
 - **J** (region similarity): intersection over union of mask and true mask.
 - **F** (contour accuracy): harmonic mean of the shares of both outlines that lie within
   {tolerance:.1%} of the image's diagonal of each other.
-- Both are means over all frames except the first, and over the sequences.
+- Both are means over all frames except the first, and over the sequences. DAVIS counts neither
+  the first frame nor the last, and gives each object the same weight.
 
 """
 
@@ -166,9 +183,15 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         "\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()),
         f"![Success curves]({plot})" if plot else "",
     )
-    masks = ""
+    benchmarks = masks = ""
+    if report.benchmarks:
+        benchmarks = _BENCHMARKS.format(table=benchmark_table(report.benchmarks))
     if report.masks:
-        masks = _MASKS.format(table=mask_table(report.masks), tolerance=CONTOUR_TOLERANCE)
+        masks = _MASKS.format(
+            table=mask_table(report.masks),
+            davis=davis_table(report.masks),
+            tolerance=CONTOUR_TOLERANCE,
+        )
     sequences = (
         (note.name, note.dataset or "–", str(note.frames), note.licence or "–")
         for note in report.sequences
@@ -181,6 +204,7 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         frames=sum(note.frames for note in report.sequences),
         remarks="\n\n".join(filter(None, remarks)),
         by_sequence=sequence_table(report.scores),
+        benchmarks=benchmarks,
         masks=masks,
         radius=PRECISION_RADIUS,
         sequences=table("llrl", ("Sequence", "From", "Frames", "Terms"), sequences),

@@ -7,9 +7,12 @@ the target count. The benchmarks differ from them and from each other:
 | Protocol | First frame | Frames without the target | Mean over |
 | --- | --- | --- | --- |
 | GOT-10k (toolkit ``got10k``) | left out | left out | all frames of all sequences |
-| OTB (toolkit ``got10k``, pytracking) | counts | count as missed | sequences |
-| LaSOT (pytracking) | counts | count as missed | sequences |
-| VOT, accuracy and robustness of a run (``vot-toolkit``) | overlap 0 | as below | – |
+| OTB (toolkit ``got10k``) | counts | count as missed | sequences |
+| LaSOT (pytracking, LaSOT's own toolkit) | counts | count as missed | sequences |
+| VOT, accuracy and robustness of a run (``vot-toolkit``) | overlap 0 | as below | frames |
+| VOT long-term (``vot-toolkit``) | overlap 0, confidence 0 | a box is wrong | sequences |
+
+DAVIS counts masks; see `metrics.davis_score`.
 
 Tests compare each with numbers that the toolkits gave (``tools/toolkit_references.py``).
 """
@@ -25,9 +28,10 @@ from tracker_ros.evaluation.metrics import SUCCESS_THRESHOLDS, center_distances
 from tracker_ros.geometry import ious, visible
 
 _PRECISION_PX = 20.0
-_NORMALISED_THRESHOLDS = np.arange(51) / 100.0
+_NORMALISED_PRECISION = 0.2
 _VOT_GRACE = 10
 _VOT_LOST_OVERLAP = 0.1
+_LONG_TERM_THRESHOLDS = 100
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,15 @@ class Got10kScore:
 
 @dataclass(frozen=True)
 class OtbScore:
-    """Success AUC, precision at 20 px, and area under the normalised precision up to 0.5."""
+    """Success AUC, and precision at 20 px."""
+
+    success: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class LasotScore:
+    """Success AUC, precision at 20 px, and precision at a fifth of the target's size."""
 
     success: float
     precision: float
@@ -50,11 +62,39 @@ class OtbScore:
 
 @dataclass(frozen=True)
 class VotScore:
-    """Accuracy and robustness of one run, and the number of frames until it failed."""
+    """Accuracy and robustness of one run or several.
+
+    Robustness is the share of all frames up to the first failure of each run.
+    """
 
     accuracy: float
     robustness: float
     frames_until_failure: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class LongTermScore:
+    """Tracking precision, recall and F where F is highest."""
+
+    precision: float
+    recall: float
+    f_score: float
+
+
+@dataclass(frozen=True)
+class LongTermRun:
+    """What the long-term scores need of one sequence.
+
+    Attributes:
+        overlaps: (N,) float64, as VOT counts them; see `vot_overlaps`.
+        confidences: (N,) float64.
+        visible: Number of frames with the target.
+    """
+
+    overlaps: np.ndarray
+    confidences: np.ndarray
+    visible: int
 
 
 def got10k_overlaps(
@@ -83,26 +123,34 @@ def got10k_score(overlaps: Sequence[np.ndarray]) -> Got10kScore:
 
 
 def otb_score(predicted: np.ndarray, annotated: np.ndarray) -> OtbScore:
-    """Return the scores of one sequence as OTB, LaSOT and pytracking count them.
+    """Return the scores of one sequence as OTB counts them.
 
     Boxes are (N, 4); the first one counts as given. A frame without the target is missed at every
     threshold.
     """
-    predicted = np.asarray(predicted, np.float64).copy()
-    annotated = np.asarray(annotated, np.float64)
-    predicted[0] = annotated[0]
+    predicted = _with_true_start(predicted, annotated)
     seen = visible(annotated)
     overlap = np.where(seen, ious(predicted, annotated), -1.0)
     distance = np.where(seen, center_distances(predicted, annotated), np.inf)
-    offset = (predicted[:, :2] + predicted[:, 2:] / 2) - (annotated[:, :2] + annotated[:, 2:] / 2)
-    sides = np.where(seen[:, None], annotated[:, 2:], 1.0)
-    relative = np.hypot(*(offset / sides).T)
-    relative = np.where(seen & np.isfinite(relative), relative, np.inf)
     return OtbScore(
         float((overlap[:, None] > SUCCESS_THRESHOLDS).mean()),
         float((distance <= _PRECISION_PX).mean()),
-        float((relative[:, None] <= _NORMALISED_THRESHOLDS).mean()),
     )
+
+
+def lasot_score(predicted: np.ndarray, annotated: np.ndarray) -> LasotScore:
+    """Return the scores of one sequence as LaSOT counts them; see `otb_score`.
+
+    The normalised precision is the share of frames in which the centres differ by at most a fifth
+    of the true box: 0.2 of its width and height, taken together as a distance.
+    """
+    both = otb_score(predicted, annotated)
+    predicted = _with_true_start(predicted, annotated)
+    seen = visible(annotated)
+    offset = (predicted[:, :2] + predicted[:, 2:] / 2) - (annotated[:, :2] + annotated[:, 2:] / 2)
+    relative = np.hypot(*(offset / np.where(seen[:, None], annotated[:, 2:], 1.0)).T)
+    near = seen & (np.nan_to_num(relative, nan=np.inf) <= _NORMALISED_PRECISION)
+    return LasotScore(both.success, both.precision, float(near.mean()))
 
 
 def vot_overlaps(
@@ -136,7 +184,58 @@ def vot_score(predicted: np.ndarray, annotated: np.ndarray, height: int, width: 
             progress = index + 1 - _VOT_GRACE
             break
     accuracy = float(overlaps[:progress].sum() / progress) if progress else 0.0
-    return VotScore(accuracy, progress / len(overlaps), progress)
+    return VotScore(accuracy, progress / len(overlaps), progress, len(overlaps))
+
+
+def vot_total(runs: Sequence[VotScore]) -> VotScore:
+    """Return accuracy and robustness over several runs, in which every frame has its weight."""
+    overlap = sum(run.accuracy * run.frames_until_failure for run in runs)
+    progress = sum(run.frames_until_failure for run in runs)
+    frames = sum(run.frames for run in runs)
+    return VotScore(overlap / progress if progress else 0.0, progress / frames, progress, frames)
+
+
+def long_term_score(runs: Sequence[LongTermRun]) -> LongTermScore:
+    """Return VOT's long-term scores over sequences.
+
+    A box counts where its confidence reaches a threshold; precision is the mean overlap of the
+    boxes that count, recall their summed overlap over the frames with the target. Of 100
+    thresholds, spread evenly over the sorted confidences, the one with the highest F is taken.
+    """
+    thresholds = _long_term_thresholds(np.concatenate([run.confidences for run in runs]))
+    curves = np.mean([_precision_recall(run, thresholds) for run in runs], axis=0)
+    precision, recall = curves.T
+    both = precision + recall
+    f_scores = np.divide(2 * precision * recall, both, out=np.zeros_like(both), where=both > 0)
+    best = int(f_scores.argmax())
+    return LongTermScore(float(precision[best]), float(recall[best]), float(f_scores[best]))
+
+
+def _long_term_thresholds(confidences: np.ndarray) -> np.ndarray:
+    """Return the thresholds of the long-term scores, highest first."""
+    ordered = np.sort(confidences[~np.isnan(confidences)])[::-1]
+    inner = _LONG_TERM_THRESHOLDS - 2
+    if len(ordered) > inner:
+        step = len(ordered) // inner
+        places = np.round(np.linspace(step, len(ordered) - step, inner)).astype(int)
+        ordered = ordered[places]
+    return np.concatenate([[np.inf], ordered, [-np.inf]])
+
+
+def _precision_recall(run: LongTermRun, thresholds: np.ndarray) -> np.ndarray:
+    """Return precision and recall at each threshold, (T, 2)."""
+    curve = []
+    for threshold in thresholds:
+        counted = run.overlaps[run.confidences >= threshold]
+        curve.append((counted.mean(), counted.sum() / run.visible) if len(counted) else (1.0, 0.0))
+    return np.array(curve)
+
+
+def _with_true_start(predicted: np.ndarray, annotated: np.ndarray) -> np.ndarray:
+    """Return the predicted boxes with the true one in the first frame."""
+    predicted = np.asarray(predicted, np.float64).copy()
+    predicted[0] = annotated[0]
+    return predicted
 
 
 def _inside(boxes: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
+from tracker_ros.evaluation.benchmarks import BenchmarkScores
 from tracker_ros.evaluation.machine import Machine
 from tracker_ros.evaluation.metrics import (
     PRECISION_RADIUS,
@@ -44,6 +45,7 @@ class Report:
         machine: Where the package's own models ran.
         device: Device they ran on.
         notes: Remarks on the trackers, e.g. which weights; by tracker.
+        benchmarks: The scores as benchmarks count them; one entry per tracker.
         masks: J and F of masks, where sequences have any.
         left_out: Sequences that could not be read or tracked, and why.
         ended_by: What broke the evaluation off, if anything did; the last tracker then lacks
@@ -55,12 +57,14 @@ class Report:
     machine: Machine
     device: str
     notes: dict[str, str]
+    benchmarks: tuple[BenchmarkScores, ...] = ()
     masks: tuple[MaskRow, ...] = ()
     left_out: tuple[str, ...] = ()
     ended_by: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """Return the report as plain data for JSON."""
+        benchmarks = {scores.tracker: scores.as_data() for scores in self.benchmarks}
         return {
             "complete": not self.ended_by,
             **({"ended_by": self.ended_by} if self.ended_by else {}),
@@ -73,12 +77,22 @@ class Report:
             },
             "sequences": [asdict(note) for note in self.sequences],
             "trackers": [
-                {**asdict(score), "note": self.notes.get(score.tracker, "")}
+                {
+                    **asdict(score),
+                    "note": self.notes.get(score.tracker, ""),
+                    "benchmarks": benchmarks.get(score.tracker, {}),
+                }
                 for score in self.scores
             ],
             "left_out": list(self.left_out),
             "masks": [
-                {**asdict(row), "region": row.region, "contour": row.contour} for row in self.masks
+                {
+                    **asdict(row),
+                    "region": row.region,
+                    "contour": row.contour,
+                    "davis": row.davis and asdict(row.davis),
+                }
+                for row in self.masks
             ],
         }
 
@@ -138,3 +152,51 @@ def mask_table(masks: Sequence[MaskRow]) -> str:
         rows.append((row.masks, *means, *cells))
     names = [f"{score.sequence} J / F" for score in masks[0].scores]
     return table("lrr" + "r" * len(names), ("Masks", "J", "F", *names), rows)
+
+
+_BENCHMARK_COLUMNS = (
+    "GOT-10k AO",
+    "SR 0.5",
+    "SR 0.75",
+    "OTB S",
+    "P",
+    "LaSOT S",
+    "P",
+    "P norm",
+    "VOT A",
+    "R",
+    "Long-term Pr",
+    "Re",
+    "F",
+)
+
+
+def benchmark_table(benchmarks: Sequence[BenchmarkScores]) -> str:
+    """Return the scores as benchmarks count them as a Markdown table."""
+    rows = [
+        (
+            scores.tracker,
+            *(f"{value:.3f}" for value in astuple(scores.got10k)),
+            *(f"{value:.3f}" for value in astuple(scores.otb)),
+            *(f"{value:.3f}" for value in astuple(scores.lasot)),
+            *(f"{value:.3f}" for value in (scores.vot.accuracy, scores.vot.robustness)),
+            *(f"{value:.3f}" for value in astuple(scores.vot_long_term)),
+        )
+        for scores in benchmarks
+    ]
+    return table("l" + "r" * len(_BENCHMARK_COLUMNS), ("Tracker", *_BENCHMARK_COLUMNS), rows)
+
+
+def davis_table(masks: Sequence[MaskRow]) -> str:
+    """Return J and F as DAVIS counts them as a Markdown table, means over the objects first."""
+    rows, names = [], []
+    for row in masks:
+        if (mean := row.davis) is None:
+            continue
+        objects = [(score.sequence, score.davis) for score in row.scores if score.davis]
+        names = [f"{name} J / F" for name, _ in objects]
+        cells = (f"{one.region:.3f} / {one.contour:.3f}" for _, one in objects)
+        both = (mean.region + mean.contour) / 2
+        rows.append((row.masks, *(f"{value:.3f}" for value in (both, *astuple(mean))), *cells))
+    means = ("J&F", "J", "J recall", "J decay", "F", "F recall", "F decay")
+    return table("l" + "r" * (7 + len(names)), ("DAVIS", *means, *names), rows) if rows else ""

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tracker_ros.evaluation.benchmarks import BenchmarkRecord, record_benchmarks
 from tracker_ros.evaluation.metrics import (
     MaskRow,
     MaskScore,
@@ -75,6 +76,7 @@ class TrackerRun:
         note: A remark on it, e.g. which weights.
         failed: Sequences that it failed on, and why.
         scores: Its scores, one for each sequence that was finished.
+        records: What the scores of the benchmarks need, one for each of these.
         regions: J and F of its masks, where there are true ones.
         regions_from_mask: The same, started on the first mask in place of the first box.
     """
@@ -83,6 +85,7 @@ class TrackerRun:
     note: str = ""
     failed: dict[str, str] = field(default_factory=dict)
     scores: list[SequenceScore] = field(default_factory=list)
+    records: list[BenchmarkRecord] = field(default_factory=list)
     regions: list[MaskScore] = field(default_factory=list)
     regions_from_mask: list[MaskScore] = field(default_factory=list)
     _tracker: Tracker | None = None
@@ -155,9 +158,11 @@ class TrackerRun:
             answer = answers.get(sequence.name)
             if answer is None or not visible(sequence.boxes[1:]).any():
                 continue
+            record = record_benchmarks(sequence, answer)
             self.scores.append(
                 score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds)
             )
+            self.records.append(record)
             if sequence.masks:
                 masks = answer.masks or filled_boxes(answer.boxes, sequence)
                 self.regions.append(score_masks(sequence, masks))
