@@ -66,6 +66,7 @@ setup(
         "train": ["torch", "dacite", "matplotlib", "scikit-image"],
         "bags": ["rosbags", "rosbags-image", "lz4"],
         "console": ["starlette", "uvicorn", "websockets"],  # docs/console.md
+        "webrtc": ["aiortc"],  # the console's pictures as video
         "mavlink": ["pymavlink>=2.4.42", "pyserial"],  # docs/mavlink.md
     },
     zip_safe=False,

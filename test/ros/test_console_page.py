@@ -3,32 +3,18 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
-from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parents[2]
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
+from tools.harness.browser import chromium
+
 PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
 def browser():
     """Chromium without a window."""
-    found = subprocess.run([ROOT / "dev/browser"], stdout=subprocess.PIPE, text=True, check=True)
-    with sync_playwright() as playwright:
-        path = found.stdout.strip()
-        started = playwright.chromium.launch(executable_path=path, args=QUIET)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture

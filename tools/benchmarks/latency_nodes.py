@@ -12,14 +12,16 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
 import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
+from tools.harness.browser import draw_number
 from tracker_ros.geometry import Box
-from tracker_ros.nodes.messages import image_from_array, keep_last
+from tracker_ros.nodes.messages import image_from_array, keep_last, stamp_nanoseconds
 from tracker_ros.nodes.node_main import end_in_time, run_node
 
 SEED, SCENES = 3, 8
@@ -38,8 +40,11 @@ def scenes(width: int, height: int, count: int = SCENES) -> list[tuple[Image, Bo
     ]
 
 
-def camera(width: int, height: int, rate_hz: float) -> None:
-    """Publish the scene back and forth, stamped with the time just before publication."""
+def camera(width: int, height: int, rate_hz: float, numbered: bool) -> None:
+    """Publish the scene back and forth, stamped with the time just before publication.
+
+    Numbered images have the milliseconds of their stamp drawn at the top left.
+    """
     end_in_time()
     forth = [image for image, _ in scenes(width, height)]
     cycle = forth + forth[-2:0:-1]
@@ -50,6 +55,9 @@ def camera(width: int, height: int, rate_hz: float) -> None:
     while rclpy.ok():
         image = cycle[shown % len(cycle)]
         image.header.stamp = node.get_clock().now().to_msg()
+        if numbered:
+            pixels = np.frombuffer(image.data, np.uint8).reshape(height, width, 3)
+            draw_number(pixels, stamp_nanoseconds(image.header) // 1_000_000)
         publisher.publish(image)
         shown += 1
         due = max(due + 1.0 / rate_hz, time.monotonic() - 1.0 / rate_hz)
@@ -79,11 +87,12 @@ def main() -> None:
     options.add_argument("width", type=int)
     options.add_argument("height", type=int)
     options.add_argument("rate", type=float)
+    options.add_argument("--numbered", action="store_true")
     arguments = parser.parse_args()
     if arguments.kind == "echo":
         run_node(Echo)
     else:
-        camera(arguments.width, arguments.height, arguments.rate)
+        camera(arguments.width, arguments.height, arguments.rate, arguments.numbered)
 
 
 if __name__ == "__main__":

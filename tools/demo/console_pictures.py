@@ -7,20 +7,18 @@ dev/run python -m tools.demo.console_pictures --out docs/media
 from __future__ import annotations
 
 import argparse
-import subprocess
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from tools.demo.run_demo import load_footage
+from tools.harness.browser import chromium
 from tools.harness.domain import private_domain
 from tools.harness.program import Program, node_command
 from tracker_ros.geometry import Box
 
-ROOT = Path(__file__).resolve().parents[2]
 SCREENS = {"console.jpg": (1100, 720), "console_phone.jpg": (390, 760)}
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PATIENCE_MS = 120_000
 WATCHED_MS = 6_000
 
@@ -28,9 +26,9 @@ WATCHED_MS = 6_000
 def drag(page: Page, box: Box) -> None:
     """Drag a box, x, y, w, h in pixels of the image, on the page's picture."""
     view = page.locator(".view").bounding_box()
-    width = page.evaluate_handle("document.querySelector('.view')").get_property("width")
     assert view is not None
-    scale = view["width"] / width.json_value()
+    width = float(page.get_attribute(".view", "data-image-width") or "nan")
+    scale = view["width"] / width
     x, y, w, h = (scale * value for value in box)
     page.mouse.move(view["x"] + x, view["y"] + y)
     page.mouse.down()
@@ -44,7 +42,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"))
     out = parser.parse_args().out
     footage, _ = load_footage(synthetic=False)
-    browser = subprocess.run([ROOT / "dev/browser"], stdout=subprocess.PIPE, text=True, check=True)
     plain = ["-p", "backend:=torch", "-p", "build_engine:=false"]
     video = ["-p", f"source:={footage.source}", "-p", f"rate:={footage.rate_hz}"]
     with (
@@ -54,10 +51,9 @@ def main() -> None:
         Program(
             node_command("console", "--ros-args", "-p", "port:=0"), Path(folder) / "console.log"
         ) as console,
-        sync_playwright() as playwright,
+        chromium() as browser,
     ):
-        chromium = playwright.chromium.launch(executable_path=browser.stdout.strip(), args=QUIET)
-        page = chromium.new_page()
+        page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         while "in a browser" not in console.output:
             page.wait_for_timeout(200)
@@ -73,7 +69,6 @@ def main() -> None:
                 page.wait_for_timeout(WATCHED_MS)
                 page.screenshot(path=out / name, type="jpeg", quality=85)
             page.keyboard.press("c")
-        chromium.close()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 
 The nodes' thread offers messages; the server's event loop hands them to the viewers. A picture is
 encoded once for all viewers. A viewer on a slow link gets fewer pictures, never older ones: each
-viewer has one slot per picture, and two pictures at most are on the way to it.
+viewer has one slot per picture, and two pictures at most are on the way to it. Pictures that a
+viewer gets as video (WebRTC) go through its tracks; only what is known of them comes this way.
 """
 
 from __future__ import annotations
@@ -14,17 +15,33 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Hub", "Picture", "TooManyViewersError", "Viewer"]
+__all__ = ["Hub", "Picture", "TooManyViewersError", "Track", "VideoPacket", "Viewer", "Wanted"]
 
 MAX_VIEWERS = 16
 _MAX_ON_THE_WAY = 2
 _MAX_LINES = 200
+_MAX_FRAMES = 64
 
 
 class TooManyViewersError(RuntimeError):
     """As many viewers are connected as the hub serves."""
+
+
+@dataclass(frozen=True)
+class VideoPacket:
+    """One picture of a video.
+
+    Attributes:
+        data: H.264 with start codes (Annex B).
+        ticks: Time stamp in RTP's ticks, 90 000 per second.
+        key: Whether decoding can begin here.
+    """
+
+    data: bytes
+    ticks: int
+    key: bool
 
 
 @dataclass(frozen=True)
@@ -33,18 +50,54 @@ class Picture:
 
     Attributes:
         name: Which picture: ``NAME/image`` or ``NAME/score``, with the camera's name.
-        jpeg: The encoded picture.
+        jpeg: The picture as JPEG; None if nobody takes it so.
         facts: What is known of it, as JSON values: stamp, size, boxes.
+        packet: The picture as part of a video; None if nobody takes it so.
     """
 
     name: str
-    jpeg: bytes
+    jpeg: bytes | None
     facts: dict[str, Any]
+    packet: VideoPacket | None = None
 
-    def encoded(self) -> bytes:
+    def encoded(self) -> bytes | None:
         """Return the binary message: length of the JSON (4 bytes, big-endian), JSON, JPEG."""
+        if self.jpeg is None:
+            return None
         head = json.dumps({"kind": "picture", "name": self.name, **self.facts}).encode()
         return struct.pack(">I", len(head)) + head + self.jpeg
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """In which kinds viewers take a picture.
+
+    Attributes:
+        jpeg: Somebody takes it as JPEG.
+        video: Somebody takes it as video.
+        key: Somebody's video must begin with the next picture.
+    """
+
+    jpeg: bool
+    video: bool
+    key: bool
+
+
+class Track(Protocol):
+    """The video of one camera on its way to one viewer.
+
+    Attributes:
+        opened: Whether the viewer shows it, so that it needs no JPEG.
+        asks: Whether packets can be sent.
+        needs_key: Whether the next packet must be one with which decoding can begin.
+    """
+
+    opened: bool
+    asks: bool
+    needs_key: bool
+
+    def offer(self, packet: VideoPacket) -> bool:
+        """Send a packet, unless decoding could not use it. Returns whether it was sent."""
 
 
 @dataclass
@@ -54,18 +107,39 @@ class Viewer:
     Attributes:
         pictures: The newest picture of each name that was not sent yet, encoded.
         states: The newest message of each kind and camera that was not sent yet.
+        frames: What is known of the pictures that were sent as video, not sent yet.
         answers: Answers to this viewer's commands.
         lines: Log lines not sent yet.
+        tracks: The videos that the viewer gets, by the picture's name.
+        looking: Whether the page can be seen; a hidden one gets no pictures.
         on_the_way: Pictures sent and not yet acknowledged.
         wake: Set when there is something to send.
     """
 
     pictures: dict[str, bytes] = field(default_factory=dict)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frames: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_FRAMES))
     answers: deque[dict[str, Any]] = field(default_factory=deque)
     lines: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_LINES))
+    tracks: dict[str, Track] = field(default_factory=dict)
+    looking: bool = True
     on_the_way: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, picture: Picture, message: bytes | None) -> None:
+        """Take a picture as video, as JPEG, or, while the video begins, as both."""
+        if not self.looking:
+            return
+        track = self.tracks.get(picture.name)
+        if track is not None and picture.packet is not None:
+            first = not track.opened
+            if track.offer(picture.packet):
+                ticks = picture.packet.ticks & 0xFFFF_FFFF
+                facts = {"name": picture.name, "ticks": ticks, "first": first, **picture.facts}
+                self.frames.append({"kind": "frame", **facts})
+        if message is not None and (track is None or not track.opened):
+            self.pictures[picture.name] = message
+        self.wake.set()
 
     def acknowledge(self) -> None:
         """Note that a picture has arrived."""
@@ -73,8 +147,10 @@ class Viewer:
         self.wake.set()
 
     async def next_message(self) -> str | bytes:
-        """Wait for something to send and return it: answers, log lines, states, pictures."""
+        """Wait for something to send and return it: frames, answers, lines, states, pictures."""
         while True:
+            if self.frames:
+                return json.dumps(self.frames.popleft())
             if self.answers:
                 return json.dumps(self.answers.popleft())
             if self.lines:
@@ -92,13 +168,13 @@ class Hub:
     """Passes what the nodes offer to all viewers.
 
     Args:
-        watched: Called in the event loop with the number of viewers whenever it changes.
+        watched: Called in the event loop with the number of viewers that look when it changes.
     """
 
     def __init__(self, watched: Callable[[int], None] = lambda count: None) -> None:
         self._watched = watched
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._viewers: list[Viewer] = []
+        self._viewers: tuple[Viewer, ...] = ()  # read in any thread
         self._states: dict[str, dict[str, Any]] = {}
         self._lines: deque[dict[str, Any]] = deque(maxlen=_MAX_LINES)
 
@@ -112,10 +188,18 @@ class Hub:
 
         def spread() -> None:
             for viewer in self._viewers:
-                viewer.pictures[picture.name] = message
-                viewer.wake.set()
+                viewer.take(picture, message)
 
         self._in_loop(spread)
+
+    def wanted(self, name: str) -> Wanted:
+        """Return in which kinds viewers take a picture; may be called in any thread."""
+        tracks = [viewer.tracks.get(name) for viewer in self._viewers if viewer.looking]
+        return Wanted(
+            jpeg=any(track is None or not track.opened for track in tracks),
+            video=any(track is not None and track.asks for track in tracks),
+            key=any(track is not None and track.needs_key for track in tracks),
+        )
 
     def offer_state(self, kind: str, camera: str, values: dict[str, Any]) -> None:
         """Tell all viewers, and those to come, the newest state; may be called in any thread."""
@@ -152,14 +236,18 @@ class Hub:
         viewer = Viewer()
         viewer.states.update(self._states)
         viewer.lines.extend(self._lines)
-        self._viewers.append(viewer)
-        self._watched(len(self._viewers))
+        self._viewers += (viewer,)
+        self.count()
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
         """Forget a viewer; call it in the event loop."""
-        self._viewers.remove(viewer)
-        self._watched(len(self._viewers))
+        self._viewers = tuple(other for other in self._viewers if other is not viewer)
+        self.count()
+
+    def count(self) -> None:
+        """Tell how many viewers look; call it in the event loop when that has changed."""
+        self._watched(sum(viewer.looking for viewer in self._viewers))
 
     def _in_loop(self, action: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():

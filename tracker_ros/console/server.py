@@ -8,6 +8,9 @@ A browser sends commands as JSON texts, each with a number by which it is answer
 
 On loopback the page is open. On any other address everything needs the token, which is part of
 the page's address. A web socket that another site's page opens is refused.
+
+Where others reach the page and aiortc is installed, pictures go as video over WebRTC; the web
+socket then carries what its connections need, and what is known of each picture.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -35,6 +38,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tracker_ros.console.hub import Hub, TooManyViewersError, Viewer
+
+if TYPE_CHECKING:
+    from tracker_ros.console.webrtc import ViewerVideo
 
 __all__ = ["ConsoleServer", "is_loopback"]
 
@@ -69,8 +75,10 @@ class ConsoleServer:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         token: What the page's address must contain; empty makes one unless `host` is loopback.
+        webrtc: Whether pictures may go as video over WebRTC.
 
     Raises:
+        ImportError: `webrtc` needs aiortc, which is not installed.
         OSError: The address cannot be listened on.
     """
 
@@ -81,7 +89,14 @@ class ConsoleServer:
         host: str = "127.0.0.1",
         port: int = 8060,
         token: str = "",
+        *,
+        webrtc: bool = False,
     ) -> None:
+        self._open_video: Callable[[Viewer, str], ViewerVideo] | None = None
+        if webrtc:
+            from tracker_ros.console.webrtc import ViewerVideo
+
+            self._open_video = ViewerVideo
         self._hub = hub
         self._command = command
         self._commands: set[asyncio.Task[None]] = set()
@@ -167,14 +182,21 @@ class ConsoleServer:
             await socket.close(BUSY, str(error))
             return
         sending = asyncio.create_task(self._send(socket, viewer))
+        address = socket.client.host if socket.client else ""
+        video = self._open_video(viewer, address) if self._open_video else None
+        greeting = {"kind": "server", "webrtc": video is not None}
+        viewer.states["server"] = greeting
+        viewer.wake.set()
         try:
             while True:
-                await self._receive(socket, viewer, await socket.receive_text())
+                await self._receive(viewer, video, await socket.receive_text())
         except (WebSocketDisconnect, KeyError, RuntimeError):
             pass  # it has left, or sent bytes
         finally:
             self._hub.leave(viewer)
             sending.cancel()
+            if video is not None:
+                await video.close()
 
     async def _send(self, socket: WebSocket, viewer: Viewer) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
@@ -185,7 +207,7 @@ class ConsoleServer:
                 else:
                     await socket.send_text(message)
 
-    async def _receive(self, socket: WebSocket, viewer: Viewer, text: str) -> None:
+    async def _receive(self, viewer: Viewer, video: ViewerVideo | None, text: str) -> None:
         """Carry out what a browser asks for and queue the answer."""
         try:
             request = json.loads(text)
@@ -197,18 +219,29 @@ class ConsoleServer:
         if request.get("do") == "acknowledge":
             viewer.acknowledge()
             return
+        if request.get("do") == "look":
+            viewer.looking = bool(request.get("on"))
+            for track in viewer.tracks.values():
+                track.needs_key = track.asks
+            self._hub.count()
+            return
         if len(self._commands) >= MAX_COMMANDS:
             busy = {"success": False, "message": "too many commands are waiting: ask again"}
             viewer.answers.append({"kind": "answer", "number": request.get("number"), **busy})
             viewer.wake.set()
             return
-        task = asyncio.get_running_loop().create_task(self._answer(viewer, request))
+        task = asyncio.get_running_loop().create_task(self._answer(viewer, video, request))
         self._commands.add(task)  # the loop itself does not keep tasks alive
         task.add_done_callback(self._commands.discard)
 
-    async def _answer(self, viewer: Viewer, request: dict[str, Any]) -> None:
+    async def _answer(
+        self, viewer: Viewer, video: ViewerVideo | None, request: dict[str, Any]
+    ) -> None:
         try:
-            answer = await self._command(request)
+            if video is not None and request.get("do") == "video":
+                answer = await video.carry_out(request)
+            else:
+                answer = await self._command(request)
         except (KeyError, TypeError, ValueError) as error:
             answer = {"success": False, "message": f"the command cannot be used: {error!r}"}
         viewer.answers.append({"kind": "answer", "number": request.get("number"), **answer})

@@ -15,6 +15,7 @@ from tracker_ros.console.hub import Hub
 from tracker_ros.nodes.console_camera import ConsoleCamera
 from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
 from tracker_ros.nodes.parameters import CONSOLE_PARAMETERS, ParameterTable, check_command_line
+from tracker_ros.registry import list_models
 
 __all__ = ["ConsoleNode", "main"]
 
@@ -34,22 +35,13 @@ class ConsoleNode(Node):
     def __init__(self) -> None:
         super().__init__("console")
         table = ParameterTable(self, CONSOLE_PARAMETERS, configured=lambda: True)
+        self._models = list_models()
         self._viewers = 0
         self._watched = False
         self._change = self.create_guard_condition(self._on_viewers)
         self._hub = Hub(self._count_viewers)
         names = table.text("cameras").split() or [""]
-        self._cameras = {
-            name: ConsoleCamera(
-                self,
-                name,
-                self._hub,
-                table.integer("max_width"),
-                table.integer("jpeg_quality"),
-                table.number("max_rate"),
-            )
-            for name in names
-        }
+        self._cameras = {name: ConsoleCamera(self, name, self._hub, table) for name in names}
         places = {name: f"{self.get_namespace()}/{name}" for name in names}
         places.update({name: name for name in names if name.startswith("/")})
         self._loggers = {
@@ -78,13 +70,36 @@ class ConsoleNode(Node):
                 "pip install starlette uvicorn websockets"
             ) from error
         host, port = table.text("host"), table.integer("port")
+        options = {
+            "token": table.text("token"),
+            "webrtc": self._takes_webrtc(table.text("transport"), host),
+        }
         try:
-            return ConsoleServer(self._hub, self._carry_out, host, port, table.text("token"))
+            return ConsoleServer(self._hub, self._carry_out, host, port, **options)
         except OSError as error:
             raise NodeStartError(
                 f"the console cannot listen on {host} port {port} ({error}): give another port, "
                 "or 0 for a free one"
             ) from error
+
+    def _takes_webrtc(self, transport: str, host: str) -> bool:
+        """Return whether pictures may go as video over WebRTC; say what is missing for it."""
+        from tracker_ros.console.server import is_loopback
+
+        if transport == "jpeg" or (transport == "auto" and is_loopback(host)):
+            return False
+        try:
+            from tracker_ros.console import webrtc
+        except ImportError as error:
+            self.get_logger().warning(
+                f"pictures go as JPEG, not over WebRTC: {error.name} is not installed "
+                "(pip install aiortc)"
+            )
+            return False
+        missing = webrtc.missing_encoder()
+        if missing:
+            self.get_logger().warning(f"pictures go as JPEG, not over WebRTC: {missing}")
+        return not missing
 
     async def _carry_out(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out a viewer's command; called in the server's event loop."""
@@ -95,7 +110,7 @@ class ConsoleNode(Node):
         return await camera.carry_out(command)
 
     def _count_viewers(self, count: int) -> None:
-        """Note the number of viewers; called in the server's event loop."""
+        """Note the number of viewers that look; called in the server's event loop."""
         self._viewers = count
         self._change.trigger()
 
@@ -116,7 +131,8 @@ class ConsoleNode(Node):
         self._hub.offer_line({"camera": camera, "level": level, "time": stamp, "text": text})
 
     def _report_health(self) -> None:
-        self._hub.offer_state("console", "", {"time": time.time(), "cameras": [*self._cameras]})
+        page = {"time": time.time(), "cameras": [*self._cameras], "models": self._models}
+        self._hub.offer_state("console", "", page)
         for camera in self._cameras.values():
             camera.report_health()
 

@@ -532,9 +532,21 @@ CONSOLE_PARAMETERS = (
     ParameterSpec(
         "cameras", "", START,
         "Namespaces of the trackers to show, separated by spaces; empty shows the console's own."),
+    ParameterSpec(
+        "image_transport", "raw", START,
+        "How the cameras' images are sent: raw on image, or compressed on image/compressed.",
+        choices=("raw", "compressed")),
+    ParameterSpec(
+        "transport", "auto", START,
+        "How pictures go to browsers: webrtc (video, needs aiortc), where that cannot pass JPEG; "
+        "or jpeg. auto takes jpeg for browsers on this machine only, else webrtc.",
+        choices=("auto", "webrtc", "jpeg")),
     ParameterSpec("max_width", 960, START, "Width of pictures, pixels.", limits=(64, 7680)),
     ParameterSpec("max_rate", 30.0, START, "Pictures per second.", limits=(0.1, 240.0)),
     ParameterSpec("jpeg_quality", 80, START, "Quality of the JPEG pictures.", limits=(1, 100)),
+    ParameterSpec(
+        "video_bitrate", 3000, START, "Most kilobits per second of one camera's video.",
+        limits=(100, 50_000)),
 )
 """The parameters of ``console``."""
 # fmt: on

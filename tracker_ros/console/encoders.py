@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoding of the console's pictures: JPEG for the web socket, H.264 for WebRTC."""
+
+from __future__ import annotations
+
+import fractions
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tracker_ros.console.hub import Hub, Picture, VideoPacket
+
+__all__ = ["PictureEncoder", "VideoEncoder", "encode_jpeg", "shrink"]
+
+CLOCK_HZ = 90_000
+"""Ticks per second of the time stamps of video in RTP."""
+_KEY_INTERVAL = 60
+_LOG = logging.getLogger(__name__)
+
+
+def shrink(pixels: np.ndarray, max_width: int) -> np.ndarray:
+    """Return (H, W, 3) uint8 pixels, made smaller if they are wider than ``max_width``."""
+    height, width = pixels.shape[:2]
+    if width <= max_width:
+        return pixels
+    size = max_width, max(2, round(height * max_width / width))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as JPEG."""
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    good, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not good:
+        raise ValueError(f"an image of shape {pixels.shape} cannot be encoded as JPEG")
+    return data.tobytes()
+
+
+class VideoEncoder:
+    """Encodes pictures as H.264 that every browser decodes, without delaying any.
+
+    Args:
+        bitrate: Bits per second at most, over one second.
+    """
+
+    def __init__(self, bitrate: int) -> None:
+        self._bitrate = bitrate
+        self._codec: Any = None
+
+    def encode(self, pixels: np.ndarray, ticks: int, *, key: bool) -> VideoPacket:
+        """Encode (H, W, 3) uint8 RGB; the last row and column are cut if H or W is odd.
+
+        Args:
+            pixels: The picture.
+            ticks: Its time in ticks of `CLOCK_HZ`, later than that of the picture before.
+            key: Whether decoding must be able to begin with this picture.
+
+        Raises:
+            av.FFmpegError: PyAV has no H.264 encoder, or it fails.
+        """
+        import av
+        from av.video.frame import PictureType
+
+        height, width = (side & ~1 for side in pixels.shape[:2])
+        if self._codec is None or (self._codec.width, self._codec.height) != (width, height):
+            self._codec = self._open(width, height)
+        planes = cv2.cvtColor(pixels[:height, :width], cv2.COLOR_RGB2YUV_I420)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
+        frame.pts, frame.time_base = ticks, self._codec.time_base
+        if key:
+            frame.pict_type = PictureType.I
+        packets = self._codec.encode(frame)
+        data = b"".join(bytes(packet) for packet in packets)
+        return VideoPacket(data, ticks, any(packet.is_keyframe for packet in packets))
+
+    def _open(self, width: int, height: int) -> Any:
+        import av
+
+        codec = av.CodecContext.create("libx264", "w")
+        codec.width, codec.height = width, height
+        codec.pix_fmt = "yuv420p"
+        codec.time_base = fractions.Fraction(1, CLOCK_HZ)
+        codec.framerate = fractions.Fraction(30, 1)
+        codec.gop_size = _KEY_INTERVAL  # after a loss that nothing mends, a fresh start
+        codec.profile = "Baseline"
+        codec.thread_count = 1
+        limits = {"maxrate": str(self._bitrate), "bufsize": str(self._bitrate // 2)}
+        codec.options = {
+            "preset": "ultrafast", "tune": "zerolatency", "crf": "23", "forced-idr": "1", **limits
+        }  # fmt: skip
+        return codec
+
+
+@dataclass
+class PictureEncoder:
+    """Encodes the pictures of one camera once, in the kinds that its viewers take.
+
+    Attributes:
+        hub: Where viewers are, and where pictures go.
+        name: Of the pictures, as in `Picture`.
+        max_width: Width at most, pixels.
+        quality: Of JPEG, 1 to 100.
+        bitrate: Of video, bits per second at most.
+    """
+
+    hub: Hub
+    name: str
+    max_width: int
+    quality: int
+    bitrate: int
+
+    def __post_init__(self) -> None:
+        self._video: VideoEncoder | None = None
+        self._ticks = 0
+
+    def show(self, pixels: np.ndarray, facts: dict[str, Any]) -> None:
+        """Offer (H, W, 3) uint8 RGB to the viewers, with what is known of it, as JSON values."""
+        wanted = self.hub.wanted(self.name)
+        if not wanted.video:
+            self._video = None
+        if not wanted.jpeg and not wanted.video:
+            return
+        pixels = shrink(pixels, self.max_width)
+        jpeg = encode_jpeg(pixels, self.quality) if wanted.jpeg else None
+        packet = self._packet(pixels, wanted.key) if wanted.video else None
+        self.hub.offer_picture(Picture(self.name, jpeg, facts, packet))
+
+    def _packet(self, pixels: np.ndarray, key: bool) -> VideoPacket:
+        if self._video is None:
+            self._video = VideoEncoder(self.bitrate)
+        self._ticks = max(self._ticks + 1, int(time.monotonic() * CLOCK_HZ))
+        return self._video.encode(pixels, self._ticks, key=key)
