@@ -5,8 +5,8 @@
 
 A camera draws the time of each image into it. In Chromium, a script reads the number that is on
 the canvas whenever the screen is renewed: its age then is the latency from glass to glass, but for
-the camera's own exposure and the screen. The number must be the stamp that the page would send with a
-selection. Camera, tracker, console and browser share the machine.
+the camera's own exposure and the screen. The number must be the stamp that the page would send
+with a selection. Camera, tracker, console and browser share the machine.
 
 Of the console's processor time with one viewer, the encoder's part is what encoding takes for the
 same pictures in a process that does nothing else.
