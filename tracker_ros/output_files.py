@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from tracker_ros.process import at_sudden_end
 
 __all__ = [
     "UnfinishedFile",
+    "UnfinishedFolder",
     "check_outputs",
     "check_writable",
     "remove_left_overs",
@@ -34,7 +36,7 @@ LEFT_OVER_S = 60.0
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 _TOKEN_BYTES = 4
 _UNFINISHED_NAME = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.part(\.\w+)?")
-_open: set[UnfinishedFile] = set()
+_open: set[UnfinishedFile | UnfinishedFolder] = set()
 
 
 class UnfinishedFile:
@@ -99,6 +101,67 @@ class UnfinishedFile:
         """Remove the file, unless it is in its place already."""
         if self._descriptor is not None:
             self.path.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = None
+        _open.discard(self)
+
+
+class UnfinishedFolder:
+    """A folder to write in, of which one file or folder then takes its place.
+
+    It is locked for as long as its process lives. What a killed process has left is removed when
+    the same target is written again.
+
+    Args:
+        target: The place; its folder is made when missing. A file there is replaced.
+
+    Attributes:
+        path: Where to write meanwhile.
+
+    Raises:
+        OSError: The folder cannot be written; the message names it and the remedy.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = Path(os.path.realpath(target))
+        self._descriptor: int | None = None
+        parent, begin = self.target.parent, f".{self.target.name}."
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for entry in os.scandir(parent):
+                left = entry.name.startswith(begin) and entry.name.endswith(".part")
+                if left and entry.is_dir(follow_symlinks=False):
+                    old = time.time() - entry.stat().st_mtime > LEFT_OVER_S
+                    if old and _is_free(Path(entry.path)):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+            self.path = parent / f"{begin}{secrets.token_hex(_TOKEN_BYTES)}.part"
+            self.path.mkdir()
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            _open.add(self)
+            with suppress(OSError):  # as for files
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+
+    def unwritable(self, error: Exception) -> OSError:
+        """Return the error to raise because of another one while it was written."""
+        if not isinstance(error, OSError):
+            error = OSError(0, str(error))
+        return _unwritable(self.target, error)
+
+    def finish(self, inside: Path) -> None:
+        """Put what is `inside` on the disk and in its place, and remove the rest."""
+        for file in [inside] if inside.is_file() else sorted(inside.rglob("*")):
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
+        inside.replace(self.target)
+        _sync_folder(self.target.parent)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the folder with what was written."""
+        if self._descriptor is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._descriptor)
             self._descriptor = None
         _open.discard(self)
@@ -237,4 +300,7 @@ def _unwritable(path: Path, error: OSError) -> OSError:
 def _discard_all() -> None:
     for unfinished in list(_open):
         with suppress(OSError):
-            unfinished.path.unlink(missing_ok=True)
+            if isinstance(unfinished, UnfinishedFolder):
+                shutil.rmtree(unfinished.path, ignore_errors=True)
+            else:
+                unfinished.path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from tracker_ros import __version__
+from tracker_ros.cli.bag import BAG
 from tracker_ros.cli.engines import ENGINES, EXPORT
 from tracker_ros.cli.evaluate import EVALUATE
 from tracker_ros.cli.models import CONVERT_CHECKPOINT, MODELS, TRAIN
@@ -25,6 +26,7 @@ from tracker_ros.process import (
 
 COMMANDS: dict[str, Command] = {
     "track": TRACK,
+    "bag": BAG,
     "models": MODELS,
     "evaluate": EVALUATE,
     "train": TRAIN,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -150,6 +150,7 @@ class FrameBuffer(Generic[T]):
     Args:
         max_seconds: How far back from the newest frame frames are kept, seconds.
         max_bytes: How many bytes the kept frames may take together.
+        time_now: Returns the time at which a frame arrives, seconds on a clock that only grows.
 
     Attributes:
         arrivals: Number of frames added so far, which is the number of the last one.
@@ -159,8 +160,14 @@ class FrameBuffer(Generic[T]):
         ValueError: A bound is negative.
     """
 
-    def __init__(self, max_seconds: float, max_bytes: int) -> None:
+    def __init__(
+        self,
+        max_seconds: float,
+        max_bytes: int,
+        time_now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lock = threading.Lock()
+        self._time_now = time_now
         self._frames: list[Frame[T]] = []
         self._bytes = 0
         self.arrivals = 0
@@ -193,7 +200,7 @@ class FrameBuffer(Generic[T]):
         with self._lock:
             self.arrivals += 1
             sequence = self.clock.sequence
-            time_s = self.clock.time_of(stamp_ns, time.monotonic())
+            time_s = self.clock.time_of(stamp_ns, self._time_now())
             frame = Frame(stamp_ns, self.arrivals, frame_id, payload, time_s, byte_count)
             if self.clock.sequence != sequence:
                 self._drop_all()

@@ -14,13 +14,14 @@ an RVL stream. RVL: A. D. Wilson, "Fast Lossless Depth Image Compression", ISS 2
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import numpy as np
 
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
 from tracker_ros.quoting import quote
 
-__all__ = ["DEPTH_ENCODINGS", "decode_compressed_depth", "decode_depth"]
+__all__ = ["DEPTH_ENCODINGS", "DepthImage", "decode_compressed_depth", "decode_depth"]
 
 DEPTH_ENCODINGS = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4", "64fc1": "f8"}
 """The raw encodings in lower case, with their NumPy types without a byte order."""
@@ -29,6 +30,51 @@ _HEADER = struct.Struct("<iff")
 _SIZE = struct.Struct("<ii")
 _MAX_SIDE = 1 << 14
 _MAX_DIGITS = 11  # of 3 bits: enough for 32 bits
+
+
+class DepthImage:
+    """A depth image as it came; only the part that is asked for is decoded.
+
+    Args:
+        message: An Image, or a CompressedImage of the transport compressedDepth.
+
+    Raises:
+        ValueError: The encoding is not one of depth, or the message is malformed.
+    """
+
+    def __init__(self, message: Any) -> None:
+        self._raw: Any = None
+        self._metres: np.ndarray | None = None
+        if not hasattr(message, "encoding"):
+            self._metres = decode_compressed_depth(message.format, message.data)
+            self.height, self.width = self._metres.shape
+            return
+        self._raw, self.height, self.width = message, message.height, message.width
+        self._bytes = np.frombuffer(message.data, np.uint8)
+        self._rows(0, min(1, self.height), self.width)
+        if self._bytes.size <= message.step * (self.height - 1):
+            raise MalformedImageError(
+                f"data holds {self._bytes.size} bytes, expected {message.step * self.height} for "
+                f"{self.width}x{self.height} px: the image was cut short"
+            )
+        self._rows(self.height - 1, self.height, self.width)
+
+    def region(self, region: tuple[int, int, int, int]) -> np.ndarray:
+        """Return the depth of the pixels ``left, top, right, bottom``.
+
+        It is (bottom - top, right - left) float32, metres, NaN where nothing was measured.
+        """
+        left, top, right, bottom = region
+        if self._metres is not None:
+            return self._metres[top:bottom, left:right]
+        return self._rows(top, bottom, right)[:, left:]
+
+    def _rows(self, top: int, bottom: int, right: int) -> np.ndarray:
+        """Decode rows of a raw image up to a column."""
+        message = self._raw
+        encoding, step = message.encoding, message.step
+        begin, big = self._bytes[top * step :], bool(message.is_bigendian)
+        return decode_depth(encoding, bottom - top, right, step, begin, big)
 
 
 def decode_depth(

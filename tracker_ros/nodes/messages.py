@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import math
 import sys
-from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -21,10 +20,14 @@ from vision_msgs.msg import BoundingBox2D, Detection2D, ObjectHypothesisWithPose
 
 from tracker_ros.following.detections import Detection
 from tracker_ros.following.selection import Selection, SelectionCode, SelectionRefused
-from tracker_ros.geometry import Box, cxcywh_to_xywh, xywh_to_cxcywh
-from tracker_ros.io.image_decoder import ImageDecoder
+from tracker_ros.following.selection_messages import (
+    box_of,
+    selection_from,
+    selection_from_detection,
+)
+from tracker_ros.geometry import Box, xywh_to_cxcywh
 from tracker_ros.io.image_encodings import decode_image
-from tracker_ros.io.video_packets import StreamImage, VideoPacket
+from tracker_ros.io.image_messages import nanoseconds, packet_from, rgb_from_image
 from tracker_ros.masks import label_map, object_numbers
 from tracker_ros.quoting import quote
 
@@ -45,70 +48,16 @@ __all__ = [
     "stamp_nanoseconds",
 ]
 
-_KEY_PACKET = 1  # AV_PKT_FLAG_KEY
-
 
 def stamp_nanoseconds(header: Header) -> int:
     """Return the time of a header, nanoseconds."""
-    return _nanoseconds(header.stamp)
-
-
-def _nanoseconds(stamp: Time) -> int:
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+    return nanoseconds(header.stamp)
 
 
 def stamp_message(nanoseconds: int) -> Time:
     """Return a time as a message."""
     sec, nanosec = divmod(nanoseconds, 1_000_000_000)
     return Time(sec=sec, nanosec=nanosec)
-
-
-def rgb_from_image(
-    message: Image | CompressedImage | StreamImage, decoder: ImageDecoder | None = None
-) -> np.ndarray:
-    """Decode an image message.
-
-    Args:
-        message: Raw or compressed, or an image out of a stream.
-        decoder: The camera's decoder, which remembers its range of grey; a new one if left out.
-
-    Returns:
-        (H, W, 3) uint8 RGB; for rgb8 and rgba8 a view of the message, which must not be changed.
-
-    Raises:
-        UnsupportedEncodingError: The encoding cannot be decoded; names those that can.
-        MalformedImageError: Size, step and data of the message do not match, or do not decode.
-    """
-    if isinstance(message, StreamImage):
-        return message.to_rgb()
-    decoder = decoder or ImageDecoder()
-    if isinstance(message, CompressedImage):
-        return decoder.decode_compressed(message.format, message.data)
-    return decoder.decode(
-        message.encoding,
-        message.height,
-        message.width,
-        message.step,
-        message.data,
-        bool(message.is_bigendian),
-    )
-
-
-def packet_from(message: Any) -> VideoPacket:
-    """Unpack an FFMPEGPacket (ffmpeg_image_transport_msgs) or CompressedVideo (foxglove_msgs)."""
-    data = bytes(message.data)
-    if hasattr(message, "timestamp"):
-        stamp_ns = _nanoseconds(message.timestamp)
-        return VideoPacket(message.format, data, stamp_ns, message.frame_id)
-    header = message.header
-    return VideoPacket(
-        message.encoding,
-        data,
-        _nanoseconds(header.stamp),
-        header.frame_id,
-        bool(message.flags & _KEY_PACKET),
-        int(message.pts),
-    )
 
 
 def compressed_from_array(
@@ -180,33 +129,6 @@ def detection_of(
     hypothesis.hypothesis.score = float(score)
     message.results.append(hypothesis)
     return message
-
-
-def box_of(message: BoundingBox2D) -> Box:
-    """Unpack a box ``(x, y, w, h)``, pixels, top-left corner; the angle is ignored."""
-    centre = message.center.position
-    cxcywh = np.array([centre.x, centre.y, message.size_x, message.size_y], dtype=np.float64)
-    x, y, w, h = cxcywh_to_xywh(cxcywh).tolist()
-    return (x, y, w, h)
-
-
-def selection_from(
-    header: Header, bbox: BoundingBox2D, label: str, append: bool = False
-) -> Selection:
-    """Unpack a request to follow a box; raise SelectionRefused if it is rotated."""
-    theta = bbox.center.theta
-    if theta != 0.0 or not math.isfinite(theta):
-        raise SelectionRefused(
-            SelectionCode.INVALID_BOX,
-            f"box is rotated (theta {theta:g} rad, expected 0): give the upright box around it",
-        )
-    return Selection(box_of(bbox), None, stamp_nanoseconds(header), header.frame_id, label, append)
-
-
-def selection_from_detection(message: Detection2D, append: bool = False) -> Selection:
-    """Unpack a request to follow the box of a detection; see `selection_from`."""
-    label = message.results[0].hypothesis.class_id if message.results else ""
-    return selection_from(message.header, message.bbox, label, append)
 
 
 def candidate_from(message: Detection2D) -> Detection:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -154,6 +155,26 @@ class CameraModel:
             coefficients if coefficients.any() else np.empty(0),
             kind in _FISHEYE,
             rotation.reshape(3, 3),
+        )
+
+    @classmethod
+    def from_info(cls, info: Any, rectified: bool = False) -> CameraModel:
+        """Make a camera from a ``sensor_msgs/CameraInfo``, whoever made the message.
+
+        Raises:
+            CalibrationError: As `create`.
+        """
+        roi = info.roi
+        return cls.create(
+            (info.width, info.height),
+            info.k,
+            info.d,
+            info.distortion_model,
+            r=info.r,
+            p=info.p,
+            binning=(info.binning_x, info.binning_y),
+            roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
+            rectified=rectified,
         )
 
     @property

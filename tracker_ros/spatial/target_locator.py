@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracker_ros.geometry import Box
+from tracker_ros.io.depth_images import DepthImage
 from tracker_ros.spatial.camera import Angles, CameraModel, angles_of, box_pixels
-from tracker_ros.spatial.depth import DepthEstimate
+from tracker_ros.spatial.depth import DepthEstimate, target_depth, target_region
 from tracker_ros.spatial.motion import ConstantVelocityFilter, MotionEstimate
+from tracker_ros.tracker import TrackResult
 
 __all__ = [
     "Direction",
@@ -129,6 +131,56 @@ class TargetLocator:
         self._position.update(
             time_s, position, covariance, np.full(3, _ACCELERATION), np.full(3, _SPEED)
         )
+
+    def measure(
+        self,
+        time_s: float,
+        result: TrackResult,
+        camera: CameraModel | None,
+        depth: DepthImage | None,
+        size_m: float = 0.0,
+    ) -> Measurement:
+        """Take the result of a frame, and return where the target is in it.
+
+        Args:
+            time_s: Time of the frame, seconds.
+            result: The tracker's result.
+            camera: The camera; None if it is not calibrated.
+            depth: The depth image that belongs to the frame, if there is one.
+            size_m: What the longer side of the box shows, metres; 0 if unknown.
+        """
+        self.observe_box(time_s, result.box)
+        direction = None if camera is None else self.direction(camera, time_s, result.box)
+        if direction is None:
+            return Measurement()
+        distance = self._distance_by_depth(time_s, result, direction, depth)
+        if distance is None and size_m > 0:
+            distance = distance_by_size(direction, size_m)
+        if distance is None:
+            return Measurement(direction)
+        self.observe_distance(time_s, distance)
+        position, covariance = position_of(direction.bearing, direction.variance, distance)
+        return Measurement(direction, distance, position, covariance)
+
+    def _distance_by_depth(
+        self,
+        time_s: float,
+        result: TrackResult,
+        direction: Direction,
+        depth: DepthImage | None,
+    ) -> Distance | None:
+        """Return the distance in a depth image; None if it shows none."""
+        if depth is None:
+            return None
+        known, mask = self.range_at(time_s), result.mask
+        expected = None if known is None else float(known.position[0] * direction.bearing[2])
+        region = target_region(result.box, depth.width, depth.height, mask)
+        if region is None:
+            return None
+        left, top, right, bottom = region
+        inside = None if mask is None else mask[top:bottom, left:right]
+        estimate = target_depth(depth.region(region), inside, expected)
+        return None if estimate is None else distance_by_depth(direction.bearing, estimate)
 
     def box_at(self, time_s: float) -> Box | None:
         """Return the box at a time; None if none has been observed."""

@@ -11,22 +11,19 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from tracker_ros.io.depth_images import decode_compressed_depth, decode_depth
-from tracker_ros.io.image_encodings import MalformedImageError
+from tracker_ros.io.depth_images import DepthImage
 from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
 from tracker_ros.nodes.monitoring import LogLimiter
 from tracker_ros.spatial.camera import CalibrationError, CameraModel
-from tracker_ros.spatial.depth import Region
 from tracker_ros.spatial.transform import Transform
 
-__all__ = ["Complaints", "DepthImage", "FixedFrame", "SpatialInputs"]
+__all__ = ["Complaints", "FixedFrame", "SpatialInputs"]
 
 _COMPLAIN_EVERY_S = 10.0
 _KEPT_DEPTH_IMAGES = 8
@@ -45,49 +42,6 @@ class Complaints:
         """Log a warning unless it, or one of its kind, was logged a moment ago."""
         if self._limiter.allows(kind or text):
             self._node.get_logger().warning(text)
-
-
-class DepthImage:
-    """A depth image as it came; only the part that is asked for is decoded.
-
-    Args:
-        message: Raw, or of the transport compressedDepth.
-
-    Raises:
-        ValueError: The encoding is not one of depth, or the message is malformed.
-    """
-
-    def __init__(self, message: Image | CompressedImage) -> None:
-        self._raw: Image | None = None
-        self._metres: np.ndarray | None = None
-        if isinstance(message, CompressedImage):
-            self._metres = decode_compressed_depth(message.format, message.data)
-            self.height, self.width = self._metres.shape
-            return
-        self._raw, self.height, self.width = message, message.height, message.width
-        self._bytes = np.frombuffer(message.data, np.uint8)
-        self._rows(0, min(1, self.height), self.width)
-        if self._bytes.size <= message.step * (self.height - 1):
-            raise MalformedImageError(
-                f"data holds {self._bytes.size} bytes, expected {message.step * self.height} for "
-                f"{self.width}x{self.height} px: the image was cut short"
-            )
-        self._rows(self.height - 1, self.height, self.width)
-
-    def region(self, region: Region) -> np.ndarray:
-        """Return (bottom - top, right - left) float32, metres, NaN where nothing was measured."""
-        left, top, right, bottom = region
-        if self._metres is not None:
-            return self._metres[top:bottom, left:right]
-        return self._rows(top, bottom, right)[:, left:]
-
-    def _rows(self, top: int, bottom: int, right: int) -> np.ndarray:
-        """Decode rows of a raw image up to a column."""
-        message = self._raw
-        assert message is not None
-        encoding, step = message.encoding, message.step
-        begin, big = self._bytes[top * step :], bool(message.is_bigendian)
-        return decode_depth(encoding, bottom - top, right, step, begin, big)
 
 
 class FixedFrame:
@@ -229,7 +183,7 @@ class SpatialInputs:
         if key != self._camera_key:
             self._camera_key = key
             try:
-                self._camera = _camera_of(info, self.rectified)
+                self._camera = CameraModel.from_info(info, self.rectified)
             except CalibrationError as error:
                 self._camera = error
         try:
@@ -276,18 +230,3 @@ class SpatialInputs:
     def _warn_of_calibration(self, error: object) -> None:
         text = f"no direction, distance or pose: {error}"
         self._complaints.warn(f"{text} (topic {self._info_topic})")
-
-
-def _camera_of(info: CameraInfo, rectified: bool) -> CameraModel:
-    roi = info.roi
-    return CameraModel.create(
-        (info.width, info.height),
-        info.k,
-        info.d,
-        info.distortion_model,
-        r=info.r,
-        p=info.p,
-        binning=(info.binning_x, info.binning_y),
-        roi=(roi.x_offset, roi.y_offset, roi.width, roi.height),
-        rectified=rectified,
-    )

@@ -25,20 +25,14 @@ from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
 from tracker_interfaces.msg import TargetDirection, TargetDirectionArray
 from tracker_ros.following.frames import FrameReport, TargetReport
 from tracker_ros.following.target_state import VISIBLE
+from tracker_ros.io.depth_images import DepthImage
 from tracker_ros.nodes.messages import detection_of, stamp_message
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.spatial import messages as pack
-from tracker_ros.nodes.spatial.inputs import Complaints, DepthImage, FixedFrame, SpatialInputs
+from tracker_ros.nodes.spatial.inputs import Complaints, FixedFrame, SpatialInputs
 from tracker_ros.quoting import printable, quote
 from tracker_ros.spatial.camera import CameraModel
-from tracker_ros.spatial.depth import target_depth, target_region
-from tracker_ros.spatial.target_locator import (
-    Measurement,
-    TargetLocator,
-    distance_by_depth,
-    distance_by_size,
-    position_of,
-)
+from tracker_ros.spatial.target_locator import Measurement, TargetLocator
 from tracker_ros.spatial.transform import Transform
 
 __all__ = ["SpatialOutputs", "SpatialSettings"]
@@ -186,29 +180,7 @@ class SpatialOutputs:
         """Locate one target in the image, and let its filters know."""
         assert target.result is not None
         locator = self._locators.setdefault(target.target_id, TargetLocator())
-        box, mask = target.result.box, target.result.mask
-        locator.observe_box(time_s, box)
-        direction = None if camera is None else locator.direction(camera, time_s, box)
-        if direction is None:
-            return Measurement()
-        distance = None
-        if depth is not None:
-            known = locator.range_at(time_s)
-            expected = None if known is None else float(known.position[0] * direction.bearing[2])
-            region = target_region(box, depth.width, depth.height, mask)
-            if region is not None:
-                left, top, right, bottom = region
-                inside = None if mask is None else mask[top:bottom, left:right]
-                estimate = target_depth(depth.region(region), inside, expected)
-                if estimate is not None:
-                    distance = distance_by_depth(direction.bearing, estimate)
-        if distance is None and self._settings.target_size_m > 0:
-            distance = distance_by_size(direction, self._settings.target_size_m)
-        if distance is None:
-            return Measurement(direction)
-        locator.observe_distance(time_s, distance)
-        position, covariance = position_of(direction.bearing, direction.variance, distance)
-        return Measurement(direction, distance, position, covariance)
+        return locator.measure(time_s, target.result, camera, depth, self._settings.target_size_m)
 
     def publish(
         self, header: Header, report: FrameReport[Any], measured: Mapping[str, Measurement]

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow targets through a recording of ROS, without a ROS graph."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracker_ros import DEFAULT_MODEL
+from tracker_ros.cli.options import (
+    Command,
+    add_json_option,
+    add_model_options,
+    model_arguments,
+    print_json,
+    progress_bar,
+    write_json,
+)
+from tracker_ros.output_files import check_outputs, check_writable
+from tracker_ros.process import EndRequest, hold_end_signals
+
+if TYPE_CHECKING:
+    from tracker_ros.bags.follow import BagReport, BagSettings, BagTopics
+    from tracker_ros.bags.outputs import BagOutputs
+    from tracker_ros.following.selection import Selection
+    from tracker_ros.io.bag_reader import BagReader
+    from tracker_ros.io.bag_writer import BagWriter
+
+_CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("bag", type=Path, help="rosbag2 folder, or an .mcap or .db3 file")
+    image = "topic of the images: raw, compressed or packets of video (default: the only one)"
+    parser.add_argument("--image", default="", metavar="TOPIC", help=image)
+    out = "bag to write: NAME.mcap, NAME.db3, or a folder that is not there yet"
+    parser.add_argument("--out", type=Path, metavar="BAG", help=out)
+    parser.add_argument(
+        "--with-input", action="store_true", help="copy the messages of the input into the bag"
+    )
+    parser.add_argument("--compress", action="store_true", help="compress the bag (MCAP, zstd)")
+    namespace = "put the topics in a namespace: /NAME/target instead of /target"
+    parser.add_argument("--namespace", default="", metavar="NAME", help=namespace)
+    parser.add_argument("--results", type=Path, metavar="OUT.json", help="file for the results")
+    add_json_option(parser)
+    targets = parser.add_argument_group(
+        "what to follow (default: what the bag's requests ask for)"
+    )
+    box = "a target on the first image: top-left corner and size in pixels; may be repeated"
+    targets.add_argument(
+        "--box", type=float, nargs=4, action="append", default=[], metavar=("X", "Y", "W", "H"),
+        help=box,
+    )  # fmt: skip
+    at = "seconds from the first image to the one on which the boxes are (default: 0)"
+    targets.add_argument("--at", type=float, default=0.0, metavar="SECONDS", help=at)
+    selection = "topic of vision_msgs/Detection2D, each of which replaces the target; repeatable"
+    targets.add_argument(
+        "--selection", action="append", default=[], metavar="TOPIC", help=selection
+    )
+    targets.add_argument("--label", default="", help="what the targets of --box are")
+    model = parser.add_argument_group("how to follow")
+    model.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
+    model.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
+    add_model_options(parser)
+    redetect = "look for a lost target in the whole image"
+    model.add_argument("--redetect", action="store_true", help=redetect)
+    rate = (
+        "play at this multiple of the recorded pace and leave images out as a node does; "
+        "0 tracks every image, as fast as possible (default: %(default)s)"
+    )
+    model.add_argument("--rate", type=float, default=0.0, help=rate)
+    grey = "counts of 16-bit grey that become black and white: auto, full or LOW,HIGH"
+    model.add_argument("--mono16-range", default="auto", metavar="RANGE", help=grey)
+    place = parser.add_argument_group("where targets are")
+    info = "topic of the calibration (default: camera_info beside the images)"
+    place.add_argument("--camera-info", default="", metavar="TOPIC", help=info)
+    depth = "topic of depth images registered to the images, raw or compressedDepth"
+    place.add_argument("--depth", default="", metavar="TOPIC", help=depth)
+    size = "what the longer side of a target's box shows, metres: a distance without depth"
+    place.add_argument("--target-size", type=float, default=0.0, metavar="METRES", help=size)
+    place.add_argument("--rectified", action="store_true", help="the images are rectified")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Follow, write and report."""
+    from tracker_ros.bags.follow import follow_bag
+    from tracker_ros.bags.outputs import BagOutputs
+    from tracker_ros.bags.results import BagResults
+    from tracker_ros.io.bag_reader import open_bag
+    from tracker_ros.registry import create_tracker
+
+    _check(args)
+    reader = open_bag(args.bag)
+    topics = _topics(reader, args)
+    first = _selections(reader, topics, args)
+    settings = _settings(args)
+    total = reader.topics[topics.image].count
+    if not total:
+        raise ValueError(f"topic {topics.image} of {str(args.bag)!r} has no messages")
+    tracker = create_tracker(args.model, weights=args.weights, **model_arguments(args))
+    tracker.warm_up()
+    output = _Output(reader, args, BagOutputs(args.model, args.target_size))
+    results, end = BagResults(), EndRequest()
+    try:
+        with hold_end_signals() as end, progress_bar(total=total, unit="image") as bar:
+            for given in follow_bag(reader, topics, tracker, first, settings):
+                output.add(given)
+                results.add(given)
+                if given.report.frame is not None:
+                    bar.update(given.report.frame.number - bar.n)
+                if end:
+                    break
+        output.finish(complete=not end)
+    except BaseException:
+        output.discard()
+        raise
+    data = {
+        "bag": str(args.bag),
+        "image": topics.image,
+        "model": args.model,
+        **tracker.runtime_info,
+        **results.summary(end.name),
+        "unread": reader.refused,
+    }
+    if args.results is not None:
+        write_json(args.results, data)
+    if args.json:
+        print_json(data)
+    else:
+        _print_summary(data, [path for path in (args.out, args.results) if path is not None])
+    for line in reader.refused:
+        print(f"tracker-ros bag: {line}", file=sys.stderr)
+    return end.status
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing, and outputs that cannot be written."""
+    from tracker_ros.io.bag_writer import check_bag_name
+
+    for name in ("rate", "at", "target_size"):
+        value = getattr(args, name)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give a number, 0 or more")
+    if args.with_input and args.out is None:
+        raise ValueError("--with-input copies messages into the bag; give it with --out")
+    check_outputs({"--out": args.out, "--results": args.results}, {"the bag": args.bag})
+    if args.results is not None:
+        check_writable(args.results)
+    if args.out is not None:
+        check_bag_name(args.out)
+
+
+def _topics(reader: BagReader, args: argparse.Namespace) -> BagTopics:
+    """Find the topics that were asked for, and those that go with the images."""
+    from tracker_ros.bags.follow import BagTopics
+    from tracker_ros.bags.requests import SELECTION_TYPES, find_selections
+    from tracker_ros.io.bag_reader import find_topic
+    from tracker_ros.io.image_messages import COMPRESSED_IMAGE, IMAGE, IMAGE_TYPES
+
+    image = find_topic(reader, args.image, IMAGE_TYPES, "image")
+    info, depth = args.camera_info, args.depth
+    if info:
+        info = find_topic(reader, info, [_CAMERA_INFO], "camera_info")
+    else:
+        info = _camera_info_beside(reader, image)
+    if depth:
+        depth = find_topic(reader, depth, [IMAGE, COMPRESSED_IMAGE], "depth")
+    selections = tuple(
+        (find_topic(reader, name, SELECTION_TYPES, "selection"), False) for name in args.selection
+    )
+    if not selections and not args.box:
+        selections = find_selections(reader)
+    return BagTopics(image, info, depth, selections)
+
+
+def _camera_info_beside(reader: BagReader, image: str) -> str:
+    """Return the topic that image_transport would take for the calibration; empty if none."""
+    base = image
+    while base:
+        base = base.rpartition("/")[0]
+        topic = reader.topics.get(f"{base}/camera_info")
+        if topic is not None and topic.kind == _CAMERA_INFO:
+            return topic.name
+    return ""
+
+
+def _selections(reader: BagReader, topics: BagTopics, args: argparse.Namespace) -> list[Selection]:
+    """Return the selections of --box."""
+    from tracker_ros.following.selection import Selection
+    from tracker_ros.geometry import parse_box
+
+    if args.box:
+        return [Selection(parse_box(box), label=args.label) for box in args.box]
+    if not topics.selections:
+        raise ValueError(
+            f"nothing to follow: {str(args.bag)!r} holds no requests (selection, "
+            "selection_append, select_target); give --box X Y W H, or the topic of a "
+            "vision_msgs/Detection2D with --selection"
+        )
+    return []
+
+
+def _settings(args: argparse.Namespace) -> BagSettings:
+    from tracker_ros.bags.follow import BagSettings
+    from tracker_ros.following.redetection import RedetectionSettings
+
+    return BagSettings(
+        rate=args.rate,
+        redetection=RedetectionSettings() if args.redetect else None,
+        mono16_range=args.mono16_range,
+        rectified=args.rectified,
+        start_s=args.at,
+    )
+
+
+class _Output:
+    """The bag to write, if one was asked for: results, and the input up to the same time."""
+
+    def __init__(self, reader: BagReader, args: argparse.Namespace, outputs: BagOutputs) -> None:
+        from tracker_ros.bags.outputs import TOPICS
+        from tracker_ros.io.bag_writer import BagWriter
+
+        self._outputs = outputs
+        self._writer: BagWriter | None = None
+        self._input: Iterator[tuple[str, int, bytes]] = iter(())
+        self._waiting: tuple[str, int, bytes] | None = None
+        if args.out is None:
+            return
+        namespace = args.namespace.strip("/")
+        self._prefix = f"/{namespace}/" if namespace else "/"
+        self._writer = BagWriter(args.out, compress=args.compress)
+        try:
+            if args.with_input:
+                self._copy_topics(self._writer, reader)
+            for name, kind in TOPICS.items():
+                self._writer.add_topic(self._prefix + name, kind)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _copy_topics(self, writer: BagWriter, reader: BagReader) -> None:
+        copied = []
+        for topic in reader.topics.values():
+            if writer.copy_topic(topic):
+                copied.append(topic.name)
+            else:
+                print(
+                    f"tracker-ros bag: topic {topic.name} is not copied: its type {topic.kind} "
+                    "is not known, and the bag holds no definition of it",
+                    file=sys.stderr,
+                )
+        self._input = reader.messages(copied)
+        self._waiting = next(self._input, None)
+
+    def add(self, given: BagReport) -> None:
+        """Write what a node would publish."""
+        if self._writer is None:
+            return
+        self._copy_until(given.time_ns)
+        for name, content in self._outputs.contents(given):
+            self._writer.write(self._prefix + name, given.time_ns, content)
+
+    def _copy_until(self, time_ns: int | None) -> None:
+        assert self._writer is not None
+        while self._waiting is not None and (time_ns is None or self._waiting[1] <= time_ns):
+            self._writer.copy(*self._waiting)
+            self._waiting = next(self._input, None)
+
+    def finish(self, complete: bool) -> None:
+        """Complete the bag; the rest of the input only if the run has come to its end."""
+        if self._writer is not None:
+            if complete:
+                self._copy_until(None)
+            self._writer.finish()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        with suppress(Exception):
+            if self._writer is not None:
+                self._writer.discard()
+
+
+def _print_summary(data: dict[str, Any], written: list[Path]) -> None:
+    """Print a few lines for people."""
+    rate = data["frames_per_second"]
+    speed = f", {rate:.1f} images/s" if rate else ""
+    where = ", ".join(str(data[key]) for key in ("backend", "precision") if key in data)
+    ended = "" if data["complete"] else " (interrupted)"
+    print(
+        f"{data['model']} ({where}) on {data['image']}: {data['frames_tracked']} of "
+        f"{data['frames']} images tracked{speed}{ended}"
+    )
+    for change in data["state_changes"]:
+        print(
+            f"  {change['time_s']:8.2f} s  image {change['frame']:5d}  "
+            f"target {change['target_id']}  {change['state']}"
+        )
+    for path in written:
+        print(f"wrote {path}")
+    sys.stdout.flush()
+
+
+BAG = Command(
+    "follow targets through a recording of ROS",
+    "Follow targets through a bag and write the node's topics, without a ROS graph.",
+    add_arguments,
+    run,
+)
