@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,6 +122,7 @@ def follow_bag(
     tracker: Tracker,
     first: Sequence[Selection] = (),
     settings: BagSettings | None = None,
+    tell: Callable[[str], object] = _LOG.warning,
 ) -> Iterator[BagReport]:
     """Follow targets through the images of a bag.
 
@@ -131,6 +132,7 @@ def follow_bag(
         tracker: The model.
         first: Selections on the first image that can be read, from ``start_s`` on.
         settings: How.
+        tell: Called with a line about what cannot be used, once for each kind of fault.
 
     Yields:
         A report of every image, and of every change.
@@ -138,8 +140,9 @@ def follow_bag(
     Raises:
         ValueError: One of the first selections is refused, or no image can be read.
     """
-    run = _BagRun(reader, topics, tracker, first, settings or BagSettings())
-    early_ns = round((settings or BagSettings()).depth_tolerance_s * 1e9)
+    settings = settings or BagSettings()
+    run = _BagRun(reader, topics, tracker, first, settings, tell)
+    early_ns = round(settings.depth_tolerance_s * 1e9)
     beside = [name for name in (topics.camera_info, topics.depth) if name]
     messages = bag_messages(reader, topics.all, beside, early_ns if beside else 0)
     for message, following in with_next(messages):
@@ -167,11 +170,13 @@ class _BagRun:
         tracker: Tracker,
         first: Sequence[Selection],
         settings: BagSettings,
+        tell: Callable[[str], object],
     ) -> None:
         self._reader = reader
         self._topics = topics
         self._first = list(first)
         self._settings = settings
+        self._tell_user = tell
         self._requests = SelectionReader(dict(topics.selections))
         self._clock = BagClock(settings.rate)
         self._decoder = ImageDecoder(settings.mono16_range)
@@ -195,6 +200,7 @@ class _BagRun:
             topics.image,
             report=self._report,
             complain=self._complain,
+            inform=self._tell,
             clock=self._clock.now_s,
         )
 
@@ -374,7 +380,7 @@ class _BagRun:
             self._tell(f"topic {self._topics.image}: {text}", source.value)
 
     def _tell(self, text: str, kind: str = "") -> None:
-        """Log a problem, each kind once."""
+        """Tell of a problem, each kind once."""
         if (kind or text) not in self._told:
             self._told.add(kind or text)
-            _LOG.warning("%s", text)
+            self._tell_user(text)

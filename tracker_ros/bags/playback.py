@@ -45,7 +45,7 @@ def bag_messages(
     for place, (topic, time_ns, data) in enumerate(reader.messages(topics)):
         key = time_ns - early_ns if topic in early else time_ns
         heapq.heappush(waiting, (key, place, BagMessage(topic, time_ns, data)))
-        while waiting[0][0] <= time_ns - early_ns:
+        while waiting and waiting[0][0] <= time_ns - early_ns:
             yield heapq.heappop(waiting)[2]
     while waiting:
         yield heapq.heappop(waiting)[2]

@@ -25,6 +25,7 @@ class BagResults:
         self._states: dict[str, str] = {}
         self._first_s: float | None = None
         self._seconds = 0.0
+        self._number = 0
         self._counts: dict[str, int] = {}
 
     def add(self, given: BagReport) -> None:
@@ -39,6 +40,9 @@ class BagResults:
             self._first_s = frame.time_s
         time_s = round(frame.time_s - self._first_s, 6)
         self._seconds += report.processing_time
+        if frame.number == self._number:  # a target that has caught up with the newest image
+            self.frames.pop()
+        self._number = frame.number
         targets = [target for target in report.targets if target.target_id]
         for target in targets:
             state = target.state.name

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker_ros.io.bag_reader import BagTopic
-from tracker_ros.io.message_types import Content, common_types, make_message
+from tracker_ros.io.message_types import Content, common_types, make_message, message_type
 from tracker_ros.output_files import UnfinishedFolder
 
 __all__ = ["BagWriter", "check_bag_name"]
@@ -66,7 +66,9 @@ class BagWriter:
         Raises:
             ValueError: The bag has the topic.
         """
-        self._add(topic, kind, typestore=common_types())
+        store, own = common_types(), message_type(kind)
+        definition, _ = store.generate_msgdef(own, ros_version=2)
+        self._add(topic, kind, msgdef=definition, rihs01=store.hash_rihs01(own))
 
     def copy_topic(self, topic: BagTopic) -> bool:
         """Begin a topic of another bag. Returns False if its type is not known."""
@@ -100,7 +102,7 @@ class BagWriter:
         Raises:
             OSError: The disk is full, for example; the bag is then given up.
         """
-        store, kind = common_types(), self._links[topic].msgtype
+        store, kind = common_types(), message_type(self._links[topic].msgtype)
         self.copy(topic, time_ns, store.serialize_cdr(make_message(store, kind, content), kind))
 
     def copy(self, topic: str, time_ns: int, data: bytes | memoryview) -> None:

@@ -19,6 +19,7 @@ Content = Mapping[str, Any]
 """Fields of a message by name: numbers, texts, arrays, lists, and further contents."""
 
 _DEFINITIONS = Path(__file__).parent / "message_definitions.txt"
+_BYTES = {"char": "uint8", "byte": "uint8", "octet": "uint8"}
 _SERVICE_PARTS = ("_Request", "_Response", "_Event")
 
 
@@ -44,7 +45,7 @@ def common_types() -> Any:
 
 def _definitions() -> Iterator[tuple[str, str]]:
     """Yield type and definition of each message in the file beside this module."""
-    for section in _DEFINITIONS.read_text(encoding="utf-8").split("MSG: ")[1:]:
+    for section in _DEFINITIONS.read_text(encoding="utf-8").split("\nMSG: ")[1:]:
         kind, _, text = section.partition("\n")
         yield kind, text
 
@@ -77,8 +78,10 @@ def _value(store: Any, field: Any, given: Any) -> Any:
     (inner_node, inner), count = detail
     is_array = node is Nodetype.ARRAY
     if inner_node is Nodetype.BASE and inner[0] != "string":
-        size = count if is_array else 0
-        return np.zeros(size, inner[0]) if given is None else np.asarray(given, inner[0]).ravel()
+        kind = _BYTES.get(inner[0], inner[0])
+        if given is None:
+            return np.zeros(count if is_array else 0, kind)
+        return np.asarray(given, kind).ravel()
     values = [None] * (count if is_array else 0) if given is None else given
     return [_value(store, (inner_node, inner), value) for value in values]
 
