@@ -36,7 +36,9 @@ setup(
     maintainer_email=MANIFEST.find("maintainer").get("email"),
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "weights/*", "cuda/kernels/*", "console/static/*", "io/*.txt"]},
+    package_data={
+        NAME: ["py.typed", "weights/*", "cuda/kernels/*", "console/static/*", "io/*.txt"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (share(), ["package.xml"]),
