@@ -150,7 +150,8 @@ class FrameBuffer(Generic[T]):
     Args:
         max_seconds: How far back from the newest frame frames are kept, seconds.
         max_bytes: How many bytes the kept frames may take together.
-        time_now: Returns the time at which a frame arrives, seconds on a clock that only grows.
+        time_now: Returns the time at which a frame arrives, seconds on a clock that only grows;
+            None takes this machine's.
 
     Attributes:
         arrivals: Number of frames added so far, which is the number of the last one.
@@ -164,7 +165,7 @@ class FrameBuffer(Generic[T]):
         self,
         max_seconds: float,
         max_bytes: int,
-        time_now: Callable[[], float] = time.monotonic,
+        time_now: Callable[[], float] | None = None,
     ) -> None:
         self._lock = threading.Lock()
         self._time_now = time_now
@@ -200,7 +201,7 @@ class FrameBuffer(Generic[T]):
         with self._lock:
             self.arrivals += 1
             sequence = self.clock.sequence
-            time_s = self.clock.time_of(stamp_ns, self._time_now())
+            time_s = self.clock.time_of(stamp_ns, (self._time_now or time.monotonic)())
             frame = Frame(stamp_ns, self.arrivals, frame_id, payload, time_s, byte_count)
             if self.clock.sequence != sequence:
                 self._drop_all()
