@@ -3,6 +3,7 @@
 
     ros2 launch tracker_ros track.launch.py image_topic:=/camera/image_raw
     ros2 launch tracker_ros track.launch.py video:=street.mp4 box:="180 140 40 90"
+    ros2 launch tracker_ros track.launch.py cameras:="front left" image_topic:=image_raw
 
 A ``box`` is ``x y w h``: the top-left corner and the size, pixels. The video then repeats its
 first image until the target is followed. Every parameter of the tracker is a launch argument too.
@@ -27,7 +28,8 @@ OWN_ARGUMENTS = (
     ("params_file", str(CONFIG / "track.yaml"), "File with parameters of the nodes."),
     ("use_respawn", "false", "Start the tracker again when it has died."),
     ("log_level", "info", "Lowest severity that is logged."),
-    ("image_topic", "image", "Topic of the camera's images."),
+    ("image_topic", "image", "Topic of the camera's images. With several cameras, this and the "
+                             "next two are names below each camera's, or one topic for each."),
     ("camera_info_topic", "camera_info", "Topic of the camera's calibration."),
     ("depth_topic", "depth", "Topic of depth images, registered to the colour image."),
     ("rviz", "false", "Start RViz with the debug images."),
@@ -77,37 +79,75 @@ def nodes(values, given):
         overrides.update(use_sim_time)
     params_file = existing_file(values["params_file"])
     box = box_words(values["box"])
+    cameras = topics_of_cameras(values)
 
-    def program(executable, *parameters, **options):
+    def program(executable, *parameters, camera="", topics=(), **options):
         return Node(
             package="tracker_ros",
             executable=executable,
             name=executable,
-            namespace=values["namespace"],
+            namespace=below(values["namespace"], camera),
             parameters=list(parameters),
             output="screen",
             ros_arguments=["--log-level", values["log_level"]],
-            remappings=[
-                (topic, values[f"{topic}_topic"]) for topic in ("image", "camera_info", "depth")
-            ],
+            remappings=list(topics),
             **options,
         )
 
-    respawn = flag("use_respawn", values["use_respawn"])
-    result = [program("track", params_file, overrides, respawn=respawn, respawn_delay=2.0)]
-    if values["video"]:
-        source = {"source": ParameterValue(values["video"], value_type=str)}
-        waiting = {"wait_for_target": True} if box else {}
-        result.append(program("video", params_file, source, waiting, use_sim_time))
-    if box:
-        result.append(program("select_target", use_sim_time, arguments=["--box", *box]))
+    topics = [
+        (below(camera, topic), below(camera, chosen))
+        for camera, own in cameras.items()
+        for topic, chosen in own.items()
+    ]
+    respawn = {"respawn": flag("use_respawn", values["use_respawn"]), "respawn_delay": 2.0}
+    result = [program("track", params_file, overrides, topics=topics, **respawn)]
+    for camera, own in cameras.items():
+        # These programs know one camera: each runs below its camera's name.
+        place = {"camera": camera, "topics": own.items()}
+        if values["video"]:
+            source = {"source": ParameterValue(values["video"], value_type=str)}
+            waiting = {"wait_for_target": True} if box else {}
+            result.append(program("video", params_file, source, waiting, use_sim_time, **place))
+        if box:
+            chosen = {"arguments": ["--box", *box]}
+            result.append(program("select_target", use_sim_time, **place, **chosen))
     if flag("console", values["console"]):
-        result.append(program("console", params_file, use_sim_time))
+        names = ParameterValue(" ".join(cameras), value_type=str)
+        shown = {"cameras": names} if any(cameras) else {}
+        result.append(program("console", params_file, shown, use_sim_time, topics=topics))
     if flag("rviz", values["rviz"]):
         rviz = {"executable": "rviz2", "package": "rviz2", "name": "rviz2", "output": "screen"}
         view = ["-d", str(CONFIG / "track.rviz")]
         where = {"namespace": values["namespace"], "parameters": [use_sim_time]}
         result.append(Node(**rviz, **where, arguments=view))
+    return result
+
+
+def below(place, name):
+    """Return a name below a namespace, unless it is absolute."""
+    return f"{place}/{name}" if place and name and not name.startswith("/") else name or place
+
+
+def topics_of_cameras(values):
+    """Return the topics that take the place of the usual ones, by these, for each camera.
+
+    Without several cameras there is one with an empty name.
+    """
+    (spec,) = (spec for spec in TRACK_PARAMETERS if spec.name == "cameras")
+    names = spec.parse(values["cameras"]).split() or [""]
+    result = {name: {} for name in names}
+    for topic in ("image", "camera_info", "depth"):
+        given = values[f"{topic}_topic"].split()
+        absolute = [name.startswith("/") for name in given]
+        one_for_all = len(given) == 1 and (len(names) == 1 or not absolute[0])
+        if not one_for_all and not (len(given) == len(names) and all(absolute)):
+            raise ValueError(
+                f"{topic}_topic is {values[f'{topic}_topic']!r}, expected a name that is taken "
+                "below each camera's, as image_raw, or a topic for each camera that begins with "
+                f"a slash; the cameras are {' '.join(names)}"
+            )
+        for place, name in enumerate(names):
+            result[name][topic] = given[0 if one_for_all else place]
     return result
 
 

@@ -51,7 +51,10 @@ class Bench:
 
     Attributes:
         now: The follower's clock, seconds; it stands still unless a test moves it.
+        fail_to_report: Whether reports raise.
     """
+
+    fail_to_report = False
 
     def __init__(self):
         self.now = 100.0
@@ -66,13 +69,19 @@ class Bench:
             self.decode,
             self.targets,
             self.buffer,
-            report=self.reports.append,
+            report=self.report,
             complain=lambda source, text, error: self.complaints.append((source, text)),
             topic="/image",
             clock=lambda: self.now,
         )
         self.follower.load(lambda: self.tracker)
         self.follower.loaded()
+
+    def report(self, report):
+        """Keep a report, or fail on request."""
+        if self.fail_to_report:
+            raise OSError("no report today")
+        self.reports.append(report)
 
     @staticmethod
     def decode(payload):

@@ -160,6 +160,28 @@ class Tracker(ABC):
         """
         return [_outcome(tracker, image) for tracker in (self, *others)]
 
+    @property
+    def shares_passes(self) -> bool:
+        """Whether `track_images` takes less time than tracking image by image."""
+        return False
+
+    def track_images(
+        self, others: Sequence[Tracker], images: Sequence[np.ndarray]
+    ) -> list[TrackResult | Exception]:
+        """Find several targets, each in an image of its own, such as those of several cameras.
+
+        Args:
+            others: The other targets' trackers, made by `fork`.
+            images: RGB uint8 (H, W, 3), for this tracker first; some may be the same object.
+
+        Returns:
+            As `track_batch`.
+        """
+        return [
+            _outcome(tracker, image)
+            for tracker, image in zip((self, *others), images, strict=True)
+        ]
+
     def update_model(self) -> None:  # noqa: B027 - most trackers learn nothing on the way
         """Do the work that `track` left undone, such as updating the model of the target.
 

@@ -255,7 +255,7 @@ def test_trackers_find_together_what_each_finds_alone(ostrack_graphs: list[Graph
         for tracker, box in zip(trackers, boxes, strict=True):
             tracker.initialize(first.image, box)
     for frame in later:
-        found = track_batch(together, frame.image)
+        found = track_batch(together, [frame.image] * len(boxes))
         for result, tracker in zip(found, alone, strict=True):
             wanted = tracker.track(frame.image)
             assert result.box == pytest.approx(wanted.box, abs=0.02)

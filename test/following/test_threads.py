@@ -42,7 +42,12 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
 
     bench.tracker.takes = delay
     follower = bench.follower
-    worker = Worker(follower.handle, lambda: None, follower.catch_up, faults.append)
+    worker = Worker(
+        lambda frames: follower.handle(*frames),
+        lambda: None,
+        lambda: [None] * follower.catch_up(),
+        faults.append,
+    )
     worker.start()
 
     def change(limits):

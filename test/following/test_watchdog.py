@@ -18,7 +18,7 @@ class Bench:
         self.now = 0.0
         self.gate = threading.Event()
         self.entered = threading.Event()
-        self.worker = Worker(lambda frame: None, lambda: None, lambda: False, self.pass_over)
+        self.worker = Worker(lambda frames: None, lambda: None, lambda: (), self.pass_over)
         self.worker.start()
         self.watchdog = Watchdog(self.worker, clock=lambda: self.now)
 

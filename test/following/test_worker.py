@@ -15,6 +15,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.handled: list[object] = []
+        self.passes: list[int] = []
         self.errors: list[BaseException] = []
         self.steps_left = 0
         self.idle = threading.Event()
@@ -26,19 +27,21 @@ class Bench:
         )
         self.worker.start()
 
-    def _handle(self, frame: object) -> None:
+    def _handle(self, frames: list[object]) -> None:
         self.handling.set()
         assert self.may_handle.wait(10)
-        if isinstance(frame, Exception):
-            raise frame
-        self.handled.append(frame)
+        for frame in frames:
+            if isinstance(frame, Exception):
+                raise frame
+        self.handled += frames
+        self.passes.append(len(frames))
 
-    def _busy(self) -> bool:
+    def _busy(self) -> tuple[object, ...]:
         if not self.steps_left:
-            return False
+            return ()
         self.steps_left -= 1
         self.handled.append("step")
-        return True
+        return (None,)
 
     def settle(self) -> None:
         """Wait until there is nothing to do."""
@@ -64,6 +67,30 @@ def test_the_mailbox_holds_only_the_newest(bench):
     bench.may_handle.set()
     bench.settle()
     assert bench.handled == ["first", 49]
+
+
+def test_the_newest_of_each_camera_are_handled_together(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    for frame, slot in ((1, "left"), (2, "front"), (3, "left"), (4, "rear")):
+        bench.worker.put(frame, slot)
+    bench.may_handle.set()
+    bench.settle()
+    assert bench.handled == ["first", 3, 2, 4]
+    assert bench.passes == [1, 3]
+
+
+def test_a_camera_with_own_work_does_not_stop_another(bench):
+    bench.may_handle.clear()
+    bench.worker.put("first")
+    assert bench.handling.wait(10)
+    bench.steps_left = 2
+    bench.worker.put("own", None)
+    bench.worker.put("other", "left")
+    bench.may_handle.set()
+    bench.settle()
+    assert bench.handled == ["first", "step", "other", "step", "own"]
 
 
 def test_a_falsy_frame_is_a_frame(bench):
@@ -143,7 +170,7 @@ def test_a_report_that_fails_does_not_end_the_thread():
     def fail(error):
         raise RuntimeError("no room to report it")
 
-    worker = Worker(handled.append, lambda: None, lambda: False, fail)
+    worker = Worker(handled.append, lambda: None, lambda: (), fail)
     worker.start()
     worker.run_and_wait(lambda: 1 / 0, 10)
     assert worker.run_and_wait(lambda: handled.append("job"), 10)

@@ -11,7 +11,7 @@ import torch
 from tracker_ros.crops import hann_window
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, find_peak, track_batch
-from tracker_ros.tracker import Verdict
+from tracker_ros.tracker import TrackResult, Verdict
 
 
 @dataclass(frozen=True)
@@ -204,29 +204,44 @@ def test_several_targets_share_a_pass() -> None:
     together, alone = followers(model), followers(BrightestCell())
     for step in range(3):
         image = frame(60 + 4 * step, 50)
-        found = track_batch(together, image)
+        found = track_batch(together, [image] * 3)
         wanted = [tracker.track(image) for tracker in alone]
         assert [r.box for r in found] == [r.box for r in wanted]
         assert [r.search_region for r in found] == [r.search_region for r in wanted]
     assert model.passes == 3
 
 
+def test_targets_of_several_images_share_a_pass() -> None:
+    model = Together()
+    assert OneStreamTracker(model).shares_passes
+    assert not OneStreamTracker(BrightestCell()).shares_passes
+    (first, *others), alone = followers(model), followers(BrightestCell())
+    images = [frame(60, 50), frame(64, 54), frame(68, 46)]
+    found = first.track_images(others, images)
+    wanted = [tracker.track(image) for tracker, image in zip(alone, images, strict=True)]
+    assert [r.box for r in found] == [r.box for r in wanted]
+    assert len({r.box for r in wanted}) == 3
+    assert model.passes == 1
+    outcomes = first.track_images(others, [images[0], np.zeros((4, 4), np.uint8), images[2]])
+    assert [type(outcome) for outcome in outcomes] == [TrackResult, ValueError, TrackResult]
+
+
 def test_a_model_without_batches_looks_at_one_target_after_another() -> None:
-    found = track_batch(followers(BrightestCell()), frame(64, 50))
+    found = track_batch(followers(BrightestCell()), [frame(64, 50)] * 3)
     wanted = [tracker.track(frame(64, 50)) for tracker in followers(BrightestCell())]
     assert [r.box for r in found] == [r.box for r in wanted]
-    assert track_batch([], frame(64, 50)) == []
+    assert track_batch([], []) == []
 
 
 def test_targets_together_are_kept_when_one_fails() -> None:
     model = Together()
     trackers = followers(model)
     with pytest.raises(ValueError, match="3 trackers have 2 models"):
-        track_batch([*trackers[:2], *followers(Together())[:1]], frame(64, 50))
+        track_batch([*trackers[:2], *followers(Together())[:1]], [frame(64, 50)] * 3)
     with pytest.raises(RuntimeError, match="before initialize"):
-        track_batch([*trackers, OneStreamTracker(model)], frame(64, 50))
+        track_batch([*trackers, OneStreamTracker(model)], [frame(64, 50)] * 4)
     model.size = float("nan")
     with pytest.raises(RuntimeError, match="expected finite numbers"):
-        track_batch(trackers, frame(64, 50))
+        track_batch(trackers, [frame(64, 50)] * 3)
     model.size = 0.25
-    assert track_batch(trackers, frame(60, 50))[1].search_region == (70.0, 50.0, 80.0, 80.0)
+    assert track_batch(trackers, [frame(60, 50)] * 3)[1].search_region == (70.0, 50.0, 80.0, 80.0)

@@ -177,12 +177,12 @@ def spin() -> Iterator[Callable[[Callable[[], Any]], SpunNode]]:
 
 
 @pytest.fixture
-def make_probe() -> Iterator[Callable[[str], Probe]]:
+def make_probe() -> Iterator[Callable[..., Probe]]:
     """Makes probes; they leave afterwards."""
     probes: list[Probe] = []
 
-    def make(namespace: str = "") -> Probe:
-        probes.append(Probe(namespace))
+    def make(namespace: str = "", tracker: str = "") -> Probe:
+        probes.append(Probe(namespace, tracker))
         return probes[-1]
 
     yield make

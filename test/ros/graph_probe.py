@@ -101,11 +101,13 @@ class Probe:
     """A node in the graph that talks to one tracker and remembers what it hears.
 
     Args:
-        namespace: The tracker's namespace.
+        namespace: The tracker's namespace, or that of one of its cameras.
+        tracker: Full name of the tracker's node; "track" in the namespace if empty.
     """
 
-    def __init__(self, namespace: str = "") -> None:
+    def __init__(self, namespace: str = "", tracker: str = "") -> None:
         self.namespace = namespace
+        self.tracker = tracker or f"{namespace}/track"
         self.node = rclpy.create_node("probe", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -132,15 +134,14 @@ class Probe:
         self.remover = self.node.create_client(RemoveTarget, "remove_target")
         self.clearer = self.node.create_client(Trigger, "clear_target")
         self.enabler = self.node.create_client(SetBool, "enable")
-        self.setter = self.node.create_client(SetParameters, "track/set_parameters")
-        self.changer = self.node.create_client(ChangeState, "track/change_state")
-        self.greeter = self.node.create_client(GetState, "track/get_state")
+        self.setter = self.node.create_client(SetParameters, f"{self.tracker}/set_parameters")
+        self.changer = self.node.create_client(ChangeState, f"{self.tracker}/change_state")
+        self.greeter = self.node.create_client(GetState, f"{self.tracker}/get_state")
         self.met = False
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         """Keep what the tracker itself tells: all nodes of a graph share the topic."""
-        tracker = f"{self.namespace}/track"
-        self.diagnostics += [s for s in message.status if s.hardware_id == tracker]
+        self.diagnostics += [s for s in message.status if s.hardware_id == self.tracker]
 
     def listen(self, kind: type, topic: str, into: list, qos: Any = 10) -> Any:
         """Append what comes on a topic to a list."""

@@ -168,6 +168,31 @@ def test_video_and_box_add_their_programs(launch_file):
     assert nodes[2].arguments == ["--box", "1", "2", "3", "4"]
 
 
+def test_several_cameras_are_named_in_every_program(launch_file):
+    given = {"cameras": "front left", "namespace": "bot", "video": "a.mp4", "console": "true"}
+    track, *videos, console = started(launch_file, image_topic="rgb", **given)
+    assert overrides_of(track) == {"cameras": "front left"}
+    assert track.namespace == console.namespace == "bot"
+    for node in (track, console):
+        topics = dict(node.remappings)
+        assert topics["front/image"] == "front/rgb"
+        assert topics["left/image"] == "left/rgb"
+    assert [(node.executable, node.namespace) for node in videos] == [
+        ("video", "bot/front"), ("video", "bot/left"),
+    ]  # fmt: skip
+    assert [dict(node.remappings)["image"] for node in videos] == ["rgb", "rgb"]
+    assert console.parameters[1]["cameras"].value == "front left"
+
+
+def test_each_of_several_cameras_may_have_its_topic(launch_file):
+    (track,) = started(launch_file, cameras="a b", image_topic="/one/rgb /two/rgb")
+    topics = dict(track.remappings)
+    assert (topics["a/image"], topics["b/image"]) == ("/one/rgb", "/two/rgb")
+    for wrong in ("/one/rgb", "/one /two /three", "one two"):
+        with pytest.raises(ValueError, match=wrong):
+            started(launch_file, cameras="a b", image_topic=wrong)
+
+
 def test_rviz_is_started_when_asked_for(launch_file):
     assert [node.executable for node in started(launch_file, rviz="true")] == ["track", "rviz2"]
 

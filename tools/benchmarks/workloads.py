@@ -86,7 +86,7 @@ def _one_stream(tracker: OneStreamTracker, image: np.ndarray) -> Iterator[Work]:
                     each.target = replace(each.target, box=box)
 
             def follow(some: list[OneStreamTracker] = some) -> None:
-                track_batch(some, image)
+                track_batch(some, [image] * len(some))
 
             yield Work(f"{count} target{'s' if count > 1 else ''}", back, follow)
 

@@ -17,7 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -36,12 +36,31 @@ from tracker_ros.following.target_state import StateLimits, TargetState
 from tracker_ros.quoting import describe_error, quote
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
-__all__ = ["Follower", "raise_error"]
+__all__ = ["Follower", "Step", "raise_error"]
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _MAX_DISTORTION = 0.05  # logarithm of the change of width over height
+
+
+@dataclass(frozen=True)
+class Step(Generic[T]):
+    """A decoded frame and the targets that are to be tracked in it.
+
+    Attributes:
+        frame: The frame.
+        image: (H, W, 3) uint8 RGB.
+        targets: The targets, with their trackers aimed at the image.
+        distorted: Whether the image cannot show the same view as the one before.
+        begin_s: When work on the frame began, by the follower's clock.
+    """
+
+    frame: Frame[T]
+    image: np.ndarray
+    targets: Sequence[FollowedTarget]
+    distorted: bool
+    begin_s: float
 
 
 def raise_error(source: FaultSource, text: str, error: Exception | None) -> None:
@@ -68,7 +87,8 @@ class Follower(Generic[T]):
     Attributes:
         counts: Numbers of frames.
         explain: Whether trackers should return a token mask; see `Tracker.explain`.
-        tracking_seconds: Time spent in `Tracker.track` and `Tracker.update_model`.
+        tracking_seconds: Time spent in `Tracker.track` and `Tracker.update_model`, without
+            passes that are shared with other followers.
     """
 
     def __init__(
@@ -99,13 +119,22 @@ class Follower(Generic[T]):
         self.explain = targets.tracker is not None and targets.tracker.explain
         self.tracking_seconds = 0.0
 
-    def load(self, make: Callable[[], Tracker]) -> None:
-        """Make the model and warm it up; the state is LOADING until `loaded`."""
+    def load(self, make: Callable[[], Tracker]) -> Tracker:
+        """Make the model, warm it up and return it; the state is LOADING until `loaded`."""
+        self.begin_loading()
+        tracker = make()
+        tracker.warm_up()
+        self.use(tracker)
+        return tracker
+
+    def begin_loading(self) -> None:
+        """Drop targets and model, and report the state LOADING until `loaded`."""
         self.unload()
         self._targets.state = TargetState.LOADING
         self.report_change()
-        tracker = make()
-        tracker.warm_up()
+
+    def use(self, tracker: Tracker) -> None:
+        """Follow targets with this tracker, which is warm, and forks of it."""
         self._targets.tracker = tracker
 
     def loaded(self) -> None:
@@ -117,6 +146,12 @@ class Follower(Generic[T]):
         """Return the back end, device and precision in use; empty without a model."""
         tracker = self._targets.tracker
         return {} if tracker is None else dict(tracker.runtime_info)
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether targets of several followers can be tracked in one pass of the network."""
+        tracker = self._targets.tracker
+        return tracker is not None and tracker.shares_passes
 
     def unload(self) -> None:
         """Drop the targets and the model."""
@@ -213,10 +248,40 @@ class Follower(Generic[T]):
 
     def handle(self, frame: Frame[T]) -> FrameReport[T] | None:
         """Track the targets in the newest frame. Returns None if it was handled before."""
+        step = self.begin(frame)
+        return self.complete(step) if isinstance(step, Step) else step
+
+    def begin(self, frame: Frame[T]) -> Step[T] | FrameReport[T] | None:
+        """Decode the newest frame and aim the trackers; `complete` does the rest.
+
+        Returns a report if there is nothing to track, and None if the frame was handled before.
+        """
         if frame.number <= self._number:
             return None
         self._number = frame.number
-        return self._process(frame, [] if self._paused else self._targets_to_track())
+        return self._prepare(frame, [] if self._paused else self._targets_to_track())
+
+    def complete(self, step: Step[T]) -> FrameReport[T]:
+        """Track the targets of a step, report its frame and update the models."""
+        report = self.finish(step, self._track(step))
+        self.update_models(step, report)
+        return report
+
+    def finish(self, step: Step[T], outcomes: Sequence[TrackResult | Exception]) -> FrameReport[T]:
+        """Report a frame, given the outcome of each target; `update_models` is to follow."""
+        results = self._take(step, outcomes)
+        processing_s = self._clock() - step.begin_s
+        self._count(step.frame, "tracked" if results else "rejected")
+        return self._publish(step.frame, step.image, results, processing_s)
+
+    def update_models(self, step: Step[T], report: FrameReport[T]) -> None:
+        """Let trackers update their models of the targets, now that their results are out."""
+        results = {target.target_id: target.result for target in report.targets}
+        for target in step.targets:
+            result = results.get(target.target_id)
+            if result is not None and result.verdict is not Verdict.NOT_FOUND:
+                self._update_model(target.tracker)
+        self._processing_s = self._clock() - step.begin_s
 
     def report_change(self) -> None:
         """Report the present states without a frame."""
@@ -248,10 +313,10 @@ class Follower(Generic[T]):
         """Return the targets to track in the newest frame."""
         return list(self._targets)
 
-    def _process(
-        self, frame: Frame[T], targets: Sequence[FollowedTarget], replayed: bool = False
-    ) -> FrameReport[T] | None:
-        """Decode a frame and track targets in it; report it unless it is replayed."""
+    def _prepare(
+        self, frame: Frame[T], targets: Sequence[FollowedTarget]
+    ) -> Step[T] | FrameReport[T]:
+        """Decode a frame and aim the targets' trackers; report it if nothing can be tracked."""
         begin, image = self._clock(), None
         if targets or self._wants_image():
             try:
@@ -266,36 +331,36 @@ class Follower(Generic[T]):
         if image is None or not targets:
             self._count(frame, "idle")
             return self._publish(frame, image, {})
-        results = self._track(frame, image, targets)
-        self._processing_s = self._clock() - begin
-        self._count(frame, "tracked" if results else "rejected")
-        if replayed:
-            return None
-        report = self._publish(frame, image, results, self._processing_s)
-        for target in targets:
-            result = results.get(target.target_id)
-            if result is not None and result.verdict is not Verdict.NOT_FOUND:
-                self._update_model(target.tracker)
-        self._processing_s = self._clock() - begin
-        return report
-
-    def _track(
-        self, frame: Frame[T], image: np.ndarray, targets: Sequence[FollowedTarget]
-    ) -> dict[str, TrackResult]:
-        """Track targets in an image and update their states. Returns results by id."""
         height, width = image.shape[:2]
         for target in targets:
             target.tracker.explain = self.explain
             target.aim(frame.time_s, height, width)
-        distorted = self._note_size(height, width)
+        return Step(frame, image, targets, self._note_size(height, width), begin)
+
+    def _replay(self, frame: Frame[T], target: FollowedTarget) -> None:
+        """Track a target that lags behind in an earlier frame, without a report."""
+        step = self._prepare(frame, [target])
+        if isinstance(step, Step):
+            results = self._take(step, self._track(step))
+            self._processing_s = self._clock() - step.begin_s
+            self._count(frame, "tracked" if results else "rejected")
+
+    def _track(self, step: Step[T]) -> list[TrackResult | Exception]:
         begin = self._clock()
-        outcomes = self._targets.track(image, targets)
+        outcomes = self._targets.track(step.image, step.targets)
         self.tracking_seconds += self._clock() - begin
+        return outcomes
+
+    def _take(
+        self, step: Step[T], outcomes: Sequence[TrackResult | Exception]
+    ) -> dict[str, TrackResult]:
+        """Update the targets' states. Returns results by id."""
+        frame, image = step.frame, step.image
         results: dict[str, TrackResult] = {}
         failures: dict[str, Exception] = {}
-        for target, outcome in zip(targets, outcomes, strict=True):
+        for target, outcome in zip(step.targets, outcomes, strict=True):
             if isinstance(outcome, TrackResult):
-                if distorted and outcome.verdict is not Verdict.NOT_FOUND:
+                if step.distorted and outcome.verdict is not Verdict.NOT_FOUND:
                     outcome = replace(outcome, verdict=Verdict.UNCERTAIN)
                 results[target.target_id] = target.take(outcome, frame.time_s)
             else:

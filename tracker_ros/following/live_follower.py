@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tracker_ros.following.follower import Follower
+from tracker_ros.following.follower import Follower, Step
 from tracker_ros.following.frames import Frame, FrameBuffer, FrameReport
 from tracker_ros.following.selection import (
     Outcome,
@@ -93,13 +93,13 @@ class LiveFollower(Follower[T]):
         self._replays.pop(target_id, None)
         return super().remove(target_id)
 
-    def handle(self, frame: Frame[T]) -> FrameReport[T] | None:
-        """Track the targets that do not lag behind in the newest frame; see `Follower.handle`."""
+    def begin(self, frame: Frame[T]) -> Step[T] | FrameReport[T] | None:
+        """Prepare the targets that do not lag behind for the newest frame; see `Follower`."""
         if frame.number > self._number:
             now = self._clock()
             self._interval_s, self._arrived_s = now - self._arrived_s, now
             self._time_s = frame.time_s
-        return super().handle(frame)
+        return super().begin(frame)
 
     def select(self, selection: Selection, answer: Callable[[Outcome], None]) -> None:
         """Start following a target on the buffered frame that the selection names.
@@ -133,19 +133,17 @@ class LiveFollower(Follower[T]):
         target = next((t for t in self._targets if t.target_id in self._replays), None)
         if target is None:
             return False
-        begin = self._clock()
         replay = self._replays[target.target_id]
         frames = [f for f in self._buffer.frames if f.time_s > replay.place_s]
-        chosen = replay.choose(frames, begin)
+        chosen = replay.choose(frames, self._clock())
         if chosen is None or chosen is frames[-1]:
             del self._replays[target.target_id]
         if chosen is not None:
             newest = frames[-1]
             if chosen is not newest or newest.number <= self._number:
-                self._process(chosen, [target], replayed=True)
+                self._replay(chosen, target)
             if self._targets_to_track():
                 self.handle(newest)
-        replay.step_s = self._clock() - begin
         return True
 
     def note_silence(self) -> None:
@@ -227,13 +225,15 @@ class _Replay:
 
     Attributes:
         place_s: Time of the last frame that it has seen.
-        step_s: Seconds that a step takes.
+        step_s: Seconds from one step to the next.
         began_s: When the replay began, by the follower's clock.
+        stepped_s: When its last step began; None before the first.
     """
 
     place_s: float
     step_s: float
     began_s: float
+    stepped_s: float | None = None
 
     def choose(self, frames: Sequence[Frame[T]], now_s: float) -> Frame[T] | None:
         """Choose the next frame to track, and count it as seen.
@@ -245,6 +245,9 @@ class _Replay:
         """
         if not frames:
             return None
+        if self.stepped_s is not None:
+            self.step_s = now_s - self.stepped_s
+        self.stepped_s = now_s
         interval_s = (frames[-1].time_s - self.place_s) / len(frames)
         stride = 1
         if now_s - self.began_s + len(frames) * self.step_s > _SHORT_REPLAY_S:

@@ -15,7 +15,7 @@ from tracker_ros.following.target_state import StateLimits, TargetState, TargetS
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
-__all__ = ["MAX_TARGETS", "FollowedTarget", "TargetSet"]
+__all__ = ["MAX_TARGETS", "FollowedTarget", "TargetSet", "usable"]
 
 MAX_TARGETS = 16
 """Maximum number of targets: each costs time and memory, and a program may add without end."""
@@ -203,10 +203,12 @@ class TargetSet:
             outcomes = first.track_batch(others, image)
         except Exception as error:  # what all targets have in common failed
             return [error] * len(targets)
-        return [
-            (isinstance(outcome, TrackResult) and _unusable(outcome, image)) or outcome
-            for outcome in outcomes
-        ]
+        return [usable(outcome, image) for outcome in outcomes]
+
+
+def usable(outcome: TrackResult | Exception, image: np.ndarray) -> TrackResult | Exception:
+    """Return an outcome; an error for a result that nothing should act on."""
+    return (isinstance(outcome, TrackResult) and _unusable(outcome, image)) or outcome
 
 
 def _unusable(result: TrackResult, image: np.ndarray) -> RuntimeError | None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that owns the model, with a one-slot mailbox for frames and a queue for jobs.
+"""One thread that owns the model, with a mailbox for frames and a queue for jobs.
 
-A queue of images would turn a slow model into growing delay. The mailbox keeps only the newest
-frame, so that the delay is at most two frames however fast the camera is. Whatever the thread owns
-is changed by jobs; CUDA contexts too belong to the thread that made them.
+A queue of images would turn a slow model into growing delay. The mailbox has one slot for each
+camera and keeps only the newest frame in it, so that the delay is at most two frames however fast
+the camera is. Whatever the thread owns is changed by jobs; CUDA contexts too belong to the thread
+that made them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["Worker"]
@@ -22,13 +23,14 @@ _log = logging.getLogger(__name__)
 
 
 class Worker(Generic[T]):
-    """Runs jobs in order, and handles the newest frame between jobs.
+    """Runs jobs in order, and handles the newest frames between jobs.
 
     Args:
-        handle: Called with each frame from the mailbox.
+        handle: Called with the frames that wait in the mailbox, one of each slot, in the order in
+            which the slots were filled.
         idle: Called every `idle_period_s` while there is nothing to do.
-        busy: Called before the mailbox is read; does one step of other work, or returns False if
-            there is none.
+        busy: Called before the mailbox is read; does one step of other work for each camera that
+            has some. Returns the slots of these cameras, whose frames go on waiting.
         failed: Called with an exception that one of these or a job raised; the thread goes on.
         name: Name of the thread.
         idle_period_s: Seconds.
@@ -39,9 +41,9 @@ class Worker(Generic[T]):
 
     def __init__(
         self,
-        handle: Callable[[T], None],
+        handle: Callable[[list[T]], None],
         idle: Callable[[], None],
-        busy: Callable[[], bool],
+        busy: Callable[[], Collection[Hashable]],
         failed: Callable[[BaseException], None],
         name: str = "tracker",
         idle_period_s: float = 0.25,
@@ -52,7 +54,7 @@ class Worker(Generic[T]):
         self._failed = failed
         self._idle_period_s = idle_period_s
         self._wake = threading.Condition()
-        self._slot: T | None = None
+        self._slots: dict[Hashable, T] = {}
         self._jobs: deque[tuple[str, Callable[[], None]]] = deque()
         self._stopping = False
         self._steps = 0
@@ -69,16 +71,16 @@ class Worker(Generic[T]):
         """Start the thread."""
         self._thread.start()
 
-    def put(self, frame: T) -> None:
-        """Put a frame into the mailbox; it replaces one that still waits there."""
+    def put(self, frame: T, slot: Hashable = None) -> None:
+        """Put a frame into a slot of the mailbox; it replaces one that still waits there."""
         with self._wake:
-            self._slot = frame
+            self._slots[slot] = frame
             self._wake.notify()
 
     def empty_mailbox(self) -> None:
-        """Drop a frame that still waits."""
+        """Drop the frames that still wait."""
         with self._wake:
-            self._slot = None
+            self._slots.clear()
 
     def post(self, job: Callable[[], None], name: str = "") -> bool:
         """Post a job, which runs before the next frame. Returns False if it never will.
@@ -115,7 +117,7 @@ class Worker(Generic[T]):
             if not self._stopping:
                 self._jobs = deque([("", last)])
             self._stopping = True
-            self._slot = None
+            self._slots.clear()
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -151,7 +153,7 @@ class Worker(Generic[T]):
             return True
 
     def _step(self) -> bool:
-        """Run one job, step or frame. Returns False when the thread should end."""
+        """Run one job, or one step and one frame of each camera. Returns False at the end."""
         self._steps += 1
         self._idling = False
         with self._wake:
@@ -161,20 +163,18 @@ class Worker(Generic[T]):
         if job is not None:
             job()
             return True
-        if self._busy():
-            return True
+        occupied = self._busy()
         with self._wake:
-            if self._slot is None and not self._jobs and not self._stopping:
+            if not (occupied or self._slots or self._jobs or self._stopping):
                 self._idling = True
                 self._wake.wait(self._idle_period_s)
                 self._idling = False
-            frame, waiting = self._slot, bool(self._jobs) or self._stopping
-            if not waiting:
-                self._slot = None
-        if waiting:
-            return True
-        if frame is None:
+            if self._jobs or self._stopping:
+                return True
+            ready = [slot for slot in self._slots if slot not in occupied]
+            frames = [self._slots.pop(slot) for slot in ready]
+        if frames:
+            self._handle(frames)
+        elif not occupied:
             self._idle()
-        else:
-            self._handle(frame)
         return True

@@ -44,10 +44,13 @@ class ConsoleNode(Node):
         self._cameras = {name: ConsoleCamera(self, name, self._hub, table) for name in names}
         places = {name: f"{self.get_namespace()}/{name}" for name in names}
         places.update({name: name for name in names if name.startswith("/")})
-        self._loggers = {
-            ".".join([*filter(None, place.split("/")), "track"]): name
-            for name, place in places.items()
-        }
+        self._loggers: dict[str, list[str]] = {}
+        for name, place in places.items():
+            *above, last = ("", *filter(None, place.split("/")))
+            # A tracker of this camera alone; one of several: its lines on all, and on this camera.
+            for path in ((*above, last, "track"), (*above, "track"), (*above, "track", last)):
+                logger = ".".join(filter(None, path))
+                self._loggers.setdefault(logger, []).append(name)
         # As /rosout is published: old lines come too.
         lines = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Log, "/rosout", self._on_log, lines)
@@ -122,13 +125,15 @@ class ConsoleNode(Node):
                 camera.watch(self._watched)
 
     def _on_log(self, message: Log) -> None:
-        camera = self._loggers.get(message.name)
-        if camera is None or message.level < 20:
+        cameras = self._loggers.get(message.name)
+        if cameras is None or message.level < 20:
             return
         level = _LEVELS.get(message.level, "info")
         stamp = message.stamp.sec + message.stamp.nanosec / 1e9
         text = message.msg[:_MAX_LINE]
-        self._hub.offer_line({"camera": camera, "level": level, "time": stamp, "text": text})
+        for camera in dict.fromkeys(cameras):
+            line = {"camera": camera, "level": level, "time": stamp, "text": text}
+            self._hub.offer_line(line)
 
     def _report_health(self) -> None:
         page = {"time": time.time(), "cameras": [*self._cameras], "models": self._models}

@@ -28,9 +28,11 @@ _ACTIVATIONS = 15  # each waits some seconds for the model and fails if that sti
 class TrackerCommands:
     """Asks the services of one tracker.
 
+    A tracker of several cameras has its node a level above the names of each camera.
+
     Args:
         node: The console's node.
-        place: Turns a service's name into that of this tracker's.
+        place: Turns a service's name into that of this camera's.
         on_pause: Called in the event loop when tracking was paused (True) or resumed.
     """
 
@@ -39,6 +41,10 @@ class TrackerCommands:
     ) -> None:
         self._node = node
         self._on_pause = on_pause
+        self._statuses = node.resolve_topic_name(place("target_statuses"))
+        self._names = self._statuses.rpartition("/")[0]
+        self._is_one_of_several = False
+        above = self._names.rpartition("/")[0]
         clients = {
             "select": (SelectTarget, "select_target"),
             "remove": (RemoveTarget, "remove_target"),
@@ -49,6 +55,10 @@ class TrackerCommands:
         }
         self._clients = {
             do: node.create_client(kind, place(service)) for do, (kind, service) in clients.items()
+        }
+        self._clients_above = {
+            "set": node.create_client(SetParameters, f"{above}/track/set_parameters"),
+            "change": node.create_client(ChangeState, f"{above}/track/change_state"),
         }
         self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "select": self._select,
@@ -134,9 +144,18 @@ class TrackerCommands:
             found["id"] = str(answer.target_id)
         return found
 
+    def _client(self, do: str) -> Any:
+        """Return the client for a command, by where the publisher of the statuses was last."""
+        found = self._node.get_publishers_info_by_topic(self._statuses)
+        if found:  # nobody publishes them while the tracker is unconfigured
+            places = {publisher.node_namespace.rstrip("/") for publisher in found}
+            self._is_one_of_several = self._names not in places
+        above = self._clients_above.get(do) if self._is_one_of_several else None
+        return above or self._clients[do]
+
     async def _ask(self, do: str, request: Any) -> Any:
         """Call a service from the server's event loop. Returns None if nobody answers in time."""
-        client = self._clients[do]
+        client = self._client(do)
         if not client.service_is_ready():
             return None
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from tracker_ros.following.target_state import TargetState
 from tracker_ros.nodes.image_input import describe_other_transports
 
 __all__ = [
+    "CameraDiagnostics",
     "CameraMonitor",
     "Diagnostics",
     "LogLimiter",
@@ -288,67 +289,39 @@ class CameraMonitor:
         )
 
 
-class Diagnostics:
-    """Publishes the state of model, images and targets on ``/diagnostics``.
+class CameraDiagnostics:
+    """What is reported about one camera and its targets.
 
     Args:
-        node: The node.
-        rate: Reports per second.
+        node: The node, or its part for this camera.
         active: Returns whether the node is active.
 
     Attributes:
-        camera: The monitor of the camera.
-        tracking: The monitor of the model's work.
-        model: The state of the model.
+        images: The monitor of the camera's images.
+        tracking: The monitor of the model's work on them.
         report: The latest report of a frame.
         latency: The last latencies, seconds.
         output: The rate of results.
-        update: Publishes now instead of with the next period.
     """
 
-    def __init__(self, node: Node, rate: float, active: Callable[[], bool]) -> None:
+    def __init__(self, node: Node, active: Callable[[], bool]) -> None:
         self._active = active
-        self.camera = CameraMonitor(node)
+        self.images = CameraMonitor(node)
         self.tracking = ModelMonitor(node)
-        self.model = ModelStatus()
         self.report: FrameReport[Any] | None = None
         self.latency = Window()
         self.output = frequency_status()
-        updater = Updater(node, period=1.0 / rate)
-        updater.setHardwareID(node.get_fully_qualified_name())
-        updater.add("model", self._add_model)
-        updater.add("images", self._add_images)
-        updater.add("target", self._add_target)
-        self.update = updater.force_update
 
-    def begin(self, model: ModelStatus) -> None:
-        """Report about a new model, and forget what was measured with an earlier one."""
-        self.model = model
+    def begin(self) -> None:
+        """Forget what was reported with an earlier model."""
         self.report = None
         self.tracking.start()
         self.latency.clear()
         self.output.clear()
 
-    def _add_model(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
-        model, facts = self.model, self.model.facts()
-        level, text = DiagnosticStatus.WARN, "no model is loaded: configure the node"
-        if model.error:
-            level, text = DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}"
-        elif model.loading:
-            text = f"{model.name} is being loaded"
-        elif self.tracking.failing:
-            level, text = DiagnosticStatus.ERROR, f"{model.name} fails: {self.tracking.fault}"
-        elif model.ready and any(name.startswith("fallback") for name in facts):
-            text = f"{model.name} is ready, but not with its first choice of back end"
-        elif model.ready:
-            level, text = DiagnosticStatus.OK, f"{model.name} is ready"
-        status.summary(level, text)
-        for name, value in {"model": model.name, **facts}.items():
-            status.add(name, value)
-        return status
-
-    def _add_images(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
-        camera, report = self.camera, self.report
+    def add_images(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
+        """Add the state of the images."""
+        camera, report = self.images, self.report
         camera.frequency.run(status)  # its numbers; the summary below replaces its own
         level, text = DiagnosticStatus.OK, "images arrive"
         if not self._active():
@@ -364,7 +337,8 @@ class Diagnostics:
                 status.add(f"frames {name}", str(getattr(report.counts, name)))
         return status
 
-    def _add_target(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
+    def add_target(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
+        """Add the state of the targets."""
         report = self.report
         self.output.run(status)
         states = [target.state for target in report.targets] if report else [TargetState.IDLE]
@@ -379,6 +353,60 @@ class Diagnostics:
             status.add("target id", report.first.target_id)
             status.add("score", f"{report.first.score:.3f}")
             status.add("processing time (ms)", f"{report.processing_time * 1e3:.1f}")
+        return status
+
+
+class Diagnostics:
+    """Publishes the state of the model, and of images and targets of each camera.
+
+    Args:
+        node: The node.
+        rate: Reports per second.
+        active: Returns whether the node is active.
+        cameras: By the names of the cameras, the node or its part for the camera. A name that is
+            not empty is put before ``images`` and ``target``.
+
+    Attributes:
+        cameras: What is reported about each camera, by its name.
+        model: The state of the model.
+        update: Publishes now instead of with the next period.
+    """
+
+    def __init__(
+        self, node: Node, rate: float, active: Callable[[], bool], cameras: Mapping[str, Node]
+    ) -> None:
+        self.cameras = {name: CameraDiagnostics(part, active) for name, part in cameras.items()}
+        self.model = ModelStatus()
+        updater = Updater(node, period=1.0 / rate)
+        updater.setHardwareID(node.get_fully_qualified_name())
+        updater.add("model", self._add_model)
+        for name, camera in self.cameras.items():
+            updater.add(f"{name} images".lstrip(), camera.add_images)
+            updater.add(f"{name} target".lstrip(), camera.add_target)
+        self.update = updater.force_update
+
+    def begin(self, model: ModelStatus) -> None:
+        """Report about a new model, and forget what was measured with an earlier one."""
+        self.model = model
+        for camera in self.cameras.values():
+            camera.begin()
+
+    def _add_model(self, status: DiagnosticStatusWrapper) -> DiagnosticStatusWrapper:
+        model, facts = self.model, self.model.facts()
+        level, text = DiagnosticStatus.WARN, "no model is loaded: configure the node"
+        if model.error:
+            level, text = DiagnosticStatus.ERROR, f"{model.name} failed: {model.error}"
+        elif model.loading:
+            text = f"{model.name} is being loaded"
+        elif faults := [c.tracking.fault for c in self.cameras.values() if c.tracking.failing]:
+            level, text = DiagnosticStatus.ERROR, f"{model.name} fails: {faults[0]}"
+        elif model.ready and any(name.startswith("fallback") for name in facts):
+            text = f"{model.name} is ready, but not with its first choice of back end"
+        elif model.ready:
+            level, text = DiagnosticStatus.OK, f"{model.name} is ready"
+        status.summary(level, text)
+        for name, value in {"model": model.name, **facts}.items():
+            status.add(name, value)
         return status
 
 

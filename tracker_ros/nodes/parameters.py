@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import textwrap
 from array import array
@@ -58,6 +59,7 @@ Value = bool | int | float | str
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 _MAX_FRAMES = 1_000_000_000
+_CAMERA_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 
 
 class ParameterError(ValueError):
@@ -348,11 +350,30 @@ def _range_text(value: object) -> object:
     return str(list(value)) if isinstance(value, (list, array)) else value
 
 
+def _words(value: object) -> object:
+    """Return a list of words as one text, anything else as it is."""
+    if isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
+        return " ".join(value)
+    return value
+
+
+def _check_cameras(value: Value) -> str:
+    names = str(value).split()
+    if len(set(names)) == len(names) and all(_CAMERA_NAME.fullmatch(name) for name in names):
+        return ""
+    return "different names of letters, digits and underscores that begin with a letter"
+
+
 RUNNING, UNCONFIGURED, START = Change
 
 # One paragraph for each parameter.
 # fmt: off
 TRACK_PARAMETERS = (
+    ParameterSpec(
+        "cameras", "", START,
+        "Names of several cameras, as [front, left]: each has the topics and services under its "
+        "name, as front/image and front/select_target, and all share one copy of the model. "
+        "Empty: one camera, without a name.", check=_check_cameras, read=_words),
     ParameterSpec(
         "model", DEFAULT_MODEL, UNCONFIGURED,
         "Name of the model; tracker-ros models lists them.", check=_check_model),
@@ -531,7 +552,8 @@ CONSOLE_PARAMETERS = (
         "What the page's address must contain as ?token=; empty makes one when it is needed."),
     ParameterSpec(
         "cameras", "", START,
-        "Namespaces of the trackers to show, separated by spaces; empty shows the console's own."),
+        "Cameras or namespaces of the trackers to show, as [front, left]; empty shows the "
+        "console's own namespace.", read=_words),
     ParameterSpec(
         "image_transport", "raw", START,
         "How the cameras' images are sent: raw on image, or compressed on image/compressed.",

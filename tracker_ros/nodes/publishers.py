@@ -32,7 +32,7 @@ from tracker_ros.nodes.messages import (
     keep_last,
     stamp_nanoseconds,
 )
-from tracker_ros.nodes.monitoring import Diagnostics, Window
+from tracker_ros.nodes.monitoring import CameraDiagnostics, Window
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.spatial.messages import pose_with_covariance
 from tracker_ros.nodes.spatial.outputs import SpatialOutputs
@@ -78,7 +78,7 @@ class Publishers:
     The statuses also tell of loading.
 
     Args:
-        node: The node.
+        node: The node, or its part for one camera.
         model: Name of the model, the class of a target without a label.
         diagnostics: Is given the rate and the latency of the results.
         values: The node's parameters.
@@ -95,7 +95,7 @@ class Publishers:
         self,
         node: LifecycleNode,
         model: str,
-        diagnostics: Diagnostics,
+        diagnostics: CameraDiagnostics,
         values: Mapping[str, Value],
     ) -> None:
         self._node = node

@@ -29,6 +29,7 @@ from tracker_ros.following.selection import (
     SelectionRefused,
 )
 from tracker_ros.nodes.answer_pace import AnswerPace, BoundedCallbackGroup
+from tracker_ros.nodes.followed_camera import FollowedCamera
 from tracker_ros.nodes.messages import (
     candidate_from,
     keep_last,
@@ -37,7 +38,6 @@ from tracker_ros.nodes.messages import (
     selection_from_mask,
 )
 from tracker_ros.nodes.monitoring import LogLimiter
-from tracker_ros.nodes.session import Session
 from tracker_ros.quoting import describe_error
 
 __all__ = ["TargetServices"]
@@ -51,13 +51,15 @@ class TargetServices:
     """Answers requests in every state of the node.
 
     Args:
-        node: The node.
-        session: Returns the session that takes requests now, or the refusal of all requests.
+        node: The node, or its part for one camera.
+        camera: Returns the camera if it takes requests now, or the refusal of all requests.
     """
 
-    def __init__(self, node: LifecycleNode, session: Callable[[], Session | Outcome]) -> None:
+    def __init__(
+        self, node: LifecycleNode, camera: Callable[[], FollowedCamera | Outcome]
+    ) -> None:
         self._node = node
-        self._session = session
+        self._camera = camera
         self._logged = LogLimiter(_REFUSAL_LOG_S)
         self._detections: Detection2DArray | None = None
         for kind, name, callback in (
@@ -157,25 +159,25 @@ class TargetServices:
 
     def _select(self, read: Callable[[], Selection], answer: Answer) -> None:
         """Read a selection and have the worker start on it; answer at once if that is refused."""
-        session = self._session()
-        if isinstance(session, Outcome):
-            answer(session)
+        camera = self._camera()
+        if isinstance(camera, Outcome):
+            answer(camera)
             return
         try:
             selection = read()
         except SelectionRefused as refusal:
             answer(Outcome(refusal.code, refusal.message))
             return
-        session.ask(lambda follower, done: follower.select(selection, done), answer)
+        camera.ask(lambda follower, done: follower.select(selection, done), answer)
 
     def _job(self, job: Callable[[LiveFollower[Any], Any], Outcome]) -> Callable[..., Any]:
         """Return a service callback that answers with the outcome of a job for the worker."""
 
         async def on_request(request: Any, response: Any) -> Any:
-            session = self._session()
-            if isinstance(session, Outcome):
-                return _with_outcome(response, session)
-            asked = partial(session.ask, lambda follower, answer: answer(job(follower, request)))
+            camera = self._camera()
+            if isinstance(camera, Outcome):
+                return _with_outcome(response, camera)
+            asked = partial(camera.ask, lambda follower, answer: answer(job(follower, request)))
             return _with_outcome(response, await self._await(asked))
 
         return on_request

@@ -21,6 +21,7 @@ from rclpy.subscription import Subscription
 
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.model_options import parse_options
+from tracker_ros.nodes.followed_camera import FollowedCamera
 from tracker_ros.nodes.image_input import ImageInput
 from tracker_ros.nodes.monitoring import Diagnostics
 from tracker_ros.nodes.node_main import (
@@ -38,6 +39,7 @@ from tracker_ros.nodes.parameters import (
 )
 from tracker_ros.nodes.services import TargetServices
 from tracker_ros.nodes.session import Session
+from tracker_ros.nodes.sub_node import SubNode
 from tracker_ros.tracker import Tracker
 
 __all__ = ["TrackNode", "create_from_parameters", "main"]
@@ -90,7 +92,7 @@ class TrackNode(rclpy.lifecycle.Node):
         self._former_session: Session | None = None
         self._active = False
         self._selection_subscriptions: list[Subscription] = []
-        self._image_input: ImageInput | None = None
+        self._image_inputs: list[ImageInput] = []
         self._target_ids = itertools.count(1)
         self._parameter_table = ParameterTable(
             self,
@@ -99,9 +101,14 @@ class TrackNode(rclpy.lifecycle.Node):
             configured=lambda: self._session is not None,
             changed=self._apply,
         )
+        names = self._parameter_table.text("cameras").split()
+        self._cameras = {name: SubNode(self, name) for name in names} or {"": self}
         rate = self._parameter_table.number("diagnostics_rate")
-        self._diagnostics = Diagnostics(self, rate, lambda: self._active)
-        self._target_services = TargetServices(self, self._session_or_refusal)
+        self._diagnostics = Diagnostics(self, rate, lambda: self._active, self._cameras)
+        self._target_services = {
+            name: TargetServices(node, functools.partial(self._camera_or_refusal, name))
+            for name, node in self._cameras.items()
+        }
         self._model_loaded = self.create_guard_condition(self._on_model_loaded)
         self._autostart = self._parameter_table.flag("autostart")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -115,6 +122,7 @@ class TrackNode(rclpy.lifecycle.Node):
         self.get_logger().info(f"loading model {table.text('model')}")
         self._session = Session(
             self,
+            self._cameras,
             functools.partial(self._make_tracker, table),
             self._model_loaded.trigger,
             self._target_ids,
@@ -147,10 +155,10 @@ class TrackNode(rclpy.lifecycle.Node):
         session.activate()
         self._subscribe(session)
         self._active = True
-        assert self._image_input is not None
+        services = (n.resolve_service_name("select_target") for n in self._cameras.values())
         self.get_logger().info(
-            f"active: images from {self._image_input.topic}, "
-            f"boxes by {self.resolve_service_name('select_target')}"
+            f"active: images from {', '.join(source.topic for source in self._image_inputs)}, "
+            f"boxes by {', '.join(services)}"
         )
         return result
 
@@ -214,25 +222,28 @@ class TrackNode(rclpy.lifecycle.Node):
 
     def _subscribe(self, session: Session) -> None:
         """Subscribe to images and selections."""
-        topics = self._target_services.subscriptions()
-        self._selection_subscriptions = [
-            self.create_subscription(
-                *topic, qos_overriding_options=QoSOverridingOptions.with_default_policies()
-            )
-            for topic in topics
-        ]
         transport = self._parameter_table.text("image_transport")
-        watch = functools.partial(self._diagnostics.camera.start, transport=transport)
-        self._image_input = ImageInput(self, transport, session.add_image, watch)
+        for name, node in self._cameras.items():
+            self._selection_subscriptions += [
+                node.create_subscription(
+                    *topic, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+                )
+                for topic in self._target_services[name].subscriptions()
+            ]
+            monitor = self._diagnostics.cameras[name].images
+            watch = functools.partial(monitor.start, transport=transport)
+            receive = session.cameras[name].add_image
+            self._image_inputs.append(ImageInput(node, transport, receive, watch))
 
     def _stop_images(self) -> None:
         for subscription in self._selection_subscriptions:
             self.destroy_subscription(subscription)
         self._selection_subscriptions = []
-        if self._image_input is not None:
-            self._image_input.close()
-            self._image_input = None
-        self._diagnostics.camera.stop()
+        for source in self._image_inputs:
+            source.close()
+        self._image_inputs = []
+        for camera in self._diagnostics.cameras.values():
+            camera.images.stop()
         if self._active and self._session is not None:
             self._session.deactivate()
         self._active = False
@@ -242,14 +253,14 @@ class TrackNode(rclpy.lifecycle.Node):
             self._session.close()
             self._former_session, self._session = self._session, None
 
-    def _session_or_refusal(self) -> Session | Outcome:
-        """Return the session if requests are accepted now, otherwise why not."""
+    def _camera_or_refusal(self, name: str) -> FollowedCamera | Outcome:
+        """Return a camera if it takes requests now, otherwise why not."""
         session, code = self._session, SelectionCode.NOT_ACTIVE
         if session is None:
             return Outcome(code, "the tracker is unconfigured: configure and activate the node")
         model, text = session.model, "the tracker is inactive: activate the node"
         if self._active and not model.error:
-            return session
+            return session.cameras[name]
         if model.loading:
             code = SelectionCode.LOADING
             text = (

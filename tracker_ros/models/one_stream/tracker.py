@@ -225,10 +225,22 @@ class OneStreamTracker(Tracker):
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
         """Find several targets in one pass of the network; see `Tracker.track_batch`."""
+        return self.track_images(others, [image] * (1 + len(others)))
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether the network takes several search regions at once."""
+        return hasattr(self.model, "locate_batch")
+
+    def track_images(
+        self, others: Sequence[Tracker], images: Sequence[np.ndarray]
+    ) -> list[TrackResult | Exception]:
+        """Find targets of several images in one pass; see `Tracker.track_images`."""
+        together = [self, *cast("Sequence[OneStreamTracker]", others)]
         try:
-            return [*track_batch([self, *cast("Sequence[OneStreamTracker]", others)], image)]
+            return [*track_batch(together, images)]
         except (ValueError, RuntimeError):  # no target has changed: ask each for its own outcome
-            return super().track_batch(others, image)
+            return super().track_images(others, images)
 
     @property
     def runtime_info(self) -> dict[str, str]:
@@ -246,18 +258,20 @@ class OneStreamTracker(Tracker):
             self.target = target
 
 
-def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list[TrackResult]:
-    """Find several targets in the next image with one pass of the network they share.
+def track_batch(
+    trackers: Sequence[OneStreamTracker], images: Sequence[np.ndarray]
+) -> list[TrackResult]:
+    """Find several targets with one pass of the network they share, each in its next image.
 
     Args:
         trackers: One per target, each initialised; all with the same model object.
-        image: RGB uint8 (H, W, 3).
+        images: One per target, RGB uint8 (H, W, 3).
 
     Returns:
         One result per tracker, equal to that of its `track` up to rounding.
 
     Raises:
-        ValueError: The trackers do not share a model, or the image is unusable; all targets are
+        ValueError: The trackers do not share a model, or an image is unusable; all targets are
             kept.
         RuntimeError: A tracker was not initialised, or the network returned a box that is not
             finite; all targets are kept.
@@ -270,8 +284,8 @@ def track_batch(trackers: Sequence[OneStreamTracker], image: np.ndarray) -> list
         )
     locate_batch = getattr(next(iter(models.values()), None), "locate_batch", None)
     if len(trackers) < 2 or locate_batch is None:
-        return [tracker.track(image) for tracker in trackers]
-    views = [tracker._look(image) for tracker in trackers]
+        return [t.track(image) for t, image in zip(trackers, images, strict=True)]
+    views = [t._look(image) for t, image in zip(trackers, images, strict=True)]
     searches = crops_to(trackers[0].model.device, [view.crop for view in views])
     maps = maps_from(locate_batch([view.target.template for view in views], searches))
     each = list(zip(trackers, views, strict=True))
