@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -17,10 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
+from tracker_ros.model_options import Settings
 from tracker_ros.models.mast.config import MAST_MODELS
-from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS, OneStreamConfig
+from tracker_ros.models.mast.config import settings as mast_settings
+from tracker_ros.models.one_stream.config import (
+    GRM_CONFIGS,
+    OSTRACK_CONFIGS,
+    OneStreamConfig,
+    grm_settings,
+    ostrack_settings,
+)
 from tracker_ros.models.trdimp.config import TINY_WEIGHTS, TRDIMP_MODELS
+from tracker_ros.models.trdimp.config import settings as trdimp_settings
 from tracker_ros.models.two_stream.config import TWO_STREAM_CONFIGS, TwoStreamConfig
+from tracker_ros.models.two_stream.config import settings as two_stream_settings
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Family:
         create: Import path of the factory of its trackers, see `registry.create_tracker`.
         network: Import path of the function that makes a model's network, given its name.
         training: Import path of the task that trains it.
+        settings: Returns what options may change of a model, beside the factory's own arguments.
         paper: Where the method is published.
         code: The authors' code.
         licence: Of the authors' weights.
@@ -46,6 +57,7 @@ class Family:
     create: str
     network: str
     training: str
+    settings: Callable[[str], Settings]
     paper: str
     code: str
     licence: str
@@ -66,6 +78,7 @@ FAMILIES = {
             create="tracker_ros.models.one_stream.factory:create_grm",
             network="tracker_ros.models.one_stream.factory:empty_network",
             training="tracker_ros.training.tasks.pair:GRMTask",
+            settings=grm_settings,
             paper="https://arxiv.org/abs/2303.16580",
             code="https://github.com/Little-Podi/GRM",
             licence=_MAE_LICENCE,
@@ -77,6 +90,7 @@ FAMILIES = {
             create="tracker_ros.models.mast.factory:create_mast",
             network="tracker_ros.models.mast.factory:empty_network",
             training="tracker_ros.training.tasks.reconstruction:ReconstructionTask",
+            settings=mast_settings,
             paper="https://arxiv.org/abs/2002.07793",
             code="https://github.com/zlai0/MAST",
             licence="the authors state none, neither for their code nor for their weights",
@@ -88,6 +102,7 @@ FAMILIES = {
             create="tracker_ros.models.one_stream.factory:create_ostrack",
             network="tracker_ros.models.one_stream.factory:empty_network",
             training="tracker_ros.training.tasks.pair:OSTrackTask",
+            settings=ostrack_settings,
             paper="https://arxiv.org/abs/2203.11991",
             code="https://github.com/botaoye/OSTrack",
             licence=_MAE_LICENCE,
@@ -99,6 +114,7 @@ FAMILIES = {
             create="tracker_ros.models.trdimp.factory:create_trdimp",
             network="tracker_ros.models.trdimp.factory:empty_network",
             training="tracker_ros.training.tasks.clip:ClipTask",
+            settings=trdimp_settings,
             paper="https://arxiv.org/abs/2103.11681",
             code="https://github.com/594422814/TransformerTrack",
             licence="code MIT, on top of pytracking (GPL-3.0); the authors' weights start from an "
@@ -111,6 +127,7 @@ FAMILIES = {
             create="tracker_ros.models.two_stream.factory:create_two_stream",
             network="tracker_ros.models.two_stream.factory:empty_network",
             training="tracker_ros.training.tasks.track:TrackTask",
+            settings=two_stream_settings,
             # This package's own design; FEAR is the nearest that is published.
             paper="https://arxiv.org/abs/2112.07957",
             code="https://github.com/PinataFarms/FEARTracker",

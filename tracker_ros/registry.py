@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cache import cache_folder
 from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards, similar_names
-from tracker_ros.model_options import checked_options
+from tracker_ros.model_options import checked_options, known_options, shown
 from tracker_ros.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
 _MAX_AUTO_EXPORT_BYTES = 32_000_000
 """Weights above this are exported on demand only, which takes minutes and gigabytes."""
+_GIVEN = ("backend", "weights", "sha256")
+"""Arguments of a family's factory that are no options."""
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
 
@@ -96,9 +98,8 @@ def create_tracker(
         build_engine: Whether missing graphs may be exported, for seconds, and missing engines
             built, for minutes. `auto` exports small networks for ONNX Runtime on a CPU, and
             builds nothing.
-        **options: Options of the model's family, see its factory: `threshold` for GRM,
-            `working_size`, `start_shape` and others for MAST, `seed` for TrDiMP and TrSiam;
-            OSTrack has none. Values may be texts, as on a command line.
+        **options: Options of the model's family, by name; `model_options(name)` lists them.
+            Values may be texts, as on a command line.
 
     Raises:
         ValueError: An argument is unknown or not available here, the model has no embedded
@@ -166,14 +167,22 @@ def _weights_path(name: str, weights: str | os.PathLike[str] | None) -> Path:
     return embedded_file(card.weights)
 
 
+def model_options(name: str) -> dict[str, str]:
+    """Return the options of a model as they are written, each with the value it has without."""
+    family = FAMILIES[model_card(name).family]
+    known = known_options(_imported(family.create), _GIVEN, family.settings(name))
+    return {option: shown(default) for option, (_, default) in known.items()}
+
+
 def _maker(
     name: str, weights: str | os.PathLike[str] | None, options: dict[str, Any]
 ) -> Callable[[Backend], Tracker]:
     """Return what makes a model's tracker on a back end; everything else is checked here."""
     card, path = model_card(name), _weights_path(name, weights)
     sha256 = card.sha256 if weights is None else None
-    factory = _imported(FAMILIES[card.family].create)
-    checked = checked_options(factory, name, ("backend", "weights", "sha256"), options)
+    family = FAMILIES[card.family]
+    factory = _imported(family.create)
+    checked = checked_options(factory, name, _GIVEN, options, family.settings(name))
     return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)
 
 

@@ -371,3 +371,18 @@ class Masking(Tracker):
 def test_traceback_on_request(square_video):
     with pytest.raises(FileNotFoundError):
         main(["--traceback", "track", "nowhere.mp4", "--box", "1", "2", "3", "4"])
+
+
+def test_a_verdict_of_the_tracker_stands_in_the_results(square_video, tmp_path):
+    out = tmp_path / "out.json"
+    box = ["--box", "30", "40", "32", "32"]
+    look_alikes_everywhere = ["hard_negative_threshold=-1", "target_not_found_threshold=-1"]
+    options = [word for text in look_alikes_everywhere for word in ("--option", text)]
+    status = main(
+        ["track", str(square_video), *box, "--model", "trsiam_tiny", *options]
+        + ["--backend", "torch", "--count", "3", "--results", str(out)]
+    )
+    assert status == 0
+    first, *later = json.loads(out.read_text())["results"]
+    assert "verdict" not in first
+    assert [entry["verdict"] for entry in later] == ["hard_negative"] * 2

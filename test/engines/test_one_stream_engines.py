@@ -21,7 +21,7 @@ from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine, exported_graph
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import CudaGraphEngine, TorchEngine
 from tracker_ros.models.one_stream.config import OSTRACK_TINY
-from tracker_ros.models.one_stream.export import OneStreamOnEngines, on_backend
+from tracker_ros.models.one_stream.export import OneStreamOnEngines
 from tracker_ros.models.one_stream.export import ostrack_graphs as make_ostrack_graphs
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, track_batch
@@ -228,7 +228,7 @@ def test_nothing_is_exported_between_images(
     for graph in ostrack_graphs:
         provide(graph)
     backend = Backend("onnxruntime", CPU, "fp32", "ostrack_tiny", tmp_path, build=True)
-    model = on_backend(OSTRACK_TINY, ostrack_graphs, backend)
+    model = OneStreamOnEngines.on_backend(OSTRACK_TINY, ostrack_graphs, backend)
     inputs = of_targets(ostrack_graphs[1], 2)
     templates = inputs["tokens"].split(1)
     alone = model.locate_batch(templates, inputs["search"])
@@ -238,7 +238,7 @@ def test_nothing_is_exported_between_images(
     assert "parity track_2" not in model.runtime_info
 
     provide(several(ostrack_graphs[1], 2))
-    exported = on_backend(OSTRACK_TINY, ostrack_graphs, backend)
+    exported = OneStreamOnEngines.on_backend(OSTRACK_TINY, ostrack_graphs, backend)
     together = exported.locate_batch(templates, inputs["search"])
     assert_equal(together._asdict(), alone._asdict())
     assert len(logged) == 1

@@ -389,3 +389,70 @@ def test_image_size_may_change_on_the_way(model: TrDiMPInference) -> None:
     result = tracker.track(np.full((2, 3, 3), 90, dtype=np.uint8))
     assert np.isfinite(result.box).all()
     assert np.isfinite(tracker.track(scene(2)).box).all()
+
+
+def test_without_augmentation_the_filter_learns_from_one_view(model: TrDiMPInference) -> None:
+    plain = started(model, replace(ALWAYS_NORMAL, use_augmentation=False))
+    assert len(state(plain).samples.features) == 1
+    assert len(state(started(model)).samples.features) == ALWAYS_NORMAL.augmentation.views == 6
+
+
+def test_a_classifier_that_is_not_updated_keeps_filter_and_memory(model: TrDiMPInference) -> None:
+    still = started(model, replace(ALWAYS_HARD, update_classifier=False))
+    before, remembered = state(still).filter, len(state(still).memory)
+    follow(still, last=3)
+    still.update_model()
+    assert state(still).filter is before
+    assert len(state(still).memory) == remembered
+
+
+def test_simple_localization_always_finds(model: TrDiMPInference) -> None:
+    simple = started(model, replace(NEVER_FOUND, advanced_localization=False))
+    assert [result.verdict for result in follow(simple, last=2)] == [Verdict.NORMAL] * 2
+
+
+def test_the_iou_branch_may_learn_from_all_views_but_rotated_ones(model: TrDiMPInference) -> None:
+    parameters = replace(ALWAYS_NORMAL, iounet_augmentation=True)
+    learned = state(started(model, parameters)).modulation
+    plain = state(started(model)).modulation
+    assert learned.layer2.shape == plain.layer2.shape
+    assert not torch.allclose(learned.layer2, plain.layer2)
+    alone = replace(parameters, augmentation=Augmentation((), False, (), (10,), 1))
+    only_rotated = state(started(model, alone)).modulation
+    torch.testing.assert_close(only_rotated.layer2, plain.layer2, rtol=1e-3, atol=1e-4)
+
+
+def test_the_border_mode_decides_where_a_search_area_goes(model: TrDiMPInference) -> None:
+    near_edge = (2.0, 2.0, 40.0, 36.0)
+    regions = {}
+    for mode in ("replicate", "inside", "inside_major"):
+        tracker = TrDiMPTracker(model, replace(ALWAYS_NORMAL, border_mode=mode))
+        tracker.initialize(scene(0), near_edge)
+        regions[mode] = tracker.track(scene(1)).search_region
+    assert regions["replicate"][0] < -40 < regions["inside_major"][0] < 0 < 20
+    assert regions["inside"][2] < regions["inside_major"][2] < regions["replicate"][2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_sample_size": 100},
+        {"search_area_scale": 0.0},
+        {"border_mode": "mirror"},
+        {"train_skipping": 0},
+        {"transformer_memory_size": 0},
+        {"learning_rate": 1.0},
+        {"sample_memory_size": 6},
+        {"box_refinement_step_length": (0.1, 0.0)},
+        {"box_refinement_space": "log"},
+    ],
+)
+def test_parameters_that_cannot_work_are_refused_by_name(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(ALWAYS_NORMAL, **change)
+
+
+def test_augmentation_that_cannot_work_is_refused() -> None:
+    for change in ({"dropout": 1.0}, {"dropout_copies": -1}, {"blur": ((0, 1),)}):
+        with pytest.raises(ValueError, match="augmentation_"):
+            Augmentation(**change)  # type: ignore[arg-type]

@@ -17,19 +17,34 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
         default="*",
         help="names to list, with the wildcards of the shell, as 'grm*' (default: all)",
     )
+    parser.add_argument(
+        "--options",
+        action="store_true",
+        help="list what --option can change of these models, each with the value it has without",
+    )
     add_json_option(parser)
 
 
 def _list(args: argparse.Namespace) -> int:
     """Print the model cards that match, as a table or as JSON."""
     from tracker_ros.model_cards import similar_names
-    from tracker_ros.registry import list_models, model_card
+    from tracker_ros.registry import list_models, model_card, model_options
 
     names = list_models(args.pattern)
     if not names:
         raise ValueError(
             f"no model matches {args.pattern!r}; {similar_names(args.pattern, list_models())}"
         )
+    if args.options:
+        options = {name: model_options(name) for name in names}
+        if args.json:
+            print_json(options)
+            return 0
+        for name, values in options.items():
+            print(f"{name}:")
+            for option, value in values.items():
+                print(f"  {option}={value}")
+        return 0
     cards = {name: asdict(model_card(name)) for name in names}
     if args.json:
         print_json(cards)

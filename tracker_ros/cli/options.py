@@ -56,7 +56,8 @@ def add_family_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="option of the model's family, such as threshold=0.4 for GRM; may be repeated",
+        help="option of the model, as threshold=0.4 for GRM; may be repeated; "
+        "`tracker-ros models MODEL --options` lists them",
     )
 
 

@@ -238,11 +238,12 @@ class _Results:
 
 
 def _box_and_score(target: TargetReport) -> dict[str, Any]:
-    """Return box and score of a target that was tracked in this frame."""
+    """Return box, score and the tracker's verdict on a target tracked in this frame."""
     if target.result is None:
         return {}
     box = [round(float(value), 2) for value in target.result.box]
-    return {"box": box, "score": round(float(target.result.score), 4)}
+    verdict = {} if target.result.verdict is None else {"verdict": target.result.verdict.value}
+    return {"box": box, "score": round(float(target.result.score), 4), **verdict}
 
 
 class _NotExplained(ValueError):

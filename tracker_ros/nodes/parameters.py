@@ -404,9 +404,9 @@ TRACK_PARAMETERS = (
         "there, and a back end chosen by name fails if its files are missing."),
     ParameterSpec(
         "model_options", "", UNCONFIGURED,
-        "Options of the model's family as NAME=VALUE, several separated by spaces: "
-        "threshold for GRM; working_size, start_shape, reference_mode, behaviour, aligned, "
-        "aspect for MAST; seed for TrDiMP and TrSiam.", check=_check_options),
+        "Options of the model as NAME=VALUE, several separated by spaces, such as "
+        "threshold=0.4 for GRM; `tracker-ros models MODEL --options` lists them.",
+        check=_check_options),
     ParameterSpec(
         "image_transport", "raw", UNCONFIGURED,
         "How images are sent: raw; compressed (JPEG, PNG, TIFF) on image/compressed; ffmpeg "

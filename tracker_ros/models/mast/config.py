@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tracker_ros.model_options import Settings
+
 STRIDE = 4
 REFERENCE_MODES = ("all", "first_and_recent", "last")
 BEHAVIOURS = ("fixed", "official_torch11", "official_modern")
@@ -37,6 +39,15 @@ class MASTConfig:
     feature_dim: int = 64
     radius: int = 12
     radius_training: int = 6
+
+
+_RANGES = {
+    "radius": (1, 64),
+    "long_term_gap": (1, 10**6),
+    "longest_dilation": (1, 64),
+    "recent_frames": (1, 100),
+    "recent_step": (1, 1000),
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,11 @@ class PropagationParameters:
     aligned: bool = True
 
     def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name} is {value}; expected an integer from {low} to {high}")
+        if any(frame < 0 for frame in self.long_term_frames):
+            raise ValueError(f"long_term_frames are {self.long_term_frames}; expected 0 or more")
         check_choice("reference_mode", self.reference_mode, REFERENCE_MODES)
         check_choice("behaviour", self.behaviour, BEHAVIOURS)
 
@@ -117,3 +133,22 @@ def frames_to_keep(frame: int, parameters: PropagationParameters) -> set[int]:
     """Return the frames up to `frame` that a later one may be predicted from: a bounded number."""
     recent = range(max(0, frame - _reach(parameters)), frame + 1)
     return _long_term(frame, parameters) | set(recent)
+
+
+_OFFICIAL_NAMES = {"memory_patch_r": "radius"}
+_ELSEWHERE = {
+    "ref": "give reference_mode=all (0), first_and_recent (1) or last (2)",
+    "resume": "give weights=FILE",
+    "datapath": "give the sequences to `tracker-ros evaluate`",
+    "savepath": "give --results or --out",
+}
+
+
+def propagation(name: str) -> PropagationParameters:
+    """Return how a model carries masks unless options change it."""
+    return PropagationParameters(radius=MAST_MODELS[name][0].radius)
+
+
+def settings(name: str) -> Settings:
+    """Return what options may change of a model."""
+    return Settings(propagation(name), None, _OFFICIAL_NAMES, _ELSEWHERE)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tracker_ros.checkpoints import read_network
 from tracker_ros.engines.select_backend import Backend
-from tracker_ros.models.mast.config import MAST_MODELS, PropagationParameters
+from tracker_ros.model_options import with_settings
+from tracker_ros.models.mast.config import MAST_MODELS, propagation
 from tracker_ros.models.mast.export import MASTOnEngines
 from tracker_ros.models.mast.network import MASTInference, MASTNetwork
 from tracker_ros.models.mast.tracker import FeatureModel, MASTTracker, usual_size
@@ -29,10 +31,8 @@ def create_mast(
     sha256: str | None,
     working_size: int | None = None,
     start_shape: str = "grabcut",
-    reference_mode: str = "all",
-    behaviour: str = "fixed",
-    aligned: bool = True,
     aspect: float = 4 / 3,
+    **settings: Any,
 ) -> MASTTracker:
     """Make a tracker; see `tracker_ros.create_tracker`.
 
@@ -43,17 +43,13 @@ def create_mast(
         sha256: The expected digest of the file, or None.
         working_size: Shorter side, in pixels, that images are reduced to; None for the model's.
         start_shape: What a box stands for: "ellipse", "rectangle" or "grabcut".
-        reference_mode: See `PropagationParameters`, likewise `behaviour` and `aligned`.
-        behaviour: "fixed", "official_torch11" or "official_modern".
-        aligned: False writes labels back half a cell beside, as officially.
         aspect: Width over height of the images, for which a graph is exported and an engine built
             when the model is loaded.
+        **settings: Changes of `PropagationParameters`.
     """
-    config, usual = MAST_MODELS[name]
+    usual = MAST_MODELS[name][1]
     size = usual if working_size is None else working_size
-    parameters = PropagationParameters(
-        radius=config.radius, reference_mode=reference_mode, behaviour=behaviour, aligned=aligned
-    )
+    parameters = with_settings(propagation(name), settings)
     network = read_network(empty_network(name), weights, sha256)
     model: FeatureModel
     if backend.name == "torch":

@@ -15,6 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracker_ros.model_options import Settings
+
+_LARGEST_CROP = 1024
+
 
 @dataclass(frozen=True)
 class CropConfig:
@@ -45,6 +49,16 @@ class CropConfig:
                 raise ValueError(
                     f"{name} {getattr(self, name)} is not a multiple of stride {self.stride}"
                 )
+        for name, (low, high) in {
+            "template_size": (self.stride, _LARGEST_CROP),
+            "search_size": (2 * self.stride, _LARGEST_CROP),
+            "template_factor": (1, 20),
+            "search_factor": (1, 20),
+            "clip_margin": (0, _LARGEST_CROP),
+            "hold_below": (0, 1),
+        }.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name} is {value}; expected a number from {low} to {high}")
 
     @property
     def search_grid(self) -> int:
@@ -134,8 +148,10 @@ class OSTrackConfig(OneStreamConfig):
             )
         if not 0.0 < self.ce_keep_ratio <= 1.0:
             raise ValueError(f"ce_keep_ratio {self.ce_keep_ratio} is outside (0, 1]")
-        if any(layer >= self.depth for layer in self.ce_layers):
-            raise ValueError(f"ce_layers {self.ce_layers} reach beyond depth {self.depth}")
+        if any(not 0 <= layer < self.depth for layer in self.ce_layers):
+            raise ValueError(
+                f"ce_layers {self.ce_layers} are not all blocks; expected 0 to {self.depth - 1}"
+            )
 
     def kept_tokens(self, keep_rate: float | None = None) -> list[int]:
         """Return the search tokens that enter block 0, and those left after each elimination."""
@@ -242,3 +258,30 @@ GRM_CONFIGS: dict[str, GRMConfig] = {
     "grm_vitb_256": GRM_VITB_256,
     "grm_vitl_320": GRM_VITL_320,
 }
+
+CROP_OPTIONS = ("template_factor", "search_factor", "clip_margin", "hold_below")
+_SIZE_OPTIONS = ("template_size", "search_size", *CROP_OPTIONS)
+_CE_OPTIONS = ("ce_layers", "ce_keep_ratio", "ce_template_range")
+_WEIGHTS_DECIDE = "the weights decide it"
+_ELSEWHERE = {
+    "debug": "it opens windows in the authors' code; --explain draws what the tracker sees",
+    "checkpoint": "give weights=FILE",
+    "epoch": "give weights=FILE, the checkpoint of that epoch",
+    "save_all_boxes": "all results are returned and written",
+    **dict.fromkeys(("stride", "type", "num_channels", "extra_merger"), _WEIGHTS_DECIDE),
+    "pretrain_file": "give start_from in a recipe of training",
+    "hyper": "give threshold=lasot or the name of another data set",
+}
+"""What the files `experiments/*/*.yaml` and `lib/test/parameter/` set and no option does."""
+
+
+def ostrack_settings(name: str) -> Settings:
+    """Return what options may change of an OSTrack model."""
+    names = (*_SIZE_OPTIONS, *_CE_OPTIONS)
+    return Settings(OSTRACK_CONFIGS[name], names, {"ce_loc": "ce_layers"}, _ELSEWHERE)
+
+
+def grm_settings(name: str) -> Settings:
+    """Return what options may change of a GRM model, beside the threshold."""
+    names = (*_SIZE_OPTIONS, "target_type")
+    return Settings(GRM_CONFIGS[name], names, {"tgt_type": "target_type"}, _ELSEWHERE)

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.network import OneStreamNetwork, TemplateEmbedding
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.tracker import example_image
+
+_Kind = TypeVar("_Kind")
 
 
 class TemplateGraph(TemplateEmbedding):
@@ -218,16 +220,6 @@ TOGETHER = (8, 4, 2)
 _LOG = logging.getLogger(__name__)
 
 
-def on_backend(
-    config: OneStreamConfig, graphs: Sequence[Graph], backend: Backend
-) -> OneStreamOnEngines:
-    """Return a network on the engines of a back end, which exports and builds now or never.
-
-    Raises EngineUnavailable as `Backend.open` does.
-    """
-    return OneStreamOnEngines(config, graphs, backend.open, replace(backend, build=False).open)
-
-
 class OneStreamOnEngines:
     """OSTrack or GRM, computed by engines.
 
@@ -255,6 +247,16 @@ class OneStreamOnEngines:
         self._together: dict[int, Engine | None] = {}
         through_cpu = self._track.backend == "onnxruntime"
         self.device = torch.device("cpu" if through_cpu else self._track.device)
+
+    @classmethod
+    def on_backend(
+        cls: Callable[..., _Kind], config: CropConfig, graphs: Sequence[Graph], backend: Backend
+    ) -> _Kind:
+        """Return a network on the engines of a back end, which exports and builds now or never.
+
+        Raises EngineUnavailable as `Backend.open` does.
+        """
+        return cls(config, graphs, backend.open, replace(backend, build=False).open)
 
     @property
     def runtime_info(self) -> dict[str, str]:

@@ -3,20 +3,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
-from tracker_ros.checkpoints import read_network
+from tracker_ros.checkpoints import load_strictly, read_weights
 from tracker_ros.engines.select_backend import Backend
+from tracker_ros.model_options import with_settings
 from tracker_ros.models.layers.packed import precisions
-from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRM_CONFIGS, OSTRACK_CONFIGS
-from tracker_ros.models.one_stream.export import grm_graphs, on_backend, ostrack_graphs
+from tracker_ros.models.one_stream.config import (
+    DEFAULT_THRESHOLD,
+    GRM_CONFIGS,
+    OSTRACK_CONFIGS,
+    CropConfig,
+    OneStreamConfig,
+)
+from tracker_ros.models.one_stream.export import OneStreamOnEngines, grm_graphs, ostrack_graphs
 from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.network import resample_positions
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
+
+Network = TypeVar("Network", bound=nn.Module)
+TrackerKind = TypeVar("TrackerKind", bound=OneStreamTracker)
 
 
 def empty_network(name: str) -> OSTrackNetwork | GRMNetwork:
@@ -27,8 +41,56 @@ def empty_network(name: str) -> OSTrackNetwork | GRMNetwork:
         return OSTrackNetwork(OSTRACK_CONFIGS[name])
 
 
+def load_network(
+    kind: Callable[[Any], Network],
+    config: CropConfig,
+    settings: Mapping[str, Any],
+    weights: Path,
+    sha256: str | None,
+) -> Network:
+    """Load a network in eval mode; for other sizes of crops its positions are interpolated.
+
+    Args:
+        kind: Makes the network from a configuration.
+        config: What the weights were trained with.
+        settings: Changes of it.
+        weights: A safetensors file.
+        sha256: The expected digest of the file, or None.
+    """
+    changed = with_settings(config, settings)
+    with torch.device("meta"):
+        network = kind(changed)
+    state = read_weights(weights, sha256)
+    if isinstance(config, OneStreamConfig) and isinstance(changed, OneStreamConfig):
+        state = resample_positions(state, config, changed)
+    load_strictly(network, state, weights.name)
+    return network.eval()
+
+
+def tracker_on(
+    backend: Backend,
+    tracker: Callable[[Any], TrackerKind],
+    on_engines: Callable[[], Any],
+    in_torch: Callable[[], Any],
+    *known: str,
+) -> TrackerKind:
+    """Make a tracker whose network a back end computes.
+
+    Args:
+        backend: Computes the network.
+        tracker: Makes the tracker from what computes it.
+        on_engines: Opens the network's engines on it.
+        in_torch: Prepares the network for torch.
+        known: Precisions of torch.
+    """
+    if backend.name != "torch":
+        return tracker(on_engines())
+    backend.check_precision(*known)
+    return tracker(in_torch())
+
+
 def create_ostrack(
-    name: str, *, backend: Backend, weights: Path, sha256: str | None
+    name: str, *, backend: Backend, weights: Path, sha256: str | None, **settings: Any
 ) -> OneStreamTracker:
     """Make an OSTrack tracker; see `tracker_ros.create_tracker`.
 
@@ -37,13 +99,16 @@ def create_ostrack(
         backend: Computes the network.
         weights: A safetensors file.
         sha256: The expected digest of the file, or None.
+        **settings: Changes of the configuration; see `config.ostrack_settings`.
     """
-    network = read_network(empty_network(name), weights, sha256)
-    assert isinstance(network, OSTrackNetwork)
-    if backend.name != "torch":
-        return OneStreamTracker(on_backend(network.config, ostrack_graphs(network), backend))
-    backend.check_precision(*precisions(backend.device))
-    return OneStreamTracker(OSTrackInference(network, backend.device, precision=backend.precision))
+    network = load_network(OSTrackNetwork, OSTRACK_CONFIGS[name], settings, weights, sha256)
+    return tracker_on(
+        backend,
+        OneStreamTracker,
+        lambda: OneStreamOnEngines.on_backend(network.config, ostrack_graphs(network), backend),
+        lambda: OSTrackInference(network, backend.device, precision=backend.precision),
+        *precisions(backend.device),
+    )
 
 
 def create_grm(
@@ -53,6 +118,7 @@ def create_grm(
     weights: Path,
     sha256: str | None,
     threshold: str | float = DEFAULT_THRESHOLD,
+    **settings: Any,
 ) -> OneStreamTracker:
     """Make a GRM tracker; see `create_ostrack`.
 
@@ -60,10 +126,15 @@ def create_grm(
     which the authors chose one; see `GRMConfig.threshold_of`.
     """
     chosen = GRM_CONFIGS[name].threshold_of(threshold)
-    network = read_network(empty_network(name), weights, sha256)
-    assert isinstance(network, GRMNetwork)
-    if backend.name != "torch":
-        return OneStreamTracker(on_backend(network.config, grm_graphs(network, chosen), backend))
-    backend.check_precision(*precisions(backend.device))
-    model = GRMInference(network, backend.device, threshold=chosen, precision=backend.precision)
-    return OneStreamTracker(model)
+    network = load_network(GRMNetwork, GRM_CONFIGS[name], settings, weights, sha256)
+    return tracker_on(
+        backend,
+        OneStreamTracker,
+        lambda: OneStreamOnEngines.on_backend(
+            network.config, grm_graphs(network, chosen), backend
+        ),
+        lambda: GRMInference(
+            network, backend.device, threshold=chosen, precision=backend.precision
+        ),
+        *precisions(backend.device),
+    )

@@ -13,7 +13,7 @@ not its shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -33,11 +33,35 @@ def resample_position_embedding(pos_embed: Tensor, grid: int) -> Tensor:
     (1, 1 + n * n, C) of the pretrained classifier, whose first position is its class token's ->
     (1, grid * grid, C), bicubic without antialiasing.
     """
-    places = pos_embed[:, 1:]
-    side = round(places.shape[1] ** 0.5)
-    image = places.transpose(1, 2).reshape(1, -1, side, side)
+    return interpolate_positions(pos_embed[:, 1:], grid)
+
+
+def interpolate_positions(positions: Tensor, grid: int) -> Tensor:
+    """(1, n * n, C) positions -> (1, grid * grid, C), bicubic without antialiasing."""
+    side = round(positions.shape[1] ** 0.5)
+    image = positions.transpose(1, 2).reshape(1, -1, side, side)
     image = F.interpolate(image, size=(grid, grid), mode="bicubic", align_corners=False)
     return image.flatten(2).transpose(1, 2)
+
+
+def resample_positions(
+    state: Mapping[str, Tensor], trained: OneStreamConfig, wanted: OneStreamConfig
+) -> dict[str, Tensor]:
+    """Return a network's tensors with the position embeddings of crops of other sizes.
+
+    Args:
+        state: Tensors by name, for the sizes of `trained`; other positions are left as they are.
+        trained: What the weights were trained with.
+        wanted: What they shall be run with.
+    """
+    changed = dict(state)
+    for name, before, after in (
+        ("backbone.pos_embed_z", trained.template_grid, wanted.template_grid),
+        ("backbone.pos_embed_x", trained.search_grid, wanted.search_grid),
+    ):
+        if before != after and name in state and state[name].shape[1] == before**2:
+            changed[name] = interpolate_positions(state[name], after)
+    return changed
 
 
 def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:

@@ -65,9 +65,7 @@ others' rounding leaves 0.9999)."""
 
 def first_samples(parameters: TrackingParameters) -> int:
     """Return the number of samples that are made of the first image."""
-    views = parameters.augmentation
-    listed = (views.relative_shift, views.blur, views.rotate)
-    return 1 + sum(map(len, listed)) + views.flip + views.dropout_copies
+    return parameters.views.views
 
 
 def memory_images(parameters: TrackingParameters) -> int:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tracker_ros.checkpoints import read_network
 from tracker_ros.cuda.prroi_pool import fastest_prroi_pool
 from tracker_ros.engines.select_backend import Backend
+from tracker_ros.model_options import with_settings
 from tracker_ros.models.trdimp.boxes import pooled_maps
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS
 from tracker_ros.models.trdimp.export import graphs
@@ -25,7 +27,13 @@ def empty_network(name: str) -> TrDiMPNetwork:
 
 
 def create_trdimp(
-    name: str, *, backend: Backend, weights: Path, sha256: str | None, seed: int = 0
+    name: str,
+    *,
+    backend: Backend,
+    weights: Path,
+    sha256: str | None,
+    seed: int = 0,
+    **settings: Any,
 ) -> TrDiMPTracker:
     """Make a tracker; see `tracker_ros.create_tracker`.
 
@@ -36,10 +44,11 @@ def create_trdimp(
         sha256: The expected digest of the file, or None.
         seed: Seed of the random numbers (augmentation of the first image, starts of the
             refinement). Every `initialize` starts from it again, so a run repeats exactly.
+        **settings: Changes of `TrackingParameters`.
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected an integer of at least 0")
-    _, parameters = TRDIMP_MODELS[name]
+    parameters = with_settings(TRDIMP_MODELS[name][1], settings)
     network = read_network(empty_network(name), weights, sha256)
     model: TrDiMPInference | TrDiMPOnEngines
     if backend.name == "torch":

@@ -84,6 +84,8 @@ def localise(
     first = _highest(score if window is None else score * window)
     offset = first.cell - middle
     here = offset * pixels_per_cell
+    if not parameters.advanced_localization:
+        return Sighting(here, Verdict.NORMAL)
     if float(first.value) < parameters.target_not_found_threshold:
         return Sighting(here, Verdict.NOT_FOUND)
 

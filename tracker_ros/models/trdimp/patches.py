@@ -269,7 +269,7 @@ def augment(wide: Tensor, parameters: TrackingParameters, draws: Draws) -> Views
 
     One shift is drawn for each flip, blur and rotation, in this order.
     """
-    side, options = parameters.image_sample_size, parameters.augmentation
+    side, options = parameters.image_sample_size, parameters.views
 
     def drawn() -> Shift:
         reach = np.float32(side * parameters.random_shift_factor)
@@ -298,7 +298,7 @@ def drop_channels(
 
     Returns (N + copies, C, h, w), and the number of copies.
     """
-    options = parameters.augmentation
+    options = parameters.views
     copies = options.dropout_copies
     if copies == 0:
         return classification, 0

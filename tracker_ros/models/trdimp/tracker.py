@@ -183,12 +183,12 @@ class TrDiMPTracker(Tracker):
         # Features, of the first view for the IoU branch too.
         patches = normalize_tensor(views.patches / 255.0)
         first = model.features(patches[:1])
-        others = [model.features(part).classification for part in patches[1:].split(VIEWS_AT_ONCE)]
-        classification = torch.cat([first.classification, *others])
+        others = [model.features(part) for part in patches[1:].split(VIEWS_AT_ONCE)]
+        classification = torch.cat([view.classification for view in (first, *others)])
         classification, copies = drop_channels(classification, options, draws)
         boxes = np.concatenate([boxes, np.tile(box_in_patch, (copies, 1))])
         places = self._on_device(boxes)
-        modulation = model.modulation(first, places[0])
+        modulation = self._modulation([first, *others], places)
 
         # Encode, then fit the filter to what the memory makes of its own images.
         memory = model.start_memory(
@@ -234,7 +234,7 @@ class TrDiMPTracker(Tracker):
             np.full(2, place.scale * np.float32(side)),
             side,
             image.shape,
-            Border.INSIDE_MAJOR,
+            Border(options.border_mode),
             options.patch_max_scale_change,
         )
         placement = Placement.of(window, side)
@@ -249,7 +249,7 @@ class TrDiMPTracker(Tracker):
         sample = None
         if sighting.verdict is not Verdict.NOT_FOUND:
             learned, place = self._refine(target, features, placement, sighting, image.shape)
-            if sighting.verdict is not Verdict.UNCERTAIN:
+            if options.update_classifier and sighting.verdict is not Verdict.UNCERTAIN:
                 sample = _TrainingSample(
                     features.classification,
                     decoded,
@@ -275,6 +275,24 @@ class TrDiMPTracker(Tracker):
             target.place = _SearchArea(position, size, scale)
             target.sample = None
         return True
+
+    def _modulation(self, views: Sequence[PatchFeatures], boxes: Tensor) -> Modulation:
+        """Describe the target to the IoU branch, by the first view or by all but rotated ones."""
+        options = self.parameters
+        count = 1
+        if options.iounet_augmentation:
+            count = options.views.views - len(options.views.rotate) - options.views.dropout_copies
+        single = [
+            PatchFeatures(*(layer[i : i + 1] for layer in part))
+            for part in views
+            for i in range(len(part.layer2))
+        ]
+        found = [self.model.modulation(single[i], boxes[i]) for i in range(count)]
+        if count == 1:
+            return found[0]
+        return Modulation(
+            *(torch.cat(parts).mean(0, keepdim=True) for parts in zip(*found, strict=True))
+        )
 
     def _refine(
         self,

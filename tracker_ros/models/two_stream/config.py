@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tracker_ros.models.one_stream.config import CropConfig
+from tracker_ros.model_options import Settings
+from tracker_ros.models.one_stream.config import CROP_OPTIONS, CropConfig
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,8 @@ class TwoStreamConfig(CropConfig):
 
 
 TWO_STREAM_CONFIGS = {"two_stream_tiny": TwoStreamConfig()}
+
+
+def settings(name: str) -> Settings:
+    """Return what options may change of a model."""
+    return Settings(TWO_STREAM_CONFIGS[name], CROP_OPTIONS)

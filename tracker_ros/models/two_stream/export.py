@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec
-from tracker_ros.engines.select_backend import Backend
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.export import (
     OneStreamOnEngines,
@@ -129,16 +128,6 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
     )
     batched = partial(_track_graph, track, template, settings)
     return Graph(spec, track, of_track, read_boxes, samples, batched)
-
-
-def on_backend(
-    config: TwoStreamConfig, graphs: Sequence[Graph], backend: Backend
-) -> TwoStreamOnEngines:
-    """Return a network on the engines of a back end, which exports and builds now or never.
-
-    Raises EngineUnavailable, see `Backend.open`.
-    """
-    return TwoStreamOnEngines(config, graphs, backend.open, replace(backend, build=False).open)
 
 
 class TwoStreamOnEngines(OneStreamOnEngines):

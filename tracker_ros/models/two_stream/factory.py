@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from tracker_ros.checkpoints import read_network
 from tracker_ros.engines.select_backend import Backend
+from tracker_ros.models.one_stream.factory import load_network, tracker_on
 from tracker_ros.models.two_stream.config import TWO_STREAM_CONFIGS
-from tracker_ros.models.two_stream.export import on_backend, two_stream_graphs
+from tracker_ros.models.two_stream.export import TwoStreamOnEngines, two_stream_graphs
 from tracker_ros.models.two_stream.inference import TwoStreamInference
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
 from tracker_ros.models.two_stream.tracker import TwoStreamTracker
@@ -23,19 +24,15 @@ def empty_network(name: str) -> TwoStreamNetwork:
 
 
 def create_two_stream(
-    name: str, *, backend: Backend, weights: Path, sha256: str | None
+    name: str, *, backend: Backend, weights: Path, sha256: str | None, **settings: Any
 ) -> TwoStreamTracker:
-    """Make a two-stream tracker; see `tracker_ros.create_tracker`.
-
-    Args:
-        name: One of `TWO_STREAM_CONFIGS`.
-        backend: Computes the network.
-        weights: A safetensors file.
-        sha256: The expected digest of the file, or None.
-    """
-    network = read_network(empty_network(name), weights, sha256)
+    """Make a two-stream tracker; see `one_stream.factory.create_ostrack`."""
+    network = load_network(TwoStreamNetwork, TWO_STREAM_CONFIGS[name], settings, weights, sha256)
     network.fold_norm()
-    if backend.name != "torch":
-        return TwoStreamTracker(on_backend(network.config, two_stream_graphs(network), backend))
-    backend.check_precision("fp32")
-    return TwoStreamTracker(TwoStreamInference(network, backend.device))
+    return tracker_on(
+        backend,
+        TwoStreamTracker,
+        lambda: TwoStreamOnEngines.on_backend(network.config, two_stream_graphs(network), backend),
+        lambda: TwoStreamInference(network, backend.device),
+        "fp32",
+    )
