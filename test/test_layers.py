@@ -55,7 +55,7 @@ ROS_MODULES = {
     "tracker_interfaces",
 }
 WITHOUT_TORCH = {"following", "io", "drawing", "spatial", "bags"}
-MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 216, 39027, 20
+MAX_FILES, MAX_LINES, MAX_FILES_PER_FOLDER = 216, 39_027, 20
 
 
 def module_of(path: Path) -> str:
