@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from small_networks import SMALL_OSTRACK
+
 from tracker_ros.checkpoints import write_weights
 from tracker_ros.models.one_stream.factory import load_network
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
