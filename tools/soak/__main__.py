@@ -25,13 +25,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import signal
-import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,89 +39,20 @@ import rclpy
 
 from tools.harness import HarnessError
 from tools.harness.domain import private_domain
-from tools.harness.operator import ACTIVE, INACTIVE
-from tools.harness.program import Program, python_command
+from tools.harness.ground_station import GroundStation, free_port
+from tools.harness.program import Program, node_command, python_command
 from tools.soak.actions import Actions
 from tools.soak.camera import Camera
 from tools.soak.driver import Driver
 from tools.soak.endings import START_S, WAYS, end_in_each_way, start_among_damaged_files, starter
-from tracker_interfaces.msg import TargetStatus
+from tools.soak.judge import MAX_GROWTH, calm, growth, log_faults, rest
 from tracker_ros.cli.options import progress_bar
 from tracker_ros.evaluation.machine import describe_machine
 
 SCENE_FRAMES = 40
 REST_EVERY_S = 10.0
-CALM_S, CALM_HZ = 5.0, 10.0
-MAX_GROWTH = 0.05
-MIN_RECEIVED = 0.5
-"""Share of the images shown in calm; a busy machine loses some (best effort, depth 1)."""
-EXPECTED_ERRORS = re.compile(
-    r"image on \S+ skipped: (image|an? |step|data)|not activated: model |"
-    r"broken on command|the model returned the (box \(nan|score 7)|"
-    r"cannot be loaded: .*no_such_file|No transition matching|Unable to start transition"
-)
-FAULTS = re.compile(
-    r"Traceback|Exception|fault in the worker|failed( on this selection)?:|\bFATAL\b"
-)
-
-
-def rest(driver: Driver, node: Program) -> float:
-    """Deactivate the node and activate it again. Returns the MiB it held in between."""
-    driver.camera.heal()
-    driver.look(False)
-    driver.bring(INACTIVE)
-    driver.spin(0.5)
-    held = node.resident_mib
-    driver.bring(ACTIVE)
-    return held
-
-
-def calm(driver: Driver) -> list[str]:
-    """Follow a healthy camera after a fresh start. Returns what is wrong afterwards."""
-    driver.camera.heal()
-    driver.set_rate(0.0)
-    driver.bring(INACTIVE)
-    driver.set(score_found=0.45, score_lost=0.35, lost_after=1.0)
-    driver.set(buffer_seconds=5.0, buffer_megabytes=256.0)
-    if not driver.bring(ACTIVE) or not driver.wait(driver.watched, 10.0):
-        return ["the node does not become active at the end"]
-    driver.spin(1.0)
-    before = driver.camera.published
-    driver.set_rate(CALM_HZ)
-    driver.wait(lambda: driver.camera.shown, 5.0)
-    seen = driver.camera.shown[-1]
-    answer = driver.select(seen.box, seen.header)
-    if not answer.success:
-        return [f"the last selection was refused: {answer.message}"]
-    driver.spin(CALM_S)
-    driver.set_rate(0.0)
-    driver.wait(lambda: driver.status.header.stamp == driver.newest_stamp, 10.0)
-    status, shown = driver.status, driver.camera.published - before
-    wrong = []
-    if not MIN_RECEIVED * shown <= status.frames_received <= shown:
-        wrong.append(f"{shown} images shown in calm, {status.frames_received} received")
-    if status.state != TargetStatus.TRACKING or status.frames_tracked < 1:
-        wrong.append(f"in calm the state is {status.state}, {status.frames_tracked} tracked")
-    if status.frames_rejected:
-        wrong.append(f"{status.frames_rejected} healthy images rejected")
-    return wrong
-
-
-def growth(rests: list[float]) -> float:
-    """Return how much the memory at rest grew from the second quarter to the last, as a share."""
-    quarter = max(1, len(rests) // 4)
-    early, late = rests[quarter : 2 * quarter], rests[-quarter:]
-    return statistics.median(late) / statistics.median(early) - 1
-
-
-def log_faults(text: str) -> list[str]:
-    """Return the lines of the node's log that should not be there, each kind once."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        expected = EXPECTED_ERRORS.search(line)
-        if FAULTS.search(line) or ("[ERROR]" in line and not expected):
-            found.setdefault(re.sub(r"[\d.]+", "#", line), line)
-    return list(found.values())
+THOROUGH_MINUTES = 5.0
+"""From here on the node is ended in every way, and started among damaged files."""
 
 
 def end_and_start_again(command: Path, camera: Camera, log: Path, *, thorough: bool) -> list[str]:
@@ -144,16 +74,29 @@ def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
     chance = random.Random(seed)
     camera = Camera(seed, SCENE_FRAMES, chance)
     done: Counter[str] = Counter()
-    rests: list[float] = []
+    rests: dict[str, list[float]] = {"track": [], "mavlink_bridge": []}
     wrong: list[str] = []
     command = log.with_name("soak_command")
     command.write_text("")
+    port = free_port()
     with (
         starter(command, log)(f"backend:={backend}") as node,
+        Program(
+            node_command(
+                "mavlink_bridge", "--ros-args", "-p", f"connections:=udpin:127.0.0.1:{port}"
+            ),
+            log.with_name("soak_mavlink.log"),
+        ) as bridge,
         Program(python_command("tools.soak.listener")) as listener,
         Driver(camera, lambda: node.alive, lambda: node.send(signal.SIGUSR1)) as driver,
+        closing(GroundStation(port, busy=lambda: driver.spin(0.02))) as station,
     ):
-        actions = Actions(driver, chance, command, listener)
+
+        def read_memory() -> None:
+            rests["track"].append(rest(driver, node))
+            rests["mavlink_bridge"].append(bridge.resident_mib)
+
+        actions = Actions(driver, chance, command, listener, station)
         driver.set_rate(30.0)
         try:
             driver.until(driver.watched, "the node to become active", START_S)
@@ -163,26 +106,28 @@ def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
                     done[actions.do_one()] += 1
                     driver.spin(chance.uniform(0.0, 0.4))
                     if actions.all_tried and time.monotonic() - rested > REST_EVERY_S:
-                        rests.append(rest(driver, node))
+                        read_memory()
                         rested = time.monotonic()
                     bar.update(min(round(time.monotonic() - begin), bar.total) - bar.n)
-            rests.append(rest(driver, node))
+            read_memory()
             wrong += calm(driver)
         except HarnessError as error:
             wrong.append(str(error))
-    if node.status != 0:
-        wrong.append(f"the node ended with status {node.status}")
-    wrong += end_and_start_again(command, camera, log, thorough=minutes >= 1)
+    for name, program in (("track", node), ("mavlink_bridge", bridge), ("listener", listener)):
+        if program.status != 0:
+            wrong.append(f"{name} ended with status {program.status}")
+    wrong += end_and_start_again(command, camera, log, thorough=minutes >= THOROUGH_MINUTES)
     wrong += driver.silent_refusals
     if driver.wrong_statuses:
         count = len(driver.wrong_statuses)
         wrong.append(f"{count} statuses are contradictory: {driver.wrong_statuses[0]}")
-    wrong += log_faults(node.output)
-    grown = growth(rests) if len(rests) >= 4 else 0.0
-    if grown >= MAX_GROWTH:
-        wrong.append(
-            f"memory at rest has grown by {grown:.1%}: {[round(mib) for mib in rests]} MiB"
-        )
+    wrong += log_faults(node.output) + log_faults(bridge.output)
+    grown = {name: growth(held) for name, held in rests.items()}
+    wrong += [
+        f"the memory of {name} has grown by {share:.1%}: {[round(mib) for mib in rests[name]]} MiB"
+        for name, share in grown.items()
+        if share is not None and share >= MAX_GROWTH
+    ]
     return {
         "passed": not wrong,
         "wrong": wrong,
@@ -193,9 +138,10 @@ def soak(minutes: float, seed: int, backend: str, log: Path) -> dict[str, Any]:
         "images": {"published": camera.published, "broken": camera.broken},
         "statuses": driver.statuses,
         "boxes": driver.boxes_heard,
+        "places": dict(driver.places_heard),
         "standstills": driver.standstills,
-        "rest_mib": [round(mib, 1) for mib in rests],
-        "growth": round(grown, 4),
+        "rest_mib": {name: [round(mib, 1) for mib in held] for name, held in rests.items()},
+        "growth": grown,
         "machine": asdict(describe_machine()),
     }
 
@@ -225,7 +171,11 @@ def main(argv: list[str] | None = None) -> int:
     print(
         f"{options.minutes:g} minutes, seed {options.seed}: {sent} requests, "
         f"{verdict['images']['published']} images ({verdict['images']['broken']} broken), "
-        f"{verdict['statuses']} statuses, memory at rest {verdict['growth']:+.1%}"
+        f"{verdict['statuses']} statuses, memory at rest: "
+        + ", ".join(
+            f"{name} " + ("too few readings" if share is None else f"{share:+.1%}")
+            for name, share in verdict["growth"].items()
+        )
     )
     for line in verdict["wrong"]:
         print(f"WRONG: {line}", file=sys.stderr)

@@ -17,9 +17,11 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2D
 
+from tools.harness.ground_station import GroundStation
 from tools.harness.operator import ACTIVE, INACTIVE, UNCONFIGURED, selection
 from tools.harness.program import Program
 from tools.soak.camera import ENCODINGS, FRAME_ID, JUMPS_S, SIZES
+from tools.soak.doors import Doors
 from tools.soak.driver import Driver
 from tracker_interfaces.srv import SelectTarget
 from tracker_ros import DEFAULT_MODEL
@@ -27,6 +29,7 @@ from tracker_ros import DEFAULT_MODEL
 OTHER_MODEL = "trdimp_tiny"
 MAX_TARGETS = 4
 FLOOD = 100
+WRONG_CLOCKS_S = (0.9, 0.9, 0.3, -0.3, -3.0, 3600.0)
 RATES_HZ = (5.0, 15.0, 30.0, 30.0, 60.0)
 REFUSED_SETTINGS: tuple[tuple[str, Any], ...] = (
     ("score_found", 2.0), ("score_found", math.nan), ("lost_after", -1.0),
@@ -43,20 +46,28 @@ class Actions:
         chance: Decides everything.
         command: File that tells the model how to break; see `tools.harness.breakable`.
         listener: A program that listens to the tracker, and may be stopped.
+        station: A ground station in front of the tracker's MAVLink bridge.
     """
 
     def __init__(
-        self, driver: Driver, chance: random.Random, command: Path, listener: Program
+        self,
+        driver: Driver,
+        chance: random.Random,
+        command: Path,
+        listener: Program,
+        station: GroundStation,
     ) -> None:
         self._driver = driver
         self._command = command
         self._listener = listener
         self._camera = driver.camera
         self._chance = chance
+        doors = Doors(driver, chance, station, self._any_selection)
         weighted: list[tuple[Callable[[], None], float]] = [
             (self.select, 14), (self.select_nonsense, 4), (self.select_several, 3),
             (self.select_by_topic, 3),
-            (self.flood, 1), (self.select_ahead, 2), (self.break_model, 2),
+            (doors.select_detection, 3), (doors.fly, 3), (doors.measure, 4), (doors.compress, 0.5),
+            (self.flood, 1), (self.select_with_wrong_clock, 2), (self.break_model, 2),
             (self.stall_listener, 1),
             (self.clear, 2), (self.remove, 2), (self.pause, 2), (self.burst, 3),
             (self.stall, 2), (self.jump, 3), (self.resize, 3), (self.break_images, 5),
@@ -104,7 +115,7 @@ class Actions:
 
     def select_by_topic(self) -> None:
         """Select by the topic, well or badly; it gives no answer."""
-        request = self._selection() if self._chance.random() < 0.7 else self._nonsense()
+        request = self._any_selection()
         self._driver.boxes.publish(Detection2D(header=request.header, bbox=request.bbox))
 
     def clear(self) -> None:
@@ -142,12 +153,13 @@ class Actions:
         self._driver.call_all(*[(self._driver.selector, request)] * FLOOD)
         self._driver.clear()
 
-    def select_ahead(self) -> None:
-        """Select by topic for a second, on stamps of a clock that is almost a second ahead."""
+    def select_with_wrong_clock(self) -> None:
+        """Select by topic for a second, on stamps of a clock that is ahead or behind."""
+        wrong = Duration(seconds=self._chance.choice(WRONG_CLOCKS_S))
         for _ in range(10):
             request = self._selection()
             stamp = Time.from_msg(self._driver.node.get_clock().now().to_msg())
-            request.header.stamp = (stamp + Duration(seconds=0.9)).to_msg()
+            request.header.stamp = (stamp + wrong).to_msg()
             self._driver.boxes.publish(Detection2D(header=request.header, bbox=request.bbox))
             self._driver.spin(0.1)
 
@@ -264,6 +276,10 @@ class Actions:
             (driver.clearer, Trigger.Request()),
             (driver.enabler, SetBool.Request(data=True)),
         )
+
+    def _any_selection(self) -> SelectTarget.Request:
+        """Return a selection that may have one thing wrong."""
+        return self._selection() if self._chance.random() < 0.7 else self._nonsense()
 
     def _selection(self) -> SelectTarget.Request:
         """Select the target on one of the last images; now and then a moved box on the newest."""

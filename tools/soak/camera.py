@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import copy
 import random
 from collections import deque
 from collections.abc import Callable
@@ -13,19 +14,29 @@ from typing import Any
 import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from tools.soak.space import Space
 from tracker_ros.geometry import Box
-from tracker_ros.nodes.messages import image_from_array
+from tracker_ros.nodes.messages import compressed_from_array, image_from_array
 from tracker_ros.synthetic.scene_video import synthetic_video
 
 FRAME_ID = "camera"
 SIZE = (640, 480)
 SIZES = (SIZE, (320, 240), (801, 601), (1280, 720))
 ENCODINGS = ("rgb8", "rgb8", "bgr8", "mono8", "rgba8")
+JPEG = "jpeg"
+"""An encoding, too: images are then sent compressed."""
 JUMPS_S = (-3600.0, -30.0, -0.5, 0.5, 30.0, 3600.0)
 # What may be wrong with an image: each returns the fields to change.
+SYMPTOMS_OF_COMPRESSED: dict[str, Callable[[CompressedImage], dict[str, Any]]] = {
+    "cut": lambda image: {"data": image.data[: len(image.data) // 2]},
+    "noise": lambda image: {"data": array.array("B", bytes(range(256)) * 9)},
+    "no data": lambda image: {"data": array.array("B")},
+    "no stamp": lambda image: {"header": _header(0, 2**32 - 1)},
+    "format": lambda image: {"format": "secret9; compressed"},
+}
 SYMPTOMS: dict[str, Callable[[Image], dict[str, Any]]] = {
     "step": lambda image: {"step": image.step // 3},
     "no step": lambda image: {"step": 0},
@@ -73,6 +84,7 @@ class Camera:
         broken: How many of them were broken.
         stalled: True while no image is to be published.
         faulty: How many of the next images are to be broken.
+        space: Makes the calibration, the depth and the transform of each image.
     """
 
     def __init__(self, seed: int, frames: int, chance: random.Random) -> None:
@@ -80,7 +92,8 @@ class Camera:
         self._scenes = [(scene.image, scene.box) for scene in scenes + scenes[-2:0:-1]]
         self._chance = chance
         self._place = 0
-        self._scaled: dict[int, Image] = {}
+        self._scaled: dict[int, Image | CompressedImage] = {}
+        self.space = Space(FRAME_ID, SIZE)
         self.shown: deque[Shown] = deque(maxlen=_REMEMBERED)
         self.published = 0
         self.broken = 0
@@ -103,10 +116,14 @@ class Camera:
     def heal(self) -> None:
         """Return to the right time, the first size and whole images."""
         self.offset_s, self.stalled, self.faulty = 0.0, False, 0
+        self.space.heal()
         self.show_as(SIZE, "rgb8")
 
-    def next(self, now_ns: int) -> Image | None:
-        """Return the image to publish now, or None while the camera is stalled."""
+    def next(self, now_ns: int) -> Image | CompressedImage | None:
+        """Return the image to publish now, or None while the camera is stalled.
+
+        It is compressed if the encoding is `JPEG`.
+        """
         if self.stalled:
             return None
         self._place = (self._place + 1) % len(self._scenes)
@@ -127,7 +144,7 @@ class Camera:
         across, down = self.size[0] / SIZE[0], self.size[1] / SIZE[1]
         return (x * across, y * down, w * across, h * down)
 
-    def _message(self, place: int) -> Image:
+    def _message(self, place: int) -> Image | CompressedImage:
         """Return the scene at one place in the present size and encoding; made once, then kept."""
         if place not in self._scaled:
             pixels = cv2.resize(self._scenes[place][0], self.size)
@@ -136,13 +153,13 @@ class Camera:
             self._scaled[place] = _message(pixels, self.encoding)
         return self._scaled[place]
 
-    def _break(self, good: Image, header: Header) -> Image:
+    def _break(self, good: Image | CompressedImage, header: Header) -> Image | CompressedImage:
         """Return a copy of an image with one thing wrong."""
-        broken = Image(header=header, is_bigendian=good.is_bigendian)
-        change = self._chance.choice(list(SYMPTOMS.values()))
-        for name in ("height", "width", "encoding", "step", "data"):
-            setattr(broken, name, getattr(good, name))
-        for name, value in change(broken).items():
+        compressed = isinstance(good, CompressedImage)
+        broken = copy.copy(good)
+        broken.header = header
+        symptoms: Any = SYMPTOMS_OF_COMPRESSED if compressed else SYMPTOMS
+        for name, value in self._chance.choice(list(symptoms.values()))(broken).items():
             setattr(broken, name, value)
         return broken
 
@@ -151,8 +168,10 @@ def _header(seconds: int, nanoseconds: int) -> Header:
     return Header(stamp=Time(sec=seconds, nanosec=nanoseconds), frame_id=FRAME_ID)
 
 
-def _message(pixels: np.ndarray, encoding: str) -> Image:
+def _message(pixels: np.ndarray, encoding: str) -> Image | CompressedImage:
     """Return a message without a header."""
+    if encoding == JPEG:
+        return compressed_from_array(pixels, Header())
     height, width = pixels.shape[:2]
     message = image_from_array(pixels.reshape(height, -1), Header())
     message.width, message.encoding = width, encoding

@@ -14,7 +14,7 @@ from tools.soak.driver import Driver
 
 HANG_TIMEOUT_S = 10.0
 START_S = 240.0
-END_S = 30.0
+END_S = 120.0
 MAX_FILE_KIB = 300
 WAYS: dict[str, tuple[signal.Signals | str, int]] = {
     "Ctrl-C": (signal.SIGINT, 0),
@@ -45,7 +45,9 @@ def end_in_each_way(start: Start, camera: Camera, command: Path, ways: Sequence[
     for way in ways:
         deed, expected = WAYS[way]
         command.write_text("")
-        parameters = ("backend:=torch", "build_engine:=false", f"hang_timeout:={HANG_TIMEOUT_S}")
+        parameters = ["backend:=torch", "build_engine:=false"]
+        if deed == "hang":  # only here: on a busy machine a sound model may take as long
+            parameters.append(f"hang_timeout:={HANG_TIMEOUT_S}")
         with start(*parameters) as node, Driver(camera, alive(node), lambda: None) as driver:
             follow(driver, camera)
             if isinstance(deed, str):
