@@ -289,14 +289,19 @@ def test_a_folder_of_others_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(PermissionError, match="real folder"):
         Cache(tmp_path / "link")
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
-    with pytest.raises(PermissionError, match="that nobody else may enter"):
+    with pytest.raises(PermissionError, match="that nobody else may write to"):
         Cache(private)
 
 
-def test_a_folder_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
-    (tmp_path / "readable").mkdir(mode=0o755)
-    folder = Cache(tmp_path / "readable").folder
-    assert folder.stat().st_mode & 0o777 == 0o700
+def test_a_folder_that_others_may_read_is_taken_and_left_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "readable"
+    folder.mkdir()
+    folder.chmod(0o755)
+    cache = Cache(folder)
+    entry = cache.store(KEY, CONTENTS, INFO)
+    assert cache.load(cache.find(KEY)) == CONTENTS
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert all(path.stat().st_mode & 0o077 == 0 for path in cache.paths(entry).values())
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ def _size(path: Path, file: BinaryIO, wanted: int | None, limit: int = MAX_FILE_
 def _make_private(folder: Path) -> None:
     """Make a folder for this user only, since its files are executed later.
 
-    A folder that others could only read, as earlier versions made it, is closed to them. Raises
+    One that exists stays as it is: others may read it, as earlier versions allowed. Raises
     PermissionError if it is a link, belongs to another user, or others may write to it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -382,11 +382,9 @@ def _make_private(folder: Path) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise PermissionError(
             f"{folder} (mode {stat.filemode(found.st_mode)}, user {found.st_uid}) must be a real "
-            f"folder of user {os.getuid()} that nobody else may enter; remove it, or take the "
-            "rights of others away (chmod 700)"
+            f"folder of user {os.getuid()} that nobody else may write to; remove it, or take "
+            "the rights of others away (chmod 700)"
         )
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
 
 
 def _check_digest(path: Path, found: str, wanted: str) -> None:

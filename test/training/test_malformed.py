@@ -13,7 +13,7 @@ import torch
 from tracker_ros.cli.main import main
 from tracker_ros.process import EndRequest
 from tracker_ros.training import trainer as trainer_module
-from tracker_ros.training.trainer import Trainer, read_log, train_command
+from tracker_ros.training.trainer import Trainer, hold_folder, read_log, train_command
 
 from .conftest import CPU, RECIPES
 
@@ -151,6 +151,19 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(tmp_path):
     (tmp_path / "run").write_text("a file in the way")
     with pytest.raises(OSError, match="run/checkpoint"):
         Trainer(PAIRS, tmp_path / "run", CPU)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path, capsys):
+    recipe, folder = tmp_path / "mine.yaml", tmp_path / "run"
+    recipe.write_text("model: ostrack_micro\nsteps: 1\nwarmup_steps: 0\ndecay_steps: 0\n")
+    with hold_folder(folder):
+        assert main(["train", str(recipe), "--out", str(folder), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    _assert_one_line(error)
+    assert str(folder) in error
+    assert [path.name for path in folder.iterdir()] in ([], [".lock"]), "nothing was begun"
+    with hold_folder(folder):  # which the first run has left
+        pass
 
 
 def test_damaged_lines_of_a_log_are_left_out(tmp_path):

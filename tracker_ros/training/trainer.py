@@ -11,8 +11,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +35,7 @@ from tracker_ros.training.tasks import TrainingTask, open_task
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 VALIDATION_SEED = 10**9
-CHECKPOINT, LOG, CURVE = "checkpoint.pt", "log.jsonl", "curve.png"
+CHECKPOINT, LOG, CURVE, LOCK = "checkpoint.pt", "log.jsonl", "curve.png", ".lock"
 STATISTICS_BATCHES = 8
 """Batches by which the statistics of batch normalisation are measured."""
 SHOWN_TERMS = ("total", "focal", "classifier", "iou_branch")
@@ -314,19 +314,53 @@ def _check_folder(recipe: Recipe, recipe_path: Path, folder: Path) -> None:
     check_outputs({f"{name} in --out": folder / name for name in names}, files)
 
 
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the system lets it go however this process ends.
+
+    Of several processes under ``torchrun`` only the first one holds it.
+
+    Raises:
+        ValueError: Another run holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    if int(os.environ.get("RANK", 0)) == 0:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"{folder} belongs to a training run that is under way: wait for it, or name "
+                "another folder with --out"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def train_command(args: argparse.Namespace) -> int:
     """Run a recipe to its end.
 
     The folder (``--out``, by default ``runs/<name of the recipe>``) holds `checkpoint.pt`,
     `log.jsonl`, `curve.png` and, at the end, `<model>.safetensors` in fp16 with its card. On
     SIGINT or SIGTERM the run is saved after the present step, and continues when it is started
-    again; the exit status is then 128 and the signal's number.
+    again; the exit status is then 128 and the signal's number. A second run in the same folder is
+    refused.
     """
     recipe_path = Path(args.recipe)
     recipe = load_recipe(recipe_path)
     folder = args.out or Path("runs") / recipe_path.stem
     _check_folder(recipe, recipe_path, folder)
-    trainer = Trainer(recipe, folder, pick_device(args.device))
+    with hold_folder(folder):
+        return _train(recipe, recipe_path, folder, pick_device(args.device))
+
+
+def _train(recipe: Recipe, recipe_path: Path, folder: Path, device: torch.device) -> int:
+    """Train to the end or to a signal. Returns the exit status."""
+    trainer = Trainer(recipe, folder, device)
     with hold_end_signals() as end:
         trainer.run(end)
     if trainer.step < recipe.steps:
