@@ -15,6 +15,8 @@ from tracker_ros.nodes.messages import image_from_array
 
 FIXED_FRAME = "odom"
 DISTANCE_M = 3.0
+MAX_SIDE = 2000
+"""A broken image may claim any size; for a larger one no depth is made."""
 NONE, GOOD = "none", "good"
 CALIBRATIONS = (NONE, GOOD, GOOD, "zero", "not finite", "another size", "unknown model")
 DEPTHS = (NONE, GOOD, GOOD, "cut", "another size", "encoding", "holes", "old")
@@ -50,7 +52,7 @@ class Space:
         size = self._size if isinstance(image, CompressedImage) else (image.width, image.height)
         if self.calibration != NONE:
             found["camera_info"] = self._camera_info(image.header, size)
-        if self.depth != NONE and max(size) < 2000:  # a broken image may claim any size
+        if self.depth != NONE and 0 < min(size) <= max(size) < MAX_SIDE:
             found["depth"] = self._depth_image(image.header, size)
         if self.transform != NONE:
             found["/tf"] = self._transform(image.header)
