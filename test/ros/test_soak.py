@@ -9,18 +9,18 @@ import sys
 
 import pytest
 
-from tools.soak.__main__ import growth, log_faults
+from tools.soak.judge import MIN_RESTS, growth, log_faults
 
 
 @pytest.mark.slow
-def test_each_action_once(tmp_path):
+def test_two_minutes(tmp_path):
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "tools.soak",
             "--minutes",
-            "0",
+            "2",
             "--backend",
             "torch",
             "--out",
@@ -33,14 +33,20 @@ def test_each_action_once(tmp_path):
     assert done.returncode == 0, done.stderr
     verdict = json.loads((tmp_path / "soak.json").read_text())
     assert verdict["passed"]
-    assert len(verdict["actions"]) == 25, "every action was done"
+    assert len(verdict["actions"]) == 29, "every action was done"
     assert min(verdict["requests"].values()) > 0
     assert min(verdict["boxes"], verdict["statuses"], verdict["images"]["broken"]) > 0
+    assert min(verdict["places"].values()) > 0
 
 
 def test_growth_is_from_the_second_quarter_to_the_last():
     assert growth([50.0, 60.0, 100.0, 100.0, 300.0, 100.0, 106.0, 106.0]) == pytest.approx(0.06)
-    assert growth([90.0, 100.0, 80.0, 70.0]) == pytest.approx(-0.3)
+    assert growth([90.0, 90.0, 100.0, 100.0, 80.0, 80.0, 70.0, 70.0]) == pytest.approx(-0.3)
+
+
+def test_growth_is_not_judged_by_few_readings():
+    assert growth([100.0] * (MIN_RESTS - 1)) is None
+    assert growth([100.0] * MIN_RESTS) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,7 @@ def test_faults_are_found_in_a_log(line):
         "[ERROR] [17.1] [track]: image on /image skipped: step is 10 bytes, wanted at least 960",
         "[ERROR] [17.1] [track]: image on /image skipped: image encoding '' is not supported, "
         "expected one of rgb8, bgr8",
+        "[ERROR] [17.1] [track]: image on /image/compressed skipped: compressed image of 0 bytes",
         "[ERROR] [17.1] [track]: image on /image skipped: a bayer_rggb8 image of 5x5 pixels",
         "[ERROR] [17.1] [track]: not activated: model ostrack_tiny is still loading after 4.0 s",
         "[ERROR] [17.1] [track]: model ostrack_tiny cannot be loaded: no_such_file.safetensors is",

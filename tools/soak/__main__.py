@@ -4,16 +4,17 @@
     make soak                                        # ten minutes
     dev/run python -m tools.soak --minutes 2 --seed 7
 
-A synthetic camera stalls, jumps in time, changes its resolution and sends broken images; an
-operator selects, clears, pauses, floods and reconfigures, well and badly, by a seeded chance; the
-model fails, and a listener stops. In between the node is brought to rest, deactivated, and its
-memory read. Then the node is ended in every way and started again, with a full disk and with a
-damaged cache too. The soak passes, with status 0, if
+A synthetic camera stalls, jumps in time, changes its resolution and its transport and sends
+broken images, calibrations, depth and transforms; an operator and a ground station select, clear,
+pause, flood and reconfigure, well and badly, by a seeded chance; the model fails, and a listener
+stops. In between the node is brought to rest, deactivated, and its memory read. Then the node is
+ended and started again; from five minutes on in every way, with a full disk and with a damaged
+cache too. The soak passes, with status 0, if
 
-- the node's log holds no exception, fault or unexpected error, and the node ends with status 0;
+- the logs hold no exception, fault or unexpected error;
 - every node that was ended or broken had the right exit status, and every new one followed;
 - every request was answered, and every refusal gave a reason;
-- the counters of every status add up, and in a calm stretch at the end agree with the camera;
+- the counters of every status add up, and in a calm stretch at the end every image is tracked;
 - the memory at rest has grown by less than 5 % from the second quarter to the last of the time
   after each action has been done once.
 
