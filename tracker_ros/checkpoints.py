@@ -76,7 +76,8 @@ def read_weights(
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"weights file {path} does not exist; expected a safetensors file")
+        what = "is no regular file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"weights file {path} {what}; expected a safetensors file")
     if path.suffix in _PICKLES:
         raise ValueError(
             f"weights file {path.name} is a pickle, which can run code when it is read; convert "
