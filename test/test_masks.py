@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What pictures of masks mean: one object or several, soft edges, colours, void."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -129,6 +132,15 @@ def test_label_maps_are_written_as_indexed_png(tmp_path):
     assert np.array_equal(read_label_map(tmp_path / "new" / "a.png"), labels)
     with pytest.raises(ValueError, match="values up to 300"):
         write_label_map(tmp_path / "b.png", two_objects(1, 300, np.uint16))
+
+
+@pytest.mark.parametrize(("width", "height"), [(65_535, 65_535), (2**31 - 1, 1)])
+def test_a_picture_that_claims_too_many_pixels_is_named(tmp_path, width, height):
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header
+    (tmp_path / "huge.png").write_bytes(data + struct.pack(">I", zlib.crc32(header)))
+    with pytest.raises(ValueError, match=r"huge\.png"):
+        read_label_map(tmp_path / "huge.png")
 
 
 def test_16_bits_jpeg_and_alpha(tmp_path):

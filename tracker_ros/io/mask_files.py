@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from tracker_ros.masks import davis_palette, label_map
+from tracker_ros.output_files import write_whole
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _INDEXED = 0, 3
@@ -48,7 +49,7 @@ def read_label_map(path: str | Path, *, alpha: bool = False) -> np.ndarray:
         return label_map(indices)
     picture = _decode(content, path)
     if picture.ndim == 3:
-        picture = cv2.cvtColor(picture[..., :3], cv2.COLOR_BGR2RGB)
+        picture = picture[..., 2::-1]  # RGB
     return label_map(picture, lossy=path.suffix.lower() in _JPEG_SUFFIXES)
 
 
@@ -71,17 +72,20 @@ def write_label_map(path: str | Path, labels: np.ndarray) -> None:
         parts.append(_chunk(kind, data))
         if kind == b"IHDR":
             parts.append(_chunk(b"PLTE", davis_palette().tobytes()))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"".join(parts))
+    write_whole(Path(path), b"".join(parts))
 
 
 def _decode(content: bytes, path: Path) -> np.ndarray:
     """Decode a picture as it is: depth, channels (BGR, BGRA) and orientation unchanged."""
     data = np.frombuffer(content, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    reason = ""
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+    except (cv2.error, MemoryError) as error:  # more pixels than OpenCV or the memory takes
+        picture = None
+        reason = f" ({getattr(error, 'err', '') or 'it needs more memory than there is'})"
     if picture is None:
-        raise ValueError(f"mask {str(path)!r} is not a picture that OpenCV can read")
+        raise ValueError(f"mask {str(path)!r} is not a picture that OpenCV can read{reason}")
     return picture
 
 
