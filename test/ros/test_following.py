@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from builtin_interfaces.msg import Time
 from delegating_tracker import DelegatingTracker
 from graph_probe import PATIENCE_S
 from rclpy.duration import Duration
@@ -155,6 +156,14 @@ def test_the_model_is_updated_after_the_box_is_published(local):
     probe.follow(1)
     probe.until(lambda: any("nothing to learn" in log.msg for log in probe.logs), "a log")
     assert probe.follow(2).id == target_id
+
+
+def test_images_stamped_before_1970_are_tracked_too(probe):
+    probe.start_following()
+    for nanosec in (0, 50_000_000, 100_000_000):
+        stamp = Time(sec=-5, nanosec=nanosec)
+        assert probe.show(stamp=stamp).header.stamp == stamp
+    probe.begin()
 
 
 def test_a_stamp_between_frames_takes_the_nearest(probe):

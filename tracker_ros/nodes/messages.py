@@ -55,9 +55,9 @@ def stamp_nanoseconds(header: Header) -> int:
 
 
 def stamp_message(nanoseconds: int) -> Time:
-    """Return a time as a message."""
+    """Return a time as a message; cameras send negative ones, too, which rclpy's Time refuses."""
     sec, nanosec = divmod(nanoseconds, 1_000_000_000)
-    return Time(sec=sec, nanosec=nanosec)
+    return Time(sec=max(-(2**31), min(sec, 2**31 - 1)), nanosec=nanosec)
 
 
 def compressed_from_array(

@@ -12,7 +12,6 @@ import numpy as np
 from geometry_msgs.msg import PoseWithCovariance
 from rclpy.lifecycle import Node as LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray
@@ -30,6 +29,7 @@ from tracker_ros.nodes.messages import (
     detection_of,
     image_from_array,
     keep_last,
+    stamp_message,
     stamp_nanoseconds,
 )
 from tracker_ros.nodes.monitoring import CameraDiagnostics, Window
@@ -142,7 +142,7 @@ class Publishers:
         if report.frame is None:
             self._publish_statuses(Header(stamp=clock.now().to_msg()), report, latency)
             return
-        stamp = Time(nanoseconds=report.frame.stamp_ns).to_msg()
+        stamp = stamp_message(report.frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=report.frame.frame_id)
         if any(target.result for target in report.targets):
             measured = self.spatial.measure(report)

@@ -36,6 +36,7 @@ from tracker_ros.nodes.messages import (
     selection_from,
     selection_from_detection,
     selection_from_mask,
+    stamp_message,
 )
 from tracker_ros.nodes.monitoring import LogLimiter
 from tracker_ros.quoting import describe_error
@@ -105,7 +106,7 @@ class TargetServices:
         outcome = await self._await(lambda answer: self._select(read, answer))
         self._log("select_target", outcome)
         response.target_id = outcome.target_id
-        response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
+        response.stamp = stamp_message(outcome.stamp_ns)
         return _with_outcome(response, outcome)
 
     async def _on_select_from_detections(
@@ -137,7 +138,7 @@ class TargetServices:
         outcome = await self._await(lambda answer: self._select(read, answer))
         self._log("select_from_detections", outcome)
         response.target_id = outcome.target_id
-        response.stamp.sec, response.stamp.nanosec = divmod(outcome.stamp_ns, 1_000_000_000)
+        response.stamp = stamp_message(outcome.stamp_ns)
         response.detection = chosen
         return _with_outcome(response, outcome)
 
@@ -146,6 +147,8 @@ class TargetServices:
 
         Programs that start with the node ask again and again, and are told how long it takes.
         """
+        if not self._node.context.ok():  # ends; rcl would complain that /rosout is gone
+            return
         logger = self._node.get_logger()
         kind = f"{source} refused, {outcome.code.name}"
         refused = f"{kind}: {outcome.message}"
