@@ -65,7 +65,9 @@ def start_among_damaged_files(start: Start, camera: Camera, folder: Path) -> lis
     """Start with a cache that is damaged, and with a disk that is full. Returns what is wrong."""
     wrong = []
     cache = folder / "cache"
-    limited = ("bash", "-c", f'ulimit -f {MAX_FILE_KIB}; exec "$@"', "-")
+    # Python 3.11 would leave bytecode that is cut, and could not import it ever after.
+    limits = f"export PYTHONDONTWRITEBYTECODE=1; ulimit -f {MAX_FILE_KIB}"
+    limited = ("bash", "-c", f'{limits}; exec "$@"', "-")
     for what, before in (("a full disk", limited), ("no cache", ()), ("a damaged cache", ())):
         if what == "a damaged cache":
             for path in cache.rglob("*"):
