@@ -58,6 +58,7 @@ sys.path.insert(0, "test")
 from test_cache import CONTENTS, INFO, KEY
 from tracker_ros.cache import Cache
 
+sys.dont_write_bytecode = True  # it would be cut, and kept
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -26,6 +26,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from tracker_ros.output_files import write_whole
+sys.dont_write_bytecode = True  # it would be cut, and kept
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

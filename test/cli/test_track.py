@@ -5,6 +5,7 @@ import json
 import resource
 import signal
 import struct
+import sys
 import zlib
 
 import cv2
@@ -297,6 +298,7 @@ def test_a_full_disk_keeps_the_earlier_video_and_the_results(track, tmp_path, mo
     monkeypatch.setattr("tracker_ros.registry.create_tracker", lambda *_, **__: Signalled())
     out, results = tmp_path / "out.mp4", tmp_path / "out.json"
     out.write_bytes(b"earlier")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be cut, and kept
     kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limit[1]))
