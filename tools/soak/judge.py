@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 
 from tools.harness.operator import ACTIVE, INACTIVE, UNCONFIGURED
 from tools.harness.program import Program
@@ -64,6 +65,7 @@ def calm(driver: Driver) -> list[str]:
     before = driver.camera.published
     heard = 0
     chosen = False
+    places: Counter[str] = Counter()
     for _ in range(CALM_IMAGES + MAX_LOST_IMAGES):
         heard += driver.show_one()
         if heard and not chosen:
@@ -72,7 +74,7 @@ def calm(driver: Driver) -> list[str]:
             if not answer.success:
                 return [f"the last selection was refused: {answer.message}"]
             chosen = True
-            driver.places_heard.clear()
+            places = Counter(driver.places_heard)
         if heard >= CALM_IMAGES:
             break
     else:
@@ -86,7 +88,7 @@ def calm(driver: Driver) -> list[str]:
     if status.frames_rejected:
         wrong.append(f"{status.frames_rejected} healthy images rejected")
     for topic in ("target_direction", "target_pose"):
-        if not driver.wait(lambda topic=topic: driver.places_heard[topic]):
+        if not driver.wait(lambda topic=topic: driver.places_heard[topic] > places[topic]):
             wrong.append(f"in calm nothing comes on {topic}")
     return wrong
 
