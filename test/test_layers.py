@@ -35,6 +35,8 @@ LAYERS = (
 """From top to bottom: folders and modules of tracker_ros."""
 OFFLINE = {"training", "evaluation", "synthetic"}
 MAY_IMPORT_OFFLINE = {
+    "tracker_ros.cli.bag",
+    "tracker_ros.cli.compare",
     "tracker_ros.cli.evaluate",
     "tracker_ros.cli.evaluation_report",
     "tracker_ros.cli.models",

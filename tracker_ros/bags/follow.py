@@ -84,6 +84,8 @@ class BagSettings:
         rectified: Whether the images are rectified.
         depth_tolerance_s: By how much the stamps of an image and its depth may differ.
         start_s: Seconds from the first image to the one on which the given selections start.
+        start_image: Number of that image, counted from 0, if it is later.
+        start_stamp_ns: Stamp of that image, nanoseconds, if it is later.
     """
 
     rate: float = 0.0
@@ -95,6 +97,8 @@ class BagSettings:
     rectified: bool = False
     depth_tolerance_s: float = 0.05
     start_s: float = 0.0
+    start_image: int = 0
+    start_stamp_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -280,8 +284,18 @@ class _BagRun:
         self._follower.handle(frame)
         if self._first_s is None:
             self._first_s = frame.time_s
-        if self._first and frame.time_s - self._first_s >= self._settings.start_s - 1e-9:
+        if self._first and self._is_begun(frame):
             self._start()
+
+    def _is_begun(self, frame: Frame[_Recorded]) -> bool:
+        """Whether the given selections are on this image, or one before it that was missed."""
+        assert self._first_s is not None
+        wanted = self._settings
+        return (
+            frame.time_s - self._first_s >= wanted.start_s - 1e-9
+            and frame.number - 1 >= wanted.start_image
+            and frame.stamp_ns >= wanted.start_stamp_ns
+        )
 
     def _start(self) -> None:
         """Follow the given selections on the newest image."""

@@ -53,6 +53,7 @@ class BagResults:
         self.frames.append(
             {
                 "frame": len(self.frames),
+                "image": frame.number - 1,
                 "stamp_ns": frame.stamp_ns,
                 "time_s": time_s,
                 "seconds": round(report.processing_time, 6),

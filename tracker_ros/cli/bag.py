@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--selection", action="append", default=[], metavar="TOPIC", help=selection
     )
     targets.add_argument("--label", default="", help="what the targets of --box are")
+    truth = parser.add_argument_group("where the target truly is")
+    known = (
+        "topic of Detection2D or Detection2DArray, or a text file with x, y, w, h for each image; "
+        "the run is scored by it, and starts on its first box unless told otherwise"
+    )
+    truth.add_argument("--truth", default="", metavar="TOPIC|FILE", help=known)
+    which = "id of the target's detections on that topic"
+    truth.add_argument("--truth-id", default="", metavar="ID", help=which)
+    record = "file for the run frame by frame beside the truth, for compare"
+    truth.add_argument("--record", type=Path, metavar="OUT.json", help=record)
     model = parser.add_argument_group("how to follow")
     model.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     model.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
@@ -97,8 +108,10 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     reader = open_bag(args.bag)
     topics = _topics(reader, args)
-    first = _selections(reader, topics, args)
-    settings = _settings(args)
+    truth = _Truth(reader, args) if args.truth else None
+    first, settings = _selections(reader, topics, args, truth), _settings(args)
+    if truth is not None and not args.box:
+        settings = replace(settings, **truth.start)
     total = reader.topics[topics.image].count
     if not total:
         raise ValueError(f"topic {topics.image} of {str(args.bag)!r} has no messages")
@@ -127,12 +140,16 @@ def run(args: argparse.Namespace) -> int:
         **results.summary(end.name),
         "unread": reader.refused,
     }
+    written = [path for path in (args.out, args.results) if path is not None]
+    if truth is not None:
+        data["evaluation"] = truth.score(results.frames, topics.image, args)
+        written += [] if args.record is None else [args.record]
     if args.results is not None:
         write_json(args.results, data)
     if args.json:
         print_json(data)
     else:
-        _print_summary(data, [path for path in (args.out, args.results) if path is not None])
+        _print_summary(data, written)
     for line in reader.refused:
         print(f"tracker-ros bag: {line}", file=sys.stderr)
     return end.status
@@ -148,9 +165,11 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; give a number, 0 or more")
     if args.with_input and args.out is None:
         raise ValueError("--with-input copies messages into the bag; give it with --out")
-    check_outputs({"--out": args.out, "--results": args.results}, {"the bag": args.bag})
-    if args.results is not None:
-        check_writable(args.results)
+    if (args.truth_id or args.record) and not args.truth:
+        raise ValueError("--truth-id and --record are about a truth; give it with --truth")
+    outputs = {"--out": args.out, "--results": args.results, "--record": args.record}
+    check_outputs(outputs, {"the bag": args.bag})
+    check_writable(*(path for path in (args.results, args.record) if path is not None))
     if args.out is not None:
         check_bag_name(args.out)
 
@@ -189,13 +208,17 @@ def _camera_info_beside(reader: BagReader, image: str) -> str:
     return ""
 
 
-def _selections(reader: BagReader, topics: BagTopics, args: argparse.Namespace) -> list[Selection]:
-    """Return the selections of --box."""
+def _selections(
+    reader: BagReader, topics: BagTopics, args: argparse.Namespace, truth: _Truth | None
+) -> list[Selection]:
+    """Return the selections of --box, or of the truth where nothing else says what to follow."""
     from tracker_ros.following.selection import Selection
     from tracker_ros.geometry import parse_box
 
     if args.box:
         return [Selection(parse_box(box), label=args.label) for box in args.box]
+    if not topics.selections and truth is not None:
+        return [Selection(truth.first_box, label=args.label)]
     if not topics.selections:
         raise ValueError(
             f"nothing to follow: {str(args.bag)!r} holds no requests (selection, "
@@ -216,6 +239,66 @@ def _settings(args: argparse.Namespace) -> BagSettings:
         rectified=args.rectified,
         start_s=args.at,
     )
+
+
+class _Truth:
+    """Where the target truly is: by the images' stamps, or by their numbers."""
+
+    def __init__(self, reader: BagReader, args: argparse.Namespace) -> None:
+        from tracker_ros.bags.truth import truth_of_file, truth_of_topic
+
+        self._by_number = args.truth not in reader.topics and Path(args.truth).is_file()
+        if self._by_number:
+            self._truth = truth_of_file(Path(args.truth))
+        else:
+            self._truth = truth_of_topic(reader, args.truth, args.truth_id)
+        first = next((key for key in sorted(self._truth) if self._truth[key]), None)
+        if first is None:
+            raise ValueError(f"--truth {args.truth} has no box in any image")
+        self.first_box = self._truth[first]
+        self.start = {"start_image" if self._by_number else "start_stamp_ns": first}
+
+    def score(
+        self, frames: list[dict[str, Any]], image: str, args: argparse.Namespace
+    ) -> dict[str, Any]:
+        """Return the scores of a run, and write its record if that was asked for."""
+        import numpy as np
+
+        from tracker_ros.bags.truth import match_truth
+        from tracker_ros.evaluation.records import RunQuality, SequenceRecord
+
+        begin = next((i for i, frame in enumerate(frames) if frame["targets"]), len(frames))
+        begin = max(begin - 1, 0)
+        taken = frames[begin:]
+        if self._by_number:
+            boxes, known = match_truth(self._truth, [frame["image"] for frame in taken], 0)
+        else:
+            boxes, known = match_truth(self._truth, [frame["stamp_ns"] for frame in taken])
+        found = [frame["targets"][0] if frame["targets"] else {} for frame in taken]
+        record = SequenceRecord(
+            args.model,
+            args.bag.stem,
+            (f"bag:{args.bag.resolve()}:{image}",),
+            np.array([frame["time_s"] for frame in taken]),
+            boxes,
+            known,
+            np.array([one.get("box", [np.nan] * 4) for one in found]).reshape(-1, 4),
+            np.array([one.get("score", 0.0) for one in found]),
+            tuple(one.get("state", "IDLE") for one in found),
+            np.array([frame["seconds"] for frame in taken]),
+            taken[0]["image"] if taken else 0,
+        )
+        if args.record is not None:
+            write_json(args.record, record.as_data())
+        score = record.score()
+        return {
+            "frames": score.frames,
+            "success_auc": score.auc,
+            "precision": score.precision,
+            "failures": score.failures,
+            "mean_overlap": score.mean_overlap,
+            **RunQuality.of(record).as_data(),
+        }
 
 
 class _Output:
@@ -295,6 +378,13 @@ def _print_summary(data: dict[str, Any], written: list[Path]) -> None:
         f"{data['model']} ({where}) on {data['image']}: {data['frames_tracked']} of "
         f"{data['frames']} images tracked{speed}{ended}"
     )
+    if "evaluation" in data:
+        found = data["evaluation"]
+        print(
+            f"success AUC {found['success_auc']:.3f}, precision {found['precision']:.3f}, "
+            f"lost {found['losses']} times ({found['never_found_again']} for good), false "
+            f"TRACKING {_percent(found['false_tracking_share'])} on {found['frames']} images"
+        )
     for change in data["state_changes"]:
         print(
             f"  {change['time_s']:8.2f} s  image {change['frame']:5d}  "
@@ -303,6 +393,10 @@ def _print_summary(data: dict[str, Any], written: list[Path]) -> None:
     for path in written:
         print(f"wrote {path}")
     sys.stdout.flush()
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f} %"
 
 
 BAG = Command(

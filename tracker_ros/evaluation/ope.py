@@ -35,6 +35,7 @@ class TrackedSequence:
         masks: (H, W) bool per frame, if the tracker gives masks and the sequence has true ones;
             else empty.
         frame_seconds: (N,) float64, the time spent on each frame; 0 for the first one.
+        states: Name of the target's state in each frame; empty if they are not known.
     """
 
     boxes: np.ndarray
@@ -42,6 +43,7 @@ class TrackedSequence:
     seconds: float
     masks: tuple[np.ndarray, ...] = ()
     frame_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    states: tuple[str, ...] = ()
 
 
 def run_ope(
@@ -61,12 +63,13 @@ def run_ope(
     selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
     follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
     times = [0.0]
-    boxes, scores, masks = [], [], []
+    boxes, scores, masks, states = [], [], [], []
     for report in follower.follow(selection, number_frames(sequence.images())):
         result = report.first.result
         assert result is not None
         boxes.append(result.box)
         scores.append(result.score)
+        states.append(report.first.state.name)
         times.append(follower.tracking_seconds)
         if sequence.masks and result.mask is not None:
             masks.append(result.mask)
@@ -81,6 +84,7 @@ def run_ope(
         follower.tracking_seconds,
         tuple(masks),
         np.diff(times),
+        tuple(states),
     )
 
 
@@ -152,7 +156,8 @@ class AnswerCache:
             return None
         even = np.full(len(boxes), seconds / max(len(boxes) - 1, 1))
         times = np.array(kept.get("frame_seconds", even), np.float64)
-        return TrackedSequence(boxes, scores, seconds, frame_seconds=times)
+        states = tuple(map(str, kept.get("states", ())))
+        return TrackedSequence(boxes, scores, seconds, frame_seconds=times, states=states)
 
     def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:
         """Keep a result; a folder that cannot be written costs a warning."""
@@ -166,6 +171,7 @@ class AnswerCache:
             "boxes": answer.boxes.tolist(),
             "scores": answer.scores.tolist(),
             "frame_seconds": answer.frame_seconds.tolist(),
+            "states": list(answer.states),
         }
         try:
             write_whole(file, json.dumps(content))
