@@ -37,7 +37,10 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
-        NAME: ["py.typed", "weights/*", "cuda/kernels/*", "console/static/*", "io/*.txt"]
+        NAME: [
+            *("py.typed", "weights/*", "cuda/kernels/*", "console/static/*"),
+            *("io/*.txt", "evaluation/*.html"),
+        ]
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -111,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
     truth = _Truth(reader, args) if args.truth else None
     first, settings = _selections(reader, topics, args, truth), _settings(args)
     if truth is not None and not args.box:
-        settings = replace(settings, **truth.start)
+        settings = replace(
+            settings, start_image=truth.start_image, start_stamp_ns=truth.start_stamp_ns
+        )
     total = reader.topics[topics.image].count
     if not total:
         raise ValueError(f"topic {topics.image} of {str(args.bag)!r} has no messages")
@@ -256,7 +258,8 @@ class _Truth:
         if first is None:
             raise ValueError(f"--truth {args.truth} has no box in any image")
         self.first_box = self._truth[first]
-        self.start = {"start_image" if self._by_number else "start_stamp_ns": first}
+        self.start_image = first if self._by_number else 0
+        self.start_stamp_ns = 0 if self._by_number else first
 
     def score(
         self, frames: list[dict[str, Any]], image: str, args: argparse.Namespace

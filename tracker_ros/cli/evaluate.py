@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,15 @@ from tracker_ros.cli.options import (
     add_model_options,
     model_arguments,
     progress_bar,
+    write_json,
 )
 from tracker_ros.output_files import check_outputs, check_writable
 from tracker_ros.process import EndRequest
 
 if TYPE_CHECKING:
-    from tracker_ros.evaluation.runner import Answers, Entry, Listener
+    from tracker_ros.evaluation.distributed import Team
+    from tracker_ros.evaluation.records import SequenceRecord
+    from tracker_ros.evaluation.runner import Answers, Entry, Listener, TrackerRun
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
 
@@ -55,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--markdown", type=Path, default=None, metavar="FILE", help="write the full page here"
     )
+    page = "write a page in HTML that shows the runs: curves, table, film strips (needs --out)"
+    parser.add_argument("--html", type=Path, default=None, metavar="PAGE", help=page)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the results of each sequence below --out, and track only what is missing there",
+    )
     parser.add_argument(
         "--one-based", action="store_true", help="coordinates in the files count from 1"
     )
@@ -73,7 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track everything, score it, report."""
+    """Track everything, score it, report; together with other processes under torchrun."""
+    from tracker_ros.evaluation.distributed import join_team
+
+    team = join_team()
+    if team is None:
+        return _run(args, None)
+    status = _run(args, team)
+    team.leave()
+    return status
+
+
+def _run(args: argparse.Namespace, team: Team | None) -> int:
     from tracker_ros.evaluation.benchmarks import score_benchmarks
     from tracker_ros.evaluation.metrics import score_tracker
     from tracker_ros.evaluation.ope import AnswerCache
@@ -96,21 +118,29 @@ def run(args: argparse.Namespace) -> int:
     _tell_left_out(left_out)
     _check_names(sequences, args.models, args.option)
     _check_targets(args, weights)
-    cache = AnswerCache.default()
+    cache = AnswerCache(args.out / "answers") if args.resume else AnswerCache.default()
+    if team is not None:
+        team.check_same(_command_of(args, sequences))
     scores, benchmarks, notes, masks = [], [], {}, best_boxes(sequences)
     end, failure = EndRequest(), None
+    runs: list[TrackerRun] = []
     with progress_bar(
-        total=len(args.models) * sum(len(sequence) for sequence in sequences), unit="frame"
+        total=len(args.models) * sum(len(sequence) for sequence in sequences),
+        unit="frame",
+        disable=team is not None and not team.is_first,
     ) as bar:
-        listener = _listener(args, bar)
+        listener = _listener(args, bar, team)
         for name in args.models:
             done = TrackerRun(_entry(name, weights.get(name), args))
             try:
                 done.run(sequences, cache, listener)
+                if team is not None:
+                    team.gather(done, sequences, lambda: listener.frames(0))
             except KeyboardInterrupt as interrupt:
                 end.note(interrupt)
             except (ValueError, RuntimeError, OSError) as error:
                 failure = error
+            runs.append(done)
             if done.scores:
                 scores.append(score_tracker(name, done.scores))
                 benchmarks.append(score_benchmarks(name, done.records))
@@ -119,9 +149,17 @@ def run(args: argparse.Namespace) -> int:
             left_out += [f"{name}: {sequence}: {why}" for sequence, why in done.failed.items()]
             if end or failure is not None:
                 break
+    if team is not None and not team.is_first:
+        if failure is not None:
+            raise failure
+        return end.status
     if scores:
+        if args.out is not None:
+            _write_records(args.out, runs)
         ended_by = str(failure) if failure is not None else end.name
         print_report(args, sequences, scores, notes, benchmarks, masks, left_out, ended_by)
+        if args.html is not None and not ended_by:
+            _write_page(args, runs)
     elif failure is None and not end and not args.save:
         raise ValueError(f"no sequence could be scored: {'; '.join(left_out[:3])}")
     if failure is not None:
@@ -131,7 +169,40 @@ def run(args: argparse.Namespace) -> int:
     return end.status or (1 if left_out else 0)
 
 
-def _listener(args: argparse.Namespace, bar: Any) -> Listener:
+def _command_of(args: argparse.Namespace, sequences: Sequence[AnnotatedSequence]) -> str:
+    """Return what must be the same in all processes."""
+    given = [args.models, args.option, args.precision, args.backend, args.one_based, args.save]
+    return f"{given} {[(sequence.name, len(sequence)) for sequence in sequences]}"
+
+
+def _write_records(folder: Path, runs: Sequence[TrackerRun]) -> None:
+    """Write the results frame by frame, for compare."""
+    for run in runs:
+        for record in run.tracked:
+            write_json(_record_file(folder, record), record.as_data())
+
+
+def _record_file(folder: Path, record: SequenceRecord) -> Path:
+    from tracker_ros.cli.compare import RECORDS
+
+    return folder / RECORDS / record.tracker / f"{record.sequence.replace('/', '_')}.json"
+
+
+def _write_page(args: argparse.Namespace, runs: Sequence[TrackerRun]) -> None:
+    """Write the page of --html."""
+    from tracker_ros.cli.compare import write_page
+    from tracker_ros.evaluation.compare_page import ComparedRun
+
+    compared = [
+        ComparedRun(run.entry.name, {record.sequence: record for record in run.tracked})
+        for run in runs
+        if run.tracked
+    ]
+    write_page(args.html, compared, 8, f"{len(compared[0].records)} sequences")
+    print(f"wrote {args.html}")
+
+
+def _listener(args: argparse.Namespace, bar: Any, team: Team | None) -> Listener:
     """Return what moves the bar, prints failures and writes results."""
     from tracker_ros.evaluation.result_files import save_video
     from tracker_ros.evaluation.runner import Listener
@@ -150,12 +221,21 @@ def _listener(args: argparse.Namespace, bar: Any) -> Listener:
                 folder = args.out / form / tracker
                 save_video(folder, form, video, answers, from_masks, shift)
 
-    return Listener(
+    def frames(count: int) -> None:
+        if team is None:
+            bar.update(count)
+            return
+        team.count(count)
+        if team.is_first:
+            bar.update(team.counted() - bar.n)
+
+    listener = Listener(
         started=lambda tracker, name: bar.set_description_str(f"{tracker} {name}", refresh=False),
-        frames=bar.update,
+        frames=frames,
         failed=failed,
         answered=answered,
     )
+    return listener if team is None else replace(listener, claim=team.claim)
 
 
 def _check_forms(args: argparse.Namespace) -> None:
@@ -167,6 +247,8 @@ def _check_forms(args: argparse.Namespace) -> None:
             raise ValueError(f"--save is {form!r}; give some of {', '.join(FORMS)}")
     if args.save and args.out is None:
         raise ValueError("--save writes results into a folder; give it with --out")
+    if args.resume and args.out is None:
+        raise ValueError("--resume keeps results in a folder; give it with --out")
 
 
 def _tell_left_out(faults: list[str]) -> None:
@@ -177,7 +259,7 @@ def _tell_left_out(faults: list[str]) -> None:
 
 def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
     """Refuse outputs that are inputs, or that cannot be written."""
-    outputs: dict[str, Path | None] = {"--markdown": args.markdown}
+    outputs: dict[str, Path | None] = {"--markdown": args.markdown, "--html": args.html}
     if args.out is not None:
         names = ("results.json", "accuracy.md", "success.png")
         outputs |= {f"{name} in --out": args.out / name for name in names}
@@ -232,7 +314,19 @@ def _entry(name: str, weights: str | None, args: argparse.Namespace) -> Entry:
     if name in BASELINES:
         key = f"{name} OpenCV {_opencv_version()}"
         return Entry(name, lambda: (OpenCvTracker(name), ""), key, args.fresh)
-    return Entry(name, lambda: _create_model(name, weights, args))
+    key = _key_of(name, weights, args) if args.resume else ""
+    return Entry(name, lambda: _create_model(name, weights, args), key, args.fresh)
+
+
+def _key_of(name: str, weights: str | None, args: argparse.Namespace) -> str:
+    """Return all that decides the results of a model, to know them again."""
+    from tracker_ros import __version__
+    from tracker_ros.checkpoints import sha256_of
+    from tracker_ros.registry import model_card
+
+    digest = sha256_of(weights) if weights is not None else model_card(name).sha256 or ""
+    how = [args.device, args.backend, args.precision, str(args.engine_cache or ""), *args.option]
+    return f"{name} {digest} {__version__} {' '.join(how)}"
 
 
 def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> tuple[Tracker, str]:

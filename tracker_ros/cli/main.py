@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tracker_ros import __version__
 from tracker_ros.cli.bag import BAG
+from tracker_ros.cli.compare import COMPARE
 from tracker_ros.cli.engines import ENGINES, EXPORT
 from tracker_ros.cli.evaluate import EVALUATE
 from tracker_ros.cli.models import CONVERT_CHECKPOINT, MODELS, TRAIN
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "bag": BAG,
     "models": MODELS,
     "evaluate": EVALUATE,
+    "compare": COMPARE,
     "train": TRAIN,
     "export": EXPORT,
     "engines": ENGINES,

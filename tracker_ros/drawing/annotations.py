@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracker_ros.drawing.overlay import RGB, STATE_COLOURS, TARGET_COLOURS
+from tracker_ros.drawing.overlay import STATE_COLOURS, TARGET_COLOURS
+from tracker_ros.drawing.text import RGB
 from tracker_ros.following.frames import TargetReport
 from tracker_ros.following.target_state import VISIBLE, TargetState
 

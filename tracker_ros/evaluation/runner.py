@@ -8,8 +8,9 @@ A failure on one sequence is noted, and the others go on. Whatever is finished s
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tracker_ros.evaluation.benchmarks import BenchmarkRecord, record_benchmarks
 from tracker_ros.evaluation.metrics import (
@@ -22,12 +23,15 @@ from tracker_ros.evaluation.metrics import (
     score_sequence,
 )
 from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_objects, run_ope
+from tracker_ros.evaluation.records import SequenceRecord, record_sequence
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.geometry import visible
 from tracker_ros.tracker import Tracker
 
 Answers = dict[str, TrackedSequence]
 """Results of a tracker by the name of the sequence."""
+Video = list[AnnotatedSequence]
+"""The targets of one video."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Listener:
         failed: Called with the tracker's name, the sequence's and the reason.
         answered: Called with the tracker's name, the sequences of a video, the results on them
             and those that were started on the first masks, e.g. to write them.
+        recorded: Called with the record of each sequence that was finished.
+        claim: Chooses which videos to track, given the tracker's name and all videos.
     """
 
     started: Callable[[str, str], None] = lambda tracker, sequence: None
@@ -65,6 +71,11 @@ class Listener:
     answered: Callable[[str, Sequence[AnnotatedSequence], Answers, Answers], None] = (
         lambda tracker, video, answers, from_masks: None
     )
+    recorded: Callable[[SequenceRecord], None] = lambda record: None
+    claim: Callable[[str, Sequence[Video]], Iterable[Video]] = lambda tracker, videos: videos
+
+
+_BY_SEQUENCE = ("scores", "records", "tracked", "regions", "regions_from_mask")
 
 
 @dataclass
@@ -77,6 +88,7 @@ class TrackerRun:
         failed: Sequences that it failed on, and why.
         scores: Its scores, one for each sequence that was finished.
         records: What the scores of the benchmarks need, one for each of these.
+        tracked: The results frame by frame, one for each of these.
         regions: J and F of its masks, where there are true ones.
         regions_from_mask: The same, started on the first mask in place of the first box.
     """
@@ -86,6 +98,7 @@ class TrackerRun:
     failed: dict[str, str] = field(default_factory=dict)
     scores: list[SequenceScore] = field(default_factory=list)
     records: list[BenchmarkRecord] = field(default_factory=list)
+    tracked: list[SequenceRecord] = field(default_factory=list)
     regions: list[MaskScore] = field(default_factory=list)
     regions_from_mask: list[MaskScore] = field(default_factory=list)
     _tracker: Tracker | None = None
@@ -113,7 +126,7 @@ class TrackerRun:
 
         Raises what loading the tracker raises.
         """
-        for video in videos_of(sequences):
+        for video in listener.claim(self.entry.name, videos_of(sequences)):
             answers: Answers = {}
             for sequence in video:
                 listener.started(self.entry.name, sequence.name)
@@ -123,7 +136,25 @@ class TrackerRun:
             with self._one_sequence(video[0].video or video[0].name, listener):
                 from_masks = self._from_masks(video, answers)
                 listener.answered(self.entry.name, video, answers, from_masks)
-                self._score(video, answers, from_masks)
+                self._score(video, answers, from_masks, listener)
+
+    def findings(self) -> dict[str, Any]:
+        """Return what was found, to be sent to another process."""
+        return {name: getattr(self, name) for name in ("note", "failed", *_BY_SEQUENCE)}
+
+    def take_findings(self, parts: Sequence[dict[str, Any]], order: Sequence[str]) -> None:
+        """Replace what was found by the findings of several processes.
+
+        Args:
+            parts: From `findings`, of each process.
+            order: Names of all sequences.
+        """
+        places = {name: place for place, name in enumerate(order)}
+        self.note = next((part["note"] for part in parts if part["note"]), self.note)
+        self.failed = {name: why for part in parts for name, why in part["failed"].items()}
+        for name in _BY_SEQUENCE:
+            found = [each for part in parts for each in part[name]]
+            setattr(self, name, sorted(found, key=lambda each: places[each.sequence]))
 
     def _answer(
         self, sequence: AnnotatedSequence, cache: AnswerCache, listener: Listener
@@ -138,7 +169,7 @@ class TrackerRun:
             self._tracker, self.note = self.entry.create()
         with self._one_sequence(sequence.name, listener):
             answer = run_ope(self._tracker, sequence, lambda: listener.frames(1))
-        if answer is not None and key:
+        if answer is not None and key and not answer.masks:
             cache.put(key, sequence, answer)
         return answer
 
@@ -151,7 +182,7 @@ class TrackerRun:
         return {sequence.name: answer for sequence, answer in zip(video, again, strict=True)}
 
     def _score(
-        self, video: list[AnnotatedSequence], answers: Answers, from_masks: Answers
+        self, video: Video, answers: Answers, from_masks: Answers, listener: Listener
     ) -> None:
         """Score the results on the targets of one video."""
         for sequence in video:
@@ -163,6 +194,8 @@ class TrackerRun:
                 score_sequence(sequence.name, answer.boxes, sequence.boxes, answer.seconds)
             )
             self.records.append(record)
+            self.tracked.append(record_sequence(self.entry.name, sequence, answer))
+            listener.recorded(self.tracked[-1])
             if sequence.masks:
                 masks = answer.masks or filled_boxes(answer.boxes, sequence)
                 self.regions.append(score_masks(sequence, masks))
@@ -183,9 +216,9 @@ class TrackerRun:
             listener.failed(self.entry.name, name, self.failed[name])
 
 
-def videos_of(sequences: Sequence[AnnotatedSequence]) -> list[list[AnnotatedSequence]]:
+def videos_of(sequences: Sequence[AnnotatedSequence]) -> list[Video]:
     """Group the sequences that are targets of one video."""
-    videos: dict[str, list[AnnotatedSequence]] = {}
+    videos: dict[str, Video] = {}
     for sequence in sequences:
         videos.setdefault(sequence.video or f"/{sequence.name}", []).append(sequence)
     return list(videos.values())
