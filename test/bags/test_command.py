@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 from recordings import START_NS, STEP_NS, box, record
 
+from tracker_ros.bags.results import BagResults
 from tracker_ros.cli.main import main
 from tracker_ros.io.bag_reader import open_bag
 
@@ -76,3 +79,22 @@ def test_without_a_box_the_bag_must_hold_requests(tmp_path, capsys):
     assert "--box" in capsys.readouterr().err
     empty = record(tmp_path / "empty.mcap", 0)
     assert main(["bag", str(empty), *BOX, *FAST]) == 2
+
+
+def test_an_interrupted_run_leaves_a_whole_bag_up_to_there(recording, tmp_path, monkeypatch):
+    real = BagResults.add
+
+    def add(results, given):
+        real(results, given)
+        if len(results.frames) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(BagResults, "add", add)
+    out, results = tmp_path / "out.mcap", tmp_path / "r.json"
+    command = ["bag", str(recording), *BOX, *FAST, "--image", "/camera/image_raw"]
+    assert main([*command, "--out", str(out), "--results", str(results)]) == 130
+    data = json.loads(results.read_text())
+    assert (data["complete"], data["ended_by"]) == (False, "SIGINT")
+    made = open_bag(out)
+    assert len(list(made.messages(["/target"]))) == data["frames"] - 1 < 15
+    assert {entry.name for entry in tmp_path.iterdir()} == {"out.mcap", "r.json"}

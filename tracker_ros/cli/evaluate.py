@@ -115,7 +115,8 @@ def _run(args: argparse.Namespace, team: Team | None) -> int:
             complain=left_out.append,
         )
     ]
-    _tell_left_out(left_out)
+    if team is None or team.is_first:
+        _tell_left_out(left_out)
     _check_names(sequences, args.models, args.option)
     _check_targets(args, weights)
     cache = AnswerCache(args.out / "answers") if args.resume else AnswerCache.default()

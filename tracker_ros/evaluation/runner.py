@@ -61,7 +61,6 @@ class Listener:
         failed: Called with the tracker's name, the sequence's and the reason.
         answered: Called with the tracker's name, the sequences of a video, the results on them
             and those that were started on the first masks, e.g. to write them.
-        recorded: Called with the record of each sequence that was finished.
         claim: Chooses which videos to track, given the tracker's name and all videos.
     """
 
@@ -71,7 +70,6 @@ class Listener:
     answered: Callable[[str, Sequence[AnnotatedSequence], Answers, Answers], None] = (
         lambda tracker, video, answers, from_masks: None
     )
-    recorded: Callable[[SequenceRecord], None] = lambda record: None
     claim: Callable[[str, Sequence[Video]], Iterable[Video]] = lambda tracker, videos: videos
 
 
@@ -136,7 +134,7 @@ class TrackerRun:
             with self._one_sequence(video[0].video or video[0].name, listener):
                 from_masks = self._from_masks(video, answers)
                 listener.answered(self.entry.name, video, answers, from_masks)
-                self._score(video, answers, from_masks, listener)
+                self._score(video, answers, from_masks)
 
     def findings(self) -> dict[str, Any]:
         """Return what was found, to be sent to another process."""
@@ -181,9 +179,7 @@ class TrackerRun:
         again = run_objects(self._tracker, video)
         return {sequence.name: answer for sequence, answer in zip(video, again, strict=True)}
 
-    def _score(
-        self, video: Video, answers: Answers, from_masks: Answers, listener: Listener
-    ) -> None:
+    def _score(self, video: Video, answers: Answers, from_masks: Answers) -> None:
         """Score the results on the targets of one video."""
         for sequence in video:
             answer = answers.get(sequence.name)
@@ -195,7 +191,6 @@ class TrackerRun:
             )
             self.records.append(record)
             self.tracked.append(record_sequence(self.entry.name, sequence, answer))
-            listener.recorded(self.tracked[-1])
             if sequence.masks:
                 masks = answer.masks or filled_boxes(answer.boxes, sequence)
                 self.regions.append(score_masks(sequence, masks))
