@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tracker_ros.calibration import Calibration
 from tracker_ros.crops import IMAGENET_MEAN, IMAGENET_STD
 from tracker_ros.model_options import Settings
 from tracker_ros.models.mast.config import MAST_MODELS
@@ -173,6 +174,7 @@ class ModelCard:
         mean: Subtracted from RGB in [0, 1].
         std: Divides the result.
         accuracy: Measured figures by name, for embedded weights.
+        calibration: How likely results are right, for embedded weights of which it was measured.
     """
 
     name: str
@@ -190,6 +192,7 @@ class ModelCard:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     accuracy: dict[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def embedded_file(name: str) -> Path:
@@ -231,6 +234,8 @@ def _card(
         fields["weights"] = f"{embedded}.safetensors"
         fields["sha256"], fields["parameters"] = facts.get("sha256"), facts.get("parameters")
         fields["accuracy"] = facts.get("accuracy", {}).get(name, {})
+        fitted = facts.get("calibration", {}).get(name)
+        fields["calibration"] = None if fitted is None else Calibration.from_card(fitted)
     else:
         fields["checkpoint"] = method.checkpoint
     return ModelCard(

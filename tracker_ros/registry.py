@@ -123,7 +123,10 @@ def create_tracker(
 
     cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
-    return open_tracker(make, wanted, seconds_per_frame)
+    tracker = open_tracker(make, wanted, seconds_per_frame)
+    if weights is None:
+        tracker.calibration = model_card(name).calibration or tracker.calibration
+    return tracker
 
 
 def _engine_folder(backend: str) -> Path:

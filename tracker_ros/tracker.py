@@ -15,6 +15,7 @@ from enum import Enum
 
 import numpy as np
 
+from tracker_ros.calibration import Calibration
 from tracker_ros.geometry import Box, tight_box
 from tracker_ros.masks import label_map, one_object
 
@@ -64,10 +65,13 @@ class Tracker(ABC):
     Attributes:
         usual_size: Height and width of the images that `warm_up` prepares for.
         explain: True gives results a `token_mask`.
+        calibration: How likely its results are right, given the evidence; None if that was never
+            measured.
     """
 
     usual_size: tuple[int, int] = (480, 640)
     explain: bool = False
+    calibration: Calibration | None = None
 
     @abstractmethod
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:

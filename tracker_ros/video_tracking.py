@@ -26,7 +26,7 @@ from tracker_ros.following.frames import (
 )
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
-from tracker_ros.following.target_state import TargetState
+from tracker_ros.following.target_state import Doubt, TargetState
 from tracker_ros.geometry import Box, check_box_size
 from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, open_video
 from tracker_ros.masks import label_map, one_object
@@ -48,6 +48,8 @@ class VideoResult:
         result: All that the tracker returned, such as the response map. In the first frame it is
             the given box, with score 1.
         seconds: Time that the tracker took for the frame; 0 for the first one.
+        score: How likely the box is right, in [0, 1]; see `tracker_ros.calibration`.
+        doubt: What speaks most against it; NONE while the target is found.
     """
 
     index: int
@@ -56,16 +58,13 @@ class VideoResult:
     state: TargetState
     result: TrackResult
     seconds: float
+    score: float
+    doubt: Doubt
 
     @property
     def box(self) -> Box:
         """`(x, y, w, h)`, pixels, top-left corner."""
         return self.result.box
-
-    @property
-    def score(self) -> float:
-        """Confidence in [0, 1]."""
-        return self.result.score
 
     @property
     def verdict(self) -> Verdict | None:
@@ -208,7 +207,14 @@ def _first_target(frame: VideoFrame) -> VideoResult:
     first = frame.targets[0]
     assert first.result is not None
     return VideoResult(
-        frame.index, frame.time, frame.image, first.state, first.result, frame.seconds
+        frame.index,
+        frame.time,
+        frame.image,
+        first.state,
+        first.result,
+        frame.seconds,
+        first.score,
+        first.doubt,
     )
 
 

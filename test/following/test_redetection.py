@@ -141,9 +141,9 @@ def test_it_must_be_found_several_times_in_a_row_at_one_place():
     search = searching(confirmations=3)
     moved = (20.0, 20.0, 24.0, 24.0)
     for box in (ELSEWHERE, ELSEWHERE, moved, ELSEWHERE, ELSEWHERE):
-        assert not search.judge(result(box), 0.45)
+        assert not search.judge(result(box), 0.9, 0.6)
     assert search.next_place(0.2, HEIGHT, WIDTH) == ELSEWHERE, "the candidate is looked at again"
-    assert search.judge(result(ELSEWHERE), 0.45)
+    assert search.judge(result(ELSEWHERE), 0.9, 0.6)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_it_must_be_found_several_times_in_a_row_at_one_place():
 )
 def test_what_does_not_look_like_the_target_is_not_found(box, score, verdict):
     search = searching(confirmations=1)
-    assert not search.judge(result(box, score, verdict), 0.45)
+    assert not search.judge(result(box, score, verdict), score, 0.6)
 
 
 def test_between_two_looks_elsewhere_it_stays_where_the_target_was_lost():

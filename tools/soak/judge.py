@@ -55,7 +55,7 @@ def calm(driver: Driver) -> list[str]:
     driver.set_rate(0.0)
     driver.bring(UNCONFIGURED)
     driver.set(fixed_frame=FIXED_FRAME, target_frame_prefix="")
-    driver.set(score_found=0.45, score_lost=0.35, lost_after=1.0)
+    driver.set(score_found=0.6, score_lost=0.5, lost_after=1.0)
     driver.set(buffer_seconds=5.0, buffer_megabytes=256.0)
     driver.set(predict=False, image_rectified=False, target_size_m=0.0, depth_tolerance=0.05)
     driver.bring(ACTIVE)

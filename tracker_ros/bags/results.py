@@ -89,4 +89,6 @@ def _entry(target: TargetReport) -> dict[str, Any]:
         if target.state in VISIBLE:
             entry["box"] = [round(float(value), 2) for value in target.result.box]
         entry["score"] = round(float(target.score), 4)
+        if target.doubt:
+            entry["doubt"] = target.doubt.name
     return entry

@@ -218,7 +218,8 @@ class _Results:
                 self._states[target.target_id] = state
                 change = {"frame": frame.index, "time_s": frame.time, "state": state}
                 self._changes.append(change | name)
-            entries.append(name | _box_and_score(target) | {"state": state})
+            doubt = {"doubt": target.doubt.name} if target.doubt else {}
+            entries.append(name | _box_and_score(target) | {"state": state} | doubt)
         entry = entries[0] if len(entries) == 1 else {"targets": entries}
         self.frames.append({"frame": frame.index, **entry})
         self._tracked += all(state == "TRACKING" for state in self._states.values())
@@ -243,7 +244,7 @@ def _box_and_score(target: TargetReport) -> dict[str, Any]:
         return {}
     box = [round(float(value), 2) for value in target.result.box]
     verdict = {} if target.result.verdict is None else {"verdict": target.result.verdict.value}
-    return {"box": box, "score": round(float(target.result.score), 4), **verdict}
+    return {"box": box, "score": round(float(target.score), 4), **verdict}
 
 
 class _NotExplained(ValueError):

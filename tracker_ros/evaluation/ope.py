@@ -30,7 +30,7 @@ class TrackedSequence:
 
     Attributes:
         boxes: (N, 4) float64, x, y, w, h in pixels; the first is the given one.
-        scores: (N,) float64 in [0, 1]; the first is 1.
+        scores: (N,) float64 in [0, 1], see `TargetReport.score`; the first is 1.
         seconds: Time spent on tracking and on model updates, without reading images.
         masks: (H, W) bool per frame, if the tracker gives masks and the sequence has true ones;
             else empty.
@@ -68,7 +68,7 @@ def run_ope(
         result = report.first.result
         assert result is not None
         boxes.append(result.box)
-        scores.append(result.score)
+        scores.append(report.first.score)
         states.append(report.first.state.name)
         times.append(follower.tracking_seconds)
         if sequence.masks and result.mask is not None:
@@ -99,14 +99,16 @@ def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> lis
     selections = [Selection(mask=sequence.mask(0)) for sequence in sequences]
     times = [0.0]
     found: list[list[TrackResult]] = []
+    scores: list[list[float]] = []
     for report in follower.follow(selections, number_frames(first.images())):
         results = [target.result for target in report.targets]
         found.append([result for result in results if result is not None])
+        scores.append([target.score for target in report.targets])
         times.append(follower.tracking_seconds)
     return [
         TrackedSequence(
             np.array([frame[place].box for frame in found], np.float64),
-            np.array([frame[place].score for frame in found], np.float64),
+            np.array([frame[place] for frame in scores], np.float64),
             follower.tracking_seconds / len(sequences),
             _masks_of(sequence, [frame[place] for frame in found]),
             np.diff(times) / len(sequences),

@@ -304,6 +304,7 @@ class Follower(Generic[T]):
             self._image_size = image.shape[:2]
         append = selection.append
         target = self._targets.select(initialize, frame.time_s, selection.label, append)
+        target.start(image, selection.bounds)
         if len(self._targets) == 1:
             self._number = frame.number
         self._count(frame, "tracked")
@@ -362,7 +363,7 @@ class Follower(Generic[T]):
             if isinstance(outcome, TrackResult):
                 if step.distorted and outcome.verdict is not Verdict.NOT_FOUND:
                     outcome = replace(outcome, verdict=Verdict.UNCERTAIN)
-                results[target.target_id] = target.take(outcome, frame.time_s)
+                results[target.target_id] = target.take(outcome, frame.time_s, image)
             else:
                 target.no_frame(frame.time_s)
                 failures[target.target_id] = outcome
@@ -430,7 +431,7 @@ class Follower(Generic[T]):
         """Report a frame, with its results by the targets' ids, or a change without a frame."""
         targets = [
             TargetReport(
-                t.state, t.target_id, t.label, t.score, t.seconds_since_seen,
+                t.state, t.target_id, t.label, t.score, t.doubt, t.seconds_since_seen,
                 results.get(t.target_id),
             )
             for t in self._targets

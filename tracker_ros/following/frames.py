@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tracker_ros.following.frame_clock import FrameClock
-from tracker_ros.following.target_state import TargetState
+from tracker_ros.following.target_state import Doubt, TargetState
 from tracker_ros.tracker import TrackResult
 
 __all__ = [
@@ -98,7 +98,9 @@ class TargetReport:
         state: Its state; if no target is followed, IDLE or LOADING.
         target_id: Its id, empty if no target is followed.
         label: Its label.
-        score: Score of its last frame, in [0, 1].
+        score: Score of its last frame, in [0, 1]: the probability that the box is right, if the
+            model has a calibration.
+        doubt: What speaks most against its last result.
         seconds_since_seen: Seconds since it was last seen.
         result: The tracker's result, if the target was tracked in this very frame; None for
             replayed frames.
@@ -108,6 +110,7 @@ class TargetReport:
     target_id: str = ""
     label: str = ""
     score: float = 0.0
+    doubt: Doubt = Doubt.NONE
     seconds_since_seen: float = 0.0
     result: TrackResult | None = None
 

@@ -40,7 +40,7 @@ class RedetectionSettings:
     """
 
     interval_s: float = 0.0
-    score: float = 0.5
+    score: float = 0.7
     confirmations: int = 3
 
 
@@ -126,15 +126,22 @@ class Redetection:
             self._places = search_places(self.box, self._window_side, height, width)
         return next(self._places)
 
-    def judge(self, result: TrackResult, score_found: float) -> bool:
-        """Take the result of that search into account. Returns True if the target is found.
+    def judge(self, result: TrackResult, score: float, score_found: float) -> bool:
+        """Take the result of that search into account.
 
-        Where the target was lost, the tracker's own verdict or `score_found` decides at once.
+        Args:
+            result: The tracker's.
+            score: How far to trust it, in [0, 1].
+            score_found: From which score on something is found.
+
+        Returns:
+            Whether the target is found. Where it was lost, the tracker's own verdict or
+            `score_found` decides at once.
         """
         found = result.verdict in (None, Verdict.NORMAL, Verdict.HARD_NEGATIVE)
         if not self._elsewhere:
-            return found and (result.verdict is not None or result.score >= score_found)
-        found = found and result.score >= max(self._settings.score, score_found)
+            return found and (result.verdict is not None or score >= score_found)
+        found = found and score >= max(self._settings.score, score_found)
         steady = self._candidate is None or iou(self._candidate, result.box) >= _STEADY_IOU
         change = abs(math.log(_area(result.box) / _area(self.box))) / 2.0
         if not (found and steady and change <= math.log(_MAX_SIZE_CHANGE)):

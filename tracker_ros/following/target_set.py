@@ -9,9 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from tracker_ros.following.evidence import EvidenceCollector
 from tracker_ros.following.redetection import Redetection, RedetectionSettings
 from tracker_ros.following.selection import SelectionCode, SelectionRefused
-from tracker_ros.following.target_state import StateLimits, TargetState, TargetStateMachine
+from tracker_ros.following.target_state import (
+    Doubt,
+    StateLimits,
+    TargetState,
+    TargetStateMachine,
+)
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
@@ -19,6 +25,19 @@ __all__ = ["MAX_TARGETS", "FollowedTarget", "TargetSet", "usable"]
 
 MAX_TARGETS = 16
 """Maximum number of targets: each costs time and memory, and a program may add without end."""
+
+_DOUBTS = {
+    "score": Doubt.LOW_SCORE,
+    "rival": Doubt.LOOK_ALIKE,
+    "jump": Doubt.JUMP,
+    "growth": Doubt.SIZE,
+    "aspect": Doubt.SIZE,
+    "likeness_first": Doubt.LOOK,
+    "likeness": Doubt.LOOK,
+    "colour": Doubt.LOOK,
+    "edge": Doubt.LEFT_IMAGE,
+}
+"""What to call each kind of `calibration.EVIDENCE` that speaks against a result."""
 
 
 class FollowedTarget(TargetStateMachine):
@@ -31,6 +50,9 @@ class FollowedTarget(TargetStateMachine):
         time_s: When it was selected, seconds.
         limits: Thresholds of its state.
         redetection: How to look for it when it is lost; None looks where it was lost alone.
+
+    Attributes:
+        doubt: What speaks most against the last result; NONE while that is found.
     """
 
     def __init__(
@@ -47,8 +69,20 @@ class FollowedTarget(TargetStateMachine):
         self.label = label
         self.tracker = tracker
         self.redetection = redetection
+        self.doubt = Doubt.NONE
+        self._evidence: EvidenceCollector | None = None
         self._seen: TrackResult | None = None
         self._search: Redetection | None = None
+
+    def start(self, image: np.ndarray, box: Box) -> None:
+        """Remember how the target looks in the image in which it was selected.
+
+        Args:
+            image: RGB uint8 (H, W, 3).
+            box: `(x, y, w, h)`, pixels.
+        """
+        if self.tracker.calibration is not None:
+            self._evidence = EvidenceCollector(image, box)
 
     def aim(self, time_s: float, height: int, width: int, proposals: Sequence[Box] = ()) -> None:
         """Choose where the tracker searches the next image, if the target is lost.
@@ -71,20 +105,44 @@ class FollowedTarget(TargetStateMachine):
         if not self.tracker.search_around(place):
             self._search = None
 
-    def take(self, result: TrackResult, time_s: float) -> TrackResult:
-        """Take the tracker's result into account.
+    def take(self, result: TrackResult, time_s: float, image: np.ndarray) -> TrackResult:
+        """Take the tracker's result on an image, RGB uint8 (H, W, 3), into account.
 
         Returns:
             The result; while the target is looked for, with the box where it was last seen.
         """
         search = self._search
-        if search is not None and not search.judge(result, self.limits.score_found):
-            self.update(result.score, time_s, Verdict.NOT_FOUND)
+        score, doubt = self._judge(image, result, elsewhere=search is not None)
+        if search is not None and not search.judge(result, score, self.limits.score_found):
+            self.doubt = doubt if doubt is not Doubt.NONE else Doubt.LOW_SCORE
+            self.update(score, time_s, Verdict.NOT_FOUND)
             return replace(result, box=search.box, verdict=Verdict.NOT_FOUND)
-        self.update(result.score, time_s, result.verdict)
-        if self.state is TargetState.TRACKING:
+        verdict = result.verdict
+        if self._evidence is not None:
+            if search is not None:
+                self._evidence.move(result.box)
+            if verdict in (Verdict.NORMAL, Verdict.HARD_NEGATIVE):
+                # The tracker believes it; the evidence has the last word.
+                verdict = None
+        self.update(score, time_s, verdict)
+        found = self.state is TargetState.TRACKING
+        alike = result.verdict is Verdict.HARD_NEGATIVE
+        self.doubt = (Doubt.LOOK_ALIKE if alike else Doubt.NONE) if found else doubt
+        if found:
             self._seen = result
         return result
+
+    def _judge(
+        self, image: np.ndarray, result: TrackResult, elsewhere: bool
+    ) -> tuple[float, Doubt]:
+        """Return the score of a result, and what speaks most against it."""
+        calibration = self.tracker.calibration
+        if self._evidence is None or calibration is None:
+            return result.score, Doubt.LOW_SCORE
+        collect = self._evidence.collect_elsewhere if elsewhere else self._evidence.collect
+        evidence = collect(image, result)
+        against = calibration.strongest_against(evidence)
+        return calibration.probability(evidence), _DOUBTS[against]
 
 
 class TargetSet:

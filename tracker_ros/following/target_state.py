@@ -22,7 +22,7 @@ from enum import IntEnum
 
 from tracker_ros.tracker import Verdict
 
-__all__ = ["VISIBLE", "StateLimits", "TargetState", "TargetStateMachine"]
+__all__ = ["VISIBLE", "Doubt", "StateLimits", "TargetState", "TargetStateMachine"]
 
 
 class TargetState(IntEnum):
@@ -35,6 +35,18 @@ class TargetState(IntEnum):
     LOST = 4
 
 
+class Doubt(IntEnum):
+    """What speaks most against a result, with the numbers of ``TargetStatus``."""
+
+    NONE = 0
+    LOW_SCORE = 1
+    JUMP = 2
+    LOOK_ALIKE = 3
+    SIZE = 4
+    LOOK = 5
+    LEFT_IMAGE = 6
+
+
 VISIBLE = (TargetState.TRACKING, TargetState.UNCERTAIN)
 """States in which the box of a target is published."""
 
@@ -43,8 +55,8 @@ VISIBLE = (TargetState.TRACKING, TargetState.UNCERTAIN)
 class StateLimits:
     """Thresholds between the states.
 
-    The defaults were measured with `ostrack_tiny` on eleven real sequences: of the frames on which
-    its box was right (IoU above 0.4), 0.2 % scored below 0.45, none below 0.35.
+    Scores of models with a calibration are probabilities, so that 0.5 means as likely right as
+    wrong; see `tracker_ros.calibration`.
 
     Attributes:
         score_found: Score in [0, 1] at and above which the target counts as found.
@@ -55,8 +67,8 @@ class StateLimits:
         ValueError: A threshold is out of range or ``score_lost`` exceeds ``score_found``.
     """
 
-    score_found: float = 0.45
-    score_lost: float = 0.35
+    score_found: float = 0.6
+    score_lost: float = 0.5
     lost_after: float = 1.0
 
     def __post_init__(self) -> None:

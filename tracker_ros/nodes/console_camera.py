@@ -17,7 +17,7 @@ from tracker_interfaces.msg import TargetDirectionArray, TargetStatus, TargetSta
 from tracker_ros.console.encoders import PictureEncoder, encode_jpeg, shrink
 from tracker_ros.console.hub import Hub, Picture
 from tracker_ros.console.pairing import FramePairing
-from tracker_ros.following.target_state import VISIBLE, TargetState
+from tracker_ros.following.target_state import VISIBLE, Doubt, TargetState
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
 from tracker_ros.nodes.console_commands import TrackerCommands
@@ -193,6 +193,7 @@ def _status_facts(status: TargetStatus, direction: Any) -> dict[str, Any]:
         "label": status.label,
         "state": TargetState(status.state).name,
         "score": round(float(status.score), 4),
+        "doubt": Doubt(status.doubt).name.lower().replace("_", " ") if status.doubt else "",
         "seconds_since_seen": round(float(status.seconds_since_seen), 2),
         "latency": round(float(status.latency), 4),
     }

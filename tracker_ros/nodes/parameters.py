@@ -429,12 +429,12 @@ TRACK_PARAMETERS = (
         "buffer_megabytes", 256.0, RUNNING,
         "Megabytes that these images may take.", limits=(1.0, 65536.0)),
     ParameterSpec(
-        "score_found", 0.45, RUNNING,
-        "A target with this score or more is found. For OSTrack and GRM; TrDiMP, TrSiam and "
-        "MAST judge each image themselves.", limits=(0.0, 1.0)),
+        "score_found", 0.6, RUNNING,
+        "A target with this score or more is found. TrDiMP, TrSiam and MAST judge each image "
+        "themselves, too.", limits=(0.0, 1.0)),
     ParameterSpec(
-        "score_lost", 0.35, RUNNING,
-        "A target with a lower score is not seen; at most score_found. For the same models.",
+        "score_lost", 0.5, RUNNING,
+        "A target with a lower score is not seen; at most score_found.",
         limits=(0.0, 1.0)),
     ParameterSpec(
         "lost_after", 1.0, RUNNING,

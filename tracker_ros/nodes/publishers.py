@@ -198,6 +198,7 @@ class Publishers:
                 target_id=target.target_id,
                 label=target.label,
                 score=float(target.score),
+                doubt=int(target.doubt),
                 seconds_since_seen=float(target.seconds_since_seen),
                 latency=float(latency) if tracked else 0.0,
                 processing_time=float(report.processing_time) if tracked else 0.0,

@@ -45,7 +45,7 @@ class Row {
 
 function describe(target) {
   const degrees = (radians) => Math.abs(radians * 180 / Math.PI).toFixed(1);
-  const words = [`#${target.id}`, target.label, target.score.toFixed(2)];
+  const words = [`#${target.id}`, target.label, target.score.toFixed(2), target.doubt];
   if (target.azimuth !== undefined) {
     words.push(`${degrees(target.azimuth)}° ${target.azimuth < 0 ? "left" : "right"}`,
       `${degrees(target.elevation)}° ${target.elevation < 0 ? "down" : "up"}`);

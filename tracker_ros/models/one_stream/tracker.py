@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import torch
 
+from tracker_ros.calibration import SCORE_ONLY
 from tracker_ros.crops import (
     box_in_crop,
     crop_region,
@@ -137,6 +138,8 @@ class OneStreamTracker(Tracker):
     Attributes:
         target: The target, replaced after every image; None before `initialize`.
     """
+
+    calibration = SCORE_ONLY
 
     def __init__(self, model: OneStreamModel) -> None:
         self.model = model

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the evidence for and against a result, and of what a target makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tracker_ros.calibration import EVIDENCE, Calibration
+from tracker_ros.following.evidence import EvidenceCollector, rival_share
+from tracker_ros.following.target_set import TargetSet
+from tracker_ros.following.target_state import Doubt, StateLimits, TargetState
+from tracker_ros.tracker import Tracker, TrackResult, Verdict
+
+BOX = (40.0, 30.0, 20.0, 16.0)
+OTHER = (100.0, 60.0, 20.0, 16.0)
+CALIBRATION = Calibration(
+    -4.0,
+    {"score": 1.0, "rival": -4.0, "jump": -8.0, "growth": -6.0, "likeness": 6.0},
+    {"score": 2.2, "likeness": 1.0},
+)
+
+
+def picture(place=BOX) -> np.ndarray:
+    """A grey ground with one coloured pattern on it."""
+    pattern = np.random.default_rng(1).integers(0, 255, (16, 20, 3), dtype=np.uint8)
+    image = np.full((120, 160, 3), 128, np.uint8)
+    x, y = int(place[0]), int(place[1])
+    image[y : y + 16, x : x + 20] = pattern
+    return image
+
+
+def result(box=BOX, score=0.9, score_map=None, verdict=None) -> TrackResult:
+    return TrackResult(box, score, score_map, (0.0, 0.0, 160.0, 120.0), verdict=verdict)
+
+
+class Scripted(Tracker):
+    """Returns the results that it is given."""
+
+    def __init__(self) -> None:
+        self.results: list[TrackResult] = []
+        self.calibration = CALIBRATION
+
+    def initialize(self, image, box):
+        pass
+
+    def track(self, image):
+        return self.results.pop(0)
+
+    def warm_up(self):
+        pass
+
+
+def test_all_evidence_is_collected_and_the_unchanged_target_speaks_for_itself():
+    evidence = EvidenceCollector(picture(), BOX).collect(picture(), result())
+    assert set(evidence) == set(EVIDENCE)
+    assert evidence["likeness"] == pytest.approx(1.0)
+    assert evidence["likeness_first"] == pytest.approx(1.0)
+    assert evidence["colour"] == pytest.approx(1.0)
+    assert evidence["jump"] == evidence["growth"] == evidence["edge"] == 0.0
+
+
+def test_another_place_is_unlike_and_a_jump():
+    evidence = EvidenceCollector(picture(), BOX).collect(picture(), result(OTHER))
+    assert evidence["likeness"] < 0.3
+    assert evidence["jump"] > 1.0
+
+
+def test_growth_is_measured_against_the_usual_size():
+    collector = EvidenceCollector(picture(), BOX)
+    grown = (30.0, 22.0, 40.0, 32.0)
+    growths = [collector.collect(picture(), result(grown))["growth"] for _ in range(3)]
+    assert growths[0] == pytest.approx(np.log(4.0))
+    assert growths[1] == pytest.approx(np.log(4.0) / 2), "the median of both sizes"
+    assert growths[2] == pytest.approx(0.0)
+
+
+def test_a_later_sure_look_is_known_but_not_the_first():
+    collector = EvidenceCollector(picture(), BOX)
+    inverted = 255 - picture()
+    for _ in range(6):
+        seen = collector.collect(inverted, result())
+    assert seen["likeness"] == pytest.approx(1.0)
+    assert seen["likeness_first"] < -0.9
+
+
+@pytest.mark.parametrize("box", [(-30.0, 10.0, 20.0, 16.0), (0.5, 10.0, 20.0, 16.0)])
+def test_a_box_at_or_beyond_the_edge_is_told(box):
+    assert EvidenceCollector(picture(), BOX).collect(picture(), result(box))["edge"] == 1.0
+
+
+def test_the_rival_is_the_highest_score_outside_the_box():
+    scores = np.zeros((12, 16), np.float32)
+    scores[3, 4] = 0.8  # cells of 10 pixels: in the box
+    scores[8, 12] = 0.6
+    assert rival_share(result(score=0.8, score_map=scores)) == pytest.approx(0.75)
+    scores[8, 12] = 0.0
+    assert rival_share(result(score=0.8, score_map=scores)) == 0.0
+    assert rival_share(result()) == 0.0, "no map, no rival"
+
+
+def following(results: list[TrackResult]) -> tuple[TargetSet, list]:
+    """Follow a target by a script. Returns the set, and state, doubt and score per frame."""
+    tracker = Scripted()
+    targets = TargetSet(StateLimits(), tracker=tracker)
+    target = targets.select(lambda t: t.initialize(picture(), BOX), 0.0)
+    target.start(picture(), BOX)
+    tracker.results = list(results)
+    told = []
+    for number in range(len(results)):
+        (found,) = targets.track(picture(), [target])
+        target.take(found, 0.1 * (number + 1), picture())
+        told.append((target.state, target.doubt, target.score))
+    return targets, told
+
+
+def test_a_high_score_on_the_wrong_thing_is_doubted_with_a_reason():
+    _, told = following([result(), result(OTHER, score=0.9)])
+    assert told[0][:2] == (TargetState.TRACKING, Doubt.NONE)
+    assert told[0][2] > 0.9
+    assert told[1][0] is TargetState.UNCERTAIN
+    assert told[1][1] is Doubt.JUMP
+    assert told[1][2] < 0.1
+
+
+def test_each_kind_of_evidence_has_its_doubt():
+    alike = np.zeros((12, 16), np.float32)
+    alike[3, 4] = alike[8, 12] = 0.5
+    _, told = following(
+        [
+            result(score=0.05),
+            result(score=0.5, score_map=alike),
+            result((44.0, 32.0, 10.0, 8.0), 0.7),
+        ]
+    )
+    doubts = [doubt for _, doubt, _ in told]
+    assert doubts == [Doubt.LOW_SCORE, Doubt.LOOK_ALIKE, Doubt.SIZE]
+
+
+def test_evidence_overrules_a_tracker_that_believes_and_never_one_that_does_not():
+    _, told = following(
+        [
+            result(verdict=Verdict.HARD_NEGATIVE),
+            result(OTHER, verdict=Verdict.NORMAL),
+            result(verdict=Verdict.NOT_FOUND),
+        ]
+    )
+    assert told[0][:2] == (TargetState.TRACKING, Doubt.LOOK_ALIKE)
+    assert told[1][0] is TargetState.UNCERTAIN
+    assert told[2][0] is TargetState.UNCERTAIN

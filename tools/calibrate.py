@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit how likely a model's results are right, and write that to the card of its weights.
+
+    dev/run python -m tools.calibrate ostrack_tiny --pictures ~/.cache/tracker_ros/packages
+
+The model follows targets through scenes over photographs (`tools/calibration_scenes.py`) and
+through drawn scenes (`tracker_ros/synthetic/scene_video.py`); every fourth scene is held out and
+judged, in the card and in a picture of `docs/media`. What was collected is kept in `--evidence`,
+so that fitting again takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.stats import mannwhitneyu
+from tqdm import tqdm
+
+from tools.calibration_scenes import SIZE, draw_scene, list_pictures
+from tracker_ros.calibration import EVIDENCE, Calibration
+from tracker_ros.following.evidence import EvidenceCollector
+from tracker_ros.following.target_state import StateLimits
+from tracker_ros.geometry import Box, iou
+from tracker_ros.model_cards import embedded_file, model_cards
+from tracker_ros.output_files import write_whole
+from tracker_ros.registry import create_tracker
+from tracker_ros.synthetic.scene_video import SceneConfig, synthetic_video
+from tracker_ros.tracker import Tracker
+
+_FRAMES = 90
+_SEEN = 0.35
+_HELD_OUT = 4
+_RIDGE = 1e-3
+_MIN_FRAMES = 15
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a tracker did in a scene.
+
+    Attributes:
+        evidence: (N, len(EVIDENCE)) float64.
+        overlaps: (N,) float64 intersection over union with the target's box; -1 while it is away.
+    """
+
+    evidence: np.ndarray
+    overlaps: np.ndarray
+
+
+def drawn_scene(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield images and boxes of a drawn scene, hard or easy by chance; NaN while it is hidden."""
+    chance = np.random.default_rng([seed, 7])
+    config = SceneConfig(
+        target_side=chance.uniform(0.06, 0.25),
+        travel=chance.uniform(0.2, 0.45),
+        period=chance.uniform(1.2, 5.0),
+        scale_change=chance.uniform(0.1, 0.5),
+        turn=chance.uniform(0.2, 1.2),
+        deformation=chance.uniform(1.0, 8.0),
+        distractors=int(chance.integers(6)),
+        occluders=int(chance.integers(4)),
+        leaves=bool(chance.random() < 0.3),
+    )
+    for frame in synthetic_video(seed, _FRAMES, SIZE, config):
+        seen = frame.visibility > _SEEN
+        yield frame.image, np.array(frame.box) if seen else np.full(4, np.nan)
+
+
+def play(tracker: Tracker, frames: Iterable[tuple[np.ndarray, np.ndarray]]) -> Played:
+    """Follow the target from the first frame on."""
+    evidence, overlaps = [], []
+    collector: EvidenceCollector | None = None
+    for image, truth in frames:
+        box: Box = (float(truth[0]), float(truth[1]), float(truth[2]), float(truth[3]))
+        if collector is None:
+            tracker.initialize(image, box)
+            collector = EvidenceCollector(image, box)
+            continue
+        result = tracker.track(image)
+        tracker.update_model()
+        found = collector.collect(image, result)
+        evidence.append([found[name] for name in EVIDENCE])
+        there = bool(np.isfinite(truth).all() and min(truth[2:]) > 0)
+        overlaps.append(iou(result.box, box) if there else -1.0)
+    return Played(np.array(evidence), np.array(overlaps))
+
+
+def collect(tracker: Tracker, pictures: list[Path], scenes: int) -> list[Played]:
+    """Play as many scenes over photographs, and half as many drawn ones."""
+    played = []
+    for seed in tqdm(range(scenes), unit="scene"):
+        played.append(play(tracker, draw_scene(pictures, seed).frames()))
+        if seed % 2 == 0:
+            played.append(play(tracker, drawn_scene(seed)))
+    return played
+
+
+def fit(played: list[Played]) -> Calibration:
+    """Return the logistic regression of "overlaps by more than half" on the evidence."""
+    evidence = np.concatenate([scene.evidence for scene in played])
+    right = np.concatenate([scene.overlaps for scene in played]) > 0.5
+    signs = np.where(right, 1.0, -1.0)
+
+    def loss(values: np.ndarray) -> float:
+        odds = signs * (values[0] + evidence @ values[1:])
+        return float(np.logaddexp(0.0, -odds).mean() + _RIDGE * (values[1:] ** 2).sum())
+
+    bias, *weights = minimize(loss, np.zeros(1 + len(EVIDENCE))).x
+    return Calibration(
+        round(float(bias), 4),
+        {name: round(float(w), 4) for name, w in zip(EVIDENCE, weights, strict=True)},
+        {
+            name: round(float(mean), 4)
+            for name, mean in zip(EVIDENCE, evidence[right].mean(0), strict=True)
+        },
+    )
+
+
+def judge(calibration: Calibration, played: list[Played]) -> dict[str, float]:
+    """Return how well the probabilities tell right from wrong results, rounded.
+
+    `auroc` of right against other results, the shares of the frames `tracking` by the default
+    limits among right ones and among those `without overlap`, and the mean distance of probability
+    and share of right results over tenths (`calibration_error`).
+    """
+    scores, tracking = [], []
+    limits = StateLimits()
+    for scene in played:
+        found = True
+        for row in scene.evidence:
+            score = calibration.probability(dict(zip(EVIDENCE, row, strict=True)))
+            found = score >= (limits.score_lost if found else limits.score_found)
+            scores.append(score)
+            tracking.append(found)
+    overlaps = np.concatenate([scene.overlaps for scene in played])
+    score, tracked = np.array(scores), np.array(tracking)
+    right, apart = overlaps > 0.5, overlaps <= 0
+    tenths = np.minimum((score * 10).astype(int), 9)
+    errors = [
+        abs(score[tenths == i].mean() - right[tenths == i].mean()) * (tenths == i).mean()
+        for i in range(10)
+        if (tenths == i).any()
+    ]
+    order = mannwhitneyu(score[right], score[~right]).statistic
+    figures = {
+        "auroc": order / (right.sum() * (~right).sum()),
+        "tracking_of_right": tracked[right].mean(),
+        "tracking_without_overlap": tracked[apart].mean(),
+        "calibration_error": sum(errors),
+    }
+    return {name: round(float(value), 3) for name, value in figures.items()}
+
+
+def draw_reliability(model: str, calibration: Calibration, played: list[Played]) -> None:
+    """Write docs/media/reliability_MODEL.png: the share of right results for each score."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = np.concatenate([scene.evidence for scene in played])
+    right = np.concatenate([scene.overlaps for scene in played]) > 0.5
+    known = [dict(zip(EVIDENCE, row, strict=True)) for row in rows]
+    own = np.array([1.0 / (1.0 + np.exp(-row["score"])) for row in known])
+    fitted = np.array([calibration.probability(row) for row in known])
+    figure, axes = plt.subplots(figsize=(4.2, 4.0), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, score, colour in (
+        ("the tracker's own", own, "tab:orange"),
+        ("published", fitted, "tab:blue"),
+    ):
+        tenths = np.minimum((score * 10).astype(int), 9)
+        shown = [i for i in range(10) if (tenths == i).sum() >= _MIN_FRAMES]
+        axes.plot(
+            [score[tenths == i].mean() for i in shown],
+            [right[tenths == i].mean() for i in shown],
+            marker="o", color=colour, label=name,
+        )  # fmt: skip
+    axes.set(xlabel="score", ylabel="share of right boxes", title=model, xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(Path(f"docs/media/reliability_{model}.png"), dpi=110)
+
+
+def main() -> None:
+    """Collect, or read what was collected; fit, judge, and write the card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="folders")
+    parser.add_argument("--scenes", type=int, default=60, help="over photographs (default: 60)")
+    parser.add_argument("--evidence", type=Path, default=Path("out"), help="folder (default: out)")
+    parser.add_argument("--backend", default="auto")
+    arguments = parser.parse_args()
+    card = model_cards()[arguments.model]
+    if card.weights is None:
+        parser.error(f"{arguments.model} has no embedded weights, so it has no card to write to")
+    kept = arguments.evidence / f"evidence_{arguments.model}.npz"
+    if not kept.is_file():
+        tracker = create_tracker(arguments.model, backend=arguments.backend)
+        scenes = collect(tracker, list_pictures(arguments.pictures), arguments.scenes)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        lengths = [len(scene.overlaps) for scene in scenes]
+        np.savez(
+            kept,
+            evidence=np.concatenate([scene.evidence for scene in scenes]),
+            overlaps=np.concatenate([scene.overlaps for scene in scenes]),
+            starts=np.cumsum(lengths)[:-1],
+        )
+    data = np.load(kept)
+    played = [
+        Played(*parts)
+        for parts in zip(
+            np.split(data["evidence"], data["starts"]),
+            np.split(data["overlaps"], data["starts"]),
+            strict=True,
+        )
+    ]
+    learned = [scene for place, scene in enumerate(played) if place % _HELD_OUT]
+    calibration = fit(learned)
+    figures = judge(calibration, played[::_HELD_OUT])
+    path = embedded_file(card.weights).with_suffix(".json")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts.setdefault("calibration", {})[arguments.model] = {
+        "bias": calibration.bias,
+        "weights": calibration.weights,
+        "typical": calibration.typical,
+        "scenes": len(learned),
+        "held_out": figures,
+    }
+    write_whole(path, json.dumps(facts, indent=2) + "\n")
+    draw_reliability(arguments.model, calibration, played[::_HELD_OUT])
+    print(json.dumps(facts["calibration"][arguments.model], indent=2))
+
+
+if __name__ == "__main__":
+    main()
