@@ -38,6 +38,7 @@ _SEEN = 0.35
 _HELD_OUT = 4
 _RIDGE = 1e-3
 _MIN_FRAMES = 15
+_FAR, _FAR_KEPT = 0.3, 10
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,16 @@ def collect(tracker: Tracker, pictures: list[Path], scenes: int) -> list[Played]
 
 
 def fit(played: list[Played]) -> Calibration:
-    """Return the logistic regression of "overlaps by more than half" on the evidence."""
+    """Return the logistic regression of "overlaps by more than half" on the evidence.
+
+    The cameras of these scenes jump more than real ones, where 99.6 % of the right boxes are
+    within 0.6 sides of the last. So of right boxes further away, nine of ten are left out.
+    """
     evidence = np.concatenate([scene.evidence for scene in played])
     right = np.concatenate([scene.overlaps for scene in played]) > 0.5
+    far = right & (evidence[:, EVIDENCE.index("jump")] > _FAR)
+    kept = ~far | (far.cumsum() % _FAR_KEPT == 0)
+    evidence, right = evidence[kept], right[kept]
     signs = np.where(right, 1.0, -1.0)
 
     def loss(values: np.ndarray) -> float:
