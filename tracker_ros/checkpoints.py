@@ -26,6 +26,8 @@ from tracker_ros.output_files import check_outputs, replacement
 
 # Packages whose classes official checkpoints are known to pickle; none of them is ever imported.
 PLACEHOLDER_PACKAGES = ("lib", "ltr", "pytracking", "easydict", "yacs", "numpy")
+_VIT_PARTS = ("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")
+_VIT_KEYS = {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"}
 _STATE_KEYS = ("net", "state_dict", "model")
 _PICKLES = (".pth", ".pt", ".tar", ".ckpt", ".bin", ".pkl")
 _LISTED = 5
@@ -267,7 +269,7 @@ def convert_checkpoint(
         half: Store floating-point tensors as float16.
 
     Returns:
-        The written file's sha256, and the checkpoint's tensors by name.
+        The written file's sha256, and the written tensors by name; see `as_backbone`.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -277,9 +279,20 @@ def convert_checkpoint(
         OSError: `out` cannot be written.
     """
     check_outputs({"the output": Path(out)}, {"the checkpoint": Path(path)})
-    state = read_checkpoint(path)
+    state = as_backbone(read_checkpoint(path))
     source = {"source_sha256": sha256_of(path)}
     return write_weights(state, out, half=half, metadata=source), state
+
+
+def as_backbone(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a pretrained vision transformer under the names of a one-stream tracker's backbone.
+
+    What only pretraining uses, as MAE's decoder or a classifier's last layer, is left out. Tensors
+    of other networks are returned as they are.
+    """
+    if not state.keys() >= _VIT_KEYS:
+        return dict(state)
+    return {f"backbone.{key}": t for key, t in state.items() if key.startswith(_VIT_PARTS)}
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:

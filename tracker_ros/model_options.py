@@ -96,7 +96,7 @@ def known_options(
 
 def _fields(values: Any, names: tuple[str, ...] | None = None) -> dict[str, Option]:
     """Return the fields of a dataclass as options; those of a dataclass in it by both names."""
-    options = {}
+    options: dict[str, Option] = {}
     for name, kind in typing.get_type_hints(type(values)).items():
         if names is not None and name not in names:
             continue

@@ -73,6 +73,24 @@ def matching_models(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     )
 
 
+def models_to_train_from(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Return the models whose training can start from these tensors of a pretrained backbone."""
+    from tracker_ros.models.one_stream.network import is_added_to_classifier
+
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    return tuple(
+        name
+        for name in list_models()
+        if FAMILIES[model_card(name).family].name in ("grm", "ostrack")
+        and found
+        == {
+            k: tuple(t.shape)
+            for k, t in empty_network(name).state_dict().items()
+            if not is_added_to_classifier(k)
+        }
+    )
+
+
 def create_tracker(
     name: str,
     device: str = "auto",

@@ -119,9 +119,9 @@ def test_validation_finds_a_target_that_the_scores_show(monkeypatch, many_clips)
     assert result["mean_iou"] > 0.3
 
 
-def test_other_sources_than_scenes_are_refused():
-    with pytest.raises(ValueError, match="'got10k': trdimp_micro trains on 'synthetic' clips"):
-        ClipTask.open_source(Source(kind="got10k", path="/data"), RECIPE, CPU)
+def test_footage_without_labels_is_refused():
+    with pytest.raises(ValueError, match="'footage' is unknown"):
+        ClipTask.open_source(Source(kind="footage", path="/data"), RECIPE, CPU)
 
 
 def test_refreshed_statistics_make_weaker_weights_answer_alike(clips):

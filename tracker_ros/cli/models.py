@@ -85,23 +85,27 @@ def _convert(args: argparse.Namespace) -> int:
     if not args.checkpoint.is_file():
         raise FileNotFoundError(f"no checkpoint at {str(args.checkpoint)!r}; check the path")
     from tracker_ros.checkpoints import convert_checkpoint
-    from tracker_ros.registry import matching_models
+    from tracker_ros.registry import matching_models, models_to_train_from
 
     sha256, state = convert_checkpoint(args.checkpoint, out, half=args.half)
     values = sum(tensor.numel() for tensor in state.values())
-    models = list(matching_models(state))
+    models, trained = list(matching_models(state)), list(models_to_train_from(state))
     facts = {
         "path": str(out),
         "sha256": sha256,
         "tensors": len(state),
         "values": values,
         "models": models,
+        "start_of": trained,
     }
     if args.json:
         print_json(facts)
         return 0
     print(f"wrote {out}: {len(state)} tensors, {values / 1e6:.1f} M values")
-    print(f"fits: {', '.join(models) or 'none of the known models'}")
+    if trained:
+        print(f"a pretrained backbone: start_from in a recipe of {', '.join(trained)}")
+    else:
+        print(f"fits: {', '.join(models) or 'none of the known models'}")
     print(f"sha256: {sha256}")
     return 0
 

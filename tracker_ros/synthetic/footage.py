@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -33,6 +34,13 @@ MIN_FRAMES = 8
 """Minimum number of frames of a scene; shorter ones are left out."""
 
 
+def with_shorter_side(frame: np.ndarray, side: int) -> np.ndarray:
+    """Resize an (H, W, 3) frame so that its shorter side has `side` pixels."""
+    scale = side / min(frame.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(frame, None, fx=scale, fy=scale, interpolation=method)
+
+
 @dataclass(frozen=True)
 class Footage:
     """Scenes of real clips, the frames of each (N, H, W, 3) uint8 RGB."""
@@ -45,9 +53,7 @@ class Footage:
         scenes: list[list[np.ndarray]] = [[]]
         before = None
         for frame in frames:
-            scale = HEIGHT / min(frame.shape[:2])
-            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=method)
+            small = with_shorter_side(frame, HEIGHT)
             thumbnail = cv2.resize(small, (16, 16), interpolation=cv2.INTER_AREA).astype(float)
             if before is not None and np.abs(thumbnail - before).mean() > CUT:
                 scenes.append([])
@@ -87,15 +93,28 @@ class Footage:
         return cls(tuple(np.stack([frames[i] for i in scene]) for scene in scenes))
 
 
+class Frames(Protocol):
+    """The frames of a video, read on demand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, numbers: list[int]) -> Tensor:
+        """Return (T, H, W, 3) uint8 RGB frames."""
+
+
 class FootageRuns:
     """Draw :class:`FrameBatch` objects without labels, each a function of its seed alone.
 
     A run is one square of all its frames, forwards or backwards, with every frame of the scene or
-    every second to fourth. Scenes are (N, H, W, 3) frames, moved to the device once.
+    every second to fourth. With a `far_gap`, its first frame lies further back, or at the scene's
+    beginning. Scenes are (N, H, W, 3) frames, moved to the device once, or read them on demand.
     """
 
     def __init__(
-        self, scenes: Sequence[np.ndarray], device: str | torch.device, config: FrameConfig
+        self,
+        scenes: Sequence[np.ndarray | Frames],
+        device: str | torch.device,
+        config: FrameConfig,
     ) -> None:
         self.config, self.device = config, torch.device(device)
         if not scenes or min(len(scene) for scene in scenes) < config.frames:
@@ -103,7 +122,10 @@ class FootageRuns:
                 f"footage of {len(scenes)} scenes; expected some, each of at least "
                 f"{config.frames} frames; lower frames.frames or use longer clips"
             )
-        self.scenes = [torch.from_numpy(scene).to(self.device) for scene in scenes]
+        self.scenes: list[Tensor | Frames] = [
+            torch.from_numpy(scene).to(self.device) if isinstance(scene, np.ndarray) else scene
+            for scene in scenes
+        ]
         # A long scene shows little more than a short one, so its share grows more slowly.
         self.shares = torch.tensor([len(scene) for scene in scenes]).sqrt()
 
@@ -115,7 +137,7 @@ class FootageRuns:
         images = torch.stack(runs).float() / 255
         return FrameBatch(develop_run(Draw(self.device, seed), images, self.config), None)
 
-    def _run(self, scene: Tensor, chance: torch.Generator) -> Tensor:
+    def _run(self, scene: Tensor | Frames, chance: torch.Generator) -> Tensor:
         """Draw a run (T, 3, S, S), 0 to 255, of one scene (N, H, W, 3)."""
         c = self.config
         share = torch.rand(7, generator=chance).tolist()
@@ -123,11 +145,14 @@ class FootageRuns:
         step = 1 + int(share[0] * longest)
         span = step * (c.frames - 1) + 1
         first = int(share[1] * (len(scene) - span + 1))
-        frames = scene[first : first + span : step]
+        numbers = list(range(first, first + span, step))
+        if c.far_gap:
+            numbers[0] = max(0, numbers[1] - c.far_gap)
+        frames = scene[numbers].to(self.device)
         height, width = frames.shape[1:3]
         side = int((0.6 + 0.4 * share[2]) * min(height, width))
         y, x = int(share[3] * (height - side + 1)), int(share[4] * (width - side + 1))
         square = frames[:, y : y + side, x : x + side].permute(0, 3, 1, 2).float()
         square = F.interpolate(square, (c.size, c.size), mode="bilinear", align_corners=False)
-        square = square.flip(0) if share[5] < 0.5 else square
+        square = square.flip(0) if share[5] < 0.5 and not c.far_gap else square
         return square.flip(3) if share[6] < 0.5 else square

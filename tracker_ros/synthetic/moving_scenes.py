@@ -45,6 +45,8 @@ class FrameConfig:
 
     Attributes:
         frames: Frames of a run.
+        far_gap: How many frames before the second the first frame of a run is, at most; 0 for the
+            one just before it. Only runs of real videos have such a frame.
         size: Side of a frame, pixels.
         objects: Maximum number of objects in front of the background.
         object_fraction: Probability of each.
@@ -62,6 +64,7 @@ class FrameConfig:
     """
 
     frames: int = 4
+    far_gap: int = 0
     size: int = 256
     objects: int = 3
     object_fraction: float = 0.8

@@ -23,14 +23,13 @@ from tracker_ros.models.layers.center_head import CenterHead
 from tracker_ros.models.layers.mobilenet import COARSE_CHANNELS
 from tracker_ros.models.layers.vit import Attention
 from tracker_ros.models.one_stream.grm import DividingAttention
-from tracker_ros.models.one_stream.network import OneStreamNetwork
+from tracker_ros.models.one_stream.network import OneStreamNetwork, is_added_to_classifier
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 from tracker_ros.models.two_stream.network import Block as AttendingBlock
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
 
 POSITION_AMPLITUDE = 0.3
 MARK_AMPLITUDE = 0.5
-DIVISION = ".divide_predict."
 FIRST_SCORE = 0.1
 FIRST_FILTER_SCALE = 0.4
 FIRST_MEETING_LOGIT = 1.0
@@ -76,10 +75,7 @@ def begin_from_weights(network: OneStreamNetwork, path: Path) -> None:
     state = read_weights(path)
     positions = {"backbone.pos_embed_z", "backbone.pos_embed_x"}
 
-    def may_lack(key: str) -> bool:
-        return not key.startswith("backbone.") or key in positions or DIVISION in key
-
-    check_fit(network, state, path.name, may_lack)
+    check_fit(network, state, path.name, is_added_to_classifier)
     missing, _ = network.load_state_dict(state, strict=False)
     if positions & set(missing):
         network.backbone.start_positions_from_classifier()
@@ -108,6 +104,26 @@ def begin_as_matcher(network: TrDiMPNetwork) -> None:
     convolution = network.classifier.filter_initializer.filter_conv
     nn.init.dirac_(convolution.weight)
     convolution.weight.mul_(FIRST_FILTER_SCALE)
+
+
+def begin_on_backbone(network: TrDiMPNetwork, path: Path) -> None:
+    """Load the whole network, or the backbone of a classifier, from a safetensors file, in place.
+
+    A classifier's layers are called as in torchvision: ``conv1.weight`` and so on. Its fourth
+    stage and last layer are left out where the network has none. Raises FileNotFoundError if
+    there is no such file, ValueError if the weights do not fit.
+    """
+    state = read_weights(path)
+    if any(key.startswith("feature_extractor.") for key in state):
+        load_strictly(network, state, path.name)
+        return
+    own = network.feature_extractor.state_dict()
+    unread = ("layer4.", "fc.")
+    load_strictly(
+        network.feature_extractor,
+        {key: t for key, t in state.items() if key in own or not key.startswith(unread)},
+        path.name,
+    )
 
 
 @torch.no_grad()

@@ -11,12 +11,17 @@ swallows every exception, setting the loss to 0.
 Trackers that learn online: a hinge-like score loss and a regression of the overlap of proposals.
 Papers: Bhat et al., "Learning Discriminative Model Prediction for Tracking" (DiMP), ICCV 2019,
 section 3.3 (https://arxiv.org/abs/1904.07220); Danelljan et al., "ATOM", CVPR 2019, section 3.2
-(https://arxiv.org/abs/1811.07628). Weights and constants are the published ones except for
-`IOU_WEIGHT`; written anew, for whole batches. What differs on purpose: a target may be absent, and
-then trains the score map alone.
+(https://arxiv.org/abs/1811.07628). TrDiMP's own box loss, the divergence of densities of boxes, is
+an option: Danelljan, Van Gool, Timofte, "Probabilistic Regression for Visual Tracking", CVPR 2020,
+section 3 (https://arxiv.org/abs/2003.12565). Weights and constants are the published ones except
+for `IOU_WEIGHT`; written anew, for whole batches. What differs on purpose: a target may be absent,
+and then trains the score map alone.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +42,10 @@ FIRST_WEIGHT, STEPS_WEIGHT, LAST_WEIGHT = 100.0, 400.0, 100.0
 """Weights of the score loss: of the pooled filter, the mean of those between, the last one."""
 IOU_WEIGHT = 10.0
 """Weight of the overlap loss; 1 as published, where the backbone is pretrained."""
+DENSITY_WEIGHT = 0.01
+"""Weight of the density loss."""
+DENSITY_SIGMAS, LABEL_SIGMA = (0.05, 0.5), 0.05
+"""Deviations of the proposals of the density loss, half of them each, and of its label."""
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
 MIN_OVERLAP = 0.1
 _TRIES = 6
@@ -185,3 +194,52 @@ def draw_proposals(boxes: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def overlap_loss(predicted: Tensor, iou: Tensor) -> Tensor:
     """Compute the mean squared error of predictions with overlaps stretched to -1 .. 1."""
     return F.mse_loss(predicted, 2 * iou - 1)
+
+
+class DensityProposals(NamedTuple):
+    """Boxes to judge, and how likely they are.
+
+    Attributes:
+        boxes: (N, P, 4) xywh.
+        density: (N, P) of being drawn.
+        label: (N, P) of being the target's box, which annotators too know only nearly.
+    """
+
+    boxes: Tensor
+    density: Tensor
+    label: Tensor
+
+
+def draw_density_proposals(boxes: Tensor, count: int) -> DensityProposals:
+    """Draw P boxes around the truth (N, 4), xywh, from a mixture of two normal densities.
+
+    Densities are over the shift of the centre, in sides of the target, and the logarithm of the
+    sides' growth.
+    """
+    sigmas = boxes.new_tensor(DENSITY_SIGMAS)
+    pick = torch.randint(len(sigmas), (len(boxes), count, 1), device=boxes.device)
+    move = torch.randn(len(boxes), count, 4, device=boxes.device) * sigmas[pick]
+    drawn = torch.stack([_normal_density(move, sigma) for sigma in DENSITY_SIGMAS]).mean(0)
+    truth = xywh_to_cxcywh(boxes)[:, None]
+    size = truth[..., 2:]
+    moved = torch.cat([truth[..., :2] + move[..., :2] * size, size * move[..., 2:].exp()], -1)
+    return DensityProposals(cxcywh_to_xywh(moved), drawn, _normal_density(move, LABEL_SIGMA))
+
+
+def _normal_density(moves: Tensor, sigma: float) -> Tensor:
+    """Return the density (...) of moves (..., 4) whose parts are normal and independent."""
+    scale = (math.sqrt(2 * math.pi) * sigma) ** moves.shape[-1]
+    return torch.exp(-0.5 * (moves / sigma).square().sum(-1)) / scale
+
+
+def density_loss(predicted: Tensor, proposals: DensityProposals) -> Tensor:
+    """Compute the mean divergence of the predicted density of boxes from the label's.
+
+    Up to a constant of the label. The predictions (N, P) are logarithms of a density that is not
+    normalised; both its integral and the label's expectation are means over the proposals, each
+    divided by the density it was drawn with.
+    """
+    drawn = proposals.density + torch.finfo(predicted.dtype).tiny
+    integral = torch.logsumexp(predicted - drawn.log(), dim=-1) - math.log(predicted.shape[-1])
+    expected = (predicted * proposals.label / drawn).mean(-1)
+    return (integral - expected).mean()

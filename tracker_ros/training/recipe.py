@@ -21,12 +21,14 @@ from tracker_ros.synthetic.samples import ClipConfig
 
 T = TypeVar("T")
 PRECISIONS = ("fp32", "bf16")
+BOX_LOSSES = ("overlap", "density")
 LARGEST = 10**9
 """Limit of every number in a recipe."""
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "validate_every", "validation_samples"), (1, LARGEST)),
     **dict.fromkeys(("steps_per_epoch", "proposals", "train_crops", "test_crops"), (1, LARGEST)),
     **dict.fromkeys(("average_decay", "meeting_share", "smallest", "largest"), (0, 1)),
+    **dict.fromkeys(("drop_path", "ce_keep_ratio"), (0, 1)),
     "frames": (2, LARGEST),
     "size": (16, 8192),
 }
@@ -39,7 +41,7 @@ class Source:
 
     Attributes:
         kind: "synthetic" (the scene generator), "footage" (real clips without labels), "got10k",
-            "lasot", "trackingnet" or "coco".
+            "lasot", "trackingnet", "coco", or "videos" (a folder of videos or frames).
         weight: Share of the batches drawn from this source, relative to the others'.
         path: Root folder of a data set, an ``.npz`` of clips for "footage", or a texture bank
             (``.npz``) for "synthetic"; without a bank, procedural textures are used.
@@ -74,6 +76,12 @@ class Recipe:
         meeting_share: Mean share of search tokens that GRM compares with the template; 0 does not
             control it, as officially.
         precision: "fp32" or "bf16".
+        drop_path: Stochastic depth of the last block of a one-stream tracker, rising from 0 in the
+            first; officially 0.1.
+        ce_keep_ratio: Share of the search tokens that an elimination of OSTrack keeps in the end;
+            0 takes the model's.
+        ce_start_epoch: Epoch, counted from 1, until which eliminations keep all tokens.
+        ce_warm_epochs: Epochs over which their share then falls to `ce_keep_ratio`.
         steps_per_epoch: Steps that count as an epoch in the schedule of candidate elimination; by
             default 60,000 pairs in batches of 32, as officially.
         loader_workers: Processes that draw samples where the training process does not.
@@ -81,8 +89,12 @@ class Recipe:
         start_from: A safetensors file of the whole model's weights or of a pretrained classifier's
             backbone, or the name of a model with embedded weights.
         clips: Number of crops of a clip, and the target's place in them.
+        frozen_layers: Layers of the backbone of TrDiMP and TrSiam that stay as they are;
+            officially [conv1, bn1, layer1, layer2] of a pretrained ResNet-50.
+        box_loss: What the IoU branch learns: "overlap", the IoU of proposals; or "density", as
+            officially, the logarithm of a density of boxes, up to a constant.
         filter_iterations: Unrolled steps of the filter's optimiser.
-        proposals: Boxes that the IoU branch judges per crop.
+        proposals: Boxes that the IoU branch judges per crop; officially 128.
         later_crops: Number of search crops of a clip for trackers with templates.
         frozen_steps: First steps, in which a pretrained body stays as it is.
         replays: In those steps, how often features of the body are used again, on average. Of
@@ -90,6 +102,8 @@ class Recipe:
         frames: The runs of consecutive frames.
         one_reference_steps: First steps, in which a frame is matched with its neighbour alone;
             later ones match it with all earlier frames of its run.
+        dynamic_from: First step of the dynamic stage, in which the first frame of a run lies
+            `frames.far_gap` frames back and is looked up where a wide search finds it; 0 for none.
     """
 
     model: str = "ostrack_tiny"
@@ -106,6 +120,10 @@ class Recipe:
     similar_query_key: float = 0.05
     meeting_share: float = 0.0
     precision: str = "bf16"
+    drop_path: float = 0.0
+    ce_keep_ratio: float = 0.0
+    ce_start_epoch: int = 20
+    ce_warm_epochs: int = 80
     steps_per_epoch: int = 1_875
     loader_workers: int = 1
     threads: int = 0
@@ -115,6 +133,8 @@ class Recipe:
     sources: tuple[Source, ...] = (Source(),)
     pairs: PairConfig = PairConfig()
     clips: ClipConfig = ClipConfig()
+    frozen_layers: tuple[str, ...] = ()
+    box_loss: str = "overlap"
     filter_iterations: int = 5
     proposals: int = 8
     later_crops: int = 3
@@ -122,10 +142,17 @@ class Recipe:
     replays: int = 0
     frames: FrameConfig = FrameConfig()
     one_reference_steps: int = 0
+    dynamic_from: int = 0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r}: expected {' or '.join(PRECISIONS)}")
+        if self.box_loss not in BOX_LOSSES:
+            raise ValueError(f"box_loss {self.box_loss!r}: expected {' or '.join(BOX_LOSSES)}")
+        if self.dynamic_from and not self.frames.far_gap:
+            raise ValueError(
+                f"dynamic_from {self.dynamic_from}: the dynamic stage needs frames.far_gap above 0"
+            )
         if not 0 <= self.warmup_steps + self.decay_steps <= self.steps:
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} + decay_steps {self.decay_steps}: expected at "
@@ -190,6 +217,10 @@ def _check_range(name: str, value: Any) -> None:
         raise mistake
 
 
+def _read_names(values: Any) -> tuple[str, ...]:
+    return tuple(_checked(str, "text", value) for value in _checked(list, "a list", values))
+
+
 def _read_sources(values: Any) -> tuple[Source, ...]:
     sources = []
     for index, value in enumerate(_checked(list, "a list", values)):
@@ -206,6 +237,7 @@ _HOOKS: dict[Any, Any] = {
     str: partial(_checked, str, "text"),
     float: _number,
     tuple[Source, ...]: _read_sources,
+    tuple[str, ...]: _read_names,
     **{
         cls: partial(_read, cls)
         for cls in (PairConfig, PhotometricConfig, ClipConfig, FrameConfig)

@@ -50,12 +50,13 @@ def refresh_batch_norm(task: TrainingTask, batches: Sequence[Any], step: int) ->
     were gathered on the way would flatten the averaged network's outputs. (`swa_utils.update_bn`
     does the same for networks that take nothing but a batch.)
     """
-    norms = [m for m in task.modules() if isinstance(m, _BatchNorm)]
+    task.train()
+    # Norms that stay in eval mode are those of frozen layers.
+    norms = [m for m in task.modules() if isinstance(m, _BatchNorm) and m.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean of all batches
-    task.train()
     for batch in batches:
         task(batch, step)
     for norm, momentum in zip(norms, momenta, strict=True):

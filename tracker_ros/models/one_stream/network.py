@@ -36,6 +36,12 @@ def resample_position_embedding(pos_embed: Tensor, grid: int) -> Tensor:
     return interpolate_positions(pos_embed[:, 1:], grid)
 
 
+def is_added_to_classifier(key: str) -> bool:
+    """Tell whether a tracker's tensor is none of the pretrained classifier it starts from."""
+    own = key in ("backbone.pos_embed_z", "backbone.pos_embed_x") or ".divide_predict." in key
+    return own or not key.startswith("backbone.")
+
+
 def interpolate_positions(positions: Tensor, grid: int) -> Tensor:
     """(1, n * n, C) positions -> (1, grid * grid, C), bicubic without antialiasing."""
     side = round(positions.shape[1] ** 0.5)

@@ -19,16 +19,23 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.checkpoints import load_strictly, read_weights
 from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.models.layers.resnet import Features
 from tracker_ros.models.trdimp.network import IoUFeatures, IoUNet, Modulation, TrDiMPNetwork
 from tracker_ros.models.trdimp.target_filter import apply_filter, gaussian_label
 from tracker_ros.synthetic.samples import ClipBatch, ClipGenerator
-from tracker_ros.training.initialisation import begin_as_matcher, starting_weights
+from tracker_ros.training.datasets import open_dataset
+from tracker_ros.training.initialisation import (
+    begin_as_matcher,
+    begin_on_backbone,
+    starting_weights,
+)
 from tracker_ros.training.losses import (
+    DENSITY_WEIGHT,
     IOU_WEIGHT,
+    density_loss,
+    draw_density_proposals,
     draw_proposals,
     filter_loss,
     hinge_loss,
@@ -37,6 +44,7 @@ from tracker_ros.training.losses import (
     score_labels,
 )
 from tracker_ros.training.recipe import Recipe, Source
+from tracker_ros.training.sequence_clips import SequenceClips
 from tracker_ros.training.sources import SampleSource, open_bank
 from tracker_ros.training.tasks import TrainingTask, figures
 
@@ -69,24 +77,43 @@ class ClipTask(TrainingTask):
         super().__init__(recipe, TrDiMPNetwork(config))
         begin_as_matcher(self.network)
         if recipe.start_from:
-            start = starting_weights(recipe.start_from)
-            load_strictly(self.network, read_weights(start), start.name)
+            begin_on_backbone(self.network, starting_weights(recipe.start_from))
+        frozen = self._frozen_layers()
         for name, parameter in self.network.named_parameters():
             # The value projections of the official file are never used.
-            parameter.requires_grad_(".WV." not in name)
+            parameter.requires_grad_(".WV." not in name and not name.startswith(frozen))
         # At bfloat16 a CPU convolves channels-last images twice as fast.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _frozen_layers(self) -> tuple[str, ...]:
+        """Return the prefixes of the parameters that stay as they are."""
+        layers = [name for name, _ in self.network.feature_extractor.named_children()]
+        for name in self.recipe.frozen_layers:
+            if name not in layers:
+                raise ValueError(
+                    f"frozen_layers has {name!r}; the backbone of {self.recipe.model} has "
+                    f"{', '.join(layers)}"
+                )
+        return tuple(f"{self.backbone}{name}." for name in self.recipe.frozen_layers)
+
+    def train(self, mode: bool = True) -> ClipTask:
+        """Set the mode; frozen layers keep the statistics of their norms, too."""
+        super().train(mode)
+        for name in self.recipe.frozen_layers:
+            self.network.feature_extractor.get_submodule(name).eval()
+        return self
 
     @classmethod
     def open_source(
         cls, source: Source, recipe: Recipe, device: torch.device, validation: bool = False
     ) -> SampleSource:
         """See `TrainingTask`."""
-        if source.kind != "synthetic":
-            raise ValueError(
-                f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' clips alone"
-            )
         tracking = cls.configuration(recipe)[1]
+        if source.kind != "synthetic":
+            split = "val" if validation else source.split
+            sequences = open_dataset(source.kind, source.path, split)
+            grey = recipe.pairs.photometric.grey_fraction
+            return SequenceClips(sequences, tracking, recipe.clips, grey)
         return ClipGenerator(
             open_bank(source, recipe, validation),
             tracking.image_sample_size,
@@ -111,9 +138,11 @@ class ClipTask(TrainingTask):
         scores = [apply_filter(searched, each) for each in filters]
         labels = self._labels(boxes[:, learn:], present[:, learn:], scores[0].shape[-1])
         classifier = filter_loss(scores, labels)
-        iou_branch = self._iou_loss(features.layers, boxes, present)
+        iou_branch = self._box_loss(features.layers, boxes, present)
+        by_density = self.recipe.box_loss == "density"
+        weight = DENSITY_WEIGHT if by_density else IOU_WEIGHT
         return {
-            "total": classifier + IOU_WEIGHT * iou_branch,
+            "total": classifier + weight * iou_branch,
             "classifier": classifier,
             "iou_branch": iou_branch,
             "first": hinge_loss(scores[0].detach(), labels),
@@ -156,7 +185,7 @@ class ClipTask(TrainingTask):
             boxes, present, size, side / config.stride, config.stride, config.filter_size
         )
 
-    def _iou_loss(self, layers: Features, boxes: Tensor, present: Tensor) -> Tensor:
+    def _box_loss(self, layers: Features, boxes: Tensor, present: Tensor) -> Tensor:
         """Judge proposals in every crop but the first, which shows the target."""
         branch, crops = self.network.bb_regressor, boxes.shape[1]
         clip, later = torch.where(present[:, 1:])
@@ -164,12 +193,15 @@ class ClipTask(TrainingTask):
             return boxes.new_zeros(())
         rows = clip * crops + 1 + later
         truth = boxes.flatten(0, 1)[rows]
-        proposals, iou = draw_proposals(truth, self.recipe.proposals)
         with self.autocast(boxes.device):
             modulation = branch.modulation(Features(*(x[::crops] for x in layers)), boxes[:, 0])
             searched = branch.test_features(Features(*(x[rows] for x in layers)))
         modulation = type(modulation)(*(x.float()[clip] for x in modulation))
         searched = type(searched)(*(x.float() for x in searched))
+        if self.recipe.box_loss == "density":
+            drawn = draw_density_proposals(truth, self.recipe.proposals)
+            return density_loss(branch.predict(modulation, searched, drawn.boxes), drawn)
+        proposals, iou = draw_proposals(truth, self.recipe.proposals)
         return overlap_loss(branch.predict(modulation, searched, proposals), iou)
 
     def validate(self, network: nn.Module, batches: Sequence[ClipBatch]) -> dict[str, float]:

@@ -52,8 +52,6 @@ from tracker_ros.training.tasks import TrainingTask, figures
 
 FUSED_FIRST = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 NEIGHBOUR_WEIGHT = 0.5
-START_EPOCH, WARM_EPOCHS = 20, 80
-"""Until the first of these epochs elimination keeps all; over the next, its rate falls."""
 
 
 class PairTask(TrainingTask):
@@ -144,22 +142,22 @@ class OSTrackTask(PairTask):
     network: OSTrackNetwork
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, OSTrackNetwork(self.configuration(recipe)))
+        super().__init__(recipe, OSTrackNetwork(self.configuration(recipe), recipe.drop_path))
 
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
         """See `PairTask`."""
-        epoch = 1 + step // self.recipe.steps_per_epoch
-        return {
-            "template_mask": self.network.template_mask(template_boxes),
-            "keep_rate": keep_rate_at(epoch, final_rate=self.network.config.ce_keep_ratio),
-        }
+        recipe = self.recipe
+        final = recipe.ce_keep_ratio or self.network.config.ce_keep_ratio
+        epoch = 1 + step // recipe.steps_per_epoch
+        rate = keep_rate_at(epoch, final, recipe.ce_start_epoch, recipe.ce_warm_epochs)
+        return {"template_mask": self.network.template_mask(template_boxes), "keep_rate": rate}
 
 
 class GRMTask(PairTask):
     """GRM, whose token division draws noise of its own in training."""
 
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe, GRMNetwork(self.configuration(recipe)))
+        super().__init__(recipe, GRMNetwork(self.configuration(recipe), recipe.drop_path))
 
     def training_arguments(self, template_boxes: Tensor, step: int) -> dict[str, Any]:
         """See `PairTask`."""
@@ -220,12 +218,15 @@ def pair_losses(
     return {"total": total, "giou": giou, "l1": l1, "focal": focal, "iou": mean_iou}
 
 
-def keep_rate_at(epoch: int, final_rate: float = 0.7) -> float:
+def keep_rate_at(
+    epoch: int, final_rate: float = 0.7, start_epoch: int = 20, warm_epochs: int = 80
+) -> float:
     """Return the keep rate of every elimination layer in an epoch, which falls by half a cosine.
 
-    Epochs count from 1, as the official trainer counts.
+    Epochs count from 1, as the official trainer counts. Before `start_epoch` all is kept;
+    `warm_epochs` later the rate is `final_rate`.
     """
-    if epoch < START_EPOCH:
+    if epoch < start_epoch:
         return 1.0
-    progress = min((epoch - START_EPOCH) / WARM_EPOCHS, 1.0)
+    progress = min((epoch - start_epoch) / max(warm_epochs, 1), 1.0)
     return final_rate + (1.0 - final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))

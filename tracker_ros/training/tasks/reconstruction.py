@@ -3,7 +3,8 @@
 
 One of the two colour channels is hidden from the network in all images; it must be copied from the
 references by features of the other channels alone. First from one neighbouring frame, later from
-all earlier frames of a run under one softmax, as the tracker's memory does. Paper: Lai, Lu, Xie,
+all earlier frames of a run under one softmax, as the tracker's memory does; in the end, in the
+dynamic stage, from one far back too, which a wide search locates. Paper: Lai, Lu, Xie,
 CVPR 2020 (https://arxiv.org/abs/2002.07793), sections 3 and 4.1. What differs on purpose: cells
 are compared with the pixels that they were read from, and scenes are drawn.
 
@@ -23,8 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracker_ros.checkpoints import load_strictly, read_weights
+from tracker_ros.cuda.local_attention_reference import (
+    expected_offset_reference,
+    local_attention_reference,
+)
 from tracker_ros.models.mast.config import PropagationParameters, reference_frames
-from tracker_ros.models.mast.matching import cell_labels, spread_cells
+from tracker_ros.models.mast.matching import cell_labels, search_dilation, spread_cells
 from tracker_ros.models.mast.network import LAB_MEAN, LAB_STD, MASTNetwork
 from tracker_ros.synthetic.footage import Footage, FootageRuns
 from tracker_ros.synthetic.moving_scenes import FrameBatch, MovingScenes
@@ -32,6 +37,7 @@ from tracker_ros.training.initialisation import starting_weights
 from tracker_ros.training.recipe import Recipe, Source
 from tracker_ros.training.sources import DRAWN, SampleSource, open_bank
 from tracker_ros.training.tasks import TrainingTask
+from tracker_ros.training.videos import find_videos
 
 # sRGB to CIE XYZ over its white point D65, and the constants of CIE Lab, as OpenCV has them.
 _TO_XYZ = (
@@ -72,17 +78,19 @@ class ReconstructionTask(TrainingTask):
         cls, source: Source, recipe: Recipe, device: torch.device, validation: bool = False
     ) -> SampleSource:
         """See `TrainingTask`; footage, which has no labels, cannot validate."""
-        if source.kind not in DRAWN:
+        if source.kind not in (*DRAWN, "videos"):
             raise ValueError(
-                f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' scenes and "
-                "'footage' alone"
+                f"source kind {source.kind!r}: {recipe.model} trains on 'synthetic' scenes, "
+                "'footage' and 'videos' alone"
             )
-        if source.kind == "footage":
+        if source.kind != "synthetic":
             if validation:
                 raise ValueError(
-                    "the first source validates and is footage, without labels; put a synthetic "
-                    "source first"
+                    f"the first source validates and is {source.kind}, without labels; put a "
+                    "synthetic source first"
                 )
+            if source.kind == "videos":
+                return FootageRuns(find_videos(source.path, recipe.frames), device, recipe.frames)
             scenes = Footage.load(Path(source.path).expanduser()).scenes
             return FootageRuns(scenes, device, recipe.frames)
         frames = VALIDATION_FRAMES if validation else recipe.frames.frames
@@ -94,12 +102,17 @@ class ReconstructionTask(TrainingTask):
         frames = self._lab(batch)
         channel = COLOUR_CHANNELS[int(torch.randint(2, ()))]
         if step < self.recipe.one_reference_steps:
+            frames = frames[:, 1:] if self.recipe.frames.far_gap else frames
             even = 2 * (frames.shape[1] // 2)
             before, after = (frames[:, i:even:2].flatten(0, 1) for i in (0, 1))
             loss = self._loss(self.network, [before], after, channel)
         else:
             *references, target = frames.unbind(1)
-            loss = self._loss(self.network, references, target, channel)
+            dynamic = bool(self.recipe.dynamic_from) and step >= self.recipe.dynamic_from
+            far_gap = self.recipe.frames.far_gap if dynamic else 0
+            if self.recipe.frames.far_gap and not dynamic:
+                references = references[1:]
+            loss = self._loss(self.network, references, target, channel, far_gap)
         return {"total": loss}
 
     def _lab(self, batch: FrameBatch) -> Tensor:
@@ -107,12 +120,17 @@ class ReconstructionTask(TrainingTask):
         return normalised_lab(batch.images.to(device))
 
     def _loss(
-        self, network: MASTNetwork, references: Sequence[Tensor], target: Tensor, channel: int
+        self,
+        network: MASTNetwork,
+        references: Sequence[Tensor],
+        target: Tensor,
+        channel: int,
+        far_gap: int = 0,
     ) -> Tensor:
         half = self.autocast(target.device)
         references = [image.to(memory_format=torch.channels_last) for image in references]
         target = target.to(memory_format=torch.channels_last)
-        colours = reconstruct(network, references, target, channel, half)
+        colours = reconstruct(network, references, target, channel, half, far_gap)
         return reconstruction_loss(colours, target[:, channel : channel + 1], aligned=True)
 
     @torch.no_grad()
@@ -242,18 +260,27 @@ def reconstruct(
     target: Tensor,
     channel: int,
     half: AbstractContextManager | None = None,
+    far_gap: int = 0,
 ) -> Tensor:
     """Reconstruct a frame's hidden channel from references: (B, 1, h, w), one value per cell.
 
     All images are (B, 3, H, W) normalised Lab. The network alone runs in the context `half`, for
-    example half precision.
+    example half precision. With a `far_gap` the first reference lies that many frames back, and is
+    looked up around where a wide search finds each cell, as when tracking.
     """
     with half or nullcontext():
         # Batch norms see every frame's images apart, as officially.
         features = [network(drop_channel(image, channel)) for image in (*references, target)]
     *keys, query = (each.to(target.dtype).contiguous() for each in features)
     values = [cell_labels(image[:, channel : channel + 1]) for image in references]
-    return copy_colours(query, keys, values, network.config.radius_training)
+    radius = network.config.radius_training
+    if not far_gap:
+        return copy_colours(query, keys, values, radius)
+    dilation = max(1, search_dilation(far_gap, PropagationParameters()))
+    with torch.no_grad():
+        moved = expected_offset_reference(query, keys[0], radius, dilation)
+    offsets = [moved, *(None for _ in keys[1:])]
+    return local_attention_reference(query, keys, values, offsets, radius)
 
 
 def normalised_lab(images: Tensor) -> Tensor:
