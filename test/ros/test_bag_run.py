@@ -17,14 +17,16 @@ from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2D
 
 from tracker_interfaces.msg import TargetDirection, TargetStatus
+from tracker_interfaces.srv import SelectTarget
 from tracker_ros.bags.follow import BagTopics, follow_bag
 from tracker_ros.bags.outputs import TOPICS, BagOutputs
-from tracker_ros.following.selection import Selection
+from tracker_ros.bags.requests import find_selections
 from tracker_ros.io.bag_reader import open_bag
 from tracker_ros.io.bag_writer import BagWriter
 from tracker_ros.nodes.messages import stamp_nanoseconds
 
 FRAMES = 12
+EVENTS = "/_service_event"
 KINDS = {"/image": Image, "/camera_info": CameraInfo, "/depth": Image}
 
 
@@ -77,8 +79,12 @@ def live(local, tmp_path):
     probe.until(lambda: depth_out.get_subscription_count() > 0, "the node listens to depth")
     probe.settle(0.3)
     first = probe.show(make=make).header
-    box = probe.scene.box(probe.place)
-    assert probe.select(box, first, "cup").success
+    calls = []
+    listeners.append(probe.listen(SelectTarget.Event, f"select_target{EVENTS}", calls, 10))
+    probe.until(lambda: probe.node.count_publishers(f"/local/select_target{EVENTS}"), "events")
+    probe.settle(0.3)
+    assert probe.select(probe.scene.box(probe.place), first, "cup").success
+    probe.until(lambda: len(calls) >= 2, "the call and its answer among the events")
     headers = [probe.show(make=make).header for _ in range(FRAMES)]
     probe.until(lambda: len(heard["target_pose"]) >= FRAMES, "a pose for each image")
     probe.clear()
@@ -86,10 +92,15 @@ def live(local, tmp_path):
         probe.node.destroy_subscription(listener)
     probe.node.destroy_publisher(info_out)
     probe.node.destroy_publisher(depth_out)
+    topic = f"/local/select_target{EVENTS}"
+    writer.add_topic(topic, "tracker_interfaces/srv/SelectTarget_Event")
+    for call in calls:
+        time_ns = call.info.stamp.sec * 10**9 + call.info.stamp.nanosec
+        given.append((topic, time_ns, rclpy.serialization.serialize_message(call)))
     for topic, time_ns, data in given:
         writer.copy(topic, time_ns, data)
     writer.finish()
-    return tmp_path / "run.mcap", Selection(box, None, 0, "", "cup"), headers, heard
+    return tmp_path / "run.mcap", headers, heard
 
 
 def by_stamp(messages, headers):
@@ -99,13 +110,13 @@ def by_stamp(messages, headers):
 
 
 def test_a_bag_gives_the_messages_of_the_live_node(live, tiny_tracker, tmp_path):
-    path, selection, headers, heard = live
+    path, headers, heard = live
     reader = open_bag(path)
-    topics = BagTopics("/image", "/camera_info", "/depth")
+    topics = BagTopics("/image", "/camera_info", "/depth", find_selections(reader))
     outputs, writer = BagOutputs("ostrack_tiny"), BagWriter(tmp_path / "out")
     for topic, kind in TOPICS.items():
         writer.add_topic(f"/{topic}", kind)
-    for given in follow_bag(reader, topics, tiny_tracker.fork(), [selection]):
+    for given in follow_bag(reader, topics, tiny_tracker.fork()):
         for topic, content in outputs.contents(given):
             writer.write(f"/{topic}", given.time_ns, content)
     writer.finish()

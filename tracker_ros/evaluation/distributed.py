@@ -35,7 +35,9 @@ def join_team() -> Team | None:
 
     if not dist.is_available():
         raise RuntimeError("this build of PyTorch has no torch.distributed; run without torchrun")
-    store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     return Team(rank, size, store)
 

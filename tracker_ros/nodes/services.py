@@ -73,7 +73,11 @@ class TargetServices:
             qos = QoSProfile(depth=_QUEUE_DEPTH)
             answering = self._answering(callback, AnswerPace(node))
             group = BoundedCallbackGroup(MAX_WAITING_REQUESTS + _MAX_PACED)
-            node.create_service(kind, name, answering, qos_profile=qos, callback_group=group)
+            service = node.create_service(
+                kind, name, answering, qos_profile=qos, callback_group=group
+            )
+            if kind is SelectTarget:
+                _publish_calls(node, service)
 
     def subscriptions(self) -> list[tuple[type, str, Callable[[Any], None], QoSProfile]]:
         """Return type, name, callback and quality of the topics of selections and detections."""
@@ -222,3 +226,17 @@ def _with_outcome(response: Any, outcome: Outcome) -> Any:
     if hasattr(response, "code"):
         response.code = int(outcome.code)
     return response
+
+
+def _publish_calls(node: LifecycleNode, service: Any) -> None:
+    """Publish the calls of a service, so that a bag may hold them; Humble cannot.
+
+    ``tracker-ros bag`` starts targets from them.
+    """
+    try:
+        from rclpy.service_introspection import ServiceIntrospectionState
+    except ImportError:
+        return
+    service.configure_introspection(
+        node.get_clock(), keep_last(10), ServiceIntrospectionState.CONTENTS
+    )
