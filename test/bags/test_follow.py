@@ -3,8 +3,22 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import av
+import numpy as np
 import pytest
-from recordings import START_NS, STEP_NS, box, detection, record, select_event
+from recordings import (
+    HEIGHT,
+    START_NS,
+    STEP_NS,
+    WIDTH,
+    box,
+    detection,
+    picture,
+    record,
+    select_event,
+)
 
 from tracker_ros.bags.follow import BagSettings, BagTopics, follow_bag
 from tracker_ros.bags.playback import BagClock, BagMessage, bag_messages
@@ -13,6 +27,7 @@ from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.geometry import iou
 from tracker_ros.io.bag_reader import open_bag
+from tracker_ros.io.bag_writer import BagWriter
 
 IMAGE = "/camera/image_raw"
 
@@ -169,3 +184,33 @@ def test_what_belongs_to_an_image_comes_before_it():
     assert found == [b"d0", b"i0", b"i1", b"d1"]
     assert [m.time_ns for m in bag_messages(bag, ["/i", "/d"])] == [0, 30, 100, 160]
     assert BagMessage("/i", 0, b"i0") == next(bag_messages(bag, ["/i"]))
+
+
+def test_a_video_stream_is_followed_from_its_packets(tracker, tmp_path):
+    path, topic = tmp_path / "run.mcap", "/camera/video"
+    writer = BagWriter(path)
+    writer.add_topic(topic, "foxglove_msgs/msg/CompressedVideo")
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+    encoder.time_base, encoder.options = Fraction(1, 30), {"tune": "zerolatency"}
+    for index in range(8):
+        stamp_ns = START_NS + index * STEP_NS
+        frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+        frame = frame.reformat(format="yuv420p")
+        frame.pts = index
+        (packet,) = encoder.encode(frame)
+        sec, nanosec = divmod(stamp_ns, 10**9)
+        content = {
+            "timestamp": {"sec": sec, "nanosec": nanosec},
+            "frame_id": "camera",
+            "format": "h264",
+            "data": np.frombuffer(bytes(packet), np.uint8),
+        }
+        writer.write(topic, stamp_ns + 1_000_000, content)
+    writer.finish()
+    reports = follow(path, tracker, [Selection(box(0))], image=topic)
+    found = boxes(reports)
+    assert list(found) == [START_NS + i * STEP_NS for i in range(1, 8)]
+    assert all(iou(found[START_NS + i * STEP_NS], box(i)) > 0.5 for i in range(1, 8))
+    times = [given.time_ns for given in reports if given.report.frame is not None]
+    assert times == [START_NS + i * STEP_NS + 1_000_000 for i in range(8)]
