@@ -131,13 +131,27 @@ def test_a_folder_that_is_not_there_is_not_made(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["prune", "--limit-mb", "-1"], ["prune", "--limit-mb", "inf"], ["list", "--limit-mb", "1"]],
+    [
+        ["prune", "--limit-mb", "-1"],
+        ["prune", "--limit-mb", "inf"],
+        ["prune", "--limit-mb", "1e308"],
+        ["list", "--limit-mb", "1"],
+    ],
 )
 def test_a_limit_is_for_prune(
     cache: Cache, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert run(cache, *arguments) == 2
     assert "is for prune, and at least 0" in capsys.readouterr().err
+
+
+def test_an_entry_without_the_usual_facts_is_listed(
+    cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign = Key("another_thing", {"tensorrt": "10"})
+    cache.store(foreign, {".plan": b"plan"}, {})
+    assert run(cache) == 0
+    assert foreign.stem in capsys.readouterr().out
 
 
 def test_a_folder_open_to_others_is_refused(

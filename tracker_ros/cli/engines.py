@@ -31,6 +31,7 @@ SINGLE_ERROR = 1e-4
 
 DAMAGED = 1
 """Exit code of `engines` if an entry is damaged."""
+UNKNOWN = "unknown"
 _MEGABYTE = 1_000_000
 _NAMES = {"engines": "engines", "exported": "exported graphs"}
 
@@ -187,7 +188,7 @@ def _engines(args: argparse.Namespace) -> int:
     from tracker_ros.engines.onnx_engine import graph_cache
 
     limit = args.limit_mb
-    if limit is not None and (args.action != "prune" or not 0 <= limit < math.inf):
+    if limit is not None and (args.action != "prune" or not 0 <= limit * _MEGABYTE < math.inf):
         raise ValueError(f"--limit-mb {limit} is for prune, and at least 0")
     if args.cache is not None and not args.cache.is_dir():
         raise ValueError(f"--cache {args.cache} is no folder; give one that export wrote")
@@ -252,9 +253,9 @@ def _line(entry: dict[str, Any]) -> str:
     if "key" not in entry:
         return f"{entry['name']}: {entry['problem']}"
     key, info = entry["key"], entry["info"]
-    where = f", {key['tensorrt']} on {key['gpu']}" if "tensorrt" in key else ""
+    where = f", {key['tensorrt']} on {key.get('gpu', UNKNOWN)}" if "tensorrt" in key else ""
     text = (
-        f"{entry['name']}: {key['graph']} in {key['precision']}{where}, "
+        f"{entry['name']}: {key['graph']} in {key.get('precision', UNKNOWN)}{where}, "
         f"{entry['bytes'] / _MEGABYTE:.1f} MB, used {entry['used']}"
     )
     if "tensorrt" in key:
