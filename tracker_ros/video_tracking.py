@@ -28,7 +28,7 @@ from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import Doubt, TargetState
 from tracker_ros.geometry import Box, check_box_size
-from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, open_video
+from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, check_rate, open_video
 from tracker_ros.masks import label_map, one_object
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
@@ -185,8 +185,7 @@ def track_targets(
                 boxes = (images.first_box,)
         if not boxes and not masks:
             raise ValueError("box is missing; give (x, y, w, h) of the target in the first frame")
-        if fps is not None and not fps > 0:
-            raise ValueError(f"fps is {fps}; give a rate above 0")
+        check_rate(fps)
         selections = [Selection(check_box_size(box)) for box in boxes]
         selections += [Selection(mask=mask) for mask in masks]
         tracker = model if isinstance(model, Tracker) else create_tracker(model, **options)

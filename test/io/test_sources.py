@@ -264,6 +264,8 @@ def test_a_webcam_gives_rgb_with_the_times_of_capture(monkeypatch):
         ("empty/*.png", {}, ValueError, "no images in"),
         ("synthetic:x", {}, ValueError, "seed is 'x'"),
         ("synthetic", {"fps": -1}, ValueError, "fps is -1"),
+        ("synthetic", {"fps": 1e-300}, ValueError, "fps is 1e-300"),
+        ("synthetic", {"fps": float("inf")}, ValueError, "fps is inf"),
         ("synthetic", {"count": 0}, ValueError, "count 0"),
         ("synthetic", {"start": -1}, ValueError, "start is -1"),
         ("bag:none:/image", {}, FileNotFoundError, "no bag at"),

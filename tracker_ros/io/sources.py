@@ -46,6 +46,8 @@ _MAX_LEFT_OUT = 2
 MAX_PIXELS = 2**30
 """Pixels up to which OpenCV reads an image."""
 
+_RATES = 1e-6, 1e6
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 """File endings that count as images in a folder."""
 
@@ -152,8 +154,7 @@ def open_video(
     """
     text, start, count = _split_stretch(str(source), start, count)
     parse_grey_range(mono16_range)
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps is {fps}; give a rate above 0")
+    check_rate(fps)
     if start < 0 or (count is not None and count < 1):
         raise ValueError(
             f"start is {start} and count {count}; start counts from 0 and count from 1"
@@ -392,6 +393,13 @@ def sort_images(files: Iterable[str | Path]) -> list[Path]:
 def natural_key(name: str) -> list[Any]:
     """Return a sort key that orders numbers inside names by value: ``f2`` before ``f10``."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def check_rate(fps: float | None) -> None:
+    """Raise ValueError unless a rate in frames/s gives times that can be counted, or is None."""
+    slowest, fastest = _RATES
+    if fps is not None and not slowest <= fps <= fastest:
+        raise ValueError(f"fps is {fps}; give a rate above 0, from {slowest:g} to {fastest:g}")
 
 
 def read_image(path: Path, grey: GreyRange | None = None) -> np.ndarray:
