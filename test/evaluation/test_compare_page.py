@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tools.harness.browser import chromium
 from tracker_ros.cli.main import main
 from tracker_ros.evaluation.compare_page import ComparedRun, compare_page
 from tracker_ros.evaluation.film_strips import find_stretches
@@ -98,3 +99,28 @@ def test_records_of_bags_are_compared_and_named_apart(runs, tmp_path, capsys):
         assert main(["compare", str(tmp_path / bad), "--out", str(out)]) == 2
         assert told in capsys.readouterr().err
     assert out.read_text() == page
+
+
+def test_the_table_is_sorted_in_a_browser(runs, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(compare_page(runs, "test"))
+    with chromium() as browser:
+        page = browser.new_page()
+        faults = []
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: faults.append(request.url[:80]))
+        page.goto(path.as_uri())
+        names = page.locator("#sequences tbody tr td:first-child")
+        assert names.all_text_contents() == ["hard<1>", "easy"]
+        difference = page.locator("#sequences th button", has_text="new − old")
+        difference.click()
+        assert names.all_text_contents() == ["hard<1>", "easy"]
+        difference.click()
+        assert names.all_text_contents() == ["easy", "hard<1>"]
+        page.locator("#sequences th button").first.click()
+        assert names.all_text_contents() == ["easy", "hard<1>"]
+        widths = page.locator(".strip img").evaluate_all("all => all.map(i => i.naturalWidth)")
+        assert widths == [300] * 5
+    own = [fault for fault in faults if not fault.startswith(("file:", "data:"))]
+    assert own == []

@@ -306,3 +306,20 @@ def test_of_several_objects_the_one_in_the_box_counts(tmp_path):
         write_label_map(tmp_path / "a" / "masks" / f"{index}.png", labels)
     (sequence,) = find_sequences(tmp_path)
     assert np.array_equal(sequence.mask(1), labels == 2)
+
+
+def test_attributes_of_vot_and_uav123(tmp_path):
+    _write_frames(tmp_path / "vot" / "a" / "color")
+    _write_boxes(tmp_path / "vot" / "a" / "groundtruth.txt")
+    (tmp_path / "vot" / "a" / "camera_motion.tag").write_text("0\n1\n0\n")
+    (tmp_path / "vot" / "a" / "occlusion.tag").write_text("0\n0\n0\n")
+    (tmp_path / "vot" / "a" / "size_change.tag").write_text("not a flag\n")
+    (sequence,) = find_sequences(tmp_path / "vot")
+    assert sequence.about["attributes"] == ["camera motion"]
+    uav = tmp_path / "uav"
+    _write_frames(uav / "data_seq" / "UAV123" / "b")
+    _write_boxes(uav / "anno" / "UAV123" / "b.txt")
+    (uav / "anno" / "UAV123" / "att").mkdir()
+    (uav / "anno" / "UAV123" / "att" / "b.txt").write_text("1,0,0,1,0,0,0,0,0,0,0,1")
+    (sequence,) = find_sequences(uav)
+    assert sequence.about["attributes"] == ["scale variation", "fast motion", "similar object"]

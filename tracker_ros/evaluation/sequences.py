@@ -24,6 +24,7 @@ from tracker_ros.evaluation.annotations import (
     read_boxes,
     read_flags,
 )
+from tracker_ros.evaluation.attributes import read_attributes
 from tracker_ros.evaluation.layouts import Location, locate_sequences
 from tracker_ros.geometry import iou, tight_box
 from tracker_ros.io.mask_files import read_label_map
@@ -233,6 +234,8 @@ def _read_sequence(place: Location, one_based: bool, unannotated: bool) -> Annot
     about = {}
     if (folder / "meta.json").is_file():
         about = json.loads((folder / "meta.json").read_text(encoding="utf-8-sig"))
+    if attributes := read_attributes(truth):
+        about.setdefault("attributes", attributes)
     if annotations.masks:
         return AnnotatedSequence(place.name, tuple(frames), boxes, about, annotations.masks)
     masks = _pictures(folder / "masks")
