@@ -72,6 +72,7 @@ setup(
         "bags": ["rosbags", "rosbags-image", "lz4"],
         "console": ["starlette", "uvicorn", "websockets"],  # docs/console.md
         "webrtc": ["aiortc"],  # the console's pictures as video
+        "vot": ["vot-trax"],  # run by the VOT toolkit, docs/evaluation.md
         "mavlink": ["pymavlink>=2.4.42", "pyserial"],  # docs/mavlink.md
     },
     zip_safe=False,

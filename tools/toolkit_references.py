@@ -129,15 +129,19 @@ main()
 """
 
 
+def install_toolkits(folder: Path) -> Path:
+    """Install the toolkits in a new environment. Returns its Python."""
+    venv.create(folder / "toolkits", with_pip=True)
+    python = folder / "toolkits" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    return python
+
+
 def main() -> None:
-    """Install the toolkits in a temporary environment, ask them and write their answers."""
+    """Ask the toolkits and write their answers."""
     with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
-        python = Path(folder) / "bin" / "python"
-        if len(sys.argv) > 1:  # an environment that has them already
-            python = Path(sys.argv[1])
-        else:
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        # An environment that has them already may be given.
+        python = Path(sys.argv[1]) if len(sys.argv) > 1 else install_toolkits(Path(folder))
         script = Path(folder) / "ask.py"
         script.write_text(ASK % {"size": SIZE, "sequences": SEQUENCES})
         subprocess.run([python, script, TARGET], check=True, cwd=folder)

@@ -89,6 +89,23 @@ def one_object(labels: np.ndarray, number: int | None = None) -> np.ndarray:
     return mask
 
 
+def placed_mask(part: np.ndarray, offset: tuple[int, int], height: int, width: int) -> np.ndarray:
+    """Return a mask on an image of a size, (height, width) bool; what is beside it is cut off.
+
+    `part` is (h, w) bool, the mask within a rectangle, of which `offset` is the left upper corner:
+    x, y in pixels of the image.
+    """
+    image = np.zeros((height, width), bool)
+    left, top = offset
+    rows = slice(max(top, 0), max(min(top + part.shape[0], height), 0))
+    columns = slice(max(left, 0), max(min(left + part.shape[1], width), 0))
+    if rows.start < rows.stop and columns.start < columns.stop:
+        image[rows, columns] = part[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+    return image
+
+
 def davis_palette() -> np.ndarray:
     """Return the colours of labels 0 to 255 in DAVIS and Pascal VOC, (256, 3) uint8 RGB.
 

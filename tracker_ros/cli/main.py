@@ -17,6 +17,7 @@ from tracker_ros.cli.evaluate import EVALUATE
 from tracker_ros.cli.models import CONVERT_CHECKPOINT, MODELS, TRAIN
 from tracker_ros.cli.options import Command
 from tracker_ros.cli.track import TRACK
+from tracker_ros.cli.trax import TRAX
 from tracker_ros.process import (
     SLEEPING,
     SPINNING,
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "export": EXPORT,
     "engines": ENGINES,
     "convert-checkpoint": CONVERT_CHECKPOINT,
+    "trax": TRAX,
 }
 
 USAGE_ERROR = 2

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tracker_ros.geometry import tight_box, visible
+from tracker_ros.masks import placed_mask
 
 _ABSENT = (np.nan,) * 4
 
@@ -44,20 +45,7 @@ class RunLengthMask:
 
     def on_image(self, height: int, width: int) -> np.ndarray:
         """Return the mask on an image of a size, (height, width) bool."""
-        image = np.zeros((height, width), bool)
-        rows, columns = (
-            slice(max(start, 0), max(min(start + length, size), 0))
-            for start, length, size in (
-                (self.top, self.height, height),
-                (self.left, self.width, width),
-            )
-        )
-        part = self.part()[
-            rows.start - self.top : rows.stop - self.top,
-            columns.start - self.left : columns.stop - self.left,
-        ]
-        image[rows, columns] = part
-        return image
+        return placed_mask(self.part(), (self.left, self.top), height, width)
 
     @staticmethod
     def of(mask: np.ndarray) -> RunLengthMask:
