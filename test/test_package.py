@@ -115,6 +115,7 @@ DISTRIBUTIONS = {
     "rosbags_image": "rosbags-image",
     "skimage": "scikit-image",
     "tensorrt": None,  # comes with JetPack or from NVIDIA
+    "trax": "vot-trax",
     "yaml": "pyyaml",
 }
 """Distributions whose name is not that of their module."""
