@@ -107,9 +107,10 @@ def nodes(values, given):
         if values["video"]:
             source = {"source": ParameterValue(values["video"], value_type=str)}
             waiting = {"wait_for_target": True} if box else {}
+            source["transport"] = values["image_transport"]
             result.append(program("video", params_file, source, waiting, use_sim_time, **place))
         if box:
-            chosen = {"arguments": ["--box", *box]}
+            chosen = {"arguments": ["--box", *box, "--transport", values["image_transport"]]}
             result.append(program("select_target", use_sim_time, **place, **chosen))
     if flag("console", values["console"]):
         names = ParameterValue(" ".join(cameras), value_type=str)

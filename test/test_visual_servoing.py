@@ -163,7 +163,7 @@ def test_an_image_is_turned_until_the_target_is_in_its_centre():
     tracker.initialize(see(), (600 - 24 - left, 250 - 24 - top, 48.0, 48.0))
     servo = Servo(ServoLimits(gain=3.0))
     errors = []
-    for index in range(45):
+    for index in range(90):  # 114 px at most at 9 px a frame, and e-foldings of 10 frames
         x, y, w, h = tracker.track(see()).box
         right, down = x + w / 2 - width / 2, y + h / 2 - height / 2
         errors.append(math.hypot(right, down))
@@ -172,5 +172,7 @@ def test_an_image_is_turned_until_the_target_is_in_its_centre():
         left += rates[1] * STEP_S * focal
         top -= rates[0] * STEP_S * focal
     assert errors[0] > 60
-    assert errors[-1] < 0.01 * focal + 5.0, "the dead band, and the tracker's own error"
-    assert math.hypot(left + width / 2 - 600, top + height / 2 - 250) < 10
+    # It stands still within the dead band. A still picture moves the box by less than a pixel.
+    assert errors[-1] < ServoLimits().dead_band * focal + 1.0
+    # The box is somewhat taller than the target: its centre may be off by a quarter of its side.
+    assert math.hypot(left + width / 2 - 600, top + height / 2 - 250) < 48 / 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from graph_probe import image_message
 
-from tools.demo.footage import BOXES_FILE
+from tools.demo.footage import BOXES_FILE, street_scene
 from tracker_interfaces.srv import SelectFromDetections
 from tracker_ros.cache import cache_folder
 from tracker_ros.geometry import iou
@@ -52,10 +52,8 @@ def test_a_person_is_found_and_a_box_is_not():
 
 
 def test_the_person_of_the_demo_is_found():
-    clip = cache_folder("demo") / "vtest.avi"
-    if not clip.is_file():
-        pytest.skip("the demo's footage is not there: make demo fetches it")
-    film = cv2.VideoCapture(str(clip))
+    clip = street_scene(cache_folder("demo")).source.partition("#")[0]  # fetched if need be
+    film = cv2.VideoCapture(clip)
     checked = {c["frame"]: c["box"] for c in json.loads(BOXES_FILE.read_text())["check_boxes"]}
     overlaps = []
     for frame in sorted(checked)[::4]:

@@ -12,6 +12,7 @@ import av
 import cv2
 import pytest
 import rclpy
+from graph_probe import Scene
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage
 
@@ -92,14 +93,6 @@ def start(spin, make_probe, tiny_tracker):
     return start
 
 
-def messages_of(kind):
-    """Return the class of a message; skips the test where its package is not installed."""
-    try:
-        return message_class(kind)
-    except ImportError as error:
-        pytest.skip(str(error))
-
-
 def check_following(probe):
     """Select on an earlier image, follow, and find each box under its own image's header."""
     header = probe.show(make=probe.make).header
@@ -130,7 +123,7 @@ def test_compressed_images_are_followed(start, topic, image):
 
 @pytest.mark.parametrize("kind", [PACKET, FOXGLOVE])
 def test_packets_of_a_video_stream_are_followed(start, kind):
-    message = messages_of(kind)
+    message = message_class(kind)
     topic = "image/ffmpeg" if kind == PACKET else "video"
     name = f"/{message.__name__.lower()}"
     encode = Encoder(message)
@@ -141,6 +134,31 @@ def test_packets_of_a_video_stream_are_followed(start, kind):
     while encode.sent < key:
         probe.camera.publish(probe.make(probe.header()))
     assert probe.show(make=probe.make).state == TargetStatus.TRACKING
+
+
+@pytest.mark.parametrize("transport", ["compressed", "ffmpeg"])
+def test_the_programs_speak_each_transport(
+    transport, spin, make_probe, run_program, tiny_tracker, tmp_path
+):
+    namespace, scene = f"/programs_{transport}", Scene()
+    for index in range(30):
+        cv2.imwrite(str(tmp_path / f"{index:02d}.png"), scene.image(0)[..., ::-1])
+    place = ["--ros-args", "-r", f"__ns:={namespace}"]
+    run_program("video", *place, "-p", f"source:={tmp_path}", "-p", "loop:=true", "-p",
+                f"transport:={transport}")  # fmt: skip
+    spin(
+        lambda: TrackNode(
+            lambda _: tiny_tracker,
+            namespace=namespace,
+            parameter_overrides=[Parameter("image_transport", value=transport)],
+        )
+    )
+    box = [str(number) for number in scene.box(0)]
+    selecting = run_program("select_target", "--box", *box, "--transport", transport, *place)
+    probe = make_probe(namespace)
+    assert selecting.wait() == 0, selecting.output
+    target = probe.until(lambda: probe.targets and probe.targets[-1], "a box")
+    assert probe.follows(target)
 
 
 def test_a_silent_topic_names_the_transport_that_there_is():

@@ -52,6 +52,18 @@ def test_the_node_is_measured_beside_a_bare_one(rows_of):
     assert rows[2]["goal_p50_ms"] > rows[1]["p50_ms"]
 
 
+def test_all_outputs_are_measured_beside_none(rows_of):
+    alone, all_outputs = map(numbers, rows_of("--outputs", "--rounds", "1", "--rate", "20"))
+    assert alone["outputs"] == 0
+    assert all_outputs["outputs"] >= 11 * 2, "each of them is heard"
+    assert all_outputs["added_p50_ms"] == pytest.approx(all_outputs["p50_ms"] - alone["p50_ms"])
+
+
+def test_compressed_images_are_measured(rows_of):
+    (row,) = map(numbers, rows_of("--compressed", "--rate", "20"))
+    assert row["received"] >= row["boxes"] >= 2
+
+
 def test_a_camera_that_is_too_fast_is_measured(rows_of):
     (row,) = map(numbers, rows_of("--overload", "--rate", "150"))
     assert row["boxes"] >= 2

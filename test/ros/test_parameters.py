@@ -165,7 +165,8 @@ def test_video_and_box_add_their_programs(launch_file):
         assert dict(node.remappings)["image"] == "rgb"
     assert nodes[1].parameters[1]["source"].value == "a.mp4"
     assert nodes[1].parameters[2] == {"wait_for_target": True}
-    assert nodes[2].arguments == ["--box", "1", "2", "3", "4"]
+    assert nodes[1].parameters[1]["transport"] == "raw"
+    assert nodes[2].arguments == ["--box", "1", "2", "3", "4", "--transport", "raw"]
 
 
 def test_several_cameras_are_named_in_every_program(launch_file):

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other processes of `node_latency`: a camera, and a node that only answers.
 
-    dev/run python -m tools.benchmarks.latency_nodes camera 640 480 30
+    dev/run python -m tools.benchmarks.latency_nodes camera 640 480 30 [--compressed]
     dev/run python -m tools.benchmarks.latency_nodes echo
 
-Both run until they are interrupted.
+Both run until they are interrupted. The camera also publishes its calibration, depth and place in
+the frame `odom`, while somebody subscribes to depth.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
+import cv2
 import numpy as np
 import rclpy
+from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tools.harness.browser import draw_number
@@ -40,17 +45,55 @@ def scenes(width: int, height: int, count: int = SCENES) -> list[tuple[Image, Bo
     ]
 
 
-def camera(width: int, height: int, rate_hz: float, numbered: bool) -> None:
+def compress(image: Image) -> CompressedImage:
+    """Return an rgb8 image as JPEG of quality 95, as image_transport publishes it."""
+    pixels = np.asarray(image.data, np.uint8).reshape(image.height, image.width, 3)
+    _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    kind = "rgb8; jpeg compressed bgr8"
+    return CompressedImage(header=image.header, format=kind, data=data.tobytes())
+
+
+class Surroundings:
+    """Publishes what belongs to an image: calibration, depth, and once where the camera is."""
+
+    def __init__(self, node: Node, width: int, height: int) -> None:
+        focal = float(width)
+        k = [focal, 0.0, width / 2, 0.0, focal, height / 2, 0.0, 0.0, 1.0]
+        self._info = CameraInfo(width=width, height=height, k=k, distortion_model="plumb_bob")
+        self._info.d = [0.1, -0.05, 0.001, 0.001, 0.0]
+        noise = np.random.default_rng(SEED).integers(0, 40, (height, width))
+        header = Header(frame_id="camera")
+        self._depth = image_from_array((2000 + noise).astype(np.uint16).view(np.uint8), header)
+        self._depth.width, self._depth.encoding = width, "16UC1"
+        self._infos = node.create_publisher(CameraInfo, "camera_info", keep_last(1))
+        self._depths = node.create_publisher(Image, "depth", keep_last(1))
+        self._places = node.create_publisher(TFMessage, "/tf_static", keep_last(1, latched=True))
+        place = TransformStamped(header=Header(frame_id="odom"), child_frame_id="camera")
+        self._places.publish(TFMessage(transforms=[place]))
+
+    def publish(self, header: Header) -> None:
+        """Publish all for the image of a header, while somebody subscribes to depth."""
+        if self._depths.get_subscription_count() > 0:
+            self._info.header = self._depth.header = header
+            self._infos.publish(self._info)
+            self._depths.publish(self._depth)
+
+
+def camera(width: int, height: int, rate_hz: float, numbered: bool, compressed: bool) -> None:
     """Publish the scene back and forth, stamped with the time just before publication.
 
     Numbered images have the milliseconds of their stamp drawn at the top left.
     """
     end_in_time()
-    forth = [image for image, _ in scenes(width, height)]
+    forth: list[Any] = [image for image, _ in scenes(width, height)]
+    if compressed:
+        forth = [compress(image) for image in forth]
     cycle = forth + forth[-2:0:-1]
     rclpy.init()
     node = rclpy.create_node("camera")
-    publisher = node.create_publisher(Image, "image", keep_last(1))
+    topic = "image/compressed" if compressed else "image"
+    publisher = node.create_publisher(type(forth[0]), topic, keep_last(1))
+    surroundings = Surroundings(node, width, height)
     due, shown = time.monotonic(), 0
     while rclpy.ok():
         image = cycle[shown % len(cycle)]
@@ -59,6 +102,7 @@ def camera(width: int, height: int, rate_hz: float, numbered: bool) -> None:
             pixels = np.frombuffer(image.data, np.uint8).reshape(height, width, 3)
             draw_number(pixels, stamp_nanoseconds(image.header) // 1_000_000)
         publisher.publish(image)
+        surroundings.publish(image.header)
         shown += 1
         due = max(due + 1.0 / rate_hz, time.monotonic() - 1.0 / rate_hz)
         time.sleep(max(0.0, due - time.monotonic()))
@@ -88,11 +132,18 @@ def main() -> None:
     options.add_argument("height", type=int)
     options.add_argument("rate", type=float)
     options.add_argument("--numbered", action="store_true")
+    options.add_argument("--compressed", action="store_true")
     arguments = parser.parse_args()
     if arguments.kind == "echo":
         run_node(Echo)
     else:
-        camera(arguments.width, arguments.height, arguments.rate, arguments.numbered)
+        camera(
+            arguments.width,
+            arguments.height,
+            arguments.rate,
+            arguments.numbered,
+            arguments.compressed,
+        )
 
 
 if __name__ == "__main__":

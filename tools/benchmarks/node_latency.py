@@ -2,7 +2,9 @@
 """Measure what the node adds to its tracker: from image stamp to box in another process.
 
     dev/run python -m tools.benchmarks.node_latency                # 640x480 and 1920x1080, 30 Hz
+    dev/run python -m tools.benchmarks.node_latency --outputs      # what outputs for robots add
     dev/run python -m tools.benchmarks.node_latency --overload --minutes 10
+    dev/run python -m tools.benchmarks.node_latency --compressed --minutes 10
 
 A camera, the node and this listener are three processes. From the time between an image's stamp
 and the arrival of its box the tracker's own time (`processing_time` of `target_status`) is
@@ -11,29 +13,40 @@ the middleware set. That node is measured twice. By default glibc returns the me
 to the kernel and fetches it again for the next one, which costs more than everything else; it does
 not do so in a larger process, so the stricter floor is the node with that memory kept.
 
+With `--outputs` the tracker runs in turn alone and with depth, calibration, transforms and a
+subscriber to everything that `docs/robot.md` lists.
+
 With `--overload` the camera is faster than the tracker. Then the whole age of each box is
 measured, which should be at most two frames of work (mean time between two boxes) and one period
-of the camera; and the node's memory, which must stay flat.
+of the camera; and the node's memory, which must stay flat. `--compressed` measures the same with
+JPEG images of 1920x1080 at 30 Hz, of which none should be dropped.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import rclpy
-from vision_msgs.msg import Detection2D
+from geometry_msgs.msg import (
+    PointStamped,
+    PoseStamped,
+    PoseWithCovarianceStamped,
+    TwistWithCovarianceStamped,
+    Vector3Stamped,
+)
+from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
 
 from tools.benchmarks.latency_nodes import scenes
 from tools.benchmarks.rows import Row, publish
 from tools.harness.domain import private_domain
 from tools.harness.operator import Operator
 from tools.harness.program import Program, node_command, python_command
-from tracker_interfaces.msg import TargetStatus
+from tracker_interfaces.msg import TargetDirection, TargetDirectionArray, TargetStatus
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
 
@@ -43,9 +56,21 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "
 FILL_S = 6.0
 """The frame buffer keeps five seconds; until it is full, each image takes memory never used."""
 EMPTY: Mapping[str, str] = {}
+OUTPUTS = {
+    "target_bearing": Vector3Stamped, "target_direction": TargetDirection,
+    "target_directions": TargetDirectionArray, "target_point": PointStamped,
+    "target_pose": PoseWithCovarianceStamped, "target_pose_stamped": PoseStamped,
+    "target_poses": Detection3DArray, "target_velocity": TwistWithCovarianceStamped,
+    "target_predicted": Detection2D, "targets": Detection2DArray,
+    "targets_predicted": Detection2DArray,
+}  # fmt: skip
+ALL_OUTPUTS = ("predict:=true", "fixed_frame:=odom", "target_frame_prefix:=target_")
+ALONE = ("depth:=no_depth", "camera_info:=no_camera_info")
 LATENCY_NODES = "tools.benchmarks.latency_nodes"
 COLUMNS = ("size", "rate_hz", "path", "boxes", "p50_ms", "p95_ms", "p99_ms", "own_p50_ms",
            "goal_p50_ms")  # fmt: skip
+OUTPUT_COLUMNS = ("size", "rate_hz", "path", "boxes", "p50_ms", "p95_ms", "p99_ms", "own_p50_ms",
+                  "added_p50_ms", "outputs")  # fmt: skip
 OVERLOAD_COLUMNS = (
     "size", "rate_hz", "model", "boxes", "work_ms", "age_p50_ms", "age_p95_ms", "age_p99_ms",
     "goal_p99_ms", "received", "dropped", "rss_mib", "growth_percent",
@@ -59,6 +84,7 @@ class Listener(Operator):
         super().__init__("listener", alive=alive)
         self.arrivals: dict[int, int] = {}
         self.own_s: dict[int, float] = {}
+        self.outputs = 0
         self.status = TargetStatus()
         self.hear(Detection2D, "target", self._on_target, keep_last(10))
         self.hear(TargetStatus, "target_status", self._on_status, keep_last(10))
@@ -70,6 +96,15 @@ class Listener(Operator):
         self.status = message
         if message.processing_time > 0:
             self.own_s[stamp_nanoseconds(message.header)] = message.processing_time
+
+    def hear_outputs(self) -> None:
+        """Subscribe to everything about where targets are."""
+
+        def count(message: object) -> None:
+            self.outputs += 1
+
+        for topic, kind in OUTPUTS.items():
+            self.hear(kind, topic, count, keep_last(1))
 
     def forget(self) -> None:
         """Forget what was noted."""
@@ -108,6 +143,7 @@ def listening(
     run: argparse.Namespace,
     model: str | None,
     settings: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[tuple[Listener, Program]]:
     """Run a node beside the camera until the block ends; wait for the node's first box.
 
@@ -116,6 +152,7 @@ def listening(
         run: The command line.
         model: Of the tracker; None for the node that only answers.
         settings: Environment variables to add for the node.
+        options: Of the tracker, as ROS's arguments.
 
     Yields:
         The listener and the node's process.
@@ -123,8 +160,10 @@ def listening(
     if model is None:
         command = python_command(LATENCY_NODES, "echo")
     else:
+        transport = "compressed" if run.compressed else "raw"
         command = node_command("track", "--ros-args", "--log-level", "warn")
         command += ["-p", f"model:={model}", "-p", f"backend:={run.backend}"]
+        command += ["-p", f"image_transport:={transport}", *options]
     with (
         Program(command, settings=settings) as node,
         Listener(lambda: node.alive) as listener,
@@ -156,6 +195,40 @@ def compare(size: str, run: argparse.Namespace) -> list[Row]:
     """Return the rows of both echo nodes and of the tracker, with the goal of the latter."""
     rows = [measure(size, run, path) for path in (ECHO, FLOOR, run.model)]
     rows[-1]["goal_p50_ms"] = 1.3 * rows[1]["p50_ms"] + 2.0
+    return rows
+
+
+def compare_outputs(size: str, run: argparse.Namespace) -> list[Row]:
+    """Return the rows of the tracker alone and with all outputs for robots, measured in turn."""
+    paths = {
+        run.model: [word for rule in ALONE for word in ("-r", rule)],
+        f"{run.model}, all outputs": [word for value in ALL_OUTPUTS for word in ("-p", value)],
+    }
+    delays: dict[str, list[np.ndarray]] = {path: [] for path in paths}
+    own: dict[str, list[float]] = {path: [] for path in paths}
+    outputs = dict.fromkeys(paths, 0)
+    for _ in range(run.rounds):
+        for path, options in paths.items():
+            with listening(size, run, run.model, options=options) as (listener, _):
+                if path != run.model:
+                    listener.hear_outputs()
+                listener.spin(run.fill)
+                listener.forget()
+                listener.spin(run.seconds)
+                delays[path].append(listener.delays_ms(with_own=False))
+                own[path] += listener.own_s.values()
+                outputs[path] += listener.outputs
+    rows: list[Row] = []
+    for path in paths:
+        together = np.concatenate(delays[path])
+        p50, p95, p99 = np.percentile(together, (50, 95, 99)).tolist()
+        rows.append({
+            "size": size, "rate_hz": run.rate, "path": path, "boxes": len(together),
+            "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
+            "own_p50_ms": float(np.median(own[path]) * 1e3), "outputs": outputs[path],
+        })  # fmt: skip
+    alone, added = (np.percentile(np.concatenate(delays[path]), 50) for path in paths)
+    rows[1]["added_p50_ms"] = float(added - alone)
     return rows
 
 
@@ -199,21 +272,31 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="the same in minutes")
     parser.add_argument("--fill", type=float, default=FILL_S, help="seconds until measuring")
     parser.add_argument("--overload", action="store_true", help="camera faster than tracker")
+    parser.add_argument("--outputs", action="store_true", help="with and without all outputs")
+    parser.add_argument("--rounds", type=int, default=3, help="of --outputs (%(default)s)")
+    parser.add_argument("--compressed", action="store_true", help="JPEG, 1920x1080, memory")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     run = parser.parse_args()
     run.seconds = run.minutes * 60 if run.minutes else run.seconds
     run.rate = run.rate or (120.0 if run.overload else 30.0)
     run.model = run.model or ("trdimp_tiny" if run.overload else "ostrack_tiny")
-    sizes = run.sizes or (SIZES[:1] if run.overload else SIZES)
+    usual = SIZES[1:] if run.compressed else SIZES[:1] if run.overload or run.outputs else SIZES
+    sizes = run.sizes or usual
+    measure_size, columns = compare, COLUMNS
+    if run.outputs:
+        measure_size, columns = compare_outputs, OUTPUT_COLUMNS
+    elif run.overload or run.compressed:
+        measure_size, columns = overload, OVERLOAD_COLUMNS
     with private_domain():
         rclpy.init()
         rows: list[Row] = []
         for size in sizes:
-            camera = python_command(LATENCY_NODES, "camera", *size.split("x"), run.rate)
+            flags = ["--compressed"] * run.compressed
+            camera = python_command(LATENCY_NODES, "camera", *size.split("x"), run.rate, *flags)
             with Program(camera):
-                rows += overload(size, run) if run.overload else compare(size, run)
+                rows += measure_size(size, run)
         rclpy.shutdown()
-    publish(rows, OVERLOAD_COLUMNS if run.overload else COLUMNS, 2, run.json)
+    publish(rows, columns, 2, run.json)
 
 
 if __name__ == "__main__":

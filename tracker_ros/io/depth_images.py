@@ -51,13 +51,12 @@ class DepthImage:
             return
         self._raw, self.height, self.width = message, message.height, message.width
         self._bytes = np.frombuffer(message.data, np.uint8)
-        self._rows(0, min(1, self.height), self.width)
         if self._bytes.size <= message.step * (self.height - 1):
             raise MalformedImageError(
                 f"data holds {self._bytes.size} bytes, expected {message.step * self.height} for "
                 f"{self.width}x{self.height} px: the image was cut short"
             )
-        self._rows(self.height - 1, self.height, self.width)
+        self._rows(max(0, self.height - 1), self.height, self.width)  # refuses what is malformed
 
     def region(self, region: tuple[int, int, int, int]) -> np.ndarray:
         """Return the depth of the pixels ``left, top, right, bottom``.

@@ -7,6 +7,7 @@ carries such messages itself is taken too, so ``image`` may be remapped to eithe
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,13 @@ from rclpy.subscription import Subscription
 
 from tracker_ros.nodes.messages import keep_last
 
-__all__ = ["TRANSPORTS", "ImageInput", "describe_other_transports", "message_class"]
+__all__ = [
+    "TRANSPORTS",
+    "ImageInput",
+    "describe_other_transports",
+    "installed_kind",
+    "message_class",
+]
 
 TRANSPORTS: dict[str, tuple[str, ...]] = {
     "raw": ("sensor_msgs/msg/Image",),
@@ -61,6 +68,15 @@ def message_class(kind: str) -> type:
             f"apt install ros-$ROS_DISTRO-{package.replace('_', '-')}"
         ) from error
     return found
+
+
+def installed_kind(transport: str) -> str:
+    """Return the type of a transport's messages: the first that is installed, else the first."""
+    for kind in TRANSPORTS[transport]:
+        with contextlib.suppress(ImportError):
+            message_class(kind)
+            return kind
+    return TRANSPORTS[transport][0]
 
 
 def _offers(node: Node, transport: str, topic: str) -> list[_Offer]:
@@ -116,7 +132,7 @@ class ImageInput:
         self._subscribed = subscribed
         self._base = node.resolve_topic_name("image")
         self._subscription: Subscription | None = None
-        self._offer = _Offer(self._base + _SUFFIX[transport], TRANSPORTS[transport][0], False)
+        self._offer = _Offer(self._base + _SUFFIX[transport], installed_kind(transport), False)
         self._failed: set[str] = set()
         found = _offers(node, transport, self._base)
         self._subscribe(found[0] if found else self._offer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import math
 import sys
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -28,6 +29,7 @@ from tracker_ros.following.selection_messages import (
 from tracker_ros.geometry import Box, xywh_to_cxcywh
 from tracker_ros.io.image_encodings import decode_image
 from tracker_ros.io.image_messages import nanoseconds, packet_from, rgb_from_image
+from tracker_ros.io.video_encoder import VideoEncoder
 from tracker_ros.masks import label_map, object_numbers
 from tracker_ros.quoting import quote
 
@@ -40,6 +42,7 @@ __all__ = [
     "image_from_array",
     "keep_last",
     "packet_from",
+    "packet_from_array",
     "rgb_from_image",
     "selection_from",
     "selection_from_detection",
@@ -71,6 +74,35 @@ def compressed_from_array(
     data = array.array("B")
     data.frombytes(encoded.tobytes())
     return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=data)
+
+
+def packet_from_array(
+    kind: type, encoder: VideoEncoder, pixels: np.ndarray, header: Header
+) -> Any:
+    """Encode (H, W, 3) uint8 RGB as the next packet of a stream.
+
+    Args:
+        kind: The class FFMPEGPacket, or Foxglove's CompressedVideo.
+        encoder: Makes the stream.
+        pixels: The image.
+        header: Its header.
+    """
+    encoded = encoder.encode(pixels)
+    data = array.array("B")
+    data.frombytes(encoded)
+    if kind.__name__ == "CompressedVideo":
+        frame_id = header.frame_id
+        return kind(timestamp=header.stamp, frame_id=frame_id, data=data, format=encoder.codec)
+    height, width = pixels.shape[:2]
+    return kind(
+        header=header,
+        width=width,
+        height=height,
+        encoding=f"{encoder.codec};yuv420p;bgr8;rgb8",
+        pts=encoder.count - 1,
+        flags=int(encoded.is_key),
+        data=data,
+    )
 
 
 def image_from_array(pixels: np.ndarray, header: Header) -> Image:

@@ -521,8 +521,9 @@ VIDEO_PARAMETERS = (
         "(source).", choices=("now", "source")),
     ParameterSpec(
         "transport", "raw", START,
-        "How images are sent: raw on image, or compressed (JPEG) on image/compressed.",
-        choices=("raw", "compressed")),
+        "How images are sent: raw on image; compressed (JPEG) on image/compressed; ffmpeg (H.264, "
+        "as FFMPEGPacket or, if only that is installed, CompressedVideo) on image/ffmpeg.",
+        choices=("raw", "compressed", "ffmpeg")),
     ParameterSpec("frame_id", "camera", START, "frame_id of the images."),
     ParameterSpec(
         "mono16_range", "auto", START,

@@ -145,7 +145,9 @@ class Publishers:
         stamp = stamp_message(report.frame.stamp_ns)
         header = Header(stamp=stamp, frame_id=report.frame.frame_id)
         if any(target.result for target in report.targets):
-            measured = self.spatial.measure(report)
+            # Boxes wait for what depth says of their targets, and for nothing else.
+            by_depth = self.spatial.inputs.has_depth
+            measured = self.spatial.measure(report) if by_depth else {}
             self._publish_targets(header, report, measured)
             latency = (clock.now().nanoseconds - stamp_nanoseconds(header)) / 1e9
             now = time.monotonic()
@@ -153,6 +155,8 @@ class Publishers:
             self._last_result = now
             self._diagnostics.output.tick()
             self._diagnostics.latency.add(latency)
+            if not by_depth:
+                measured = self.spatial.measure(report)
             self.spatial.publish(header, report, measured)
         self._publish_statuses(header, report, latency)
         if report.image is not None:

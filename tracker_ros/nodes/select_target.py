@@ -12,6 +12,8 @@ import math
 import os
 import sys
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +22,21 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.task import Future
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.following.selection import SelectionCode
 from tracker_ros.geometry import Box
-from tracker_ros.nodes.messages import bounding_box_of, keep_last, rgb_from_image
+from tracker_ros.io.image_decoder import ImageDecoder
+from tracker_ros.io.video_packets import PacketThread, StreamImage
+from tracker_ros.nodes.image_input import TRANSPORTS, ImageInput
+from tracker_ros.nodes.messages import (
+    bounding_box_of,
+    packet_from,
+    rgb_from_image,
+    stamp_message,
+)
 from tracker_ros.nodes.node_main import NodeStartError, end_in_time, start_ros
 
 __all__ = ["BoxDrag", "SelectTargetNode", "exit_status", "main", "run_window"]
@@ -43,31 +54,55 @@ def exit_status(code: int) -> int:
     return 10 + code if code else 0
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image as it came, and its header."""
+
+    header: Header
+    payload: Image | CompressedImage | StreamImage
+
+    def to_rgb(self) -> np.ndarray:
+        """Return (H, W, 3) uint8 RGB; raises ValueError if it cannot be decoded."""
+        return rgb_from_image(self.payload, ImageDecoder())
+
+
 class SelectTargetNode(Node):
     """Holds the latest image, `newest`, and calls the service.
 
     Args:
         patience_s: How long to wait for the service, the first image and the answer.
         append: Whether the targets that are followed already are kept.
+        transport: How images are sent, as the tracker's ``image_transport``.
+
+    Raises:
+        NodeStartError: The messages of the transport are not installed.
     """
 
-    def __init__(self, patience_s: float, append: bool = False) -> None:
+    def __init__(self, patience_s: float, append: bool = False, transport: str = "raw") -> None:
         super().__init__("select_target")
         self._append = append
         self._patience_s = patience_s
-        self.newest: Image | None = None
+        self.newest: Picture | None = None
+        self._packets: PacketThread | None = None
         self.extend_patience()
         self._service = self.create_client(SelectTarget, "select_target")
-        self._subscription = self.create_subscription(
-            Image, "image", self._on_image, keep_last(1, reliable=False)
-        )
+        try:
+            self._images = ImageInput(self, transport, self._on_image)
+        except ImportError as error:
+            raise NodeStartError(f"transport {transport} cannot be used: {error}") from error
         self._met = False
         self._greeter = self.create_client(RemoveTarget, "remove_target")
 
-    def wait_for_image(self) -> Image:
+    def close(self) -> None:
+        """Take no more images."""
+        self._images.close()
+        if self._packets is not None:
+            self._packets.close()
+
+    def wait_for_image(self) -> Picture:
         """Wait for the first image and return the latest one; NodeStartError if none comes."""
         while self.newest is None:
-            topic = self.resolve_topic_name("image")
+            topic = self._images.topic
             publishers = len(self.get_publishers_info_by_topic(topic))
             self._spin(
                 f"no image came on {topic} within {self._patience_s:g} s "
@@ -75,7 +110,7 @@ class SelectTargetNode(Node):
             )
         return self.newest
 
-    def select(self, image: Image, box: Box, label: str) -> SelectTarget.Response:
+    def select(self, image: Picture, box: Box, label: str) -> SelectTarget.Response:
         """Call the service for a box ``(x, y, w, h)`` on ``image``; NodeStartError on timeout."""
         name = self._service.srv_name
         while not self._service.service_is_ready():
@@ -121,8 +156,21 @@ class SelectTargetNode(Node):
         """Start to count the time anew."""
         self._deadline = time.monotonic() + self._patience_s
 
-    def _on_image(self, message: Image) -> None:
-        self.newest = message
+    def _on_image(self, message: Any) -> None:
+        if isinstance(message, (Image, CompressedImage)):
+            self.newest = Picture(message.header, message)
+            return
+        if self._packets is None:
+            self._packets = PacketThread(self._on_decoded, self._on_fault)
+        self._packets.put(packet_from(message))
+
+    def _on_decoded(self, image: StreamImage) -> None:
+        header = Header(stamp=stamp_message(image.stamp_ns), frame_id=image.frame_id)
+        self.newest = Picture(header, image)
+
+    def _on_fault(self, text: str) -> None:
+        if text:
+            self.get_logger().warning(text, throttle_duration_sec=10.0)
 
     def _spin(self, complaint: str) -> None:
         """Handle one event; raise NodeStartError with ``complaint`` if the time is up."""
@@ -175,7 +223,7 @@ def run_window(node: SelectTargetNode, label: str) -> int:
     _open_window()
     drag = BoxDrag()
     cv2.setMouseCallback(_TITLE, drag.on_mouse)
-    frozen: Image = node.wait_for_image()
+    frozen = node.wait_for_image()
     while cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1:
         rclpy.spin_once(node, timeout_sec=0.01)
         box = None if drag.dragging else drag.take()
@@ -204,9 +252,9 @@ def _open_window() -> None:
         raise NodeStartError(f"this OpenCV cannot open windows ({error.err}): {remedy}") from error
 
 
-def _drawn(message: Image, drag: BoxDrag) -> np.ndarray:
+def _drawn(image: Picture, drag: BoxDrag) -> np.ndarray:
     """Return the image for the window, (H, W, 3) BGR, with the box that is being drawn."""
-    picture = cv2.cvtColor(np.ascontiguousarray(rgb_from_image(message)), cv2.COLOR_RGB2BGR)
+    picture = cv2.cvtColor(np.ascontiguousarray(image.to_rgb()), cv2.COLOR_RGB2BGR)
     if drag.dragging:
         x, y, w, h = (int(v) for v in drag.box)
         cv2.rectangle(picture, (x, y), (x + w, y + h), (64, 222, 128), 2)
@@ -235,6 +283,12 @@ def _parser() -> argparse.ArgumentParser:
         "--append", action="store_true", help="keep following the present targets, too"
     )
     parser.add_argument(
+        "--transport",
+        choices=list(TRANSPORTS),
+        default="raw",
+        help="how images are sent, as the tracker's image_transport (default: %(default)s)",
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         default=60.0,
@@ -246,7 +300,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     """Select once with ``--box``, or repeatedly in the window. Returns the exit status."""
-    node = SelectTargetNode(options.timeout, options.append)
+    try:
+        node = SelectTargetNode(options.timeout, options.append, options.transport)
+    except NodeStartError as error:
+        print(f"select_target: {error}", file=sys.stderr)
+        return 1
     try:
         if options.box is None:
             return run_window(node, options.label)
@@ -261,6 +319,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"select_target: {error}", file=sys.stderr)
         return 1
     finally:
+        node.close()
         node.destroy_node()
 
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -21,7 +23,14 @@ from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.io.sources import BadFrame, VideoSource, open_video
-from tracker_ros.nodes.messages import compressed_from_array, image_from_array, keep_last
+from tracker_ros.io.video_encoder import VideoEncoder
+from tracker_ros.nodes.image_input import installed_kind, message_class
+from tracker_ros.nodes.messages import (
+    compressed_from_array,
+    image_from_array,
+    keep_last,
+    packet_from_array,
+)
 from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
 from tracker_ros.nodes.parameters import VIDEO_PARAMETERS, ParameterTable, check_command_line
 
@@ -49,13 +58,12 @@ class VideoNode(Node):
         self._bad_frames = 0
         self._passed_s = 0.0  # in earlier rounds of a loop
         self._due_s = 0.0
-        self._compressed = self._table.text("transport") == "compressed"
-        image = (Image, "image")
-        if self._compressed:
-            image = (CompressedImage, self.resolve_topic_name("image") + "/compressed")
+        self._pack: Callable[[np.ndarray, Header], Any]
+        kind, suffix, self._pack = self._choose_transport()
+        images = kind, self.resolve_topic_name("image") + suffix
         self._image, self._info = (
             self.create_publisher(kind, topic, keep_last(5), qos_overriding_options=overriding)
-            for kind, topic in (image, (CameraInfo, "camera_info"))
+            for kind, topic in (images, (CameraInfo, "camera_info"))
             for overriding in [QoSOverridingOptions.with_default_policies()]
         )
         if self._holding:
@@ -90,6 +98,20 @@ class VideoNode(Node):
         except (OSError, ValueError, ImportError) as error:
             raise NodeStartError(f"cannot play {text!r}: {error}") from error
 
+    def _choose_transport(self) -> tuple[type, str, Callable[[np.ndarray, Header], Any]]:
+        """Return type, suffix of the topic and packer of the images."""
+        transport = self._table.text("transport")
+        if transport == "raw":
+            return Image, "", image_from_array
+        if transport == "compressed":
+            return CompressedImage, "/compressed", compressed_from_array
+        try:
+            encoder = VideoEncoder(self._rate)
+            kind = message_class(installed_kind(transport))
+        except ImportError as error:
+            raise NodeStartError(f"transport {transport} cannot be used: {error}") from error
+        return kind, f"/{transport}", functools.partial(packet_from_array, kind, encoder)
+
     def _on_status(self, message: TargetStatus) -> None:
         if self._holding and message.state == TargetStatus.TRACKING:
             self._holding = False
@@ -106,8 +128,7 @@ class VideoNode(Node):
         assert self._next is not None
         time_s, image = self._next
         header = Header(frame_id=self._table.text("frame_id"), stamp=self._stamp(time_s).to_msg())
-        pack = compressed_from_array if self._compressed else image_from_array
-        self._image.publish(pack(image, header))
+        self._image.publish(self._pack(image, header))
         self._info.publish(self._camera_info(header, image.shape[1], image.shape[0]))
         self._published += 1
         if self._holding:

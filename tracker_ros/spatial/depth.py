@@ -87,8 +87,9 @@ def target_depth(
         return None
     # After the holes are gone, which may lie in a regular pattern.
     samples = samples[:: max(1, math.ceil(samples.size / _MAX_SAMPLES))]
-    place = _mode(np.log(samples.astype(np.float64)), expected)
-    surface = samples[np.abs(np.log(samples) - place) < _SURFACE].astype(np.float64)
+    samples = samples.astype(np.float64)
+    logs = np.log(samples)
+    surface = samples[np.abs(logs - _mode(logs, expected)) < _SURFACE]
     depth = float(np.median(surface))
     spread = 1.4826 * float(np.median(np.abs(surface - depth)))
     return DepthEstimate(depth, spread**2 + (_SENSOR_NOISE * depth) ** 2)
@@ -102,7 +103,7 @@ def _mode(logs: np.ndarray, expected: float | None) -> float:
     smooth = np.convolve(counts, [0.5, 1.0, 0.5], mode="same") if counts.size > 2 else counts
     best = int(smooth.argmax())
     if expected is not None and expected > 0:
-        padded = np.pad(smooth, 1)
+        padded = np.concatenate(([0.0], smooth, [0.0]))
         peaks = np.flatnonzero(
             (smooth >= padded[:-2]) & (smooth >= padded[2:]) & (smooth >= _RIVAL * smooth[best])
         )
