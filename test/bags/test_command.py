@@ -10,9 +10,11 @@ import signal
 import pytest
 from recordings import START_NS, STEP_NS, box, record
 
+from tracker_ros.bags.requests import DETECTION
 from tracker_ros.bags.results import BagResults
 from tracker_ros.cli.main import main
-from tracker_ros.io.bag_reader import open_bag
+from tracker_ros.io.bag_reader import BagTopic, open_bag
+from tracker_ros.io.bag_writer import BagWriter
 
 FAST = ["--backend", "torch"]
 BOX = ["--box", *(str(value) for value in box(0))]
@@ -44,12 +46,21 @@ def test_the_bag_has_the_nodes_topics_and_the_input(recording, tmp_path, capsys)
     assert str(out) in capsys.readouterr().out
 
 
-def test_topics_that_are_there_already_are_not_mixed_up(recording, tmp_path, capsys):
-    out = str(tmp_path / "tracked.mcap")
-    command = ["bag", str(recording), *BOX, *FAST, "--image", "/camera/image_raw"]
-    assert main([*command, "--out", out]) == 0
-    assert main([*command[:1], out, *command[2:], "--out", str(tmp_path / "b.mcap")]) == 2
-    assert "no topic" in capsys.readouterr().err
+def test_topics_that_are_there_already_are_not_mixed_up(tmp_path, capsys):
+    given = record(tmp_path / "run.mcap", 3)
+    writer = BagWriter(tmp_path / "live.mcap")
+    for topic in [*open_bag(given).topics.values(), BagTopic("/target", DETECTION)]:
+        assert writer.copy_topic(topic)
+    for topic, time_ns, data in open_bag(given).messages(["/camera/image_raw"]):
+        writer.copy(topic, time_ns, data)
+    writer.finish()
+    out = tmp_path / "out.mcap"
+    command = ["bag", str(tmp_path / "live.mcap"), *BOX, *FAST, "--out", str(out), "--with-input"]
+    assert main(command) == 2
+    assert "--namespace" in capsys.readouterr().err
+    assert {entry.name for entry in tmp_path.iterdir()} == {"run.mcap", "live.mcap"}
+    assert main([*command, "--namespace", "again"]) == 0
+    assert {"/target", "/again/target"} <= set(open_bag(out).topics)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from tracker_ros.io.bag_reader import find_topic, open_bag
+from tracker_ros.io.bag_reader import BagTopic, find_topic, open_bag
 from tracker_ros.io.bag_writer import BagWriter
 from tracker_ros.io.message_types import common_types, make_message, message_type
 
@@ -212,3 +212,18 @@ def test_contents_have_the_defaults_of_ros():
         make_message(common_types(), STATUS, {"lable": "cup"})
     info = make_message(common_types(), "sensor_msgs/msg/CameraInfo", {"k": np.eye(3)})
     assert info.k.shape == (9,)
+
+
+def test_topics_are_copied_with_their_own_definitions(tmp_path):
+    kind, text = "my_msgs/msg/Own", "int32 a\n"
+    own = BagTopic("/own", kind, text)
+    writer = BagWriter(tmp_path / "a.mcap")
+    assert writer.copy_topic(own)
+    assert writer.copy_topic(BagTopic("/chatter", STRING))
+    assert not writer.copy_topic(BagTopic("/unknown", "my_msgs/msg/Other"))
+    writer.copy("/own", 1, b"\0\1\0\0\7\0\0\0")
+    writer.finish()
+    reader = open_bag(tmp_path / "a.mcap")
+    (data,) = [data for _, _, data in reader.messages(["/own"])]
+    assert reader.deserialize("/own", data).a == 7
+    assert set(reader.topics) == {"/own", "/chatter"}

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +23,9 @@ from tracker_ros.output_files import check_outputs, check_writable
 from tracker_ros.process import EndRequest, hold_end_signals
 
 if TYPE_CHECKING:
-    from tracker_ros.bags.follow import BagReport, BagSettings, BagTopics
-    from tracker_ros.bags.outputs import BagOutputs
+    from tracker_ros.bags.follow import BagSettings, BagTopics
     from tracker_ros.following.selection import Selection
     from tracker_ros.io.bag_reader import BagReader
-    from tracker_ros.io.bag_writer import BagWriter
 
 _CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
@@ -100,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Follow, write and report."""
     from tracker_ros.bags.follow import follow_bag
+    from tracker_ros.bags.output_bag import OutputBag
     from tracker_ros.bags.outputs import BagOutputs
     from tracker_ros.bags.results import BagResults
     from tracker_ros.io.bag_reader import open_bag
@@ -119,20 +116,28 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"topic {topics.image} of {str(args.bag)!r} has no messages")
     tracker = create_tracker(args.model, weights=args.weights, **model_arguments(args))
     tracker.warm_up()
-    output = _Output(reader, args, BagOutputs(args.model, args.target_size))
+    output = None
+    if args.out is not None:
+        outputs = BagOutputs(args.model, args.target_size)
+        output = OutputBag(args.out, outputs, args.namespace, compress=args.compress)
     results, end = BagResults(), EndRequest()
     try:
+        if output is not None and args.with_input:
+            output.copy_input(reader, _tell)
         with hold_end_signals() as end, progress_bar(total=total, unit="image") as bar:
-            for given in follow_bag(reader, topics, tracker, first, settings):
-                output.add(given)
+            for given in follow_bag(reader, topics, tracker, first, settings, _tell):
+                if output is not None:
+                    output.add(given)
                 results.add(given)
                 if given.report.frame is not None:
                     bar.update(given.report.frame.number - bar.n)
                 if end:
                     break
-        output.finish(complete=not end)
+        if output is not None:
+            output.finish(complete=not end)
     except BaseException:
-        output.discard()
+        if output is not None:
+            output.discard()
         raise
     data = {
         "bag": str(args.bag),
@@ -153,8 +158,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_summary(data, written)
     for line in reader.refused:
-        print(f"tracker-ros bag: {line}", file=sys.stderr)
+        _tell(line)
     return end.status
+
+
+def _tell(line: str) -> None:
+    """Print what people should know of the input."""
+    print(f"tracker-ros bag: {line}", file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -302,73 +312,6 @@ class _Truth:
             "mean_overlap": score.mean_overlap,
             **RunQuality.of(record).as_data(),
         }
-
-
-class _Output:
-    """The bag to write, if one was asked for: results, and the input up to the same time."""
-
-    def __init__(self, reader: BagReader, args: argparse.Namespace, outputs: BagOutputs) -> None:
-        from tracker_ros.bags.outputs import TOPICS
-        from tracker_ros.io.bag_writer import BagWriter
-
-        self._outputs = outputs
-        self._writer: BagWriter | None = None
-        self._input: Iterator[tuple[str, int, bytes]] = iter(())
-        self._waiting: tuple[str, int, bytes] | None = None
-        if args.out is None:
-            return
-        namespace = args.namespace.strip("/")
-        self._prefix = f"/{namespace}/" if namespace else "/"
-        self._writer = BagWriter(args.out, compress=args.compress)
-        try:
-            if args.with_input:
-                self._copy_topics(self._writer, reader)
-            for name, kind in TOPICS.items():
-                self._writer.add_topic(self._prefix + name, kind)
-        except BaseException:
-            self.discard()
-            raise
-
-    def _copy_topics(self, writer: BagWriter, reader: BagReader) -> None:
-        copied = []
-        for topic in reader.topics.values():
-            if writer.copy_topic(topic):
-                copied.append(topic.name)
-            else:
-                print(
-                    f"tracker-ros bag: topic {topic.name} is not copied: its type {topic.kind} "
-                    "is not known, and the bag holds no definition of it",
-                    file=sys.stderr,
-                )
-        self._input = reader.messages(copied)
-        self._waiting = next(self._input, None)
-
-    def add(self, given: BagReport) -> None:
-        """Write what a node would publish."""
-        if self._writer is None:
-            return
-        self._copy_until(given.time_ns)
-        for name, content in self._outputs.contents(given):
-            self._writer.write(self._prefix + name, given.time_ns, content)
-
-    def _copy_until(self, time_ns: int | None) -> None:
-        assert self._writer is not None
-        while self._waiting is not None and (time_ns is None or self._waiting[1] <= time_ns):
-            self._writer.copy(*self._waiting)
-            self._waiting = next(self._input, None)
-
-    def finish(self, complete: bool) -> None:
-        """Complete the bag; the rest of the input only if the run has come to its end."""
-        if self._writer is not None:
-            if complete:
-                self._copy_until(None)
-            self._writer.finish()
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        with suppress(Exception):
-            if self._writer is not None:
-                self._writer.discard()
 
 
 def _print_summary(data: dict[str, Any], written: list[Path]) -> None:

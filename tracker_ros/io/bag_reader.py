@@ -20,7 +20,7 @@ from typing import Any
 from tracker_ros.io.mcap_file import McapChannel, McapError, read_mcap
 from tracker_ros.io.message_types import common_types, message_type
 
-__all__ = ["BagReader", "BagTopic", "find_topic", "open_bag"]
+__all__ = ["BagReader", "BagTopic", "find_topic", "open_bag", "types_of"]
 
 _LATENESS_NS = 1_000_000_000
 
@@ -75,43 +75,44 @@ class BagReader(ABC):
         """
         kind = message_type(self.topics[topic].kind)
         if topic not in self._stores:
-            self._stores[topic] = self._types_of(self.topics[topic])
+            self._stores[topic] = types_of(self.topics[topic])
         try:
             return self._stores[topic].deserialize_cdr(data, kind)
         except Exception as error:  # rosbags raises errors of many kinds on cut messages
             raise ValueError(f"message of {len(data)} bytes is no {kind}: {error!r}") from error
 
-    def _types_of(self, topic: BagTopic) -> Any:
-        """Return the types by the topic's own definition, or the common ones.
 
-        Raises:
-            ValueError: There is no usable definition, and the type is not a common one.
-        """
-        from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+def types_of(topic: BagTopic) -> Any:
+    """Return rosbags' store of types by a topic's own definition, or the common ones.
 
-        kind, fault = message_type(topic.kind), "the bag holds no definition of it"
-        if topic.definition:
-            try:
-                if topic.is_idl:
-                    types = {}
-                    for part in _idl_parts(topic.definition):
-                        types.update(get_types_from_idl(part))
-                else:
-                    types = get_types_from_msg(topic.definition, kind)
-                store = get_typestore(Stores.EMPTY)
-                store.register(types)
-                if kind in store.types:
-                    return store
-                fault = "its definition is of another type"
-            except Exception as error:  # as in deserialize
-                fault = f"its definition cannot be read ({error!r})"
-        store = common_types()
-        if kind not in store.types:
-            raise ValueError(
-                f"topic {topic.name} has the type {topic.kind}, which is not known here, and "
-                f"{fault}: record as MCAP, or with ROS 2 Iron or newer, which store definitions"
-            )
-        return store
+    Raises:
+        ValueError: There is no usable definition, and the type is not a common one.
+    """
+    from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+
+    kind, fault = message_type(topic.kind), "the bag holds no definition of it"
+    if topic.definition:
+        try:
+            if topic.is_idl:
+                types = {}
+                for part in _idl_parts(topic.definition):
+                    types.update(get_types_from_idl(part))
+            else:
+                types = get_types_from_msg(topic.definition, kind)
+            store = get_typestore(Stores.EMPTY)
+            store.register(types)
+            if kind in store.types:
+                return store
+            fault = "its definition is of another type"
+        except Exception as error:  # as in deserialize
+            fault = f"its definition cannot be read ({error!r})"
+    store = common_types()
+    if kind not in store.types:
+        raise ValueError(
+            f"topic {topic.name} has the type {topic.kind}, which is not known here, and "
+            f"{fault}: record as MCAP, or with ROS 2 Iron or newer, which store definitions"
+        )
+    return store
 
 
 def open_bag(path: str | Path) -> BagReader:
@@ -253,7 +254,9 @@ class _RosbagsReader(BagReader):
         try:
             return next(messages, None)
         except Exception as error:  # as when it is opened
-            self.refused.append(f"{file.name} is read up to its fault: {error}")
+            line = f"{file.name} is read up to its fault: {error}"
+            if line not in self.refused:
+                self.refused.append(line)
             return None
 
 

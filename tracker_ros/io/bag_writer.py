@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tracker_ros.io.bag_reader import BagTopic
+from tracker_ros.io.bag_reader import BagTopic, types_of
 from tracker_ros.io.message_types import Content, common_types, make_message, message_type
 from tracker_ros.output_files import UnfinishedFolder
 
@@ -72,19 +72,22 @@ class BagWriter:
 
     def copy_topic(self, topic: BagTopic) -> bool:
         """Begin a topic of another bag. Returns False if its type is not known."""
-        qos = topic.qos
-        if topic.definition and topic.digest:
-            self._add(
-                topic.name,
-                topic.kind,
-                msgdef=topic.definition,
-                rihs01=topic.digest,
-                offered_qos_profiles=qos,
-            )
-            return True
-        if topic.kind not in common_types().types:
-            return False
-        self._add(topic.name, topic.kind, typestore=common_types(), offered_qos_profiles=qos)
+        kind = message_type(topic.kind)
+        try:
+            store = types_of(topic)
+            definition = topic.definition or store.generate_msgdef(kind, ros_version=2)[0]
+            digest = topic.digest or store.hash_rihs01(kind)
+        except Exception:  # rosbags raises errors of many kinds on definitions
+            if not (topic.definition and topic.digest):
+                return False
+            definition, digest = topic.definition, topic.digest
+        self._add(
+            topic.name,
+            topic.kind,
+            msgdef=definition,
+            rihs01=digest,
+            offered_qos_profiles=topic.qos,
+        )
         return True
 
     def _add(self, topic: str, kind: str, **given: Any) -> None:
