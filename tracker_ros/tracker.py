@@ -33,6 +33,27 @@ class Verdict(str, Enum):
 
 
 @dataclass(frozen=True)
+class View:
+    """A picture of what a tracker saw or computed, so that people can understand a failure.
+
+    Attributes:
+        title: What it shows, in a few words.
+        image: (H, W, 3) uint8 RGB.
+        heat: (rows, columns) float32 in [0, 1] spread over the picture; None for none.
+        kept: (rows, columns) bool spread over it; what is False is darkened. None for none.
+        boxes: Boxes `(x, y, w, h)` in pixels of the picture, each with a short text.
+        points: Places `(x, y)` in pixels of the picture; equal numbers in views belong together.
+    """
+
+    title: str
+    image: np.ndarray
+    heat: np.ndarray | None = None
+    kept: np.ndarray | None = None
+    boxes: tuple[tuple[Box, str], ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class TrackResult:
     """Where the target is in one image.
 
@@ -48,6 +69,7 @@ class TrackResult:
             search tokens were compared with the template, for every layer that decides on it.
             OSTrack with candidate elimination: which ones were kept, for every layer that
             eliminates some. None for other models and back ends, and unless `Tracker.explain`.
+        views: Pictures of what the tracker saw and computed; none unless `Tracker.illustrate`.
     """
 
     box: Box
@@ -57,6 +79,7 @@ class TrackResult:
     mask: np.ndarray | None = None
     verdict: Verdict | None = None
     token_mask: np.ndarray | None = None
+    views: tuple[View, ...] = ()
 
 
 class Tracker(ABC):
@@ -65,12 +88,14 @@ class Tracker(ABC):
     Attributes:
         usual_size: Height and width of the images that `warm_up` prepares for.
         explain: True gives results a `token_mask`.
+        illustrate: True gives results `views`; set it before `initialize`. It takes time.
         calibration: How likely its results are right, given the evidence; None if that was never
             measured.
     """
 
     usual_size: tuple[int, int] = (480, 640)
     explain: bool = False
+    illustrate: bool = False
     calibration: Calibration | None = None
 
     @abstractmethod

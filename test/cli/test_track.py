@@ -16,7 +16,7 @@ from tracker_ros.cli.main import main
 from tracker_ros.io.mask_files import write_label_map
 from tracker_ros.io.sources import open_video
 from tracker_ros.model_cards import embedded_file
-from tracker_ros.tracker import Tracker, TrackResult
+from tracker_ros.tracker import Tracker, TrackResult, View
 
 
 @pytest.fixture(autouse=True)
@@ -110,10 +110,6 @@ def test_nothing_that_is_read_or_written_is_overwritten(how, square_video, tmp_p
         (["VIDEO", "--box", "1", "2", "9", "9", "--mask", "m.png"], "leave one out"),
         (["VIDEO", "--mask", "m.png"], "no mask at 'm.png'"),
         (["VIDEO", "--box", "1", "2", "9", "9", "--object", "2"], "are about a mask"),
-        (
-            ["VIDEO", "--box", "1", "2", "9", "9", "--explain", "--out", "out.mp4"],
-            "--explain needs a model whose results have a token mask",
-        ),
     ],
 )
 def test_errors_are_one_line_and_exit_2(
@@ -225,9 +221,12 @@ def test_options_reach_the_model_and_explain_draws_the_token_mask(track, tmp_pat
     assert arguments["engine_cache_dir"] == tmp_path / "engines"
     with open_video(tmp_path / "a.mp4") as video:
         first, second = list(video)[:2]
-    assert first[100:, :150].mean() > 80, "nothing was compared yet: as it is"
-    assert second[100:, :150].mean() < 60, "outside the search region: dark"
+    assert first[100:120, :150].mean() > 80, "nothing was compared yet: as it is"
+    assert second[100:120, :150].mean() < 60, "outside the search region: dark"
     tint = second[45:75, 5:25].astype(int) - second[45:75, 85:105]
+    assert first.shape == second.shape == (120 + 360, 480, 3)
+    assert first[130:].mean() < 40, "there is no view yet"
+    assert second[130:].mean() > 100
     assert tint[..., 2].mean() > 50, "the mask is the left half of the region"
 
 
@@ -364,7 +363,8 @@ class Masking(Tracker):
             mask = np.zeros((3, 4, 4), bool)
             mask[:, :, :2] = True
         region = (0.0, 40.0, 120.0, 40.0)
-        return TrackResult(self.box, 0.5, None, region, token_mask=mask)
+        views = (View("all white", np.full((9, 9, 3), 255, np.uint8)),) if self.illustrate else ()
+        return TrackResult(self.box, 0.5, None, region, token_mask=mask, views=views)
 
     def warm_up(self):
         pass

@@ -10,7 +10,7 @@ import torch
 from tracker_ros.checkpoints import write_weights
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
 from tracker_ros.synthetic.crops import PairConfig
-from tracker_ros.synthetic.samples import TrackGenerator
+from tracker_ros.synthetic.samples import ClipConfig, TrackGenerator
 from tracker_ros.synthetic.textures import procedural_bank
 from tracker_ros.training.recipe import Source
 from tracker_ros.training.sources import SampleStream
@@ -33,7 +33,7 @@ def body_gradients(task):
 
 def test_the_first_crop_shows_the_target_in_the_middle():
     batch = TrackGenerator(procedural_bank(1), 64).batch(4, 2)
-    assert batch.images.shape == (4, 4, 3, 64, 64)
+    assert batch.images.shape == (4, 1 + ClipConfig().test_crops, 3, 64, 64)
     assert batch.present[:, 0].all()
     centres = batch.boxes[:, 0, :2] + batch.boxes[:, 0, 2:] / 2
     assert (centres - 32).abs().max() < 6

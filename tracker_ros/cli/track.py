@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 BAD_FRAMES = 3
 """Exit status of a run to the end in which some frames could not be read."""
+MIN_SHEET = 480
+"""Least width of a video with explanations, pixels."""
 PICTURES = (".png", ".jpg", ".webp")
 
 
@@ -60,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="tint the parts of the search region that were compared with the template (GRM) or "
-        "kept (OSTrack *_ce), and darken the rest",
+        help="draw below each frame what the tracker saw and computed: template, scores, kept "
+        "tokens, first views, learned maps, boxes with their IoU, similarities, matched places",
     )
     parser.add_argument("--label", default="", help="what the target is, shown in the tag")
     parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
@@ -118,9 +120,9 @@ def run(args: argparse.Namespace) -> int:
 
         options = model_arguments(args)
         if args.explain and args.backend == "auto":
-            options["backend"] = "torch"  # engines return no token mask
+            options["backend"] = "torch"  # engines return no inner values
         tracker = create_tracker(args.model, weights=args.weights, **options)
-        tracker.explain = args.explain
+        tracker.explain = tracker.illustrate = args.explain
         bad_frames: list[str] = []
 
         def note_bad_frame(error: BadFrame) -> None:
@@ -160,7 +162,7 @@ def _collect(
     """
     results = _Results()
     failure: Exception | None = None
-    drawing = _Drawing(args.out, video.fps) if args.out else None
+    drawing = _Drawing(args.out, video.fps, args.explain) if args.out else None
     with contextlib.ExitStack() as stack:
         bar = progress_bar(total=video.frame_count, unit="frame", desc="tracking")
         stack.enter_context(bar)
@@ -168,7 +170,6 @@ def _collect(
             stack.callback(drawing.discard)
         try:
             for frame in found:
-                _check_explained(frame, args)
                 results.add(frame)
                 if drawing is not None:
                     failure = drawing.add(frame, args.label, results.rate)
@@ -179,8 +180,6 @@ def _collect(
                     break
         except KeyboardInterrupt as interrupt:  # the second signal
             end.note(interrupt)
-        except _NotExplained:
-            raise
         except (ValueError, RuntimeError, OSError) as error:
             if not results.frames:
                 raise
@@ -247,26 +246,13 @@ def _box_and_score(target: TargetReport) -> dict[str, Any]:
     return {"box": box, "score": round(float(target.score), 4), **verdict}
 
 
-class _NotExplained(ValueError):
-    """A model has no token mask to draw."""
-
-
-def _check_explained(frame: VideoFrame, args: argparse.Namespace) -> None:
-    result = frame.targets[0].result
-    if args.explain and frame.index and result is not None and result.token_mask is None:
-        raise _NotExplained(
-            f"--explain needs a model whose results have a token mask, but {args.model} has none "
-            "with this back end; give a GRM model or an OSTrack model with candidate elimination "
-            "(*_ce), with --backend torch"
-        )
-
-
 class _Drawing:
     """The video or picture to write: drawn frames with the response map beside them."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, explain: bool) -> None:
         self._path = path
         self._fps = fps
+        self._explain = explain
         self._writer: Any = None
         self._last: np.ndarray | None = None
 
@@ -275,7 +261,10 @@ class _Drawing:
 
         Returns why the video cannot be written; an earlier one is then left as it was.
         """
+        import numpy as np
+
         from tracker_ros.drawing import overlay
+        from tracker_ros.drawing.views import draw_sheet
         from tracker_ros.io.writer import VideoWriter, fit_picture
 
         image, result, score = frame.image, frame.targets[0].result, None
@@ -290,6 +279,12 @@ class _Drawing:
             score = overlay.colour_map_score(result.score_map, (256, 256))
         view = None if result is None else overlay.close_up(frame.image, result.box)
         picture = overlay.place_beside(drawn, score, view)
+        if self._explain:
+            width = max(picture.shape[1], MIN_SHEET)
+            views = () if result is None else result.views
+            sheet = draw_sheet(views, width, width * 3 // 4)
+            wider = np.zeros((picture.shape[0], width - picture.shape[1], 3), np.uint8)
+            picture = np.concatenate([np.concatenate([picture, wider], axis=1), sheet])
         if self._path.suffix.lower() in PICTURES:
             self._last = picture
             return None

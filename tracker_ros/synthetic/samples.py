@@ -195,22 +195,11 @@ class TrackGenerator(ClipGenerator):
     """Draw :class:`ClipBatch` objects as a tracker with templates sees them.
 
     The first crop shows the target in the middle, as at the start; there is one crop to learn
-    from. Later crops are search crops. Beyond the image's border all are black.
+    from, and places and sizes are those of the scenes. Later crops, `test_crops` of them, are
+    search crops. Beyond the image's border all are black.
     """
 
     border_fill: BorderFill = "black"
-
-    def __init__(
-        self,
-        bank: TextureBank,
-        size: int,
-        factor: float = 4.0,
-        device: str | torch.device = "cpu",
-        scenes: PairConfig = PairConfig(),  # noqa: B008  (immutable)
-        later_crops: int = 3,
-    ) -> None:
-        clips = ClipConfig(1, later_crops, test_centre=scenes.centre_limit)
-        super().__init__(bank, size, factor, device, scenes, clips)
 
     def batch(self, size: int, seed: int) -> ClipBatch:
         """Draw ``size`` clips. The same seed gives the same clips on the same kind of device."""

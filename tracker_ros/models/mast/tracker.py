@@ -12,9 +12,10 @@ many classes as there are objects (officially seven); images may change their si
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -23,11 +24,13 @@ from torch import Tensor
 from tracker_ros.geometry import Box, check_box, tight_box
 from tracker_ros.models.mast.config import (
     START_SHAPES,
+    STRIDE,
     PropagationParameters,
     check_choice,
     frames_to_keep,
     reference_frames,
 )
+from tracker_ros.models.mast.matched_places import matched_places, spread_over
 from tracker_ros.models.mast.matching import (
     Reference,
     cell_labels,
@@ -37,8 +40,10 @@ from tracker_ros.models.mast.matching import (
     strongest,
 )
 from tracker_ros.models.mast.start_mask import check_labels, mask_of_box
-from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
+from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
 
+_MATCHES = 8
+"""Cells of a target whose places in earlier frames are shown."""
 _SMALLEST_SIDE, _LARGEST_SIDE, _MAX_ASPECT = 16, 2048, 16
 
 
@@ -63,6 +68,7 @@ class _Memory:
         boxes: Last box of each object.
         frame: Number of the last frame.
         kept: Features and one-hot labels of earlier frames, by their number.
+        pictures: Those frames, reduced; empty unless they are to be shown.
     """
 
     image_size: tuple[int, int]
@@ -70,6 +76,7 @@ class _Memory:
     boxes: list[Box]
     frame: int = 0
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    pictures: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
@@ -83,6 +90,15 @@ class _Memory:
         self.boxes = [(x * across, y * down, w * across, h * down) for x, y, w, h in self.boxes]
 
 
+class _Matching(NamedTuple):
+    """A frame's features, what it was compared with, its picture and those of the references."""
+
+    features: Tensor
+    references: list[Reference]
+    picture: np.ndarray
+    earlier: dict[int, np.ndarray]
+
+
 @dataclass(frozen=True)
 class _Carried:
     """Labels carried to an image.
@@ -92,12 +108,14 @@ class _Carried:
         pixels: (V, H, W) float32, the same by pixel.
         labels: (H, W) uint8, the strongest.
         map: The same as an array.
+        matching: What was compared, if pictures of it are wanted.
     """
 
     soft: Tensor
     pixels: Tensor
     labels: Tensor
     map: np.ndarray
+    matching: _Matching | None = None
 
 
 class MASTTracker(Tracker):
@@ -160,8 +178,11 @@ class MASTTracker(Tracker):
     def _start(self, image: np.ndarray, labels: np.ndarray, boxes: list[Box]) -> None:
         height, width = image.shape[:2]
         working = self._working_size(height, width)
-        features = self.model.features(_resize(image, working))
-        self._remember_start(features, labels, _Memory((height, width), working, boxes))
+        picture = _resize(image, working)
+        memory = _Memory((height, width), working, boxes)
+        if self.illustrate:
+            memory.pictures[0] = picture
+        self._remember_start(self.model.features(picture), labels, memory)
 
     def _remember_start(self, features: Tensor, labels: np.ndarray, memory: _Memory) -> None:
         """Make a memory of labels (H, W) the one that is used; ValueError for a tiny object."""
@@ -200,6 +221,7 @@ class MASTTracker(Tracker):
             labels[tracker.labels == 1] = number
         boxes = [box for memory in memories if memory is not None for box in memory.boxes]
         memory = _Memory(first.image_size, first.working_size, boxes)
+        memory.pictures = dict(first.pictures)
         self._remember_start(first.kept[0][0], labels, memory)
         for number, tracker in enumerate(joined, 1):
             tracker._memory, tracker.labels, tracker._object = memory, labels, number
@@ -208,26 +230,26 @@ class MASTTracker(Tracker):
     def track(self, image: np.ndarray) -> TrackResult:
         """Carry the masks on; see `Tracker.track`. The image may have another size than before."""
         memory = self._memory_for(image)
-        return self._result(
-            self._carry_on(self.model.features(_resize(image, memory.working_size)))
-        )
+        picture = _resize(image, memory.working_size)
+        return self._result(self._carry_on(picture, self.model.features(picture)))
 
     @torch.inference_mode()
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
         """Compute the image's features once for all targets; see `Tracker.track_batch`."""
-        features: dict[tuple[int, int], Tensor] = {}
+        reduced: dict[tuple[int, int], tuple[np.ndarray, Tensor]] = {}
         carried: dict[int, _Carried] = {}
         outcomes: list[TrackResult | Exception] = []
         for tracker in (self, *cast("Sequence[MASTTracker]", others)):
             try:
                 memory = tracker._memory_for(image)
                 size = memory.working_size
-                if size not in features:
-                    features[size] = self.model.features(_resize(image, size))
+                if size not in reduced:
+                    picture = _resize(image, size)
+                    reduced[size] = picture, self.model.features(picture)
                 if id(memory) not in carried:
-                    carried[id(memory)] = tracker._carry_on(features[size])
+                    carried[id(memory)] = tracker._carry_on(*reduced[size])
                 outcomes.append(tracker._result(carried[id(memory)]))
             except Exception as error:  # one target's failure is not the others'
                 outcomes.append(error)
@@ -243,22 +265,25 @@ class MASTTracker(Tracker):
             memory.change_to(image.shape[0], image.shape[1])
         return memory
 
-    def _carry_on(self, features: Tensor) -> _Carried:
-        """Copy the labels of the memory to the next image, by its features."""
+    def _carry_on(self, picture: np.ndarray, features: Tensor) -> _Carried:
+        """Copy the labels of the memory to the next image, reduced, by its features."""
         assert self._memory is not None
         memory = self._memory
         frame = memory.frame + 1
-        references = [
-            Reference(*memory.kept[earlier], gap=frame - earlier)
-            for earlier in reference_frames(frame, self.parameters)
-        ]
+        numbers = reference_frames(frame, self.parameters)
+        references = [Reference(*memory.kept[earlier], gap=frame - earlier) for earlier in numbers]
         soft = colourise(features, references, self.parameters)
+        matching = None
+        if self.illustrate and all(number in memory.pictures for number in numbers):
+            earlier = {number: memory.pictures[number] for number in numbers}
+            matching = _Matching(features, references, picture, earlier)
+            memory.pictures[frame] = picture
         self._remember(frame, features, soft)
         pixels = spread_cells(
             soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
         )[0]
         labels = strongest(pixels)
-        return _Carried(soft, pixels, labels, labels.cpu().numpy())
+        return _Carried(soft, pixels, labels, labels.cpu().numpy(), matching)
 
     def _remember(self, frame: int, features: Tensor, soft: Tensor) -> None:
         assert self._memory is not None
@@ -268,6 +293,7 @@ class MASTTracker(Tracker):
         memory.kept[frame] = features, one_hot(labels, memory.classes)[None]
         kept = frames_to_keep(frame, self.parameters)
         memory.kept = {f: known for f, known in memory.kept.items() if f in kept}
+        memory.pictures = {f: p for f, p in memory.pictures.items() if f in memory.kept}
         memory.frame = frame
 
     def _result(self, carried: _Carried) -> TrackResult:
@@ -289,7 +315,27 @@ class MASTTracker(Tracker):
             search_region=(0.0, 0.0, float(width), float(height)),
             mask=target,
             verdict=Verdict.NORMAL if found else Verdict.NOT_FOUND,
+            views=self._views(carried, number),
         )
+
+    def _views(self, carried: _Carried, number: int) -> tuple[View, ...]:
+        """Return pictures of where some cells of an object were read from."""
+        matching = carried.matching
+        if matching is None:
+            return ()
+        soft = carried.soft[0, number].clamp(0, 1).cpu().numpy()
+        picture = matching.picture
+        cells = spread_over(soft > 0.5, _MATCHES)
+        found = matched_places(matching.features, matching.references, cells, self.parameters)
+        views = [
+            View("mask", picture, heat=soft),
+            View("now", picture, points=tuple(_pixel(row, column) for row, column in cells)),
+        ]
+        for index, (frame, shown) in enumerate(matching.earlier.items()):
+            nowhere = (math.nan, math.nan)
+            points = [_pixel(m.row, m.column) if m.reference == index else nowhere for m in found]
+            views.append(View(f"read from frame {frame}", shown, points=tuple(points)))
+        return tuple(views)
 
     @property
     def runtime_info(self) -> dict[str, str]:
@@ -309,6 +355,11 @@ class MASTTracker(Tracker):
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
         shrink = min(1.0, self.working_size / min(height, width))
         return round(height * shrink), round(width * shrink)
+
+
+def _pixel(row: float, column: float) -> tuple[float, float]:
+    """Return the place `(x, y)` of a cell in the working image, pixels."""
+    return column * STRIDE + 0.5, row * STRIDE + 0.5
 
 
 def usual_size(working_size: int, aspect: float) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from tracker_ros.geometry import Box, check_box, clip_box, scale_box
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.config import CropConfig
 from tracker_ros.models.one_stream.network import maps_from
-from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
+from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
 
 
 class OneStreamModel(Protocol):
@@ -145,6 +145,7 @@ class OneStreamTracker(Tracker):
         self.model = model
         self._window = hann_window(model.config.search_grid)
         self.target: Target | None = None
+        self._template_view: View | None = None
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Crop and encode the template; see `Tracker.initialize`."""
@@ -155,19 +156,42 @@ class OneStreamTracker(Tracker):
         place = torch.tensor([box_in_crop(start, start, factor, size)], dtype=torch.float32)
         template = self.model.encode_template(crops_to(self.model.device, [crop]), place)
         self.target = Target(template, start, image.shape[:2])
+        if self.illustrate:
+            in_crop = box_in_crop(start, start, factor, size)
+            self._template_view = View("template", crop, boxes=((_scaled(in_crop, size), ""),))
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
         view = self._look(image)
         maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
         result = self._decode(view, maps_from(maps), 0, self._token_masks())
-        return self._remember(view, result, 0)
+        return self._remember(view, self._illustrated(view, result, 0), 0)
 
     def search_around(self, box: Box) -> bool:
         """Move the search region; see `Tracker.search_around`."""
         if self.target is not None:
             self.target = replace(self.target, box=box)
         return True
+
+    def _illustrated(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
+        """Return a result with views, if they are wanted; it is of a sample of the last pass."""
+        if not self.illustrate or result.score_map is None:
+            return result
+        config = self.model.config
+        found = box_in_crop(result.box, view.target.box, view.factor, config.search_size)
+        best = ((_scaled(found, config.search_size), f"{result.score:.2f}"),)
+        views = [] if self._template_view is None else [self._template_view]
+        views.append(View("score", view.crop, heat=result.score_map, boxes=best))
+        views += self._more_views(view, sample)
+        layers = getattr(config, "ce_layers", ())
+        for number, kept in enumerate(() if result.token_mask is None else result.token_mask):
+            title = f"kept by block {layers[number]}" if layers else f"met in block {number + 1}"
+            views.append(View(title, view.crop, kept=kept))
+        return replace(result, views=tuple(views))
+
+    def _more_views(self, view: _View, sample: int) -> list[View]:
+        """Return a family's own views of a sample of the last pass."""
+        return []
 
     def _token_masks(self) -> np.ndarray | None:
         """Return the (B, layers, n, n) token masks of the model's last pass, where it has any."""
@@ -261,6 +285,12 @@ class OneStreamTracker(Tracker):
             self.target = target
 
 
+def _scaled(fractions: Sequence[float], side: int) -> Box:
+    """Return a box in pixels of a crop, given as fractions of its side."""
+    x, y, w, h = (float(part) * side for part in fractions)
+    return (x, y, w, h)
+
+
 def track_batch(
     trackers: Sequence[OneStreamTracker], images: Sequence[np.ndarray]
 ) -> list[TrackResult]:
@@ -295,6 +325,6 @@ def track_batch(
     masks = [tracker._token_masks() for tracker in trackers]
     results = [tracker._decode(view, maps, i, masks[i]) for i, (tracker, view) in enumerate(each)]
     return [
-        tracker._remember(view, result, sample)
+        tracker._remember(view, tracker._illustrated(view, result, sample), sample)
         for sample, ((tracker, view), result) in enumerate(zip(each, results, strict=True))
     ]

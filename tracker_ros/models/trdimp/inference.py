@@ -33,6 +33,7 @@ from tracker_ros.models.trdimp.memory import (
     check_limit,
 )
 from tracker_ros.models.trdimp.network import Modulation, TrDiMPNetwork
+from tracker_ros.models.trdimp.target_filter import LearnedMaps
 
 
 class PatchFeatures(NamedTuple):
@@ -112,6 +113,11 @@ class TrDiMPInference:
     def score(self, target_filter: Tensor, decoded: Tensor) -> Tensor:
         """(C, k, k) filter and (1, C, h, w) features -> (h', w') scores."""
         return self._fitting.score(target_filter, decoded)[0]
+
+    @torch.inference_mode()
+    def learned_maps(self, boxes: Tensor, size: int) -> LearnedMaps:
+        """Return label, mask and weight (N, size, size) around (N, 4) boxes in a patch."""
+        return self._fitting.learned_maps(boxes, (size, size), self.config.filter_size)
 
     @torch.inference_mode()
     @in_float32

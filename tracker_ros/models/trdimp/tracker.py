@@ -55,7 +55,15 @@ from tracker_ros.models.trdimp.patches import (
     target_to_box,
 )
 from tracker_ros.models.trdimp.target_filter import gaussian_label
-from tracker_ros.tracker import Tracker, TrackResult, Verdict, check_image
+from tracker_ros.models.trdimp.views import (
+    Proposals,
+    as_box,
+    as_heat,
+    as_picture,
+    contact_sheet,
+    proposal_view,
+)
+from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
 
 VIEWS_AT_ONCE = 4
 """Patches of the first image that go through the backbone together: more take more memory."""
@@ -146,6 +154,7 @@ class TrDiMPTracker(Tracker):
         self.parameters = parameters
         self._draws = draws or (lambda: SeededDraws(seed))
         self._target: _Target | None = None
+        self._first_views: View | None = None
 
     def fork(self) -> TrDiMPTracker:
         """Return a tracker without a target, with the same network; see `Tracker.fork`."""
@@ -203,6 +212,8 @@ class TrDiMPTracker(Tracker):
             decoded, places, options.sample_memory_size, options.init_samples_minimum_weight
         )
         _finite(target_filter.cpu().numpy(), "filter")
+        if self.illustrate:
+            self._first_views = contact_sheet(views.patches, boxes)
         self._target = _Target(
             _SearchArea(position, size, scale),
             size / scale,
@@ -238,7 +249,8 @@ class TrDiMPTracker(Tracker):
             options.patch_max_scale_change,
         )
         placement = Placement.of(window, side)
-        patch = normalize_tensor(cut(image, window, side, model.device) / 255.0)
+        pixels = cut(image, window, side, model.device)
+        patch = normalize_tensor(pixels / 255.0)
         features = model.features(patch)
         decoded = target.memory.decode(features.classification)
         score = _finite(model.score(target.filter, decoded).cpu().numpy(), "score map")
@@ -246,9 +258,11 @@ class TrDiMPTracker(Tracker):
         # Localise, refine.
         weights = hann_window(len(score)) if options.window_output else None
         sighting = localise(score, placement, place.position, place.size, options, weights)
-        sample = None
+        sample, proposals = None, None
         if sighting.verdict is not Verdict.NOT_FOUND:
-            learned, place = self._refine(target, features, placement, sighting, image.shape)
+            learned, place, proposals = self._refine(
+                target, features, placement, sighting, image.shape
+            )
             if options.update_classifier and sighting.verdict is not Verdict.UNCERTAIN:
                 sample = _TrainingSample(
                     features.classification,
@@ -264,7 +278,35 @@ class TrDiMPTracker(Tracker):
             np.clip(score, 0.0, 1.0),
             placement.region(len(score), side // (len(score) - 1)),
             verdict=sighting.verdict,
+            views=self._views(pixels, score, placement, place, proposals),
         )
+
+    def _views(
+        self,
+        pixels: Tensor,
+        score: np.ndarray,
+        placement: Placement,
+        place: _SearchArea,
+        proposals: Proposals | None,
+    ) -> tuple[View, ...]:
+        """Return pictures of the last image, if they are wanted."""
+        if not self.illustrate:
+            return ()
+        crop = as_picture(pixels[0])
+        box = placement.box_in_patch(place.position, place.size)
+        found = ((as_box(box), f"{float(score.max()):.2f}"),)
+        views = [] if self._first_views is None else [self._first_views]
+        views.append(View("score", crop, heat=np.clip(score, 0, 1), boxes=found))
+        if proposals is not None:
+            views.append(proposal_view(crop, proposals))
+        learned_maps = getattr(self.model, "learned_maps", None)
+        if learned_maps is not None:
+            maps = learned_maps(self._on_device(box)[None], len(score))
+            views += [
+                View(f"{name} to learn", crop, heat=as_heat(each[0].cpu().numpy()))
+                for name, each in zip(("label", "mask", "weight"), maps, strict=True)
+            ]
+        return tuple(views)
 
     def search_around(self, box: Box) -> bool:
         """Move the search area; see `Tracker.search_around`."""
@@ -301,11 +343,12 @@ class TrDiMPTracker(Tracker):
         placement: Placement,
         sighting: Sighting,
         image_shape: tuple[int, ...],
-    ) -> tuple[np.ndarray, _SearchArea]:
+    ) -> tuple[np.ndarray, _SearchArea, Proposals]:
         """Fit the box to the target at its new position.
 
-        Returns (2,) the position to learn, and the place to go on from. They differ only where no
-        box is left: then the tracker goes on from the last refined position, as officially.
+        Returns (2,) the position to learn, the place to go on from, and the boxes that were
+        refined. The first two differ only where no box is left: then the tracker goes on from the
+        last refined position, as officially.
         """
         options, before = self.parameters, target.place
         position = keep_inside(
@@ -330,7 +373,7 @@ class TrDiMPTracker(Tracker):
             chosen = choose_box(refined.cpu().numpy(), overlaps, options)
             if chosen is None:
                 last = position if before.refined is None else before.refined
-                return position, replace(before, position=last)
+                return position, replace(before, position=last), Proposals(starts, None, overlaps)
             chosen = remember_shape(chosen, target.base_size, options.shape_memory)
             position, size = placement.target_of(chosen)
             scale = np.sqrt(size.prod() / target.base_size.prod())
@@ -338,7 +381,8 @@ class TrDiMPTracker(Tracker):
         _finite(scale, "target size")
         if sighting.verdict is Verdict.UNCERTAIN and not options.update_scale_when_uncertain:
             scale = before.scale
-        return position, _SearchArea(position, size, scale, refined=position)
+        found = Proposals(starts, refined.cpu().numpy(), overlaps)
+        return position, _SearchArea(position, size, scale, refined=position), found
 
     @torch.inference_mode()
     def update_model(self) -> None:

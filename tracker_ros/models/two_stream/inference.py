@@ -52,6 +52,19 @@ class TwoStreamInference:
         features = self._features[sample : sample + 1]
         return self.network.read_template(features, box_xywh.to(self.device))
 
+    @torch.inference_mode()
+    def similarity(self, template: Templates, sample: int) -> Tensor:
+        """Return how alike each cell of a sample of the last pass is to the likest of a template.
+
+        (2, n, n) in [0, 1] on the CPU, for both templates.
+        """
+        if self._features is None:
+            raise RuntimeError("similarity() was called before locate()")
+        width, grid = self.config.embed_dim, self.config.search_grid
+        cells = self._features[sample, width:].flatten(1)
+        alike = torch.stack([(keys[0, :, width:] @ cells).amax(0) for keys in template])
+        return alike.unflatten(1, (grid, grid)).clamp(0, 1).float().cpu()
+
     def locate(self, template: Templates, search: Tensor) -> HeadMaps:
         """Return the maps of one search region (1, 3, S, S), normalised RGB."""
         return self.locate_batch([template], search)

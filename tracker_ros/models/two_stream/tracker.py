@@ -19,7 +19,7 @@ from torch import Tensor
 from tracker_ros.crops import box_in_crop
 from tracker_ros.geometry import Box
 from tracker_ros.models.one_stream.tracker import OneStreamModel, OneStreamTracker, Target, _View
-from tracker_ros.tracker import TrackResult
+from tracker_ros.tracker import TrackResult, View
 
 
 class Templates(NamedTuple):
@@ -80,10 +80,12 @@ class TwoStreamTracker(OneStreamTracker):
     def __init__(self, model: TwoStreamModel, policy: Policy = Policy()) -> None:  # noqa: B008
         super().__init__(model)
         self.policy = policy
+        self._later_view: View | None = None
 
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """See `Tracker.initialize`; both templates are the first."""
         super().initialize(image, box)
+        self._later_view = None
         target = cast(Target, self.target)
         templates = Templates(target.template, target.template)
         self.target = FollowedTarget(templates, target.box, target.image_size)
@@ -112,6 +114,15 @@ class TwoStreamTracker(OneStreamTracker):
         self.target = replace(target, template=templates, box=box, missed=0, age=age)
         return replace(result, box=box)
 
+    def _more_views(self, view: _View, sample: int) -> list[View]:
+        similarity = getattr(self.model, "similarity", None)
+        views = [] if self._later_view is None else [self._later_view]
+        if similarity is not None:
+            found = similarity(view.target.template, sample).numpy()
+            names = ("like first template", "like later template")
+            views += [View(n, view.crop, heat=m) for n, m in zip(names, found, strict=True)]
+        return views
+
     def _is_sure(self, target: FollowedTarget, result: TrackResult, age: int) -> bool:
         policy = self.policy
         if age < policy.refresh_interval or result.score < policy.refresh_score or target.missed:
@@ -124,6 +135,9 @@ class TwoStreamTracker(OneStreamTracker):
 
         size = self.model.config.search_size
         place = box_in_crop(box, view.target.box, view.factor, size)
+        if self.illustrate:
+            x, y, w, h = (float(part) * size for part in place)
+            self._later_view = View("later template", view.crop, boxes=(((x, y, w, h), ""),))
         return self.model.read_template(sample, torch.tensor([place], dtype=torch.float32))
 
 

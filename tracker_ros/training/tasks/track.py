@@ -22,7 +22,7 @@ from tracker_ros.geometry import cxcywh_to_xyxy, xywh_to_xyxy
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.network import as_prediction
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
-from tracker_ros.synthetic.samples import ClipBatch, TrackGenerator
+from tracker_ros.synthetic.samples import ClipBatch, ClipConfig, TrackGenerator
 from tracker_ros.training.frozen_body import frozen
 from tracker_ros.training.initialisation import (
     begin_as_comparison,
@@ -87,7 +87,7 @@ class TrackTask(TrainingTask):
         bank = open_bank(source, recipe, validation)
         return TrackGenerator(
             bank, config.search_size, config.search_factor, device, recipe.pairs,
-            recipe.later_crops,
+            ClipConfig(test_crops=recipe.later_crops),
         )  # fmt: skip
 
     def forward(self, batch: ClipBatch | None, step: int) -> dict[str, Tensor]:
