@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection2D
 from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import RemoveTarget, SelectTarget
 from tracker_ros.following.selection import SelectionCode
-from tracker_ros.following.target_state import TargetState
+from tracker_ros.following.target_state import Doubt, TargetState
 
 NAN, INF = math.nan, math.inf
 BOX = (50.0, 50.0, 40.0, 40.0)
@@ -34,8 +34,8 @@ def test_the_interfaces_have_the_packages_numbers():
     codes = {code.name: code.value for code in SelectionCode}
     assert constants(Answer) == codes
     assert constants(RemoveTarget.Response).items() <= codes.items()
-    states = {state.name: state.value for state in TargetState}
-    assert constants(TargetStatus) == states
+    numbers = [(each.name, each.value) for kind in (TargetState, Doubt) for each in kind]
+    assert constants(TargetStatus) == dict(numbers)
 
 
 @pytest.mark.parametrize(
