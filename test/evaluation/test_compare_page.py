@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -59,6 +60,18 @@ def test_the_worst_stretch_is_where_the_run_fell_behind(runs):
     assert worst.first >= 15
     alone = find_stretches([runs[1].records])
     assert [stretch.sequence for stretch in alone] == ["hard<1>"]
+
+
+def test_claims_to_track_what_is_gone_are_shown(runs):
+    good = runs[0].records["easy"]
+    truth = good.truth.copy()
+    truth[10:20] = np.nan
+    claims = replace(good, truth=truth)
+    honest = replace(claims, states=("TRACKING",) * 10 + ("LOST",) * 10 + ("TRACKING",) * 10)
+    (worst,) = find_stretches([{"easy": honest}, {"easy": claims}])
+    assert (worst.worse, worst.first, worst.last) == (1, 10, 19)
+    unknown = replace(claims, known=np.isfinite(truth[:, 0]))
+    assert find_stretches([{"easy": unknown}]) == []
 
 
 def test_the_page_shows_the_difference_and_needs_nothing_else(runs):

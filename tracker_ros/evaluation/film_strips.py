@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from tracker_ros.evaluation.charts import COLOURS
-from tracker_ros.evaluation.records import SequenceRecord
+from tracker_ros.evaluation.records import TRACKING, SequenceRecord
+from tracker_ros.geometry import visible
 from tracker_ros.io.sources import BadFrame, open_video, read_image
 
 __all__ = ["Picture", "Stretch", "find_stretches", "film_strip"]
@@ -32,7 +33,8 @@ class Stretch:
         worse: Number of the run.
         first: Its first frame.
         last: Its last frame.
-        loss: By how much the mean overlap is lower than the other run's, or than 1.
+        loss: By how much the mean overlap is lower than the best other run's, or than 1. A frame
+            without a target counts as 1, and as 0 if the run claims to track it.
     """
 
     sequence: str
@@ -71,8 +73,8 @@ def find_stretches(records: Sequence[dict[str, SequenceRecord]], count: int = 8)
             others = [o for i, o in enumerate(given) if o is not None and i != worse]
             if record is None or (len(records) > 1 and not others):
                 continue
-            best = np.max([np.nan_to_num(o.overlaps) for o in others], 0) if others else 1.0
-            loss = np.nan_to_num(best - record.overlaps)
+            best = np.max([np.nan_to_num(_quality(o)) for o in others], 0) if others else 1.0
+            loss = np.nan_to_num(best - _quality(record))
             loss[:1] = 0.0
             window = min(_WINDOW, len(loss))
             means = np.convolve(loss, np.full(window, 1 / window), "valid")
@@ -80,6 +82,17 @@ def find_stretches(records: Sequence[dict[str, SequenceRecord]], count: int = 8)
             found.append(Stretch(name, worse, first, first + window - 1, float(means[first])))
     worst = sorted(found, key=lambda stretch: -stretch.loss)
     return [stretch for stretch in worst[:count] if stretch.loss > 0.05]
+
+
+def _quality(record: SequenceRecord) -> np.ndarray:
+    """Return (N,) how good a run is in each frame: its overlap with the target.
+
+    Where there is none, 1, or 0 if the run claims to track it; NaN where the truth is not known.
+    """
+    claims = np.zeros(len(record.truth), bool)
+    claims[: len(record.states)] = [state == TRACKING for state in record.states]
+    absent = record.known & ~visible(record.truth)
+    return np.where(absent, 1.0 - claims, record.overlaps)
 
 
 def film_strip(stretch: Stretch, records: Sequence[SequenceRecord | None]) -> Iterator[Picture]:
