@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tf2_ros
 from conftest import SpunNode
+from foxglove_msgs.msg import ImageAnnotations, PointsAnnotation
 from geometry_msgs.msg import (
     PointStamped,
     PoseStamped,
@@ -25,6 +26,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
+from visualization_msgs.msg import Marker, MarkerArray
 
 from tracker_interfaces.msg import TargetDirection, TargetDirectionArray, TargetStatus
 from tracker_ros.nodes.messages import box_of, stamp_message, stamp_nanoseconds
@@ -319,6 +321,7 @@ def moving(tiny_tracker):
     overrides = [
         Parameter("fixed_frame", value="odom"),
         Parameter("target_frame_prefix", value="target_"),
+        Parameter("annotations", value=True),
     ]
     spun = SpunNode(
         lambda: TrackNode(
@@ -368,4 +371,55 @@ def test_poses_are_in_the_fixed_frame_and_the_target_is_a_frame_itself(moving):
         assert rig.of("target_bearing", probe.statuses[-1].header) is not None
     finally:
         listener.unregister()
+        rig.close()
+
+
+def test_viewers_are_told_where_targets_are(moving):
+    probe = moving
+    rig = Rig(probe)
+    rig.ground, rig.camera_pose = FAR, (10.0, 20.0, 1.0)
+    markers, annotations = [], []
+    ears = [
+        probe.listen(MarkerArray, "target_markers", markers),
+        probe.listen(ImageAnnotations, "target_annotations", annotations),
+    ]
+    name = probe.start_following()
+    try:
+        pose, _ = rig.show("target_pose")
+        stamp = pose.header.stamp
+        shown = probe.until(
+            lambda: next(
+                (m for m in markers if m.markers and m.markers[0].header.stamp == stamp), None
+            ),
+            "markers",
+        )
+        ball, label = shown.markers[:2]
+        assert (ball.type, ball.header.frame_id) == (Marker.SPHERE, "odom")
+        assert vector(ball.pose.position) == vector(pose.pose.pose.position)
+        assert (label.type, name in label.text) == (Marker.TEXT_VIEW_FACING, True)
+        assert len({marker.ns for marker in shown.markers}) == len(shown.markers)
+        assert 0 < ball.lifetime.sec <= 2, "markers of a lost target vanish"
+
+        drawn = probe.until(
+            lambda: next(
+                (a for a in annotations if a.points and a.points[0].timestamp == stamp), None
+            ),
+            "annotations",
+        )
+        (outline,), (text,) = drawn.points, drawn.texts
+        target = probe.until(lambda: probe.target_of(pose.header), "its box")
+        x, y, w, h = box_of(target.bbox)
+        assert ball.scale.x == pytest.approx(max(w, h) * NEAR / FOCAL, rel=0.1)
+        corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
+        assert outline.type == PointsAnnotation.LINE_LOOP
+        assert [(p.x, p.y) for p in outline.points] == [pytest.approx(c) for c in corners]
+        assert name in text.text
+
+        probe.until(lambda: probe.show(visible=False).state == TargetStatus.LOST, "loss")
+        annotations.clear()
+        probe.show(visible=False)
+        assert probe.until(lambda: annotations, "annotations without a box")[-1].points == []
+    finally:
+        for ear in ears:
+            probe.node.destroy_subscription(ear)
         rig.close()

@@ -492,6 +492,10 @@ TRACK_PARAMETERS = (
         "were compared with the template (GRM) or kept (OSTrack *_ce), with backend torch.",
         choices=("none", "token_mask")),
     ParameterSpec(
+        "annotations", False, UNCONFIGURED,
+        "Whether boxes, ids and scores are published on target_annotations for Foxglove; needs "
+        "the package foxglove_msgs."),
+    ParameterSpec(
         "hang_timeout", 30.0, RUNNING,
         "Seconds that the model may take for one image or one selection; then it counts as hung. "
         "0 sets no limit. Loading is not limited.", limits=(0.0, 3600.0)),

@@ -25,6 +25,7 @@ from tracker_ros.drawing.overlay import (
 )
 from tracker_ros.following.frames import FrameReport, TargetReport
 from tracker_ros.following.target_state import VISIBLE, TargetState
+from tracker_ros.nodes.annotations import annotations_message, annotations_type
 from tracker_ros.nodes.messages import (
     detection_of,
     image_from_array,
@@ -116,6 +117,9 @@ class Publishers:
         self.spatial = SpatialOutputs(node, publisher, destroy, model, values)
         self._target = publisher(Detection2D, "target")
         self._targets = publisher(Detection2DArray, "targets")
+        self._annotations = (
+            publisher(annotations_type(), "target_annotations") if values["annotations"] else None
+        )
         self._mask = publisher(Image, "target_mask")
         self._score = publisher(Image, "debug/score")
         self._image = publisher(Image, "debug/image")
@@ -124,8 +128,9 @@ class Publishers:
 
     def close(self) -> None:
         """Destroy the publishers."""
-        for managed in (self._target, self._targets, self._mask, self._score, self._image):
-            self._node.destroy_lifecycle_publisher(managed)
+        managed = (self._target, self._targets, self._mask, self._score, self._image)
+        for publisher in (*managed, *filter(None, [self._annotations])):
+            self._node.destroy_lifecycle_publisher(publisher)
         for latched in (self._status, self._statuses):
             self._node.destroy_publisher(latched)
         self.spatial.close()
@@ -158,6 +163,8 @@ class Publishers:
             if not by_depth:
                 measured = self.spatial.measure(report)
             self.spatial.publish(header, report, measured)
+        if self._annotations is not None and self._annotations.get_subscription_count() > 0:
+            self._annotations.publish(annotations_message(header, report.targets))
         self._publish_statuses(header, report, latency)
         if report.image is not None:
             self._publish_debug(header, report.image, report)

@@ -53,16 +53,16 @@ export class Camera {
   draw() {
     if (!this.shown) return;
     const pen = this.pen, scale = this.canvas.width / this.shown.width;
-    const unit = this.shown.width / 640;
+    const unit = this.shown.width / (this.canvas.clientWidth || 640);  // a pixel of the page
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.drawImage(this.picture, 0, 0);
     pen.setTransform(scale, 0, 0, scale, 0, 0);
-    pen.font = `${14 * unit}px system-ui, sans-serif`;
+    pen.font = `${13 * unit}px system-ui, sans-serif`;
     for (const { id, box } of this.shown.boxes) {
       const target = this.targets.find((t) => t.id === id) ?? { state: "TRACKING", score: 0 };
       const colour = COLOURS[target.state] ?? COLOURS.IDLE;
       pen.strokeStyle = colour;
-      pen.lineWidth = 2.5 * unit;
+      pen.lineWidth = 2 * unit;
       pen.strokeRect(...box);
       const words = [`#${id}`, target.label, target.score.toFixed(2)];
       if (target.state !== "TRACKING") words.push(target.state.toLowerCase());

@@ -20,7 +20,7 @@ function camera(name) {
       { act: command, onSelect: select, appends: () => pressed($("append")) });
     cameras.set(name, made);
     $("cameras").append(made.figure);
-    if (!selected) select(made);
+    select(selected ?? made);
     openVideo(made);
   }
   return cameras.get(name);

@@ -10,7 +10,7 @@ class Row {
   constructor(camera, id, act) {
     this.element = document.createElement("li");
     this.badge = document.createElement("span");
-    this.text = document.createElement("span");
+    this.text = Object.assign(document.createElement("span"), { className: "facts" });
     const remove = document.createElement("button");
     remove.textContent = "×";
     remove.ariaLabel = `Stop following target ${id}`;
@@ -18,7 +18,7 @@ class Row {
     this.board = Object.assign(document.createElement("canvas"), { width: 320, height: 56 });
     this.board.role = "img";
     this.history = [];
-    this.element.append(this.badge, this.text, remove, this.board);
+    this.element.append(this.badge, remove, this.text, this.board);
   }
 
   update(name, target) {

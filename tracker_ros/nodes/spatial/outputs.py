@@ -21,6 +21,7 @@ from geometry_msgs.msg import (
 from rclpy.lifecycle import Node as LifecycleNode
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
+from visualization_msgs.msg import MarkerArray
 
 from tracker_interfaces.msg import TargetDirection, TargetDirectionArray
 from tracker_ros.following.frames import FrameReport, TargetReport
@@ -30,6 +31,7 @@ from tracker_ros.nodes.messages import detection_of, stamp_message
 from tracker_ros.nodes.parameters import Value
 from tracker_ros.nodes.spatial import messages as pack
 from tracker_ros.nodes.spatial.inputs import Complaints, FixedFrame, SpatialInputs
+from tracker_ros.nodes.spatial.markers import markers_message
 from tracker_ros.quoting import printable, quote
 from tracker_ros.spatial.camera import CameraModel
 from tracker_ros.spatial.target_locator import Measurement, TargetLocator
@@ -45,12 +47,13 @@ _POSITION = (
     "target_pose_stamped",
     "target_poses",
     "target_velocity",
+    "target_markers",
 )
 _BOX = ("target_predicted", "targets_predicted")
 _KINDS = (
     Vector3Stamped, TargetDirection, TargetDirectionArray,
     PointStamped, PoseWithCovarianceStamped, PoseStamped, Detection3DArray,
-    TwistWithCovarianceStamped,
+    TwistWithCovarianceStamped, MarkerArray,
     Detection2D, Detection2DArray,
 )  # fmt: skip
 
@@ -336,6 +339,12 @@ class SpatialOutputs:
                         for t in located
                     ],
                     quaternion,
+                ),
+            )
+            self._send(
+                "target_markers",
+                lambda: markers_message(
+                    header, [(t, states[t.target_id], measured[t.target_id]) for t in located]
                 ),
             )
             self._send(
