@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import rclpy
 from playwright.sync_api import Browser, Page
 
 from tools.benchmarks.latency_nodes import scenes
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/console_latency.json"))
     run = parser.parse_args()
     with private_domain():
+        rclpy.init()
         rows = [measure(transport, run) for transport in run.transports]
     publish(rows, COLUMNS, 2, run.out)
 

@@ -68,7 +68,7 @@ class VideoEncoder:
         height, width = (side & ~1 for side in pixels.shape[:2])
         if self._codec is None or (self._codec.width, self._codec.height) != (width, height):
             self._codec = self._open(width, height)
-        planes = cv2.cvtColor(pixels[:height, :width], cv2.COLOR_RGB2YUV_I420)
+        planes: Any = cv2.cvtColor(pixels[:height, :width], cv2.COLOR_RGB2YUV_I420)
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts, frame.time_base = ticks, self._codec.time_base
         if key:

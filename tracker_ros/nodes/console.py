@@ -73,12 +73,9 @@ class ConsoleNode(Node):
                 "pip install starlette uvicorn websockets"
             ) from error
         host, port = table.text("host"), table.integer("port")
-        options = {
-            "token": table.text("token"),
-            "webrtc": self._takes_webrtc(table.text("transport"), host),
-        }
+        webrtc, token = self._takes_webrtc(table.text("transport"), host), table.text("token")
         try:
-            return ConsoleServer(self._hub, self._carry_out, host, port, **options)
+            return ConsoleServer(self._hub, self._carry_out, host, port, token, webrtc=webrtc)
         except OSError as error:
             raise NodeStartError(
                 f"the console cannot listen on {host} port {port} ({error}): give another port, "

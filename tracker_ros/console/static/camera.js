@@ -59,12 +59,12 @@ export class Camera {
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.font = `${13 * unit}px system-ui, sans-serif`;
     for (const { id, box } of this.shown.boxes) {
-      const target = this.targets.find((t) => t.id === id) ?? { state: "TRACKING", score: 0 };
+      const target = this.targets.find((t) => t.id === id) ?? { state: "TRACKING" };
       const colour = COLOURS[target.state] ?? COLOURS.IDLE;
       pen.strokeStyle = colour;
       pen.lineWidth = 2 * unit;
       pen.strokeRect(...box);
-      const words = [`#${id}`, target.label, target.score.toFixed(2)];
+      const words = [`#${id}`, target.label, target.score?.toFixed(2)];
       if (target.state !== "TRACKING") words.push(target.state.toLowerCase());
       this.label(words.filter(Boolean).join(" "), box, colour, unit);
     }

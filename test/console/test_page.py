@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the console as video over WebRTC and as JPEG, in a real browser, without ROS."""
+"""The console's page in a real browser, without ROS: which picture it shows, what it sends."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from tracker_ros.console.hub import Hub
 from tracker_ros.console.server import ConsoleServer
 
 WIDTH, HEIGHT = 640, 480
+BOXES = [{"id": "1", "box": [100, 200, 80, 100]}, {"id": "2", "box": [560, 430, 10, 8]}]
+STATUS = {"label": "", "state": "TRACKING", "score": 0.9, "seconds_since_seen": 0, "latency": 0.02}
+TARGETS = [{"id": "1", **STATUS, "azimuth": -0.1, "elevation": 0.05}, {"id": "2", **STATUS}]
 PATIENCE_MS = 60_000
 LOOK = f"""() => {{
   const view = document.querySelector(".view"), {{ stamp, kind }} = view.dataset;
@@ -31,11 +34,14 @@ def browser():
 
 
 class Source:
-    """Shows numbered pictures, 20 per second, and counts what it encodes."""
+    """Shows numbered pictures of some cameras, 20 per second, with two targets on each."""
 
-    def __init__(self, hub):
+    def __init__(self, hub, cameras):
         self.hub, self.shown = hub, 0
-        self.pictures = PictureEncoder(hub, "/image", WIDTH, 80, 3_000_000)
+        self.pictures = {
+            name: PictureEncoder(hub, f"{name}/image", WIDTH, 80, 3_000_000) for name in cameras
+        }
+        self.silent = set()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
@@ -44,11 +50,16 @@ class Source:
         while not self.ended.wait(0.05):
             self.shown += 1
             draw_number(pixels, self.shown)
-            facts = {"camera": "", "stamp": str(self.shown), "frame_id": "camera"}
-            size = {"width": WIDTH, "height": HEIGHT, "boxes": []}
-            self.pictures.show(pixels, {**facts, **size})
-            ages = {"image_age": 0.0, "status_age": 0.0}
-            self.hub.offer_state("health", "", ages)
+            for name, pictures in self.pictures.items():
+                age = 9.0 if name in self.silent else 0.0
+                ages = {"image_age": age, "status_age": 0.0}
+                self.hub.offer_state("health", name, ages)
+                frames = dict.fromkeys(("received", "tracked", "dropped"), self.shown)
+                self.hub.offer_state("targets", name, {"targets": TARGETS, "frames": frames})
+                if not age:
+                    facts = {"camera": name, "stamp": str(self.shown), "frame_id": name}
+                    size = {"width": WIDTH, "height": HEIGHT, "boxes": BOXES}
+                    pictures.show(pixels, {**facts, **size})
 
 
 @pytest.fixture
@@ -56,15 +67,17 @@ def serve():
     """Starts a console on a source; the commands of viewers are kept."""
     started = []
 
-    def start(webrtc):
+    def start(webrtc=False, cameras=("",)):
         commands = []
 
         async def keep(command):
             commands.append(command)
+            if command["do"] == "enable":
+                hub.offer_state("paused", command["camera"], {"on": not command["on"]})
             return {"success": True, "message": "done"}
 
         hub = Hub()
-        server, source = ConsoleServer(hub, keep, port=0, webrtc=webrtc), Source(hub)
+        server, source = ConsoleServer(hub, keep, port=0, webrtc=webrtc), Source(hub, cameras)
         server.start()
         source.thread.start()
         started.append((server, source))
@@ -131,10 +144,7 @@ def test_pictures_are_encoded_in_the_kinds_that_are_looked_at(browser, serve):
     assert wanted.jpeg
     page.close()
     other.close()
-    deadline = time.monotonic() + PATIENCE_MS / 1000
-    while source.hub.wanted("/image").jpeg or source.hub.wanted("/image").video:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: not (source.hub.wanted("/image").jpeg or source.hub.wanted("/image").video))
 
 
 def test_jpeg_takes_over_where_webrtc_cannot_pass(browser, serve):
@@ -158,7 +168,7 @@ def test_jpeg_takes_over_where_webrtc_cannot_pass(browser, serve):
     page.wait_for_selector(".view[data-kind=jpeg]")
     first = page.evaluate(LOOK)["drawn"]
     page.wait_for_selector("#log li:has-text('JPEG instead of WebRTC')")
-    page.wait_for_function(f"({LOOK})().drawn > {first}")
+    page.wait_for_selector(f".view:not([data-stamp='{first}'])")
     assert page.evaluate(LOOK)["kind"] == "jpeg"
     page.close()
 
@@ -175,4 +185,74 @@ def test_an_offer_that_cannot_be_read_is_refused(browser, serve):
     page.wait_for_selector("#log li:has-text('JPEG instead of WebRTC')")
     page.wait_for_selector(".view[data-kind=jpeg]")
     assert not source.hub.wanted("/image").video
+    page.close()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def place_of(page, x, y, camera=0):
+    """Where a pixel of the camera's image is on the page."""
+    view = page.locator(".view").nth(camera).bounding_box()
+    return view["x"] + x * view["width"] / WIDTH, view["y"] + y * view["height"] / HEIGHT
+
+
+def test_what_is_touched_and_pressed_becomes_commands(browser, serve):
+    server, _, commands = serve()
+    page = open_page(browser, server)
+    page.wait_for_selector(".view[data-stamp]")
+
+    def commanded():
+        wait_for(lambda: commands)
+        command = commands.pop()
+        assert not commands
+        return {key: value for key, value in command.items() if key not in ("number", "camera")}
+
+    page.mouse.click(*place_of(page, 140, 250))
+    assert commanded() == {"do": "remove", "id": "1"}
+    page.mouse.click(*place_of(page, 556, 425))  # beside a box that is smaller than a finger
+    assert commanded() == {"do": "remove", "id": "2"}
+    page.mouse.click(*place_of(page, 320, 100))
+    page.keyboard.press("a")
+    page.mouse.move(*place_of(page, 300, 300))
+    page.mouse.down()
+    page.mouse.move(*place_of(page, 340, 360))
+    page.mouse.up()
+    assert commanded()["append"] is True
+    page.fill("#model", "grm_tiny")
+    page.press("#model", "Enter")
+    assert commanded() == {"do": "model", "model": "grm_tiny"}
+    page.click("#pause")
+    assert commanded() == {"do": "enable", "on": False}
+    page.wait_for_selector("#pause[aria-pressed=true]")
+    page.click("#pause")
+    assert commanded() == {"do": "enable", "on": True}
+    remove = page.locator("#targets button").nth(1)
+    remove.focus()
+    page.wait_for_timeout(500)  # the list is renewed many times
+    page.keyboard.press("Enter")
+    assert commanded() == {"do": "remove", "id": "2"}
+    assert "5.7° left" in page.locator("#targets").inner_text()
+    page.close()
+
+
+def test_of_several_cameras_the_one_that_was_touched_is_meant(browser, serve):
+    server, source, commands = serve(cameras=("front", "rear"))
+    page = open_page(browser, server)
+    page.wait_for_selector(":nth-match(.view[data-stamp], 2)")
+    page.keyboard.press("c")
+    wait_for(lambda: commands)
+    page.mouse.click(*place_of(page, 320, 100, camera=1))
+    page.keyboard.press("c")
+    wait_for(lambda: len(commands) == 2)
+    assert [command["camera"] for command in commands] == ["front", "rear"]
+    source.silent = {"rear"}
+    page.wait_for_selector(".camera.stale")
+    names = page.locator(".camera.stale .name")
+    assert names.all_inner_texts() == ["rear"]
+    page.wait_for_selector(".notice:text-matches('[1-9] s ago')")
     page.close()
