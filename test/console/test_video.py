@@ -7,7 +7,7 @@ import asyncio
 
 import numpy as np
 
-from tracker_ros.console.encoders import VideoEncoder, encode_jpeg, shrink
+from tracker_ros.console.encoders import PictureEncoder, VideoEncoder, encode_jpeg, shrink
 from tracker_ros.console.hub import Hub, VideoPacket
 from tracker_ros.console.pairing import FramePairing
 from tracker_ros.console.webrtc import PictureTrack, without_hidden_hosts
@@ -41,6 +41,28 @@ def test_a_track_sends_the_first_picture_alone_and_then_from_a_key_on():
             pass  # nobody takes any: the queue is full
         assert track.needs_key
         assert [offer(key=False), offer(key=True)] == [False, True]
+
+    asyncio.run(play())
+
+
+def test_a_picture_that_is_no_video_comes_as_jpeg():
+    async def play():
+        hub, track = Hub(), PictureTrack()
+        hub.attach(asyncio.get_running_loop())
+        viewer = hub.enter()
+        viewer.tracks["/image"] = track
+        asyncio.create_task(track.recv())
+        await asyncio.sleep(0)
+        track.open()
+        pictures = PictureEncoder(hub, "/image", 960, 80, 1_000_000)
+        kinds = []
+        for width in (64, 1, 64):
+            pictures.show(np.zeros((48, width, 3), np.uint8), {})
+            await asyncio.sleep(0)
+            kinds.append((len(viewer.frames), len(viewer.pictures)))
+            viewer.frames.clear()
+            viewer.pictures.clear()
+        assert kinds == [(1, 0), (0, 1), (1, 0)]
 
     asyncio.run(play())
 

@@ -395,7 +395,7 @@ def test_viewers_are_told_where_targets_are(moving):
         )
         ball, label = shown.markers[:2]
         assert (ball.type, ball.header.frame_id) == (Marker.SPHERE, "odom")
-        assert vector(ball.pose.position) == vector(pose.pose.pose.position)
+        assert ball.pose.position == pose.pose.pose.position
         assert (label.type, name in label.text) == (Marker.TEXT_VIEW_FACING, True)
         assert len({marker.ns for marker in shown.markers}) == len(shown.markers)
         assert 0 < ball.lifetime.sec <= 2, "markers of a lost target vanish"

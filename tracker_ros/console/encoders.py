@@ -61,6 +61,7 @@ class VideoEncoder:
 
         Raises:
             av.FFmpegError: PyAV has no H.264 encoder, or it fails.
+            cv2.error: The picture is narrower or lower than two pixels.
         """
         import av
         from av.video.frame import PictureType
@@ -115,6 +116,7 @@ class PictureEncoder:
 
     def __post_init__(self) -> None:
         self._video: VideoEncoder | None = None
+        self._failed = False
         self._ticks = 0
 
     def show(self, pixels: np.ndarray, facts: dict[str, Any]) -> None:
@@ -125,12 +127,24 @@ class PictureEncoder:
         if not wanted.jpeg and not wanted.video:
             return
         pixels = shrink(pixels, self.max_width)
-        jpeg = encode_jpeg(pixels, self.quality) if wanted.jpeg else None
         packet = self._packet(pixels, wanted.key) if wanted.video else None
+        takes_jpeg = wanted.jpeg or packet is None
+        jpeg = encode_jpeg(pixels, self.quality) if takes_jpeg else None
         self.hub.offer_picture(Picture(self.name, jpeg, facts, packet))
 
-    def _packet(self, pixels: np.ndarray, key: bool) -> VideoPacket:
+    def _packet(self, pixels: np.ndarray, key: bool) -> VideoPacket | None:
+        """Return a picture as video; None if it cannot be encoded, which is logged once."""
+        import av
+
         if self._video is None:
             self._video = VideoEncoder(self.bitrate)
         self._ticks = max(self._ticks + 1, int(time.monotonic() * CLOCK_HZ))
-        return self._video.encode(pixels, self._ticks, key=key)
+        try:
+            return self._video.encode(pixels, self._ticks, key=key)
+        except (av.FFmpegError, cv2.error) as error:
+            self._video = None
+            if not self._failed:
+                self._failed = True
+                shape = pixels.shape
+                _LOG.warning("JPEG instead of video for %s, %s: %s", self.name, shape, error)
+            return None

@@ -137,7 +137,8 @@ class Viewer:
                 ticks = picture.packet.ticks & 0xFFFF_FFFF
                 facts = {"name": picture.name, "ticks": ticks, "first": first, **picture.facts}
                 self.frames.append({"kind": "frame", **facts})
-        if message is not None and (track is None or not track.opened):
+        as_video = track is not None and track.opened and picture.packet is not None
+        if message is not None and not as_video:
             self.pictures[picture.name] = message
         self.wake.set()
 

@@ -131,8 +131,8 @@ class ViewerVideo:
         self._peers[name], self._viewer.tracks[name] = peer, track
 
         async def follow_state() -> None:
-            if peer.connectionState in ("failed", "closed") and self._peers.get(name) is peer:
-                await self._stop(name)
+            if peer.connectionState in ("failed", "closed"):
+                await self._stop(name, peer)
 
         peer.on("connectionstatechange", follow_state)
         try:
@@ -141,28 +141,30 @@ class ViewerVideo:
             peer.addTrack(track)
             await peer.setLocalDescription(await peer.createAnswer())
         except Exception as error:  # aiortc names no errors of its own for what it cannot read
-            await self._stop(name)
+            await self._stop(name, peer)
             _LOG.warning("a browser's offer of WebRTC cannot be used: %s", error)
             return {"success": False, "message": f"the offer cannot be used: {error}"}
-        self._watch_opening(name, track)
+        self._watch_opening(name, peer, track)
         return {"success": True, "message": "", "sdp": peer.localDescription.sdp}
 
-    def _watch_opening(self, name: str, track: PictureTrack) -> None:
-        """Give a connection up that does not pass anything for some seconds."""
+    def _watch_opening(self, name: str, peer: RTCPeerConnection, track: PictureTrack) -> None:
+        """Give a connection up that does not stand after some seconds."""
 
         async def watch() -> None:
             await asyncio.sleep(_PATIENCE_S)
-            if self._viewer.tracks.get(name) is track and not track.opened:
-                await self._stop(name)
+            if not track.asks:
+                await self._stop(name, peer)
 
         task = asyncio.get_running_loop().create_task(watch())
         self._watch.add(task)
         task.add_done_callback(self._watch.discard)
 
-    async def _stop(self, name: str) -> None:
-        self._viewer.tracks.pop(name, None)
-        peer = self._peers.pop(name, None)
-        if peer is not None:
+    async def _stop(self, name: str, only: RTCPeerConnection | None = None) -> None:
+        """End the connection for a camera, unless another than `only` has taken its place."""
+        peer = self._peers.get(name)
+        if peer is not None and only in (None, peer):
+            del self._peers[name]
+            self._viewer.tracks.pop(name, None)
             await peer.close()
 
 

@@ -115,9 +115,11 @@ export class VideoLink {
 
   judge() {
     const now = performance.now();
-    if (document.hidden) [this.begun, this.shown] = [now, now];
+    if (document.hidden) [this.begun, this.shown, this.told] = [now, now, now];
     else if (this.origin === null) {
-      if (now - this.begun > OPEN_MS) this.end("no picture came");
+      const connected = this.peer.connectionState === "connected";
+      const since = !connected ? this.begun : this.first ? this.told : now;  // a camera may be silent
+      if (now - since > OPEN_MS) this.end(connected ? "no picture came" : "no connection");
     } else if (this.told - this.shown > STALLED_MS) this.end("the pictures stopped");
   }
 
