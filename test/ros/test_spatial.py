@@ -385,8 +385,8 @@ def test_viewers_are_told_where_targets_are(moving):
     ]
     name = probe.start_following()
     try:
-        pose, _ = rig.show("target_pose")
-        stamp = pose.header.stamp
+        pose, header = rig.show("target_pose")
+        stamp = header.stamp
         shown = probe.until(
             lambda: next(
                 (m for m in markers if m.markers and m.markers[0].header.stamp == stamp), None
@@ -407,7 +407,7 @@ def test_viewers_are_told_where_targets_are(moving):
             "annotations",
         )
         (outline,), (text,) = drawn.points, drawn.texts
-        target = probe.until(lambda: probe.target_of(pose.header), "its box")
+        target = probe.until(lambda: probe.target_of(header), "its box")
         x, y, w, h = box_of(target.bbox)
         assert ball.scale.x == pytest.approx(max(w, h) * NEAR / FOCAL, rel=0.1)
         corners = [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
