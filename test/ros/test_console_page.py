@@ -22,9 +22,8 @@ def start_console(probe, run_program):
     """Starts consoles beside the shared tracker; they end without a complaint."""
     started = []
 
-    def start(transport, port=0):
-        options = ["-p", f"port:={port}", "-p", f"transport:={transport}"]
-        options += ["-p", "cameras:=/shared", "-p", "max_rate:=200.0"]
+    def start(port=0):
+        options = ["-p", f"port:={port}", "-p", "cameras:=/shared", "-p", "max_rate:=200.0"]
         started.append(run_program("console", "--ros-args", *options))
         probe.until(lambda: "in a browser" in started[-1].output, "the console")
         return started[-1]
@@ -33,6 +32,13 @@ def start_console(probe, run_program):
     for process in started:
         assert process.stop() == 0
         assert "Traceback" not in process.output
+
+
+@pytest.fixture
+def console(start_console):
+    """A console, and the address of its page."""
+    process = start_console()
+    return process, process.output.partition("open ")[2].split()[0]
 
 
 class Page:
@@ -68,19 +74,13 @@ class Page:
         mouse.up()
 
 
-SIZES = {"jpeg": (1100, 800), "webrtc": (390, 800)}
-
-
-@pytest.fixture(params=["jpeg", "webrtc"], ids=["desktop", "phone"])
-def opened(request, browser, start_console, probe):
-    """The page at two screen sizes, with both ways for pictures."""
-    width, height = SIZES[request.param]
-    console = start_console(request.param)
-    address = console.output.partition("open ")[2].split()[0]
+@pytest.fixture(params=[(1100, 800), (390, 800)], ids=["desktop", "phone"])
+def opened(request, browser, console, probe):
+    """The page at two screen sizes."""
+    width, height = request.param
     page = browser.new_page(viewport={"width": width, "height": height})
-    page.goto(address)
+    page.goto(console[1])
     opened = Page(page, probe)
-    opened.console, opened.address, opened.transport = console, address, request.param
     opened.show("idle")
     yield opened
     page.close()
@@ -99,7 +99,6 @@ def test_a_box_is_dragged_and_a_silent_camera_is_told(opened, probe):
     page.wait_for_selector(".camera.stale")
     opened.show("tracking")
     assert page.locator(".camera.stale").count() == 0
-    assert page.get_attribute(".view", "data-kind") == opened.transport
     page.click("#targets button")
     opened.show("idle")
     width = page.evaluate_handle("document.documentElement").get_property("scrollWidth")
@@ -122,10 +121,11 @@ def test_the_keyboard_is_enough(opened):
     page.wait_for_selector("#log li:has-text('cleared')")
 
 
-def test_the_page_connects_again_by_itself(opened, start_console):
-    opened.console.stop()
+def test_the_page_connects_again_by_itself(opened, console, start_console):
+    process, address = console
+    process.stop()
     opened.page.wait_for_selector("#link.bad")
     opened.page.wait_for_selector(".notice:has-text('no link')")
-    start_console(opened.transport, opened.address.rstrip("/").rpartition(":")[2])
+    start_console(address.rstrip("/").rpartition(":")[2])
     opened.page.wait_for_selector("#link.good")
     opened.show("idle")
