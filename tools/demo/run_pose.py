@@ -36,6 +36,7 @@ from tracker_ros.nodes.messages import box_of, image_from_array, keep_last, stam
 __all__ = ["run_pose"]
 
 FRAMES, RATE_HZ = 150, 15.0
+LOADING_S = 180.0
 MAX_ERROR_PERCENT, MIN_LOCATED = 2.0, 0.8
 _PICTURES = 6
 
@@ -149,7 +150,7 @@ def run_pose(out: Path, model: list[str]) -> int:
 
 def _follow(operator: PoseOperator, frames: list[RgbdFrame]) -> list[Answer]:
     """Select the target on the first frame and play the others. Returns the answers."""
-    operator.until(operator.watched, "the tracker")
+    operator.until(operator.watched, "the tracker", LOADING_S)
     header = operator.publish(frames[0])
     operator.until(lambda: stamp_nanoseconds(header) in operator.answered, "the first image")
     answer = operator.select(frames[0].box, header, "figure")
