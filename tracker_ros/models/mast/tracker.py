@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tracker_ros.geometry import Box, check_box, tight_box
+from tracker_ros.models.mast.appearance import LEAST_AGREEMENT, Appearance
 from tracker_ros.models.mast.config import (
     START_SHAPES,
     STRIDE,
@@ -69,6 +70,7 @@ class _Memory:
         frame: Number of the last frame.
         kept: Features and one-hot labels of earlier frames, by their number.
         pictures: Those frames, reduced; empty unless they are to be shown.
+        first: What each object looks like in the first frame.
     """
 
     image_size: tuple[int, int]
@@ -77,6 +79,7 @@ class _Memory:
     frame: int = 0
     kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    first: list[Appearance] = field(default_factory=list)
 
     @property
     def classes(self) -> int:
@@ -196,6 +199,8 @@ class MASTTracker(Tracker):
                     f"{working[1]} x {working[0]} px; give a larger one or raise working_size"
                 )
         memory.kept[0] = features, one_hot(cells, memory.classes)[None]
+        objects = range(1, memory.classes)
+        memory.first = [Appearance.of(*memory.kept[0], label) for label in objects]
         self._memory, self.labels, self._object = memory, labels, 1
 
     @torch.inference_mode()
@@ -303,11 +308,12 @@ class MASTTracker(Tracker):
         height, width = memory.image_size
         self.labels = carried.map
         target = self.labels == number
-        found = bool(target.any())
-        pixels = carried.pixels[number]
-        score = min(float(pixels[carried.labels == number].mean()), 1.0) if found else 0.0
+        found, score = bool(target.any()), 0.0
         if found:
+            score, agreement = self._judge(carried, number)
             memory.boxes[number - 1] = tight_box(target)
+            if agreement < LEAST_AGREEMENT:
+                found, score = False, score * agreement
         return TrackResult(
             box=memory.boxes[number - 1],
             score=score,
@@ -336,6 +342,16 @@ class MASTTracker(Tracker):
             points = [_pixel(m.row, m.column) if m.reference == index else nowhere for m in found]
             views.append(View(f"read from frame {frame}", shown, points=tuple(points)))
         return tuple(views)
+
+    def _judge(self, carried: _Carried, number: int) -> tuple[float, float]:
+        """Return how sure the labels of an object are, and how much of it looks as it did."""
+        assert self._memory is not None
+        memory = self._memory
+        now = Appearance.of(*memory.kept[memory.frame], number)
+        mean = carried.pixels[number][carried.labels == number].mean()
+        share = now.agreement(memory.first[number - 1])
+        score, agreement = torch.stack([mean, share]).cpu().tolist()
+        return min(score, 1.0), agreement
 
     @property
     def runtime_info(self) -> dict[str, str]:
