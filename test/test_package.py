@@ -54,6 +54,7 @@ ROSDEP_KEYS = {
     "tf2_ros_py",
     "tracker_interfaces",
     "vision_msgs",
+    "visualization_msgs",
 }
 LARGEST_FILE = 20 * 1024 * 1024
 SPDX = "SPDX-License-Identifier: Apache-2.0"
