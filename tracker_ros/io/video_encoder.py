@@ -92,7 +92,7 @@ class VideoEncoder:
         return image
 
     def _open(self, width: int, height: int) -> Any:
-        context = self._av.CodecContext.create(self._name, "w")
+        context: Any = self._av.CodecContext.create(self._name, "w")
         context.width, context.height = width, height
         # Half the colours need even sides; H.264 has a profile for the others.
         even = width % 2 == 0 and height % 2 == 0

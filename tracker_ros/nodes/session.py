@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 from rclpy.lifecycle import Node as LifecycleNode
 
+from tracker_ros.following.follower import Follower
 from tracker_ros.following.several_cameras import handle_together
 from tracker_ros.following.watchdog import Watchdog
 from tracker_ros.following.worker import Worker
@@ -220,7 +222,9 @@ class Session:
         """Track the newest frames of all cameras that have one."""
         if not self._active:
             return
-        cameras = {camera.follower: camera for camera, _ in frames}
+        cameras: dict[Follower[Any], FollowedCamera] = {
+            camera.follower: camera for camera, _ in frames
+        }
         handle_together(
             [(camera.follower, frame) for camera, frame in frames],
             lambda follower, error: cameras[follower].report_exception(error),
