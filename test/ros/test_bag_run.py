@@ -23,6 +23,7 @@ from tracker_ros.bags.outputs import TOPICS, BagOutputs
 from tracker_ros.bags.requests import find_selections
 from tracker_ros.io.bag_reader import open_bag
 from tracker_ros.io.bag_writer import BagWriter
+from tracker_ros.io.message_types import common_types
 from tracker_ros.nodes.messages import stamp_nanoseconds
 
 FRAMES = 12
@@ -109,14 +110,15 @@ def by_stamp(messages, headers):
     return [found[stamp] for stamp in wanted]
 
 
-def test_a_bag_gives_the_messages_of_the_live_node(live, tiny_tracker, tmp_path):
+def test_a_bag_gives_the_messages_of_the_live_node(live, tiny_tracker, local_stage, tmp_path):
     path, headers, heard = live
     reader = open_bag(path)
     topics = BagTopics("/image", "/camera_info", "/depth", find_selections(reader))
     outputs, writer = BagOutputs("ostrack_tiny"), BagWriter(tmp_path / "out")
     for topic, kind in TOPICS.items():
         writer.add_topic(f"/{topic}", kind)
-    for given in follow_bag(reader, topics, tiny_tracker.fork()):
+    tracker = type(local_stage)(tiny_tracker.fork())  # as the node has it
+    for given in follow_bag(reader, topics, tracker):
         for topic, content in outputs.contents(given):
             writer.write(f"/{topic}", given.time_ns, content)
     writer.finish()
@@ -175,7 +177,5 @@ def test_the_types_in_bags_are_those_of_the_installed_package(name, tmp_path):
     reader = open_bag(tmp_path / "bag.mcap")
     assert get_message(kind) is not None
     (topic,) = reader.topics.values()
-    from tracker_ros.io.message_types import common_types
-
     assert common_types().hash_rihs01(kind) == hashes[kind]
     assert "TRACKING" in topic.definition or name != "TargetStatus"
