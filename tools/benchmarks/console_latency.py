@@ -2,6 +2,7 @@
 """Measure the console: from a picture's stamp to the screen, and what viewers cost.
 
     dev/run python -m tools.benchmarks.console_latency
+    dev/run python -m tools.benchmarks.console_latency --encoders    # encoding alone
 
 A camera draws the time of each image into it. In Chromium, a script reads the number that is on
 the canvas whenever the screen is renewed: its age then is the latency from glass to glass, but for
@@ -53,18 +54,19 @@ WATCH = f"""() => {{
 }}"""
 
 
-def encoder_ms(transport: str, width: int, height: int) -> float:
-    """Return the milliseconds of processor time that encoding one picture takes."""
+def encoder_cost(transport: str, width: int, height: int) -> tuple[float, float]:
+    """Return the milliseconds of processor time and the kilobytes that a picture takes."""
     pictures = [rgb_from_image(image) for image, _ in scenes(width, height)]
     pictures = (pictures + pictures[-2:0:-1]) * 4
-    video = VideoEncoder(3_000_000)
+    video, size = VideoEncoder(3_000_000), 0
     before = time.process_time()
     for index, pixels in enumerate(pictures):
         if transport == "jpeg":
-            encode_jpeg(pixels, 80)
+            size += len(encode_jpeg(pixels, 80))
         else:
-            video.encode(pixels, 3000 * index, key=False)
-    return 1e3 * (time.process_time() - before) / len(pictures)
+            size += len(video.encode(pixels, 3000 * index, key=False).data)
+    spent = time.process_time() - before
+    return 1e3 * spent / len(pictures), size / 1e3 / len(pictures)
 
 
 def percent_of(process: psutil.Process, seconds: float, page: Page | None = None) -> float:
@@ -117,7 +119,7 @@ def measure(transport: str, run: argparse.Namespace) -> Row:
         both = percent_of(process, run.seconds / 2, page)
         second.close()
     rate = len(seen) / run.seconds
-    encoder = encoder_ms(transport, width, height) * rate / 10
+    encoder = encoder_cost(transport, width, height)[0] * rate / 10
     p50, p95 = np.percentile(seen[:, 0], (50, 95)).tolist()
     return {
         "transport": transport, "size": run.size, "pictures": len(seen),
@@ -136,7 +138,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--transports", nargs="+", default=["jpeg", "webrtc"])
     parser.add_argument("--out", type=Path, default=Path("out/console_latency.json"))
+    parser.add_argument("--encoders", action="store_true", help="measure encoding alone")
     run = parser.parse_args()
+    if run.encoders:
+        width, height = map(int, run.size.split("x"))
+        costs = [(name, *encoder_cost(name, width, height)) for name in run.transports]
+        columns = ("transport", "ms_per_picture", "kB_per_picture")
+        publish([dict(zip(columns, cost, strict=True)) for cost in costs], columns, 2, None)
+        return
     with private_domain():
         rclpy.init()
         rows = [measure(transport, run) for transport in run.transports]
