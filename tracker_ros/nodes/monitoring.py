@@ -254,8 +254,8 @@ class CameraMonitor:
                 f"stamps on {self._topic} jumped: a new sequence begins",
                 throttle_duration_sec=_THROTTLE_S,
             )
-        if clock.late != self._late:
-            self._late = clock.late
+        before, self._late = self._late, clock.late
+        if clock.late > before:  # it is counted anew after a reset
             logger.warning(
                 f"images on {self._topic} come out of order, {clock.late} so far: each is kept "
                 "for selections, and those that come after a later one are not tracked",
