@@ -388,3 +388,4 @@ def test_a_verdict_of_the_tracker_stands_in_the_results(square_video, tmp_path):
     first, *later = json.loads(out.read_text())["results"]
     assert "verdict" not in first
     assert [entry["verdict"] for entry in later] == ["hard_negative"] * 2
+    assert [entry["doubt"] for entry in later] == ["LOOK_ALIKE"] * 2

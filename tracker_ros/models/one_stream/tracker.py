@@ -276,13 +276,14 @@ class OneStreamTracker(Tracker):
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
-        target, side = self.target, self.model.config.search_size
+        target, view = self.target, self._template_view
+        side = self.model.config.search_size
         image = np.full((side, side, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
             self.track(image)
         finally:
-            self.target = target
+            self.target, self._template_view = target, view
 
 
 def _scaled(fractions: Sequence[float], side: int) -> Box:

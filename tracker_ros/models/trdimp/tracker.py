@@ -418,14 +418,15 @@ class TrDiMPTracker(Tracker):
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
         self.update_model()
-        target, side = self._target, self.parameters.image_sample_size
+        target, views = self._target, self._first_views
+        side = self.parameters.image_sample_size
         image = np.full((side, side, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
             self.track(image)
             self.update_model()
         finally:
-            self._target = target
+            self._target, self._first_views = target, views
 
     def _labels(self, boxes: Tensor, classification: Tensor) -> Tensor:
         """(N, 4) boxes and (N, C, h, w) features -> (N, 1, h, w) labels of the transformer."""
