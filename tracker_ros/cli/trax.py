@@ -8,6 +8,7 @@ The protocol is that of Cehovin, "TraX: the visual tracking exchange protocol an
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tracker_ros.following.target_set import FollowedTarget
+    from tracker_ros.geometry import Box
     from tracker_ros.tracker import Tracker, TrackResult
 
 Object = tuple[Any, dict[str, float]]
@@ -121,16 +123,13 @@ class TraxSession:
         for region, _ in objects:
             if region.type == Region.MASK:
                 mask = mask_on_image(region, *image.shape[:2])
-                target = self._targets.select(
-                    lambda tracker, mask=mask: tracker.initialize_mask(image, mask), 0.0, "", True
-                )
-                masked.append(target.tracker)
+                start = functools.partial(_start_on_mask, image, mask)
             else:
-                box = region.bounds()
-                target = self._targets.select(
-                    lambda tracker, box=box: tracker.initialize(image, box), 0.0, "", True
-                )
+                start = functools.partial(_start_on_box, image, region.bounds())
+            target = self._targets.select(start, 0.0, append=True)
             self._last[target.target_id] = region
+            if region.type == Region.MASK:
+                masked.append(target.tracker)
         if len(masked) > 1:
             masked[0].join(masked[1:])
         return [(region, {"confidence": 1.0}) for region, _ in objects]
@@ -149,6 +148,14 @@ class TraxSession:
             region = Rectangle.create(*outcome.box)
         self._last[target.target_id] = region
         return region, {"confidence": outcome.score}
+
+
+def _start_on_box(image: np.ndarray, box: Box, tracker: Tracker) -> None:
+    tracker.initialize(image, box)
+
+
+def _start_on_mask(image: np.ndarray, mask: np.ndarray, tracker: Tracker) -> None:
+    tracker.initialize_mask(image, mask)
 
 
 def mask_on_image(region: Any, height: int, width: int) -> np.ndarray:
