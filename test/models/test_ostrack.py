@@ -223,7 +223,7 @@ def test_fine_tuning_starts_from_the_classifiers_positions() -> None:
         ({"stem": "wood"}, "stem 'wood' is unknown"),
         ({"ce_template_range": "CORNER"}, "'CORNER' is unknown"),
         ({"ce_keep_ratio": 0.0}, r"ce_keep_ratio 0.0 is outside \(0, 1\]"),
-        ({"ce_layers": (4,)}, r"ce_layers \(4,\) reach beyond depth 4"),
+        ({"ce_layers": (4,)}, r"ce_layers \(4,\) are not all blocks"),
     ],
 )
 def test_impossible_configurations_are_refused(change: dict, message: str) -> None:

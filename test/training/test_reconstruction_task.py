@@ -73,7 +73,7 @@ def reconstructed(monkeypatch):
     """References, target and hidden channel of every reconstruction, which is left out."""
     seen = []
 
-    def instead(network, references, target, channel, half):
+    def instead(network, references, target, channel, half, far_gap=0):
         seen.append((references, target, channel))
         return target.new_zeros(len(target), 1, 16, 16)
 
@@ -168,7 +168,9 @@ def test_footage_is_mixed_in_and_cannot_validate(tmp_path):
     assert torch.isfinite(task()(batch, 3)["total"])
     with pytest.raises(ValueError, match="first source validates and is footage"):
         ReconstructionTask.open_source(footage, RECIPE, CPU, True)
-    with pytest.raises(ValueError, match="'got10k': mast_micro trains on 'synthetic' scenes and"):
+    with pytest.raises(
+        ValueError, match="'got10k': mast_micro trains on 'synthetic' scenes, 'footage' and"
+    ):
         ReconstructionTask.open_source(Source(kind="got10k", path="/data"), RECIPE, CPU)
 
 
