@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import random
 import signal
+import time
+from pathlib import Path
 
 import pytest
+from conftest import NO_EXPORT, PATIENCE_S
 
 from tools.harness.domain import private_domain
+from tools.harness.program import Program, node_command
 from tools.kills import Kill, kill_once, table
+
+SHARED = "/dev/shm/fastrtps_"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,6 +33,24 @@ def test_a_killed_node_ends_in_silence_and_leaves_nothing(state, sign):
     kill = kill_once(state, random.Random(3), sign, limit_s=60.0)
     assert kill.status == 0
     assert kill.problem == ""
+
+
+def large_segments(pid: int) -> set[Path]:
+    """Return the files of shared memory above a megabyte that a process uses."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    files = {Path(line[line.index("/dev/shm/") :]) for line in maps.splitlines() if SHARED in line}
+    return {path for path in files if path.exists() and path.stat().st_size > 1_000_000}
+
+
+def test_a_node_that_ends_in_order_takes_its_shared_memory_with_it(tmp_path):
+    command = node_command("track", "--ros-args", *NO_EXPORT)
+    with Program(command, tmp_path / "log") as program:
+        deadline = time.monotonic() + PATIENCE_S
+        while "active: images from" not in program.output and time.monotonic() < deadline:
+            time.sleep(0.1)
+        held = large_segments(program.pid)
+    assert held, "the middleware uses no shared memory, so there is nothing to see here"
+    assert {path.name for path in held if path.exists()} == set()
 
 
 @pytest.mark.parametrize("program", ["track", "select_target"])
