@@ -38,7 +38,7 @@ setup(
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={
         NAME: [
-            *("py.typed", "weights/*", "cuda/kernels/*", "console/static/*"),
+            *("py.typed", "weights/*", "graphs/*/*", "cuda/kernels/*", "console/static/*"),
             *("io/*.txt", "evaluation/*.html"),
         ]
     },
@@ -51,11 +51,13 @@ setup(
             if files(f"{folder}/*")
         ),
     ],
-    # Everything that create_tracker, track_video and tracker-ros need except PyTorch, whose right
-    # build depends on the machine's GPU (docs/models.md).
+    # Everything that embedded models need in create_tracker, track_video and tracker-ros. Other
+    # weights, training and export need PyTorch, whose right build depends on the machine's GPU
+    # (docs/models.md).
     install_requires=[
         "setuptools",
         "numpy>=1.21",
+        "onnxruntime",
         "opencv-python-headless",
         "safetensors",
         "av",
@@ -66,10 +68,10 @@ setup(
     ],
     extras_require={
         "torch": ["torch"],
-        "onnx": ["onnx", "onnxscript", "onnxruntime"],  # export and run graphs, docs/engines.md
+        "onnx": ["torch", "onnx", "onnxscript"],  # export graphs, docs/engines.md
         "gpu": ["cuda-bindings"],  # compile kernels for the GPU that is there
         "train": ["torch", "dacite", "matplotlib", "scikit-image"],
-        "bags": ["rosbags", "rosbags-image", "lz4"],
+        "bags": ["rosbags", "lz4"],
         "console": ["starlette", "uvicorn", "websockets"],  # docs/console.md
         "webrtc": ["aiortc"],  # the console's pictures as video
         "vot": ["vot-trax"],  # run by the VOT toolkit, docs/evaluation.md

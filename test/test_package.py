@@ -27,7 +27,6 @@ MANIFESTS = [ROOT / "package.xml", ROOT / "tracker_interfaces" / "package.xml"]
 ROSDEP_KEYS = {
     "ament_cmake",
     "builtin_interfaces",
-    "cv_bridge",
     "diagnostic_msgs",
     "diagnostic_updater",
     "geometry_msgs",
@@ -113,7 +112,6 @@ DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "rosbags": "rosbags",
     "serial": "pyserial",
-    "rosbags_image": "rosbags-image",
     "skimage": "scikit-image",
     "tensorrt": None,  # comes with JetPack or from NVIDIA
     "trax": "vot-trax",
@@ -138,7 +136,7 @@ def test_what_the_package_imports_is_installed_by_pip():
     assert {"torch", "cv2", "safetensors", "platformdirs", "filelock"} <= foreign
     assert {DISTRIBUTIONS.get(name, name) for name in foreign} - names - {None} == set()
     base = {re.match(r"[\w-]+", text).group() for text in given["install_requires"]}
-    assert base >= {"numpy", "opencv-python-headless", "safetensors", "platformdirs", "filelock"}
+    assert base >= {"numpy", "onnxruntime", "opencv-python-headless", "safetensors", "filelock"}
     assert "torch" not in base
 
 

@@ -10,9 +10,9 @@ the far side). What is kept although it looks wrong: a crop that reaches the rig
 loses the image's last column or row to black, since networks were trained that way.
 
 Every image that a network sees in RGB is normalised here, by ImageNet's mean and deviation:
-`normalize` for crops in NumPy, `crops_to` for crops that go to a network's device, and
-`normalize_tensor` for floating-point tensors. Torch is imported by the functions that return
-tensors.
+`normalize` for crops in NumPy, `normalize_pixels` for float ones, `crops_to` for crops that go to
+a network's device, and `normalize_tensor` for floating-point tensors. Torch is imported by the
+functions that return tensors.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tracker_ros.arrays import Array
 from tracker_ros.geometry import Box
 
 if TYPE_CHECKING:
@@ -105,6 +106,15 @@ def normalize(*crops: np.ndarray) -> np.ndarray:
     return normalized.transpose(0, 3, 1, 2)
 
 
+def normalize_pixels(images: np.ndarray) -> np.ndarray:
+    """Normalise RGB images (N, 3, H, W) float32 in 0..255. Returns a new array of that shape."""
+    mean, deviation = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32)[:, :, None, None]
+    normalized: np.ndarray = images / np.float32(255.0)
+    normalized -= mean
+    normalized /= deviation
+    return normalized
+
+
 def normalize_tensor(images: Tensor) -> Tensor:
     """Normalise RGB images (..., 3, H, W) in [0, 1]. Returns a new tensor of the same shape."""
     mean, deviation = _imagenet(images.device)
@@ -120,11 +130,14 @@ def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
     return mean.view(3, 1, 1).to(device), deviation.view(3, 1, 1).to(device)
 
 
-def crops_to(device: torch.device, crops: Sequence[np.ndarray]) -> Tensor:
+def crops_to(device: torch.device | None, crops: Sequence[np.ndarray]) -> Array:
     """Normalise crops, (S, S, 3) RGB uint8 each, on a device. Returns (B, 3, S, S) float32.
 
-    A GPU gets them as bytes and normalises them there.
+    A GPU gets them as bytes and normalises them there. Without a device the result is a NumPy
+    array.
     """
+    if device is None:
+        return np.ascontiguousarray(normalize(*crops))
     import torch
 
     if device.type == "cpu":

@@ -200,6 +200,14 @@ def embedded_file(name: str) -> Path:
     return Path(str(resources.files("tracker_ros"))) / "weights" / name
 
 
+def embedded_graphs(weights: str) -> Path:
+    """Return the folder of the graphs made of embedded weights, whether it exists or not.
+
+    The weights are named by the stem of their file.
+    """
+    return Path(str(resources.files("tracker_ros"))) / "graphs" / weights
+
+
 def _embedded_facts(stem: str) -> dict[str, Any]:
     """Return what the card beside an embedded weights file says; empty if there is no card."""
     path = embedded_file(f"{stem}.json")

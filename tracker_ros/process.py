@@ -39,6 +39,14 @@ def set_waiting(settings: dict[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
+def thread_count() -> int:
+    """Return how many threads compute: torch's where it is in use, else OMP_NUM_THREADS or all."""
+    if torch := sys.modules.get("torch"):
+        return int(torch.get_num_threads())
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else len(os.sched_getaffinity(0))
+
+
 def keep_large_buffers() -> bool:
     """Make glibc serve large allocations from the heap and never trim it; tell if it could.
 

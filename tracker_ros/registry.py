@@ -7,16 +7,27 @@ models is created.
 
 from __future__ import annotations
 
+import ctypes
 import fnmatch
 import importlib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros.cache import cache_folder
-from tracker_ros.model_cards import FAMILIES, ModelCard, embedded_file, model_cards, similar_names
+from tracker_ros.engines.graph import EngineUnavailable
+from tracker_ros.model_cards import (
+    FAMILIES,
+    ModelCard,
+    embedded_file,
+    embedded_graphs,
+    model_cards,
+    similar_names,
+)
 from tracker_ros.model_options import checked_options, known_options, shown
 from tracker_ros.tracker import Tracker
 
@@ -25,14 +36,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tracker_ros.engines.graph import Graph
-    from tracker_ros.engines.select_backend import Backend
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
-_MAX_AUTO_EXPORT_BYTES = 32_000_000
-"""Weights above this are exported on demand only, which takes minutes and gigabytes."""
 _GIVEN = ("backend", "weights", "sha256")
 """Arguments of a family's factory that are no options."""
+_LOG = logging.getLogger(__name__)
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
 
@@ -113,9 +122,8 @@ def create_tracker(
             on CPUs.
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
             cache.
-        build_engine: Whether missing graphs may be exported, for seconds, and missing engines
-            built, for minutes. `auto` exports small networks for ONNX Runtime on a CPU, and
-            builds nothing.
+        build_engine: Whether a back end that is chosen by name may export missing graphs and
+            build missing engines, for minutes. `auto` exports and builds nothing.
         **options: Options of the model's family, by name; `model_options(name)` lists them.
             Values may be texts, as on a command line.
 
@@ -132,19 +140,81 @@ def create_tracker(
             raise ValueError(
                 f"{what} {value!r} is not available for {name}; expected {' or '.join(known)}"
             )
+    if not is_device_name(device):
+        raise ValueError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:N")
     make = _maker(name, weights, options)
-    path = _weights_path(name, weights)
-    if backend == "auto" and path.is_file() and path.stat().st_size > _MAX_AUTO_EXPORT_BYTES:
-        build_engine = False
+    problem = ""
+    if _may_be_embedded(weights, device, backend, precision):
+        try:
+            return _calibrated(_embedded_tracker(name, make), name)
+        except EngineUnavailable as error:
+            problem = str(error)
+            _LOG.info("%s does not run on its embedded graphs: %s", name, problem)
+    if not find_spec("torch"):
+        problem = problem or (
+            f"its weights, device {device!r}, backend {backend!r} or precision {precision!r} need "
+            "more than embedded graphs, which are for a CPU and fp32"
+        )
+        raise ValueError(
+            f"{name} cannot run: {problem}; and PyTorch is not installed, which could take its "
+            "place: pip install torch"
+        )
     from tracker_ros.engines.select_backend import Backend, open_tracker
     from tracker_ros.following.timing import seconds_per_frame
 
     cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
     tracker = open_tracker(make, wanted, seconds_per_frame)
-    if weights is None:
-        tracker.calibration = model_card(name).calibration or tracker.calibration
+    return tracker if weights is not None else _calibrated(tracker, name)
+
+
+def _calibrated(tracker: Tracker, name: str) -> Tracker:
+    """Return the tracker, its scores read as those of the embedded weights."""
+    tracker.calibration = model_card(name).calibration or tracker.calibration
     return tracker
+
+
+def _may_be_embedded(
+    weights: str | os.PathLike[str] | None, device: str, backend: str, precision: str
+) -> bool:
+    """Tell whether graphs that are part of the package could serve what is asked for."""
+    return (
+        weights is None
+        and backend in ("auto", "onnxruntime")
+        and precision in ("auto", "fp32")
+        and (device == "cpu" or (device == "auto" and not _sees_gpu()))
+    )
+
+
+def _embedded_tracker(name: str, make: Callable[[Any], Tracker]) -> Tracker:
+    """Make a tracker on the graphs that are part of the package.
+
+    Raises EngineUnavailable if there are none for it, or ONNX Runtime is not installed; ValueError
+    if their files are damaged.
+    """
+    from tracker_ros.engines.embedded import EmbeddedModel
+    from tracker_ros.engines.onnx_session import INSTALL_RUNTIME, can_run
+
+    path = _weights_path(name, None)
+    folder = embedded_graphs(path.stem)
+    if not folder.is_dir():
+        raise EngineUnavailable(f"the package has no {folder}; install it again")
+    if not can_run():
+        raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL_RUNTIME}")
+    tracker = make(EmbeddedModel(folder, path))
+    _LOG.info("%s runs on onnxruntime, by graphs that are part of the package", name)
+    return tracker
+
+
+def _sees_gpu() -> bool:
+    """Tell whether torch may find a GPU: both are there, torch and NVIDIA's driver."""
+    if not find_spec("torch"):
+        return False
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return resolve_device("auto").type == "cuda"
 
 
 def _engine_folder(backend: str) -> Path:
@@ -197,7 +267,7 @@ def model_options(name: str) -> dict[str, str]:
 
 def _maker(
     name: str, weights: str | os.PathLike[str] | None, options: dict[str, Any]
-) -> Callable[[Backend], Tracker]:
+) -> Callable[[Any], Tracker]:
     """Return what makes a model's tracker on a back end; everything else is checked here."""
     card, path = model_card(name), _weights_path(name, weights)
     sha256 = card.sha256 if weights is None else None

@@ -14,6 +14,7 @@ from tracker_ros import create_tracker
 from tracker_ros.checkpoints import sha256_of
 from tracker_ros.cli.main import main
 from tracker_ros.engines import onnx_engine, parity_check
+from tracker_ros.model_cards import embedded_file
 from tracker_ros.synthetic.scene_video import synthetic_video
 from tracker_ros.tracker import Tracker, TrackResult
 
@@ -31,9 +32,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
 
 
 def opened(folder: Path) -> Tracker:
+    """On the exported graphs: weights that are named keep from the embedded ones."""
     return create_tracker(
         "ostrack_tiny",
         device="cpu",
+        weights=embedded_file("ostrack_tiny.safetensors"),
         backend="onnxruntime",
         engine_cache_dir=folder,
         build_engine=False,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracker_ros.cuda import build
+from tracker_ros.cuda import build, local_attention_numpy
 from tracker_ros.cuda.local_attention import expected_offset, local_attention
 from tracker_ros.cuda.local_attention_reference import (
     expected_offset_reference,
@@ -61,7 +61,8 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if request.param == "compiled":
         assert build.kernels("local_attention", CPU) is not None
     else:
-        monkeypatch.setitem(build._found, ("local_attention", CPU), None)
+        for device in (CPU, "cpu"):
+            monkeypatch.setitem(build._found, ("local_attention", device), None)
     return request.param
 
 
@@ -83,6 +84,22 @@ def test_expected_offset_equals_plain_torch(
     arguments = case.query, case.keys[0], case.radius, dilation
     found, wanted = expected_offset(*arguments), expected_offset_reference(*arguments)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape.values[0][0] == 1])
+def test_numpy_equals_plain_torch(form: str, shape: tuple[int, ...]) -> None:
+    case = Case(shape)
+    query, *maps, radius = case.arguments
+    arrays = [[None if one is None else one.numpy() for one in some] for some in maps]
+    found = local_attention_numpy.local_attention(query.numpy(), *arrays, radius)
+    wanted = local_attention_reference(*case.arguments)
+    torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=0, atol=1e-10)
+    for dilation in (1, 3):
+        moved = local_attention_numpy.expected_offset(
+            query.numpy(), arrays[0][0], radius, dilation
+        )
+        reference = expected_offset_reference(query, case.keys[0], radius, dilation)
+        torch.testing.assert_close(torch.from_numpy(moved), reference, rtol=0, atol=1e-10)
 
 
 def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tracker_ros.engines import select_backend, torch_engine
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine, open_engine
-from tracker_ros.models.one_stream import export as one_stream_engines
+from tracker_ros.models.one_stream import on_engines as one_stream_engines
 
 CPU = torch.device("cpu")
 sys.path.insert(0, str(Path(__file__).parent))  # for the stand-ins beside the tests

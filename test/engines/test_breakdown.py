@@ -15,7 +15,7 @@ from tracker_ros.engines.graph import Engine, Graph
 from tracker_ros.engines.onnx_engine import exported_graph
 from tracker_ros.engines.tensorrt_engine import TensorRTOpener
 from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
-from tracker_ros.models.one_stream.export import OneStreamOnEngines
+from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 from tracker_ros.synthetic.scene_video import synthetic_video
 

@@ -21,8 +21,8 @@ from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine, exported_graph
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import CudaGraphEngine, TorchEngine
 from tracker_ros.models.one_stream.config import OSTRACK_TINY
-from tracker_ros.models.one_stream.export import OneStreamOnEngines
 from tracker_ros.models.one_stream.export import ostrack_graphs as make_ostrack_graphs
+from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, track_batch
 from tracker_ros.synthetic.scene_video import synthetic_video

@@ -28,9 +28,11 @@ from tracker_ros.models.trdimp.config import (
     TrackingParameters,
     siamese,
 )
-from tracker_ros.models.trdimp.export import HALF, WIRES, graphs
-from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference, TrDiMPOnEngines
+from tracker_ros.models.trdimp.export import HALF, graphs
+from tracker_ros.models.trdimp.features import PatchFeatures
+from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.on_engines import WIRES, TrDiMPOnEngines
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 from tracker_ros.synthetic.scene_video import SyntheticFrame, synthetic_video
 from tracker_ros.tracker import Tracker, TrackResult

@@ -21,7 +21,8 @@ from tracker_ros.models.trdimp.boxes import (
     pooled_maps,
 )
 from tracker_ros.models.trdimp.config import BASE, TINY, TINY_TRACKING
-from tracker_ros.models.trdimp.network import IoUNet, Modulation
+from tracker_ros.models.trdimp.features import Modulation
+from tracker_ros.models.trdimp.network import IoUNet
 from tracker_ros.registry import create_tracker
 
 SIDE = 352

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from tracker_ros.models.layers.center_head import HeadMaps
-from tracker_ros.models.one_stream.network import maps_from
+from tracker_ros.models.layers.head_maps import maps_from
 
 
 def test_maps_come_as_one() -> None:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tracker_ros.crops import normalize_tensor
-from tracker_ros.models.trdimp.boxes import ascend
+from tracker_ros.crops import normalize_pixels, normalize_tensor
+from tracker_ros.models.trdimp.ascent import ascend
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import (
     choose_box,
@@ -22,12 +21,12 @@ from tracker_ros.models.trdimp.localisation import (
     remember_shape,
     start_boxes,
 )
-from tracker_ros.models.trdimp.memory import SampleMemory, SampleWeights
 from tracker_ros.models.trdimp.patches import (
     Border,
     Placement,
     SeededDraws,
     Span,
+    Window,
     augment,
     box_to_target,
     choose_window,
@@ -35,6 +34,7 @@ from tracker_ros.models.trdimp.patches import (
     drop_channels,
     target_to_box,
 )
+from tracker_ros.models.trdimp.samples import SampleMemory, SampleWeights
 from tracker_ros.tracker import Verdict
 
 CPU = torch.device("cpu")
@@ -99,11 +99,23 @@ def test_any_window_gives_a_patch(
     image = np.full((37, 53, 3), 77, dtype=np.uint8)
     size = np.full(2, side, dtype=np.float32)
     window = choose_window(np.asarray(centre, np.float32), size, 32, image.shape, border, 1.5)
-    patch = cut(image, window, 32, CPU)
+    patch = cut(image, window, 32)
     assert patch.shape == (1, 3, 32, 32)
     # Rows and columns are cut one step apart: there is never much more than what is shown.
     assert window.rows.extent <= 3 * 32
-    torch.testing.assert_close(patch, torch.full_like(patch, 77.0))
+    np.testing.assert_allclose(patch, 77.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(40, 61), (64, 64), (301, 150)])
+def test_a_patch_is_resized_as_torch_does(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    window = Window(Span(0, size[0], 1, 0), Span(0, size[1], 1, 0))
+    wanted = F.interpolate(
+        torch.from_numpy(image).permute(2, 0, 1)[None].float(), (64, 64), mode="bilinear"
+    )
+    np.testing.assert_allclose(cut(image, window, 64), wanted.numpy(), rtol=0, atol=1e-4)
+    pixels = normalize_pixels(wanted.numpy())
+    np.testing.assert_array_equal(pixels, normalize_tensor(wanted / 255.0).numpy())
 
 
 def test_boxes_go_to_the_patch_and_back() -> None:
@@ -122,9 +134,9 @@ def test_the_region_of_a_map_is_in_box_coordinates() -> None:
     assert patch.region(3, 16) == (100.0 - 48.0, 50.0 - 48.0, 96.0, 96.0)
 
 
-def dot(side: int, y: int, x: int) -> torch.Tensor:
+def dot(side: int, y: int, x: int) -> np.ndarray:
     """(3, side, side), black but for 2 x 2 pixels, `(y, x)` from the middle."""
-    image = torch.zeros(3, side, side)
+    image = np.zeros((3, side, side), np.float32)
     top, left = side // 2 - 1 + y, side // 2 - 1 + x
     image[:, top : top + 2, left : left + 2] = 255.0
     return image
@@ -140,47 +152,32 @@ def test_views_of_a_dot() -> None:
     # Shifts move what is seen down and right; a positive angle turns right to up.
     (x, y), (u, v) = views.shifts[2:].astype(int)
     np.testing.assert_array_equal(views.shifts[:2], [[0, 0], [-4, 8]])
-    assert torch.equal(plain, dot(32, 2, 4))
-    assert torch.equal(moved, dot(32, 10, 0))
-    assert torch.equal(mirrored, dot(32, y + 2, x - 4))
-    torch.testing.assert_close(turned, dot(32, v - 4, u + 2))
-
-
-def test_blurs_are_not_computed_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = []
-    plain = F.conv2d
-
-    def conv2d(*given: Tensor) -> Tensor:
-        allowed.append(torch.backends.cudnn.allow_tf32)
-        return plain(*given)
-
-    monkeypatch.setattr(F, "conv2d", conv2d)
-    options = Augmentation(relative_shift=(), flip=False, blur=((2.0, 1.0),), rotate=())
-    augment(dot(64, 0, 0)[None], replace(SMALL, augmentation=options), SeededDraws(3))
-    assert allowed == [False, False]
-    assert torch.backends.cudnn.allow_tf32
+    np.testing.assert_array_equal(plain, dot(32, 2, 4))
+    np.testing.assert_array_equal(moved, dot(32, 10, 0))
+    np.testing.assert_array_equal(mirrored, dot(32, y + 2, x - 4))
+    np.testing.assert_allclose(turned, dot(32, v - 4, u + 2), rtol=1.3e-6, atol=1e-5)
 
 
 def test_a_blurred_dot() -> None:
     options = Augmentation(relative_shift=(), flip=False, blur=((2.0, 1.0),), rotate=())
     views = augment(dot(64, 0, 0)[None], replace(SMALL, augmentation=options), SeededDraws(3))
     x, y = views.shifts[1].astype(int)
-    blurred = views.patches[1, 0].roll((-y, -x), (0, 1)) / 255
+    blurred = np.roll(views.patches[1, 0], (-y, -x), (0, 1)) / 255
     assert float(blurred.sum()) == pytest.approx(4.0, rel=1e-5)
-    rows, columns = (blurred.sum(axis).nonzero().flatten() for axis in (1, 0))
+    rows, columns = (blurred.sum(axis).nonzero()[0] for axis in (1, 0))
     # Two deviations wide, beyond the two pixels of the dot itself.
     assert rows.tolist() == list(range(15 - 4, 17 + 4))
     assert columns.tolist() == list(range(15 - 2, 17 + 2))
     steps = np.arange(-4, 5)
     kernel = np.exp(-(steps**2) / 8) / np.exp(-(steps**2) / 8).sum()
     along = np.convolve(kernel, [2.0, 2.0])
-    np.testing.assert_allclose(blurred.sum(1)[11:21].numpy(), along, rtol=1e-5)
+    np.testing.assert_allclose(blurred.sum(1)[11:21], along, rtol=1e-5)
 
 
 def test_a_shift_beyond_the_wide_patch_is_refused() -> None:
     options = replace(SMALL, augmentation=Augmentation(relative_shift=((1.5, 0.0),)))
     with pytest.raises(ValueError, match="widen augmentation_expansion_factor"):
-        augment(torch.zeros(1, 3, 64, 64), options, SeededDraws(0))
+        augment(np.zeros((1, 3, 64, 64), np.float32), options, SeededDraws(0))
 
 
 def test_dropout_leaves_whole_channels_out() -> None:
@@ -212,12 +209,12 @@ def test_memory_takes_room_as_samples_come() -> None:
     for number in range(1, 30):
         memory.add(torch.full((1, 4, 3, 3), float(number)), torch.full((4,), 1.0 * number), 0.01)
         assert memory.features.is_contiguous(memory_format=torch.channels_last)
-        held = memory._features.shape[0]
+        held = memory._cells.shape[0]
     assert len(memory.features) == 34 <= held <= 2 * 34
     torch.testing.assert_close(memory.sample_weight.sum(), torch.tensor(1.0))
     for _ in range(300):
         memory.add(torch.ones(1, 4, 3, 3), torch.ones(4), 0.01)
-    assert memory._features.shape[0] == len(memory.features) == len(memory.sample_weight) == 250
+    assert memory._cells.shape[0] == len(memory.features) == len(memory.sample_weight) == 250
 
 
 def test_the_first_samples_keep_their_least_weight() -> None:

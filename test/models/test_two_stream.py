@@ -10,9 +10,10 @@ import torch
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.layers.mobilenet import MobileNetV2Body
 from tracker_ros.models.two_stream.config import TwoStreamConfig
-from tracker_ros.models.two_stream.export import TwoStreamOnEngines, two_stream_graphs
+from tracker_ros.models.two_stream.export import two_stream_graphs
 from tracker_ros.models.two_stream.inference import TwoStreamInference
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
+from tracker_ros.models.two_stream.on_engines import TwoStreamOnEngines
 from tracker_ros.models.two_stream.tracker import Policy, TwoStreamTracker, change, smoothed
 from tracker_ros.tracker import Verdict
 

@@ -14,7 +14,8 @@ from trdimp_golden_network import golden_network, new_golden_network, relative_d
 
 from tracker_ros.crops import normalize
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
+from tracker_ros.models.trdimp.features import PatchFeatures
+from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.network import TrDiMPNetwork
 
 TOLERANCE = 1e-5

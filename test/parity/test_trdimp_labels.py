@@ -10,7 +10,7 @@ from golden_files import golden
 
 from tracker_ros.crops import hann_window
 from tracker_ros.models.trdimp.config import RESNET50
-from tracker_ros.models.trdimp.target_filter import gaussian_label
+from tracker_ros.models.trdimp.labels import gaussian_label
 
 
 @pytest.mark.parametrize("end_pad", [False, True])

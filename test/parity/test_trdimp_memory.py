@@ -9,7 +9,7 @@ import torch
 from golden_files import golden
 
 from tracker_ros.models.trdimp.config import BASE, VOT
-from tracker_ros.models.trdimp.memory import SampleMemory
+from tracker_ros.models.trdimp.samples import SampleMemory
 
 UNITS = golden("trdimp_tracker_units.npz")
 RUNS = {

@@ -17,7 +17,8 @@ from trdimp_golden_network import new_golden_network
 from tracker_ros.crops import hann_window, normalize_tensor
 from tracker_ros.models.trdimp import tracker as loop
 from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
-from tracker_ros.models.trdimp.inference import PatchFeatures, TrDiMPInference
+from tracker_ros.models.trdimp.features import PatchFeatures
+from tracker_ros.models.trdimp.inference import TrDiMPInference
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
 
 BOX_PX = 0.01

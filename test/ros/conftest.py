@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,14 @@ sys.path.insert(0, str(HERE))
 
 from graph_probe import PATIENCE_S, Probe, image_message  # noqa: E402
 
-NO_EXPORT = ["-p", "backend:=torch", "-p", "build_engine:=false"]
-"""A node loads its model within seconds on any machine if it has nothing to export."""
+ON_TORCH = ["-p", "backend:=torch"]
+WITHOUT_TORCH = {
+    "PYTHONPATH": os.pathsep.join(
+        [str(HERE.parent / "without_torch"), os.environ.get("PYTHONPATH", "")]
+    ),
+    "REFUSED_PACKAGES": "torch",
+}
+"""Environment of a program that cannot import torch, as on most robots."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,16 +61,23 @@ class NodeProcess:
         program: Module in ``tracker_ros.nodes``.
         arguments: Its command line.
         log: Where its output goes.
+        settings: Environment variables to add.
     """
 
-    def __init__(self, program: str, arguments: list[str], log: Path) -> None:
+    def __init__(
+        self,
+        program: str,
+        arguments: list[str],
+        log: Path,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
         with log.open("w") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tracker_ros.nodes.start", program, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(settings or {})},
             )
 
     @property
@@ -192,11 +205,15 @@ def make_probe() -> Iterator[Callable[..., Probe]]:
 
 @pytest.fixture(scope="session")
 def tracker_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    """One tracker in namespace /shared; most tests use it. It ends cleanly with SIGINT."""
+    """One tracker in namespace /shared; most tests use it. It ends cleanly with SIGINT.
+
+    It runs as on a robot without torch.
+    """
     process = NodeProcess(
         "track",
-        ["--ros-args", "-r", "__ns:=/shared", *NO_EXPORT],
+        ["--ros-args", "-r", "__ns:=/shared"],
         tmp_path_factory.mktemp("track") / "track.log",
+        WITHOUT_TORCH,
     )
     yield process
     assert process.stop(signal.SIGINT) == 0
@@ -222,7 +239,7 @@ def probe(shared_probe: Probe) -> Probe:
 @pytest.fixture(scope="session")
 def waiting_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A tracker in namespace /waiting that waits for transitions."""
-    options = [*NO_EXPORT, "-p", "autostart:=false", "-p", "lost_after:=3600.0"]
+    options = [*ON_TORCH, "-p", "autostart:=false", "-p", "lost_after:=3600.0"]
     process = NodeProcess(
         "track",
         ["--ros-args", "-r", "__ns:=/waiting", *options],

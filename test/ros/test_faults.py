@@ -7,7 +7,7 @@ import os
 import sys
 
 import pytest
-from conftest import NO_EXPORT
+from conftest import ON_TORCH
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 
@@ -25,7 +25,7 @@ def start_breakable(tmp_path, make_probe):
     def start(namespace, *arguments):
         command = tmp_path / "command"
         command.write_text("")
-        options = ["-r", f"__ns:=/{namespace}", "-p", "diagnostics_rate:=10.0", *NO_EXPORT]
+        options = ["-r", f"__ns:=/{namespace}", "-p", "diagnostics_rate:=10.0", *ON_TORCH]
         programs.append(
             Program(
                 python_command("tools.harness.breakable", "--ros-args", *options, *arguments),

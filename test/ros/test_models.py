@@ -59,7 +59,7 @@ def probe(waiting_probe):
     waiting_probe.change(Transition.TRANSITION_DEACTIVATE)
     waiting_probe.change(Transition.TRANSITION_CLEANUP)
     plain = {"weights": "", "model_options": "", "backend": "torch", "engine_cache_dir": ""}
-    assert waiting_probe.set(build_engine=False, **plain) == [(True, "")] * 5
+    assert waiting_probe.set(build_engine=False, precision="auto", **plain) == [(True, "")] * 6
 
 
 def configure(probe, **parameters):
@@ -176,17 +176,14 @@ def test_options_that_the_model_lacks_are_named(probe):
 
 
 def test_an_engine_that_may_not_be_built_is_refused(probe, tmp_path):
-    given = {"backend": "onnxruntime", "engine_cache_dir": str(tmp_path)}
+    given = {"backend": "onnxruntime", "precision": "fp16", "engine_cache_dir": str(tmp_path)}
     end = configure(probe, model="ostrack_tiny", build_engine=False, **given)
     assert "'template'" in end
     assert not list(tmp_path.rglob("*.onnx"))
     assert not probe.change(Transition.TRANSITION_ACTIVATE)
 
 
-def test_the_choice_of_a_back_end_is_logged(probe, waiting_process, shared_engines):
-    given = {"backend": "auto", "engine_cache_dir": str(shared_engines)}
-    end = configure(probe, model="ostrack_tiny", build_engine=True, **given)
-    assert "ready" in end
-    probe.until(lambda: "ostrack_tiny runs on " in waiting_process.output, "the choice")
-    assert " ms in torch and " in waiting_process.output, "both were measured"
-    assert list(shared_engines.rglob("*.onnx"))
+def test_the_choice_of_a_back_end_is_logged(probe, waiting_process):
+    end = configure(probe, model="ostrack_tiny", backend="auto")
+    assert "backend onnxruntime" in end
+    probe.until(lambda: "ostrack_tiny runs on onnxruntime" in waiting_process.output, "the choice")

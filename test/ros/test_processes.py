@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from conftest import NO_EXPORT
+from conftest import ON_TORCH
 
 from tracker_interfaces.msg import TargetStatus
 
@@ -17,7 +17,7 @@ def start(run_program, make_probe):
     probes = {}
 
     def run(namespace):
-        process = run_program("track", "--ros-args", "-r", f"__ns:={namespace}", *NO_EXPORT)
+        process = run_program("track", "--ros-args", "-r", f"__ns:={namespace}", *ON_TORCH)
         if namespace not in probes:
             probes[namespace] = make_probe(namespace)
         probes[namespace].statuses.clear()

@@ -103,7 +103,7 @@ def _export(args: argparse.Namespace) -> int:
 
 def _of_several_targets(graphs: Sequence[Graph], model: str, targets: int) -> list[Graph]:
     """Return the graphs for several targets at once, for all numbers up to `targets`."""
-    from tracker_ros.models.one_stream.export import TOGETHER
+    from tracker_ros.models.one_stream.on_engines import TOGETHER
 
     sizes = sorted(TOGETHER)
     if targets not in (1, *sizes):

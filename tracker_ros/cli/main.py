@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.traceback:
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, ImportError) and error.name == "torch":
+            text = "this needs PyTorch, which is not installed: pip install torch"
         if len(text) > MAX_ERROR_LENGTH:
             text = f"{text[:MAX_ERROR_LENGTH]} ... (--traceback shows all)"
         print(f"tracker-ros {args.command}: error: {text}", file=sys.stderr)

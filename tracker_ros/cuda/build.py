@@ -18,12 +18,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from tracker_ros.arrays import Array, is_numpy
 from tracker_ros.cache import Cache, Key, cache_folder
+from tracker_ros.process import thread_count
+
+if TYPE_CHECKING:
+    import torch
 
 KERNELS = Path(__file__).parent / "kernels"
 CPP_OPTIONS = (
@@ -40,7 +42,7 @@ _TIMEOUT_SECONDS = 120
 _THREADS = 256
 _MAX_BLOCKS = 2**31 - 1
 _LOG = logging.getLogger(__name__)
-_TYPES = {torch.float32: "float", torch.float64: "double"}
+_TYPES = {"float32": "float", "float64": "double"}
 
 Values = Sequence["ctypes._SimpleCData"]
 
@@ -50,38 +52,41 @@ class BuildError(RuntimeError):
 
 
 class Kernels:
-    """Calls the kernels of a library with tensors and numbers."""
+    """Calls the kernels of a library with arrays and numbers."""
 
     def __init__(self, library: CppLibrary | CudaLibrary) -> None:
         self._library = library
 
-    def __call__(self, kernel: str, count: int, out: Tensor, *arguments: Tensor | float) -> None:
+    def __call__(self, kernel: str, count: int, out: Array, *arguments: Array | float) -> None:
         """Run a kernel for the indices 0 .. count - 1.
 
         `kernel` is its name in the source, without the type of number, which is that of `out` and
-        of all tensors: float32 or float64, contiguous. Arguments follow in the kernel's order.
+        of all arrays: float32 or float64, contiguous. Arguments follow in the kernel's order.
         """
         values = [_c_value(argument) for argument in (count, out, *arguments)]
         if count > 0:
-            self._library.run(f"{kernel}_{_TYPES[out.dtype]}", values)
+            number = _TYPES[str(out.dtype).removeprefix("torch.")]
+            self._library.run(f"{kernel}_{number}", values)
 
 
-def _c_value(argument: Tensor | float) -> ctypes._SimpleCData:
-    """Return a tensor's address, an integer or a float as kernels take them."""
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
+def _c_value(argument: Array | float) -> ctypes._SimpleCData:
+    """Return an array's address, an integer or a float as kernels take them."""
+    if not isinstance(argument, (int, float)):
+        numpy = is_numpy(argument)
+        return ctypes.c_void_p(argument.ctypes.data if numpy else argument.data_ptr())
     return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_double(argument)
 
 
-_found: dict[tuple[str, torch.device], Kernels | None] = {}
+_found: dict[tuple[str, torch.device | str], Kernels | None] = {}
 _reported: set[str] = set()
 _lock = threading.Lock()
 
 
-def kernels(name: str, device: torch.device) -> Kernels | None:
+def kernels(name: str, device: torch.device | str) -> Kernels | None:
     """Return the kernels of a file `kernels/NAME.cuh` for a device; None if they cannot be built.
 
-    The reason is logged once per process; building is not tried again.
+    NumPy arrays are on the device "cpu". The reason is logged once per process; building is not
+    tried again.
     """
     with _lock:
         if (name, device) not in _found:
@@ -92,21 +97,25 @@ def kernels(name: str, device: torch.device) -> Kernels | None:
                 if str(error) not in _reported:
                     _reported.add(str(error))
                     _LOG.warning(
-                        "no compiled operators on %s, plain PyTorch takes their place: %s",
-                        device.type,
+                        "no compiled operators on %s, slower ones take their place: %s",
+                        _kind(device),
                         error,
                     )
         return _found[name, device]
 
 
-def _library(name: str, device: torch.device) -> CppLibrary | CudaLibrary:
+def _kind(device: torch.device | str) -> str:
+    return device if isinstance(device, str) else device.type
+
+
+def _library(name: str, device: torch.device | str) -> CppLibrary | CudaLibrary:
     try:
         folder = cache_folder("kernels")
     except RuntimeError as error:
         raise BuildError(str(error)) from error
-    if device.type == "cpu":
+    if _kind(device) == "cpu":
         return CppLibrary(name, folder)
-    if device.type == "cuda":
+    if not isinstance(device, str) and device.type == "cuda":
         return CudaLibrary(name, folder, device)
     raise BuildError("there are kernels for cpu and cuda only")
 
@@ -160,7 +169,7 @@ class CppLibrary:
 
         parts = {
             "compiler": _run([compiler, "--version"]) + _run([compiler, "-dumpmachine"]),
-            "processor": _processor(),
+            "processor": processor_digest(),
             "options": " ".join([NATIVE, *CPP_OPTIONS]),
         }
         try:
@@ -169,14 +178,14 @@ class CppLibrary:
             raise BuildError(f"the kernels cannot be loaded ({error})") from error
 
     def run(self, symbol: str, values: Values) -> None:
-        """Run a kernel for all its indices, divided among as many threads as torch uses.
+        """Run a kernel for all its indices, divided among `process.thread_count` threads.
 
         The values are the number of indices, then the kernel's arguments.
         """
         function = getattr(self._library, symbol)
         function.restype = None
         count, *arguments = values
-        parts = max(1, min(torch.get_num_threads(), count.value))
+        parts = max(1, min(thread_count(), count.value))
         edges = [ctypes.c_int64(count.value * part // parts) for part in range(parts + 1)]
         ranges = [(*between, *arguments) for between in zip(edges, edges[1:], strict=False)]
         # ctypes releases Python's lock during a call.
@@ -188,7 +197,7 @@ class CppLibrary:
             thread.join()
 
 
-def _processor() -> str:
+def processor_digest() -> str:
     """Return a digest of what decides which instructions a compiler may use on this machine."""
     lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
     facts = sorted({line for line in lines if line.startswith(_CPU_FACTS)})
@@ -276,6 +285,8 @@ class CudaLibrary:
 
     def _load(self, number: str) -> None:
         """Compile the kernels of one type of number, and make them ready."""
+        import torch
+
         major, minor = torch.cuda.get_device_capability(self._device)
         code = cubin(self._name, f"sm_{major}{minor}", self._folder, number)
         with torch.cuda.device(self._device):
@@ -288,6 +299,8 @@ class CudaLibrary:
 
         See `CppLibrary.run`. Raises RuntimeError if the driver refused.
         """
+        import torch
+
         stream = torch.cuda.current_stream(self._device).cuda_stream
         with torch.cuda.device(self._device):
             _checked(self._driver, self._driver.cuCtxSetCurrent(self._context))

@@ -19,19 +19,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tracker_ros.cuda.build import Kernels, kernels
+from tracker_ros.cuda.local_attention_kernel import (
+    attend_by_kernel,
+    check_key,
+    check_references,
+    expect_by_kernel,
+    fits_kernel,
+)
 from tracker_ros.cuda.local_attention_reference import (
     expected_offset_reference,
     local_attention_reference,
 )
-
-# As in kernels/local_attention.cuh.
-_MARGIN = 32
-_MAX_VALUES = 8
-_CHANNELS_AT_ONCE = 4
 
 
 def local_attention(
@@ -54,25 +55,8 @@ def local_attention(
     Returns:
         (B, V, H, W). Raises ValueError if shapes do not fit.
     """
+    check_references(query, keys, values, offsets)
     batch, _, height, width = query.shape
-    for what, maps in (("key", keys), ("value", values)):
-        for one in maps:
-            fits = one.dim() == 4 and (one.shape[0], *one.shape[2:]) == (batch, height, width)
-            if not fits or (what == "key" and one.shape != query.shape):
-                raise ValueError(
-                    f"a {what} has shape {tuple(one.shape)}; expected that of the query, "
-                    f"{tuple(query.shape)}{'' if what == 'key' else ' apart from the channels'}"
-                )
-    for offset in offsets:
-        if offset is not None and offset.shape != (batch, height, width, 2):
-            raise ValueError(
-                f"an offset has shape {tuple(offset.shape)}; expected {(batch, height, width, 2)}"
-            )
-    if not len(keys) == len(values) == len(offsets) > 0:
-        raise ValueError(
-            f"got {len(keys)} keys, {len(values)} values and {len(offsets)} offsets; expected one "
-            "of each for every reference"
-        )
     still = query.new_zeros(batch, height, width, 2)
     displaced = [still if offset is None else offset for offset in offsets]
     stacks = (torch.stack(list(maps), dim=1) for maps in (keys, values, displaced))
@@ -86,26 +70,12 @@ def expected_offset(query: Tensor, key: Tensor, radius: int, dilation: int) -> T
     of its middle, `dilation` pixels apart. Returns (B, H, W, 2), the mean (dx, dy) in pixels,
     weighted by a softmax. Raises ValueError if shapes do not fit.
     """
-    if query.dim() != 4 or key.shape != query.shape:
-        raise ValueError(
-            f"key has shape {tuple(key.shape)}; expected that of the query, {tuple(query.shape)}"
-        )
+    check_key(query, key)
     return _expect(query, key, radius, dilation)
 
 
 def _kernels_for(maps: Tensor, radius: int) -> Kernels | None:
-    return kernels("local_attention", maps.device) if 2 * radius + 2 <= _MARGIN else None
-
-
-def _by_line(maps: Tensor) -> Tensor:
-    """Lay (..., C, H, W) out as (..., H, C, pitch), each line between zeros, for the kernels."""
-    return F.pad(maps.transpose(-3, -2), (_MARGIN, _MARGIN)).contiguous()
-
-
-def _whole_channels(maps: Tensor) -> Tensor:
-    """Add zero channels to (..., C, H, W) up to a number that the kernels can take."""
-    missing = -maps.shape[-3] % _CHANNELS_AT_ONCE
-    return F.pad(maps, (0, 0, 0, 0, 0, missing)) if missing else maps
+    return kernels("local_attention", maps.device) if fits_kernel(radius) else None
 
 
 # Schemas are written out: PyTorch 2.4 cannot read annotations that are strings.
@@ -121,19 +91,7 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, offsets: Tensor, radius
         return local_attention_reference(
             query, keys.unbind(1), values.unbind(1), offsets.unbind(1), radius
         )
-    batch, references, classes, height, width = values.shape
-    query, keys = _whole_channels(query), _by_line(_whole_channels(keys))
-    query, offsets = query.permute(0, 2, 3, 1).contiguous(), offsets.contiguous()
-    parts = []
-    for some in values.split(_MAX_VALUES, dim=2):
-        out = query.new_empty(batch, some.shape[2], height, width)
-        sizes = references, query.shape[3], some.shape[2], height, width, keys.shape[-1], radius
-        run(
-            "local_attention", batch * height * width,
-            out, query, keys, _by_line(some), offsets, *sizes,
-        )  # fmt: skip
-        parts.append(out)
-    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+    return attend_by_kernel(run, query, keys, values, offsets, radius)
 
 
 @_attend.register_fake
@@ -150,33 +108,7 @@ def _expect(query: Tensor, key: Tensor, radius: int, dilation: int) -> Tensor:
     run = _kernels_for(query, radius)
     if run is None:
         return expected_offset_reference(query, key, radius, dilation)
-    size = int(query.shape[2]), int(query.shape[3])
-    query, key = (_interleaved(_whole_channels(maps), dilation) for maps in (query, key))
-    maps, _, rows, columns = query.shape
-    lines, query = _by_line(key), query.permute(0, 2, 3, 1).contiguous()
-    out = query.new_empty(maps, rows, columns, 2)
-    sizes = query.shape[3], rows, columns, lines.shape[-1], radius
-    run("expected_offset", maps * rows * columns, out, query, lines, *sizes)
-    return _woven(out, size, dilation) * dilation
-
-
-def _interleaved(maps: Tensor, dilation: int) -> Tensor:
-    """Split (B, C, H, W) into (B d d, C, H / d, W / d), so that dilated windows become dense.
-
-    Zeros fill up maps that d does not divide; they count like pixels outside.
-    """
-    missing = (-maps.shape[3] % dilation, -maps.shape[2] % dilation)
-    padded = F.pad(maps, (0, missing[0], 0, missing[1]))
-    batch, channels, height, width = padded.shape
-    parts = padded.view(batch, channels, height // dilation, dilation, width // dilation, dilation)
-    return parts.permute(0, 3, 5, 1, 2, 4).flatten(0, 2)
-
-
-def _woven(maps: Tensor, size: tuple[int, int], dilation: int) -> Tensor:
-    """Join (B d d, H / d, W / d, 2) to (B, *size, 2), the inverse of `_interleaved`."""
-    parts = maps.unflatten(0, (-1, dilation, dilation)).permute(0, 3, 1, 4, 2, 5)
-    whole = parts.flatten(3, 4).flatten(1, 2)
-    return whole[:, : size[0], : size[1]].contiguous()
+    return expect_by_kernel(run, query, key, radius, dilation)
 
 
 @_expect.register_fake

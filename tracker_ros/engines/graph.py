@@ -6,8 +6,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from tracker_ros.arrays import Array
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PRECISIONS = ("fp32", "fp16")
 MIXED = "fp16-mixed"
@@ -20,10 +24,21 @@ class EngineUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Fixed shape of one tensor, and its type for the caller: "float32", "int64" or "bool"."""
+    """Shape of one tensor, and its type for the caller: "float32", "int64" or "bool".
+
+    A side of -1 may have any length; only embedded graphs have such sides.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
+
+    def accepts(self, shape: tuple[int, ...], dtype: str) -> bool:
+        """Tell whether a tensor of this shape and type fits."""
+        return (
+            dtype == self.dtype
+            and len(shape) == len(self.shape)
+            and all(own in (-1, other) for own, other in zip(self.shape, shape, strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ class GraphSpec:
     half: bool = True
     settings: str = ""
 
-    def check(self, tensors: Mapping[str, Tensor]) -> None:
+    def check(self, tensors: Mapping[str, Array]) -> None:
         """Check the tensors of a call against the inputs.
 
         Raises ValueError, which names graph and tensor, if one is missing, unknown, or of another
@@ -61,10 +76,10 @@ class GraphSpec:
                 )
         for name, wanted in self.inputs.items():
             tensor = tensors[name]
-            found = TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            if found != wanted:
+            shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+            if not wanted.accepts(shape, dtype):
                 raise ValueError(
-                    f"graph {self.name!r}: input {name!r} is {found.dtype} {found.shape}; "
+                    f"graph {self.name!r}: input {name!r} is {dtype} {shape}; "
                     f"expected {wanted.dtype} {wanted.shape}, which this graph is made for"
                 )
 
@@ -125,11 +140,12 @@ class Engine(ABC):
     precision: str
 
     @abstractmethod
-    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+    def __call__(self, **tensors: Array) -> dict[str, Array]:
         """Compute the graph from tensors by name, with the shapes and types of the spec.
 
-        Inputs may be on any device; outputs are on the engine's. The next call may overwrite them:
-        clone those to keep. Raises ValueError as `GraphSpec.check` does, RuntimeError if the
+        Inputs may be on any device; outputs are on the engine's. ONNX Runtime takes NumPy arrays
+        as well, and returns what it was given. The next call may overwrite outputs: copy those to
+        keep. Raises ValueError as `GraphSpec.check` does, RuntimeError if the
         engine failed; the message names it and the remedy.
         """
 

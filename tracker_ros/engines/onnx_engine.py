@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs as ONNX: exported from torch, and computed by ONNX Runtime on a CPU or a GPU.
+"""Graphs as ONNX: exported from torch, kept in a cache, and opened by ONNX Runtime.
 
 Files are opset 18 with static shapes and known operators only; their types are decided in torch.
 Beside each STEM.onnx stand STEM.safetensors, one example of inputs and the outputs that torch
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import logging
 import warnings
 from collections import Counter
@@ -28,15 +27,20 @@ from torch import Tensor
 import tracker_ros
 from tracker_ros.cache import Cache, Entry, Key, NotCached
 from tracker_ros.engines import parity_check
-from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
+from tracker_ros.engines.onnx_session import (
+    INSTALL_RUNTIME,
+    OnnxRuntimeEngine,
+    are_installed,
+    can_run,
+)
 
 _LOG = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 OPSET = 18
 LIMIT_BYTES = 2 * 1024**3
 INSTALL = "pip install onnx onnxscript"
-INSTALL_RUNTIME = "pip install onnxruntime (onnxruntime-gpu for its CUDA provider)"
 # fmt: off
 ALLOWED_OPERATORS = frozenset({
     "Abs", "Add", "And", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Div",
@@ -52,18 +56,9 @@ ALLOWED_OPERATORS = frozenset({
 """Operators for static shapes that ONNX Runtime and TensorRT from 10.3 on have."""
 
 
-def can_run() -> bool:
-    """Tell whether ONNX Runtime can be imported, without importing it."""
-    return _are_installed("onnxruntime")
-
-
 def can_export() -> bool:
     """Tell whether graphs can be exported and run, without importing what that needs."""
-    return _are_installed("onnxruntime", "onnx", "onnxscript")
-
-
-def _are_installed(*packages: str) -> bool:
-    return all(importlib.util.find_spec(package) for package in packages)
+    return are_installed("onnxruntime", "onnx", "onnxscript")
 
 
 def graph_cache(cache_dir: Path) -> Cache:
@@ -303,89 +298,3 @@ def _remove(graph: Graph, precision: str, cache_dir: Path, model: str) -> None:
     cache, stem = graph_cache(cache_dir), graph_key(graph, precision, model).stem
     with suppress(OSError), cache.lock(stem):
         cache.remove(stem)
-
-
-class OnnxRuntimeEngine(Engine):
-    """A session on an exported graph; tensors pass through the CPU's memory.
-
-    Raises EngineUnavailable if the file cannot be loaded, or this ONNX Runtime lacks the CUDA
-    provider or the libraries that it needs.
-    """
-
-    backend = "onnxruntime"
-
-    def __init__(
-        self, spec: GraphSpec, model: Path | bytes, precision: str, device: torch.device
-    ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineUnavailable(
-                f"ONNX Runtime cannot be imported ({error}): {INSTALL_RUNTIME}"
-            ) from error
-        self.spec, self.precision, self.device = spec, precision, str(device)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait by spinning take the cores from torch, which computes the rest.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors; what matters is raised
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model if isinstance(model, bytes) else str(model),
-                options,
-                providers=_providers(onnxruntime, device),
-            )
-        except _errors(onnxruntime) as error:
-            name = f"graph {spec.name!r}" if isinstance(model, bytes) else model.name
-            raise EngineUnavailable(
-                f"ONNX Runtime cannot load {name}: {error}; delete it, so that it is exported "
-                "again"
-            ) from error
-        first = self._session.get_providers()[0]
-        if device.type == "cuda" and first != "CUDAExecutionProvider":
-            # ONNX Runtime mentions it in its log only and goes on, on the CPU.
-            raise EngineUnavailable(
-                f"ONNX Runtime {onnxruntime.__version__} cannot load what its CUDA provider needs "
-                f"and would run on {first}: install the CUDA and cuDNN that it was built for"
-            )
-
-    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
-        """Compute the graph; see `Engine`."""
-        self.spec.check(tensors)
-        import onnxruntime
-
-        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        try:
-            results = self._session.run(list(self.spec.outputs), arrays)
-        except _errors(onnxruntime) as error:
-            raise RuntimeError(
-                f"ONNX Runtime failed on graph {self.spec.name!r}: {error}; use backend='torch'"
-            ) from error
-        return {
-            name: torch.from_numpy(result).to(self.device)
-            for name, result in zip(self.spec.outputs, results, strict=True)
-        }
-
-
-def _providers(onnxruntime: Any, device: torch.device) -> list[Any]:
-    if device.type == "cpu":
-        return ["CPUExecutionProvider"]
-    known = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" not in known:
-        raise EngineUnavailable(
-            f"ONNX Runtime {onnxruntime.__version__} has no CUDA provider, only "
-            f"{', '.join(known)}: {INSTALL_RUNTIME}"
-        )
-    # TF32 would give three digits under the name of float32.
-    cuda = {"device_id": device.index or 0, "use_tf32": 0}
-    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
-
-
-def _errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
-    """Return what a session raises; these classes share no base but Exception."""
-    state = onnxruntime.capi.onnxruntime_pybind11_state
-    names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented EPFail"
-    return (
-        *(getattr(state, name) for name in names.split() if hasattr(state, name)),
-        RuntimeError,
-    )

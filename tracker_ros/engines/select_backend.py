@@ -3,24 +3,29 @@
 
 With "auto" on a GPU: TensorRT, if an engine was built and passed its parity check; else torch in
 half precision with a CUDA graph, or in float32 if that fails the check; else torch as it is. On a
-CPU: torch or ONNX Runtime, whichever is measured to be faster when the model is loaded. Exporting
-for that takes seconds, once; building for TensorRT takes minutes, and is left to `tracker-ros
-export` and `backend="tensorrt"`.
+CPU: torch, or ONNX Runtime if graphs were exported and it was faster when both were timed first.
+"auto" neither exports nor builds; that is left to `tracker-ros export` and to back ends chosen by
+name. Embedded models do not come here on a CPU: see `tracker_ros.engines.embedded`.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from tracker_ros.engines import onnx_engine, parity_check, tensorrt_engine, torch_engine
+from tracker_ros.arrays import Array
+from tracker_ros.cache import Cache, Key, NotCached
+from tracker_ros.cuda.build import processor_digest
 from tracker_ros.engines.graph import PRECISIONS, Engine, EngineUnavailable, Graph, GraphSpec
+from tracker_ros.process import thread_count
 from tracker_ros.tracker import Tracker
+
+if TYPE_CHECKING:
+    import torch
 
 _LOG = logging.getLogger(__name__)
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
@@ -66,14 +71,18 @@ class Backend:
         """
         if self.name == "cuda_graph":
             return self._cuda_graph(graph)
-        modules = {"onnxruntime": onnx_engine, "tensorrt": tensorrt_engine}
-        if self.name not in modules:
+        open_engine: Callable[..., Engine]
+        if self.name == "onnxruntime":
+            from tracker_ros.engines.onnx_engine import open_engine
+        elif self.name == "tensorrt":
+            from tracker_ros.engines.tensorrt_engine import open_engine
+        else:
             raise EngineUnavailable(f"back end {self.name!r} computes no graphs")
         try:
             if self.build:
                 # Built engines are refused in a folder that others may enter.
                 self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return modules[self.name].open_engine(  # type: ignore[attr-defined]
+            return open_engine(
                 graph,
                 self.precision,
                 self.cache_dir,
@@ -92,6 +101,8 @@ class Backend:
 
         That takes a moment where a CPU would take seconds, and a tracker may be waiting.
         """
+        from tracker_ros.engines import parity_check, torch_engine
+
         engine = torch_engine.CudaGraphEngine(graph, self.precision, self.device)
         if self.precision != "fp16" or not graph.spec.half:
             return engine
@@ -109,6 +120,8 @@ class Backend:
 
 def collect_graphs(make: Callable[[Backend], object]) -> list[Graph]:
     """Return the graphs that a model opens when it is made."""
+    import torch
+
     collector = _Collector("", torch.device("cpu"), "fp32", "", Path())
     make(collector)
     return collector.graphs
@@ -131,7 +144,7 @@ class _Closed(Engine):
     def __init__(self, spec: GraphSpec) -> None:
         self.spec = spec
 
-    def __call__(self, **tensors: Tensor) -> dict[str, Tensor]:
+    def __call__(self, **tensors: Array) -> dict[str, Array]:
         raise RuntimeError(f"graph {self.spec.name!r} was not opened")
 
 
@@ -200,37 +213,41 @@ def _faster_on_cpu(
     if precision != "fp32":
         return plain
     try:
-        exported = _exported(make, replace(wanted, name="onnxruntime", precision=precision))
+        # Nothing is exported here: that would take minutes of a starting node.
+        exported = make(replace(wanted, name="onnxruntime", precision=precision, build=False))
     except EngineUnavailable as error:
         _LOG.info("%s runs on torch: %s", wanted.model, error)
         return plain
-    seconds = seconds_per_frame({"torch": plain, "onnxruntime": exported})
-    faster = seconds["torch"] > _MIN_SPEED_UP * seconds["onnxruntime"]
+    trackers = {"torch": plain, "onnxruntime": exported}
+    return trackers[_faster(wanted, lambda: seconds_per_frame(trackers))]
+
+
+def _faster(wanted: Backend, measure: Callable[[], dict[str, float]]) -> str:
+    """Return the back end that was faster when both were timed first on this machine.
+
+    Times vary, and a choice that changes from start to start would change results.
+    """
+    cache = Cache(wanted.cache_dir / "choices")
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "onnxruntime")}
+    parts = {"threads": str(thread_count()), "processor": processor_digest(), **versions}
+
+    def timed() -> tuple[dict[str, bytes], dict[str, float]]:
+        seconds = measure()
+        faster = seconds["torch"] > _MIN_SPEED_UP * seconds["onnxruntime"]
+        return {".txt": b"onnxruntime" if faster else b"torch"}, seconds
+
+    try:
+        entry = cache.obtain(Key(f"{wanted.model} choice", parts), timed)
+        chosen, seconds = cache.load(entry)[".txt"].decode(), entry.info
+    except (OSError, NotCached) as error:
+        _LOG.info("the choice for %s is not kept: %s", wanted.model, error)
+        files, seconds = timed()
+        chosen = files[".txt"].decode()
     _LOG.info(
         "%s runs on %s: a frame took %.1f ms in torch and %.1f ms in ONNX Runtime",
         wanted.model,
-        "onnxruntime" if faster else "torch",
+        chosen,
         1e3 * seconds["torch"],
         1e3 * seconds["onnxruntime"],
     )
-    return exported if faster else plain
-
-
-def _exported(make: Callable[[Backend], Tracker], wanted: Backend) -> Tracker:
-    """Make a tracker on exported graphs; they are exported first if need be and allowed.
-
-    The tracker itself never exports: that would hold up images.
-    """
-    ready = replace(wanted, build=False)
-    try:
-        return make(ready)
-    except EngineUnavailable:
-        if not wanted.build or not onnx_engine.can_export():
-            raise
-    _LOG.info(
-        "exporting %s for ONNX Runtime, once, to time it beside torch; build_engine:=false "
-        "prevents that",
-        wanted.model,
-    )
-    make(wanted)
-    return make(ready)
+    return chosen

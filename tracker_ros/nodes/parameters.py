@@ -386,8 +386,9 @@ TRACK_PARAMETERS = (
         check=_check_device),
     ParameterSpec(
         "backend", "auto", UNCONFIGURED,
-        "Back end that runs the model: torch, onnxruntime or tensorrt. auto takes the "
-        "fastest; on a CPU it measures them while the model loads.", choices=BACKENDS),
+        "Back end that runs the model: torch, onnxruntime or tensorrt. auto takes onnxruntime "
+        "for embedded models on a CPU, otherwise the fastest that is prepared.",
+        choices=BACKENDS),
     ParameterSpec(
         "precision", "auto", UNCONFIGURED,
         "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or "
@@ -397,11 +398,10 @@ TRACK_PARAMETERS = (
         "engine_cache_dir", "", UNCONFIGURED,
         "Folder of exported graphs and built engines; empty takes one in the user's cache."),
     ParameterSpec(
-        "build_engine", True, UNCONFIGURED,
-        "Whether missing graphs may be exported (seconds) and missing engines built for "
-        "TensorRT (minutes) while the model loads. With backend auto, graphs are exported "
-        "for ONNX Runtime on a CPU and no engine is built. If false, auto takes what is "
-        "there, and a back end chosen by name fails if its files are missing."),
+        "build_engine", False, UNCONFIGURED,
+        "Whether a back end chosen by name may export missing graphs (seconds to minutes) and "
+        "build missing engines for TensorRT (minutes) while the model loads. If false, it fails "
+        "where files are missing. auto takes what is there, and embedded models need nothing."),
     ParameterSpec(
         "model_options", "", UNCONFIGURED,
         "Options of the model as NAME=VALUE, several separated by spaces, such as "

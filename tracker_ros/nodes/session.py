@@ -257,6 +257,6 @@ def _versions() -> dict[str, str]:
     """Return the versions of interpreter and libraries in use."""
     found = {"python": platform.python_version()}
     for name in ("torch", "onnxruntime", "tensorrt"):
-        if name in sys.modules:
-            found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+        if module := sys.modules.get(name):
+            found[name] = str(getattr(module, "__version__", "unknown"))
     return found

@@ -279,7 +279,7 @@ class TrackNode(rclpy.lifecycle.Node):
 
 
 def create_from_parameters(parameters: ParameterTable) -> Tracker:
-    """Make the model that the parameters name; torch is imported only here."""
+    """Make the model that the parameters name; what computes it is imported only here."""
     from tracker_ros.registry import create_tracker
 
     return create_tracker(

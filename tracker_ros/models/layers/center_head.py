@@ -8,27 +8,15 @@ Official code: https://github.com/botaoye/OSTrack (MIT), `lib/models/layers/head
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.models.layers.head_maps import HeadMaps
+
+__all__ = ["BRANCHES", "CenterHead", "HeadMaps", "boxes_at_cells", "clamped_sigmoid", "decode_box"]
+
 BRANCHES = ("ctr", "offset", "size")
 _OUTPUTS = {"ctr": 1, "offset": 2, "size": 2}
-
-
-class HeadMaps(NamedTuple):
-    """Maps over the n x n search grid.
-
-    Attributes:
-        score: (B, 1, n, n) in [1e-4, 1 - 1e-4].
-        size: (B, 2, n, n) width and height as fractions of the search crop, same range.
-        offset: (B, 2, n, n) x and y of the centre within its cell, in cells, unbounded.
-    """
-
-    score: Tensor
-    size: Tensor
-    offset: Tensor
 
 
 def clamped_sigmoid(logits: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+
+from tracker_ros.arrays import Array, library_of, select, to_numpy
 
 LEAST_AGREEMENT = 0.25
 """Share of a mask's cells that must look like the object; below, the object is not found.
@@ -33,11 +34,11 @@ class Appearance:
         target: (n,) bool.
     """
 
-    cells: Tensor
-    target: Tensor
+    cells: Array
+    target: Array
 
     @staticmethod
-    def of(features: Tensor, labels: Tensor, number: int) -> Appearance:
+    def of(features: Array, labels: Array, number: int) -> Appearance:
         """Return the appearance of an object by its mask.
 
         Args:
@@ -45,21 +46,23 @@ class Appearance:
             labels: (1, V, h, w) float32, one-hot.
             number: The object's class.
         """
-        cells = F.normalize(features[0].flatten(1), dim=0)
-        return Appearance(cells, labels[0, number].flatten() > 0)
+        cells = features[0].reshape(features.shape[1], -1)
+        length = library_of(cells).clip((cells * cells).sum(0) ** 0.5, 1e-12, None)
+        return Appearance(cells / length, labels[0, number].reshape(-1) > 0)
 
-    def agreement(self, first: Appearance) -> Tensor:
+    def agreement(self, first: Appearance) -> float:
         """Return the share of the object's cells that look most like the object in another frame.
 
         At most 256 cells, evenly spread over the object, are compared with all cells of the other
-        frame. The share is a tensor without dimensions; 0 if the object has no cell.
+        frame. The share is 0 if the object has no cell.
         """
-        places = self.target.nonzero()[:, 0]
+        places = np.flatnonzero(to_numpy(self.target))
         if len(places) == 0:
-            return self.cells.new_zeros(())
+            return 0.0
         places = places[:: -(-len(places) // _MAX_CELLS)]
-        likeness = self.cells[:, places].T @ first.cells
-        inside = likeness.masked_fill(~first.target, -1.0).amax(1)
-        beside = likeness.masked_fill(first.target, -1.0).amax(1)
+        likeness = select(self.cells, places, 1).T @ first.cells
+        library = library_of(likeness)
+        inside = library.amax(library.where(first.target, likeness, -1.0), 1)
+        beside = library.amax(library.where(first.target, -1.0, likeness), 1)
         # Equal where the object fills the first frame, so that there is nothing beside it.
-        return (inside >= beside).float().mean()
+        return float(to_numpy(inside >= beside).mean())

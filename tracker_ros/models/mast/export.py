@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MAST's features as a static graph; what is matched with them afterwards runs in torch.
+"""MAST's features as a graph; `matching.py` says what is matched with them afterwards.
 
 Written for this package; the official code exports nothing.
 """
@@ -7,6 +7,7 @@ Written for this package; the official code exports nothing.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, GraphSpe
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.engines.torch_engine import TorchEngine
 from tracker_ros.models.mast.config import STRIDE
-from tracker_ros.models.mast.network import MASTNetwork, network_input
+from tracker_ros.models.mast.images import network_input
+from tracker_ros.models.mast.network import MASTNetwork
+from tracker_ros.models.mast.on_engines import ANY_SIZE
 from tracker_ros.tracker import example_image
 
 
@@ -27,6 +30,19 @@ class _Features(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
         return (self.network(image),)
+
+
+def any_size_graph(network: MASTNetwork, height: int, width: int) -> Graph:
+    """Return the graph "features" for images of any size; its examples have this one."""
+    (graph,) = graphs(network, height, width)
+    channels = network.config.feature_dim
+    spec = GraphSpec(
+        ANY_SIZE,
+        {"image": TensorSpec((1, 3, -1, -1))},
+        {"features": TensorSpec((1, channels, -1, -1))},
+        settings=graph.spec.settings,
+    )
+    return replace(graph, spec=spec)
 
 
 def graphs(network: MASTNetwork, height: int, width: int) -> list[Graph]:

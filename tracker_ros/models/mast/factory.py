@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds MAST trackers from weights files; for paper and official code see `network.py`."""
+"""Builds MAST trackers from weights files; for paper and official code see `network.py`.
+
+Torch is imported only for trackers that need it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tracker_ros.checkpoints import read_network
+from tracker_ros.engines.embedded import EmbeddedModel
+from tracker_ros.engines.graph import EngineUnavailable
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.model_options import with_settings
 from tracker_ros.models.mast.config import MAST_MODELS, propagation
-from tracker_ros.models.mast.export import MASTOnEngines
-from tracker_ros.models.mast.network import MASTInference, MASTNetwork
+from tracker_ros.models.mast.on_engines import ANY_SIZE, EmbeddedFeatures
 from tracker_ros.models.mast.tracker import FeatureModel, MASTTracker, usual_size
+
+if TYPE_CHECKING:
+    from tracker_ros.models.mast.network import MASTNetwork
 
 
 def empty_network(name: str) -> MASTNetwork:
     """Return a model's network on the meta device."""
+    import torch
+
+    from tracker_ros.models.mast.network import MASTNetwork
+
     with torch.device("meta"):
         return MASTNetwork(MAST_MODELS[name][0])
 
@@ -26,7 +34,7 @@ def empty_network(name: str) -> MASTNetwork:
 def create_mast(
     name: str,
     *,
-    backend: Backend,
+    backend: Backend | EmbeddedModel,
     weights: Path,
     sha256: str | None,
     working_size: int | None = None,
@@ -38,7 +46,8 @@ def create_mast(
 
     Args:
         name: One of `MAST_MODELS`.
-        backend: Computes the features; the rest runs in torch on the same device.
+        backend: Computes the features; the rest runs in torch on the same device, or in NumPy
+            where the graph is embedded.
         weights: A safetensors file.
         sha256: The expected digest of the file, or None.
         working_size: Shorter side, in pixels, that images are reduced to; None for the model's.
@@ -47,16 +56,31 @@ def create_mast(
             when the model is loaded.
         **settings: Changes of `PropagationParameters`.
     """
-    usual = MAST_MODELS[name][1]
+    config, usual = MAST_MODELS[name]
     size = usual if working_size is None else working_size
     parameters = with_settings(propagation(name), settings)
-    network = read_network(empty_network(name), weights, sha256)
     model: FeatureModel
-    if backend.name == "torch":
-        backend.check_precision("fp32")
-        model = MASTInference(network, backend.device)
+    if isinstance(backend, EmbeddedModel):
+        if parameters.behaviour != "fixed":
+            raise EngineUnavailable(f"behaviour {parameters.behaviour!r} needs PyTorch")
+        graph = backend.graph(ANY_SIZE, repr(config))
+        model = EmbeddedFeatures(backend.open(graph))
     else:
-        model = MASTOnEngines(network, usual_size(size, aspect), backend)
+        model = _torch_model(name, backend, weights, sha256, usual_size(size, aspect))
     return MASTTracker(
         model, parameters, working_size=size, start_shape=start_shape, aspect=aspect
     )
+
+
+def _torch_model(
+    name: str, backend: Backend, weights: Path, sha256: str | None, size: tuple[int, int]
+) -> FeatureModel:
+    from tracker_ros.checkpoints import read_network
+    from tracker_ros.models.mast.export import MASTOnEngines
+    from tracker_ros.models.mast.network import MASTInference
+
+    network = read_network(empty_network(name), weights, sha256)
+    if backend.name == "torch":
+        backend.check_precision("fp32")
+        return MASTInference(network, backend.device)
+    return MASTOnEngines(network, size, backend)

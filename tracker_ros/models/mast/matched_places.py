@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from tracker_ros.cuda.local_attention import expected_offset
+from tracker_ros.arrays import Array, to_numpy
+from tracker_ros.cuda.local_attention_numpy import expected_offset
 from tracker_ros.models.mast.config import PropagationParameters
 from tracker_ros.models.mast.matching import Reference, search_dilation
 
@@ -25,7 +24,7 @@ class Match(NamedTuple):
 
 
 def matched_places(
-    query: Tensor,
+    query: Array,
     references: Sequence[Reference],
     cells: Sequence[tuple[int, int]],
     parameters: PropagationParameters,
@@ -39,31 +38,30 @@ def matched_places(
         parameters: Radius and long-term rule.
     """
     radius = parameters.radius
+    query = to_numpy(query)
     _, _, height, width = query.shape
-    steps = torch.arange(-radius, radius + 1, device=query.device)
+    steps = np.arange(-radius, radius + 1)
+    keys = [to_numpy(reference.features) for reference in references]
     offsets = []
-    for reference in references:
+    for reference, key in zip(references, keys, strict=True):
         dilation = search_dilation(reference.gap, parameters)
-        key = reference.features
         offsets.append(expected_offset(query, key, radius, dilation) if dilation else None)
     matches = []
     for row, column in cells:
         scores, places = [], []
-        for reference, offset in zip(references, offsets, strict=True):
+        for key, offset in zip(keys, offsets, strict=True):
             down, across = 0, 0
             if offset is not None:  # to whole cells: what is shown is no more exact
                 across, down = (round(value) for value in offset[0, row, column].tolist())
-            rows, columns = torch.meshgrid(
-                row + down + steps, column + across + steps, indexing="ij"
-            )
+            rows, columns = np.meshgrid(row + down + steps, column + across + steps, indexing="ij")
             inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
             places.append((rows, columns))
-            at = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-            alike = torch.einsum(
-                "c,cyx->yx", query[0, :, row, column], reference.features[0][:, at[0], at[1]]
-            )
-            scores.append(torch.where(inside, alike, torch.zeros_like(alike)).flatten())
-        weights = torch.cat(scores).softmax(0)
+            at = rows.clip(0, height - 1), columns.clip(0, width - 1)
+            alike = np.einsum("c,cyx->yx", query[0, :, row, column], key[0][:, at[0], at[1]])
+            scores.append(np.where(inside, alike, 0).ravel())
+        together = np.concatenate(scores)
+        weights = np.exp(together - together.max())
+        weights /= weights.sum()
         best = int(weights.argmax())
         number, place = divmod(best, len(steps) ** 2)
         found_rows, found_columns = places[number]

@@ -9,18 +9,19 @@ What differs on purpose: the official code gathers the labels of every long-term
 the last of them was found, and samples half a cell beside it under torch 1.3 and later. Both are
 repaired here and can be had back as `PropagationParameters.behaviour`, without the compiled
 operators.
+
+Features and labels are torch tensors, or NumPy arrays where ONNX Runtime computes the features.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
 
-from tracker_ros.cuda.local_attention import expected_offset, local_attention
-from tracker_ros.cuda.local_attention_reference import local_attention_reference
+from tracker_ros.arrays import Array, is_numpy, library_of, like
+from tracker_ros.models.layers.bilinear import Neighbours, interpolate, neighbours, resized
 from tracker_ros.models.mast.config import STRIDE, PropagationParameters
 
 
@@ -34,8 +35,8 @@ class Reference:
         gap: How many frames back.
     """
 
-    features: Tensor
-    values: Tensor
+    features: Array
+    values: Array
     gap: int
 
 
@@ -47,8 +48,8 @@ def search_dilation(gap: int, parameters: PropagationParameters) -> int:
 
 
 def colourise(
-    query: Tensor, references: list[Reference], parameters: PropagationParameters
-) -> Tensor:
+    query: Array, references: list[Reference], parameters: PropagationParameters
+) -> Array:
     """Return the values of a frame, read off its references.
 
     Args:
@@ -60,16 +61,23 @@ def colourise(
         (1, V, h, w) float32: the references' values under one softmax over all their windows.
         Places outside take part and carry none, so one-hot labels add up to at most 1.
     """
+    if is_numpy(query):
+        from tracker_ros.cuda.local_attention_numpy import expected_offset, local_attention
+    else:
+        from tracker_ros.cuda.local_attention import expected_offset, local_attention
+
     keys = [reference.features for reference in references]
     values = [reference.values for reference in references]
     radius = parameters.radius
-    offsets: list[Tensor | None] = []
+    offsets: list[Array | None] = []
     for reference in references:
         dilation = search_dilation(reference.gap, parameters)
         key = reference.features
         offsets.append(expected_offset(query, key, radius, dilation) if dilation else None)
     if parameters.behaviour == "fixed":
         return local_attention(query, keys, values, offsets, radius)
+    from tracker_ros.cuda.local_attention_reference import local_attention_reference
+
     last = next((offset for offset in reversed(offsets) if offset is not None), None)
     return local_attention_reference(
         query,
@@ -82,48 +90,51 @@ def colourise(
     )
 
 
-def cell_labels(labels: Tensor) -> Tensor:
+def cell_labels(labels: Array) -> Array:
     """(..., H, W) of pixels -> (..., ceil(H / 4), ceil(W / 4)) of cells."""
     return labels[..., ::STRIDE, ::STRIDE]
 
 
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """(H, W) labels from 0 to `classes` - 1 -> (classes, H, W) float32."""
-    every = torch.arange(classes, device=labels.device)[:, None, None]
-    return (labels[None] == every).float()
+def one_hot(labels: Array, classes: int) -> Array:
+    """(H, W) uint8 labels from 0 to `classes` - 1 -> (classes, H, W) float32."""
+    every = like(np.arange(classes, dtype=np.uint8)[:, None, None], labels)
+    same = labels[None] == every
+    return same.astype(np.float32) if is_numpy(labels) else same.float()
 
 
-def strongest(soft: Tensor) -> Tensor:
+def strongest(soft: Array) -> Array:
     """(V, H, W) soft labels -> (H, W) uint8, the first of the highest.
 
     The result is that of `argmax`, which on a CPU takes ten times as long along the first axis.
     """
-    labels = torch.zeros(soft.shape[1:], dtype=torch.uint8, device=soft.device)
+    labels = like(np.zeros(tuple(soft.shape[1:]), np.uint8), soft)
     highest = soft[0]
     for label in range(1, len(soft)):
-        labels.masked_fill_(soft[label] > highest, label)
-        highest = torch.maximum(highest, soft[label])
+        labels[soft[label] > highest] = label
+        highest = library_of(soft).maximum(highest, soft[label])
     return labels
 
 
 def spread_cells(
-    soft: Tensor, working: tuple[int, int], size: tuple[int, int], *, aligned: bool
-) -> Tensor:
+    soft: Array, working: tuple[int, int], size: tuple[int, int], *, aligned: bool
+) -> Array:
     """Interpolate (1, V, h, w) soft labels of cells at the pixels of an image: (1, V, *size).
 
     The cells are those of the `working` image; both sizes are height and width in pixels. If
     `aligned`, cell k belongs to pixel 4 k of the working image; else it covers an h-th of it.
     """
-    if not aligned:
-        return F.interpolate(soft, size=size, mode="bilinear", align_corners=False)
-    for axis in (0, 1):
-        pixel = torch.arange(size[axis], dtype=torch.float32, device=soft.device)
-        in_working = (pixel + 0.5) * (working[axis] / size[axis]) - 0.5
-        last = soft.shape[2 + axis] - 1
-        cell = (in_working / STRIDE).clamp(0, last)
-        low = cell.floor().clamp(max=max(last - 1, 0))
-        share = (cell - low).to(soft.dtype).view((-1, 1) if axis == 0 else (1, -1))
-        before = soft.index_select(2 + axis, low.long())
-        after = soft.index_select(2 + axis, (low.long() + 1).clamp(max=last))
-        soft = torch.lerp(before, after, share)
-    return soft
+    cells = (int(soft.shape[2]), int(soft.shape[3]))
+    places = _aligned if aligned else _covering
+    rows, columns = (places(cells[axis], working[axis], size[axis]) for axis in (0, 1))
+    return interpolate(soft, rows, columns)
+
+
+def _covering(cells: int, working: int, size: int) -> Neighbours:
+    return resized(cells, size)
+
+
+@lru_cache(maxsize=16)
+def _aligned(cells: int, working: int, size: int) -> Neighbours:
+    pixel = np.arange(size, dtype=np.float32)
+    in_working = (pixel + np.float32(0.5)) * np.float32(working / size) - np.float32(0.5)
+    return neighbours(in_working / np.float32(STRIDE), cells)

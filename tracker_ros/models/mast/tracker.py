@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from tracker_ros.arrays import Array, inference, like, to_numpy
 from tracker_ros.geometry import Box, check_box, tight_box
 from tracker_ros.models.mast.appearance import LEAST_AGREEMENT, Appearance
 from tracker_ros.models.mast.config import (
@@ -55,7 +54,7 @@ class FeatureModel(Protocol):
     def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use."""
 
-    def features(self, image: np.ndarray) -> Tensor:
+    def features(self, image: np.ndarray) -> Array:
         """(H, W, 3) uint8 RGB -> (1, C, ceil(H / 4), ceil(W / 4))."""
 
 
@@ -77,7 +76,7 @@ class _Memory:
     working_size: tuple[int, int]
     boxes: list[Box]
     frame: int = 0
-    kept: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    kept: dict[int, tuple[Array, Array]] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
     first: list[Appearance] = field(default_factory=list)
 
@@ -96,7 +95,7 @@ class _Memory:
 class _Matching(NamedTuple):
     """A frame's features, what it was compared with, its picture and those of the references."""
 
-    features: Tensor
+    features: Array
     references: list[Reference]
     picture: np.ndarray
     earlier: dict[int, np.ndarray]
@@ -114,9 +113,9 @@ class _Carried:
         matching: What was compared, if pictures of it are wanted.
     """
 
-    soft: Tensor
-    pixels: Tensor
-    labels: Tensor
+    soft: Array
+    pixels: Array
+    labels: Array
     map: np.ndarray
     matching: _Matching | None = None
 
@@ -177,7 +176,7 @@ class MASTTracker(Tracker):
         objects = range(1, int(labels.max()) + 1)
         self._start(image, labels, [tight_box(labels == label) for label in objects])
 
-    @torch.inference_mode()
+    @inference
     def _start(self, image: np.ndarray, labels: np.ndarray, boxes: list[Box]) -> None:
         height, width = image.shape[:2]
         working = self._working_size(height, width)
@@ -187,10 +186,10 @@ class MASTTracker(Tracker):
             memory.pictures[0] = picture
         self._remember_start(self.model.features(picture), labels, memory)
 
-    def _remember_start(self, features: Tensor, labels: np.ndarray, memory: _Memory) -> None:
+    def _remember_start(self, features: Array, labels: np.ndarray, memory: _Memory) -> None:
         """Make a memory of labels (H, W) the one that is used; ValueError for a tiny object."""
         working = memory.working_size
-        place = torch.from_numpy(_nearest(labels, working)).to(features.device)
+        place = like(_nearest(labels, working), features)
         cells = cell_labels(place)
         for label in range(1, memory.classes):
             if not bool((cells == label).any()):
@@ -203,7 +202,7 @@ class MASTTracker(Tracker):
         memory.first = [Appearance.of(*memory.kept[0], label) for label in objects]
         self._memory, self.labels, self._object = memory, labels, 1
 
-    @torch.inference_mode()
+    @inference
     def join(self, others: Sequence[Tracker]) -> None:
         """Become labels of one map; see `Tracker.join`. Where masks overlap, the later one counts.
 
@@ -231,19 +230,19 @@ class MASTTracker(Tracker):
         for number, tracker in enumerate(joined, 1):
             tracker._memory, tracker.labels, tracker._object = memory, labels, number
 
-    @torch.inference_mode()
+    @inference
     def track(self, image: np.ndarray) -> TrackResult:
         """Carry the masks on; see `Tracker.track`. The image may have another size than before."""
         memory = self._memory_for(image)
         picture = _resize(image, memory.working_size)
         return self._result(self._carry_on(picture, self.model.features(picture)))
 
-    @torch.inference_mode()
+    @inference
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
     ) -> list[TrackResult | Exception]:
         """Compute the image's features once for all targets; see `Tracker.track_batch`."""
-        reduced: dict[tuple[int, int], tuple[np.ndarray, Tensor]] = {}
+        reduced: dict[tuple[int, int], tuple[np.ndarray, Array]] = {}
         carried: dict[int, _Carried] = {}
         outcomes: list[TrackResult | Exception] = []
         for tracker in (self, *cast("Sequence[MASTTracker]", others)):
@@ -270,7 +269,7 @@ class MASTTracker(Tracker):
             memory.change_to(image.shape[0], image.shape[1])
         return memory
 
-    def _carry_on(self, picture: np.ndarray, features: Tensor) -> _Carried:
+    def _carry_on(self, picture: np.ndarray, features: Array) -> _Carried:
         """Copy the labels of the memory to the next image, reduced, by its features."""
         assert self._memory is not None
         memory = self._memory
@@ -288,9 +287,9 @@ class MASTTracker(Tracker):
             soft, memory.working_size, memory.image_size, aligned=self.parameters.aligned
         )[0]
         labels = strongest(pixels)
-        return _Carried(soft, pixels, labels, labels.cpu().numpy(), matching)
+        return _Carried(soft, pixels, labels, to_numpy(labels), matching)
 
-    def _remember(self, frame: int, features: Tensor, soft: Tensor) -> None:
+    def _remember(self, frame: int, features: Array, soft: Array) -> None:
         assert self._memory is not None
         memory, working = self._memory, self._memory.working_size
         pixels = spread_cells(soft, working, working, aligned=self.parameters.aligned)
@@ -317,7 +316,7 @@ class MASTTracker(Tracker):
         return TrackResult(
             box=memory.boxes[number - 1],
             score=score,
-            score_map=carried.soft[0, number].clamp(0.0, 1.0).cpu().numpy(),
+            score_map=np.clip(to_numpy(carried.soft[0, number]), 0.0, 1.0),
             search_region=(0.0, 0.0, float(width), float(height)),
             mask=target,
             verdict=Verdict.NORMAL if found else Verdict.NOT_FOUND,
@@ -329,7 +328,7 @@ class MASTTracker(Tracker):
         matching = carried.matching
         if matching is None:
             return ()
-        soft = carried.soft[0, number].clamp(0, 1).cpu().numpy()
+        soft = np.clip(to_numpy(carried.soft[0, number]), 0, 1)
         picture = matching.picture
         cells = spread_over(soft > 0.5, _MATCHES)
         found = matched_places(matching.features, matching.references, cells, self.parameters)
@@ -348,10 +347,8 @@ class MASTTracker(Tracker):
         assert self._memory is not None
         memory = self._memory
         now = Appearance.of(*memory.kept[memory.frame], number)
-        mean = carried.pixels[number][carried.labels == number].mean()
-        share = now.agreement(memory.first[number - 1])
-        score, agreement = torch.stack([mean, share]).cpu().tolist()
-        return min(score, 1.0), agreement
+        score = float(carried.pixels[number][carried.labels == number].mean())
+        return min(score, 1.0), now.agreement(memory.first[number - 1])
 
     @property
     def runtime_info(self) -> dict[str, str]:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from tracker_ros.model_options import Settings
 
 _LARGEST_CROP = 1024
+Config = TypeVar("Config", bound="CropConfig")
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,10 @@ class GRMConfig(OneStreamConfig):
             raise ValueError(f"threshold {value} is outside [0, 1]")
         return value
 
+    def settings(self, threshold: float) -> str:
+        """Return what decides a graph's numbers besides its weights; see `GraphSpec`."""
+        return f"{self!r}, threshold {threshold}"
+
 
 def _thresholds(lasot: float, nfs: float, uav: float, avist: float) -> dict[str, float]:
     """Return the authors' thresholds by data set; 0 for those not given."""
@@ -285,3 +290,8 @@ def grm_settings(name: str) -> Settings:
     """Return what options may change of a GRM model, beside the threshold."""
     names = (*_SIZE_OPTIONS, "target_type")
     return Settings(GRM_CONFIGS[name], names, {"tgt_type": "target_type"}, _ELSEWHERE)
+
+
+def with_crops_of(config: Config, other: Config) -> Config:
+    """Return a configuration with another's crops, which graphs do not depend on."""
+    return replace(config, **{name: getattr(other, name) for name in CROP_OPTIONS})

@@ -9,28 +9,23 @@ weight that the official softmax gives to masked pairs.
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import lru_cache, partial
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from tracker_ros.crops import box_in_crop, crop_square, normalize
-from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec, collect_runtime_info
-from tracker_ros.engines.select_backend import Backend
+from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.models.layers.center_head import HeadMaps, decode_box
+from tracker_ros.models.layers.head_maps import read_maps
 from tracker_ros.models.one_stream.candidate_elimination import RankingRows, ranking_rows
 from tracker_ros.models.one_stream.config import CropConfig, OneStreamConfig
 from tracker_ros.models.one_stream.grm import GRMNetwork
 from tracker_ros.models.one_stream.network import OneStreamNetwork, TemplateEmbedding
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.tracker import example_image
-
-_Kind = TypeVar("_Kind")
 
 
 class TemplateGraph(TemplateEmbedding):
@@ -124,11 +119,6 @@ def crop_sizes(config: CropConfig) -> tuple[int, float, int, float]:
     return (*template, config.search_size, config.search_factor)
 
 
-def read_maps(outputs: Mapping[str, Tensor]) -> HeadMaps:
-    """Return the maps among what "track" returns."""
-    return HeadMaps(*(outputs[name] for name in HeadMaps._fields))
-
-
 def read_boxes(outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the boxes (B, 4) cxcywh at the peaks of the maps that "track" returns, and scores."""
     maps = read_maps(outputs)
@@ -210,132 +200,4 @@ class GRMGraph(TrackGraph):
 
 def grm_graphs(network: GRMNetwork, threshold: float = 0.0) -> list[Graph]:
     """Return the graphs "template" and "track" of a loaded network with a fixed threshold."""
-    settings = f"{network.config!r}, threshold {threshold}"
-    return one_stream_graphs(GRMGraph(network, threshold), settings)
-
-
-TOGETHER = (8, 4, 2)
-"""How many targets there are graphs for, besides one."""
-
-_LOG = logging.getLogger(__name__)
-
-
-class OneStreamOnEngines:
-    """OSTrack or GRM, computed by engines.
-
-    Args:
-        config: Shapes.
-        graphs: "template" and "track".
-        open_engine: Makes the engine of a graph.
-        open_later: The same for graphs of several targets, when so many are there for the first
-            time; images wait for it. None if there are no such engines.
-
-    Attributes:
-        device: Where crops are best handed over.
-    """
-
-    def __init__(
-        self,
-        config: CropConfig,
-        graphs: Sequence[Graph],
-        open_engine: Callable[[Graph], Engine],
-        open_later: Callable[[Graph], Engine] | None = None,
-    ) -> None:
-        self.config = config
-        self._template, self._track = (open_engine(graph) for graph in graphs[:2])
-        self._batched, self._open_later = graphs[1].batched, open_later
-        self._together: dict[int, Engine | None] = {}
-        through_cpu = self._track.backend == "onnxruntime"
-        self.device = torch.device("cpu" if through_cpu else self._track.device)
-
-    @classmethod
-    def on_backend(
-        cls: Callable[..., _Kind], config: CropConfig, graphs: Sequence[Graph], backend: Backend
-    ) -> _Kind:
-        """Return a network on the engines of a back end, which exports and builds now or never.
-
-        Raises EngineUnavailable as `Backend.open` does.
-        """
-        return cls(config, graphs, backend.open, replace(backend, build=False).open)
-
-    @property
-    def runtime_info(self) -> dict[str, str]:
-        """Back end, device and precision in use."""
-        together = [engine for engine in self._together.values() if engine is not None]
-        return collect_runtime_info(self._track, [self._template, *together])
-
-    def encode_template(self, template: Tensor, box_xywh: Tensor) -> Tensor:
-        """Embed a (1, 3, T, T) normalised template with its (1, 4) box as fractions of it."""
-        given = {"template": template, "box": box_xywh}
-        tokens = self._template(**{name: given[name] for name in self._template.spec.inputs})
-        # An engine may reuse its memory, and this is kept.
-        return tokens["tokens"].clone()
-
-    @torch.inference_mode()
-    def locate(self, template: Any, search: Tensor) -> HeadMaps:
-        """Return the maps of one search region (1, 3, S, S), normalised RGB."""
-        return read_maps(self._track(tokens=template, search=search))
-
-    @torch.inference_mode()
-    def locate_batch(self, templates: Sequence[Any], searches: Tensor) -> HeadMaps:
-        """Return the maps of one search region per target, (B, 3, S, S) normalised RGB.
-
-        They take one pass if there is an engine for as many targets or more, else several.
-        """
-        return read_maps(self._compute(templates, searches))
-
-    def _compute(self, templates: Sequence[Tensor], searches: Tensor) -> dict[str, Tensor]:
-        """Return what "track" returns, by name, for one search region per target."""
-        engine, samples = self._for(len(templates))
-        now, later = templates[:samples], templates[samples:]
-        outputs = engine(
-            tokens=_filled(torch.cat(list(now)), samples),
-            search=_filled(searches[:samples], samples),
-        )
-        found = {name: of_all[: len(now)] for name, of_all in outputs.items()}
-        if not later:
-            return found
-        # The next pass may be computed in the same memory.
-        kept = {name: of_all.clone() for name, of_all in found.items()}
-        others = self._compute(later, searches[samples:])
-        return {name: torch.cat([kept[name], others[name]]) for name in kept}
-
-    def _for(self, count: int) -> tuple[Engine, int]:
-        """Return an engine for this many targets or fewer, and the number that it is for."""
-        for samples in self._worth_trying(count):
-            engine = self._opened(samples)
-            if engine is not None:
-                return engine, samples
-        return self._track, 1
-
-    def _worth_trying(self, count: int) -> Iterator[int]:
-        larger = [samples for samples in TOGETHER if samples >= count > 1]
-        # A GPU computes two more in hardly any time, a CPU does not.
-        if larger and self._track.device != "cpu":
-            yield larger[-1]
-        yield from (samples for samples in TOGETHER if samples <= count)
-
-    def _opened(self, samples: int) -> Engine | None:
-        """Return the engine for this many targets; None if there is none."""
-        if self._open_later is None or self._batched is None:
-            return None
-        if samples not in self._together:
-            try:
-                self._together[samples] = self._open_later(self._batched(samples))
-            except RuntimeError as error:  # EngineUnavailable, or the memory does not suffice
-                if None not in self._together.values():
-                    _LOG.info(
-                        "%d targets cannot be looked at together, and take several passes; "
-                        "`tracker-ros export --targets %d` prepares for that beforehand (%s)",
-                        samples,
-                        samples,
-                        error,
-                    )
-                self._together[samples] = None
-        return self._together[samples]
-
-
-def _filled(batch: Tensor, samples: int) -> Tensor:
-    """(B, ...) -> (samples, ...), the last one repeated."""
-    missing = samples - len(batch)
-    return torch.cat([batch, *[batch[-1:]] * missing]) if missing else batch
+    return one_stream_graphs(GRMGraph(network, threshold), network.config.settings(threshold))

@@ -1,40 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds OSTrack and GRM trackers from weights files; `model_cards.FAMILIES` names them."""
+"""Builds OSTrack and GRM trackers from weights files; `model_cards.FAMILIES` names them.
+
+Torch is imported only for trackers that need it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import nn
-
-from tracker_ros.checkpoints import load_strictly, read_weights
+from tracker_ros.engines.embedded import EmbeddedModel
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.model_options import with_settings
-from tracker_ros.models.layers.packed import precisions
 from tracker_ros.models.one_stream.config import (
     DEFAULT_THRESHOLD,
     GRM_CONFIGS,
     OSTRACK_CONFIGS,
     CropConfig,
     OneStreamConfig,
+    with_crops_of,
 )
-from tracker_ros.models.one_stream.export import OneStreamOnEngines, grm_graphs, ostrack_graphs
-from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
-from tracker_ros.models.one_stream.grm import GRMNetwork
-from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
-from tracker_ros.models.one_stream.network import resample_positions
-from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 
-Network = TypeVar("Network", bound=nn.Module)
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tracker_ros.models.one_stream.grm import GRMNetwork
+    from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+
+Network = TypeVar("Network", bound="nn.Module")
 TrackerKind = TypeVar("TrackerKind", bound=OneStreamTracker)
+GRAPHS = ("template", "track")
 
 
 def empty_network(name: str) -> OSTrackNetwork | GRMNetwork:
     """Return the network of a model, on the meta device."""
+    import torch
+
+    from tracker_ros.models.one_stream.grm import GRMNetwork
+    from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+
     with torch.device("meta"):
         if name in GRM_CONFIGS:
             return GRMNetwork(GRM_CONFIGS[name])
@@ -57,6 +64,11 @@ def load_network(
         weights: A safetensors file.
         sha256: The expected digest of the file, or None.
     """
+    import torch
+
+    from tracker_ros.checkpoints import load_strictly, read_weights
+    from tracker_ros.models.one_stream.network import resample_positions
+
     changed = with_settings(config, settings)
     with torch.device("meta"):
         network = kind(changed)
@@ -90,7 +102,12 @@ def tracker_on(
 
 
 def create_ostrack(
-    name: str, *, backend: Backend, weights: Path, sha256: str | None, **settings: Any
+    name: str,
+    *,
+    backend: Backend | EmbeddedModel,
+    weights: Path,
+    sha256: str | None,
+    **settings: Any,
 ) -> OneStreamTracker:
     """Make an OSTrack tracker; see `tracker_ros.create_tracker`.
 
@@ -101,7 +118,17 @@ def create_ostrack(
         sha256: The expected digest of the file, or None.
         **settings: Changes of the configuration; see `config.ostrack_settings`.
     """
-    network = load_network(OSTrackNetwork, OSTRACK_CONFIGS[name], settings, weights, sha256)
+    usual = OSTRACK_CONFIGS[name]
+    if isinstance(backend, EmbeddedModel):
+        config = with_settings(usual, settings)
+        graphs = backend.graphs(*GRAPHS, settings=repr(with_crops_of(config, usual)))
+        return OneStreamTracker(OneStreamOnEngines.on_backend(config, graphs, backend))
+    from tracker_ros.models.layers.packed import precisions
+    from tracker_ros.models.one_stream.export import ostrack_graphs
+    from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
+    from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
+
+    network = load_network(OSTrackNetwork, usual, settings, weights, sha256)
     return tracker_on(
         backend,
         OneStreamTracker,
@@ -114,7 +141,7 @@ def create_ostrack(
 def create_grm(
     name: str,
     *,
-    backend: Backend,
+    backend: Backend | EmbeddedModel,
     weights: Path,
     sha256: str | None,
     threshold: str | float = DEFAULT_THRESHOLD,
@@ -125,8 +152,19 @@ def create_grm(
     The threshold of the token division is a number from 0 to 1, or the name of a data set for
     which the authors chose one; see `GRMConfig.threshold_of`.
     """
-    chosen = GRM_CONFIGS[name].threshold_of(threshold)
-    network = load_network(GRMNetwork, GRM_CONFIGS[name], settings, weights, sha256)
+    usual = GRM_CONFIGS[name]
+    chosen = usual.threshold_of(threshold)
+    if isinstance(backend, EmbeddedModel):
+        config = with_settings(usual, settings)
+        wanted = with_crops_of(config, usual).settings(chosen)
+        graphs = backend.graphs(*GRAPHS, settings=wanted)
+        return OneStreamTracker(OneStreamOnEngines.on_backend(config, graphs, backend))
+    from tracker_ros.models.layers.packed import precisions
+    from tracker_ros.models.one_stream.export import grm_graphs
+    from tracker_ros.models.one_stream.grm import GRMNetwork
+    from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+
+    network = load_network(GRMNetwork, usual, settings, weights, sha256)
     return tracker_on(
         backend,
         OneStreamTracker,

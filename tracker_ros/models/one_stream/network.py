@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -204,11 +203,3 @@ def as_prediction(maps: HeadMaps) -> dict[str, Tensor]:
         "offset_map": maps.offset,
         "pred_boxes": decode_box(maps.score, maps).unsqueeze(1),
     }
-
-
-def maps_from(maps: HeadMaps) -> np.ndarray:
-    """Return (B, 5, n, n) float32 on the host: score, width, height, x and y.
-
-    They are joined because one transfer from a GPU costs less than several small ones.
-    """
-    return torch.cat(maps, dim=1).float().cpu().numpy()

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
-import torch
 
+from tracker_ros.arrays import Array, on_device
 from tracker_ros.calibration import SCORE_ONLY
 from tracker_ros.crops import (
     box_in_crop,
@@ -28,10 +28,12 @@ from tracker_ros.crops import (
     map_box_back,
 )
 from tracker_ros.geometry import Box, check_box, clip_box, scale_box
-from tracker_ros.models.layers.center_head import HeadMaps
+from tracker_ros.models.layers.head_maps import HeadMaps, maps_from
 from tracker_ros.models.one_stream.config import CropConfig
-from tracker_ros.models.one_stream.network import maps_from
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
+
+if TYPE_CHECKING:
+    import torch
 
 
 class OneStreamModel(Protocol):
@@ -46,17 +48,17 @@ class OneStreamModel(Protocol):
         """Sizes."""
 
     @property
-    def device(self) -> torch.device:
-        """Device that crops are passed on."""
+    def device(self) -> torch.device | None:
+        """Device that crops are passed on; None for a network that takes NumPy arrays."""
 
     @property
     def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use."""
 
-    def encode_template(self, template: torch.Tensor, box_xywh: torch.Tensor) -> Any:
+    def encode_template(self, template: Array, box_xywh: Array) -> Any:
         """Encode a (1, 3, T, T) normalised template with its (1, 4) target box as fractions."""
 
-    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+    def locate(self, template: Any, search: Array) -> HeadMaps:
         """Return the maps of a (1, 3, S, S) normalised search region."""
 
 
@@ -153,8 +155,9 @@ class OneStreamTracker(Tracker):
         start = check_box(box, image.shape[0], image.shape[1])
         size = self.model.config.template_size
         crop, factor = crop_square(image, start, self.model.config.template_factor, size)
-        place = torch.tensor([box_in_crop(start, start, factor, size)], dtype=torch.float32)
-        template = self.model.encode_template(crops_to(self.model.device, [crop]), place)
+        place = np.array([box_in_crop(start, start, factor, size)], dtype=np.float32)
+        device = self.model.device
+        template = self.model.encode_template(crops_to(device, [crop]), on_device(place, device))
         self.target = Target(template, start, image.shape[:2])
         if self.illustrate:
             in_crop = box_in_crop(start, start, factor, size)

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from tracker_ros.cuda.prroi_pool import MapPool, Pooled, pool_by_matrix
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.packed import InferenceLinear, for_inference
+from tracker_ros.models.trdimp.ascent import ascend
 from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
+from tracker_ros.models.trdimp.features import Modulation
 from tracker_ros.models.trdimp.network import (
     LAYER2_POOL,
     LAYER2_STRIDE,
@@ -34,7 +36,6 @@ from tracker_ros.models.trdimp.network import (
     BackboneFeatures,
     IoUNet,
     LinearBlock,
-    Modulation,
 )
 
 MARGIN_PX = 16
@@ -230,41 +231,6 @@ def climb_relative(boxes: Tensor, gradient: Tensor, step: Tensor, unit: Tensor) 
     centre = corner + size / 2 + step[:2] * by_centre * unit**2
     size = size * (step[2:] * by_size * size).exp()
     return torch.cat([centre - size / 2, size], dim=1)
-
-
-def ascend(
-    climb_once: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    boxes: Tensor,
-    settings: TrackingParameters,
-) -> tuple[Tensor, Tensor]:
-    """Let boxes climb for a number of steps.
-
-    Args:
-        climb_once: Takes (P, 4) boxes and a (4,) step length; returns the boxes after the step,
-            and the (P,) predicted IoU before it.
-        boxes: (P, 4) xywh to start from.
-        settings: The parameters `box_refinement_...`.
-
-    Returns:
-        (P, 4) boxes, and (P,) predicted IoU of the boxes before the last step.
-
-    Raises:
-        ValueError: The space is unknown, or there are no iterations.
-    """
-    space, iterations = settings.box_refinement_space, settings.box_refinement_iter
-    if space not in ("relative", "default"):
-        raise ValueError(f"box_refinement_space is {space!r}; expected 'relative' or 'default'")
-    if iterations < 1:
-        raise ValueError(f"box_refinement_iter is {iterations}; expected 1 or more")
-    length = settings.box_refinement_step_length
-    position, size = length if isinstance(length, tuple) else (length, length)
-    # Filled on the device: a GPU would stall on a copy.
-    step = torch.cat([boxes.new_full((2,), position), boxes.new_full((2,), size)])
-    iou = boxes.new_empty(0)
-    for _ in range(iterations):
-        boxes, iou = climb_once(boxes, step)
-        step = step * settings.box_refinement_step_decay
-    return boxes, iou
 
 
 def pooled_maps(

@@ -38,25 +38,11 @@ from tracker_ros.models.trdimp.export_modules import (
     tokens_of,
     with_norm,
 )
+from tracker_ros.models.trdimp.labels import gaussian_label
 from tracker_ros.models.trdimp.network import LAYER2_STRIDE, TrDiMPNetwork
-from tracker_ros.models.trdimp.target_filter import gaussian_label, score_size
+from tracker_ros.models.trdimp.on_engines import WIRES, graph_names
+from tracker_ros.models.trdimp.target_filter import score_size
 
-# Inputs and outputs by graph, in the order of the module's arguments and results.
-WIRES = {
-    "features": ("patch", "layer2 layer3 classification"),
-    "meet": (
-        "classification tokens self_keys",
-        "new_keys sums_over_itself sums_over_new sums_over_memory",
-    ),
-    "encode": ("tokens sums labels", "cross_keys values"),
-    "decode": ("classification cross_keys values present", "decoded"),
-    "first_filter": ("first_decoded first_boxes", "target_filter"),
-    "score": ("target_filter decoded", "score"),
-    "fit": ("target_filter samples sample_boxes sample_weight", "better_filter"),
-    "modulation": ("layer2 layer3 box", "modulation2 modulation3"),
-    "iou_features": ("layer2 layer3 modulation2 modulation3", "cells2 cells3"),
-    "refine": ("boxes cells2 cells3 unit step", "better_boxes overlaps"),
-}
 HALF = ("features", "decode")
 """What may be computed in half precision: neither solvers and pooling, nor what adds up, nor what
 boxes climb on: features for that, rounded to half, lead them to other boxes (IoU 0.96 where the
@@ -159,13 +145,7 @@ def graphs(network: TrDiMPNetwork, parameters: TrackingParameters) -> list[Graph
         "iou_features": IoUFeaturesPart(branch),
         "refine": RefinePart(branch),
     }
-    fitted = (
-        parameters.net_opt_iter,
-        parameters.net_opt_update_iter,
-        parameters.net_opt_hn_iter,
-    )
-    if not any(fitted):
-        del modules["fit"]
+    modules = {name: modules[name] for name in graph_names(parameters)}
 
     @lru_cache(maxsize=1)
     def drawn(seed: int) -> dict[str, Tensor]:

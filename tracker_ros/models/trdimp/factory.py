@@ -1,27 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds TrDiMP and TrSiam trackers from weights files; `model_cards.FAMILIES` names them."""
+"""Builds TrDiMP and TrSiam trackers from weights files; `model_cards.FAMILIES` names them.
+
+Torch is imported only for trackers that need it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tracker_ros.checkpoints import read_network
-from tracker_ros.cuda.prroi_pool import fastest_prroi_pool
+from tracker_ros.engines.embedded import EmbeddedModel
 from tracker_ros.engines.select_backend import Backend
 from tracker_ros.model_options import with_settings
-from tracker_ros.models.trdimp.boxes import pooled_maps
-from tracker_ros.models.trdimp.config import TRDIMP_MODELS
-from tracker_ros.models.trdimp.export import graphs
-from tracker_ros.models.trdimp.inference import TrDiMPInference, TrDiMPOnEngines
-from tracker_ros.models.trdimp.network import TrDiMPNetwork
+from tracker_ros.models.trdimp.config import TRDIMP_MODELS, TrackingParameters
+from tracker_ros.models.trdimp.on_engines import TrDiMPOnEngines, check_sizes, graph_names
 from tracker_ros.models.trdimp.tracker import TrDiMPTracker
+
+if TYPE_CHECKING:
+    from tracker_ros.models.trdimp.inference import TrDiMPInference
+    from tracker_ros.models.trdimp.network import TrDiMPNetwork
 
 
 def empty_network(name: str) -> TrDiMPNetwork:
     """Return the network of a model, on the meta device."""
+    import torch
+
+    from tracker_ros.models.trdimp.network import TrDiMPNetwork
+
     with torch.device("meta"):
         return TrDiMPNetwork(TRDIMP_MODELS[name][0])
 
@@ -29,7 +34,7 @@ def empty_network(name: str) -> TrDiMPNetwork:
 def create_trdimp(
     name: str,
     *,
-    backend: Backend,
+    backend: Backend | EmbeddedModel,
     weights: Path,
     sha256: str | None,
     seed: int = 0,
@@ -48,15 +53,36 @@ def create_trdimp(
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected an integer of at least 0")
-    parameters = with_settings(TRDIMP_MODELS[name][1], settings)
-    network = read_network(empty_network(name), weights, sha256)
+    config, usual = TRDIMP_MODELS[name]
+    parameters = with_settings(usual, settings)
     model: TrDiMPInference | TrDiMPOnEngines
+    if isinstance(backend, EmbeddedModel):
+        check_sizes(parameters, usual)
+        parts = backend.graphs(*graph_names(parameters), settings=str(config))
+        model = TrDiMPOnEngines(config, parts, backend.open, None)
+    else:
+        model = _torch_model(name, parameters, backend, weights, sha256)
+    return TrDiMPTracker(model, parameters, seed=seed)
+
+
+def _torch_model(
+    name: str,
+    parameters: TrackingParameters,
+    backend: Backend,
+    weights: Path,
+    sha256: str | None,
+) -> TrDiMPInference | TrDiMPOnEngines:
+    from tracker_ros.checkpoints import read_network
+    from tracker_ros.cuda.prroi_pool import fastest_prroi_pool
+    from tracker_ros.models.trdimp.boxes import pooled_maps
+    from tracker_ros.models.trdimp.export import graphs
+    from tracker_ros.models.trdimp.inference import TrDiMPInference
+
+    network = read_network(empty_network(name), weights, sha256)
     if backend.name == "torch":
         backend.check_precision("fp32")
         maps, boxes = pooled_maps(network.config, parameters), 1 + parameters.num_init_random_boxes
         pool = fastest_prroi_pool(backend.device, maps, boxes)
-        model = TrDiMPInference(network, backend.device, pool=pool)
-    else:
-        parts = graphs(network, parameters)
-        model = TrDiMPOnEngines(network.config, parts, backend.open, backend.device)
-    return TrDiMPTracker(model, parameters, seed=seed)
+        return TrDiMPInference(network, backend.device, pool=pool)
+    device = None if backend.name == "onnxruntime" else backend.device
+    return TrDiMPOnEngines(network.config, graphs(network, parameters), backend.open, device)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from tracker_ros.cuda.prroi_pool import pooling_weights
 from tracker_ros.geometry import xywh_to_xyxy
+from tracker_ros.models.trdimp.samples import as_cells
 from tracker_ros.models.trdimp.target_filter import (
     MIN_STEP_DENOMINATOR,
     FilterInitializer,
@@ -38,11 +39,6 @@ from tracker_ros.models.trdimp.target_filter import (
     score_size,
     target_centres,
 )
-
-
-def as_cells(features: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N * h * w, C), a view if the channels are innermost."""
-    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
 def as_taps(target_filter: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from tracker_ros.cuda.prroi_pool import pool_boxes
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.resnet import ResNet
 from tracker_ros.models.trdimp.config import TrDiMPConfig
+from tracker_ros.models.trdimp.features import Modulation
 from tracker_ros.models.trdimp.memory_transformer import InstanceL2Norm, MemoryTransformer
 from tracker_ros.models.trdimp.target_filter import FilterInitializer, FilterOptimizer
 
@@ -49,13 +50,6 @@ class BackboneFeatures(Protocol):
 
 class IoUFeatures(NamedTuple):
     """Features that proposals are pooled from, at strides 8 and 16: (N, iou_dim, h, w) each."""
-
-    layer2: Tensor
-    layer3: Tensor
-
-
-class Modulation(NamedTuple):
-    """Describes a target by factors on the channels of `IoUFeatures`: (N, iou_dim, 1, 1) each."""
 
     layer2: Tensor
     layer3: Tensor

@@ -26,12 +26,10 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from tracker_ros.arrays import Array, concatenate, like
 from tracker_ros.geometry import Box
-from tracker_ros.models.layers.packed import in_float32
+from tracker_ros.models.layers.bilinear import between, interpolate, resized
 from tracker_ros.models.trdimp.config import TrackingParameters
 
 
@@ -140,16 +138,17 @@ def _span(centre: int, extent: int, step: int, length: int, border: Border) -> S
     return Span(start, extent, step, offset)
 
 
-def cut(image: np.ndarray, window: Window, side: int, device: torch.device) -> Tensor:
-    """Return the patch that `window` shows of an (H, W, 3) uint8 image, resized on a device.
+def cut(image: np.ndarray, window: Window, side: int) -> np.ndarray:
+    """Return the patch that `window` shows of an (H, W, 3) uint8 image, resized.
 
-    (1, 3, side, side) float32 in 0..255, bilinear without antialiasing.
+    (1, 3, side, side) float32 in 0..255, bilinear without antialiasing, and exact where OpenCV
+    rounds positions.
     """
     rows, above_below = window.rows.within(image.shape[0])
     columns, left_right = window.columns.within(image.shape[1])
     shown = np.pad(image[rows, columns], (above_below, left_right, (0, 0)), mode="edge")
-    pixels = torch.from_numpy(np.ascontiguousarray(shown.transpose(2, 0, 1))).to(device)
-    return F.interpolate(pixels[None].float(), (side, side), mode="bilinear", align_corners=False)
+    pixels = shown.transpose(2, 0, 1).astype(np.float32, order="C")
+    return interpolate(pixels, *(resized(length, side) for length in pixels.shape[1:]))[None]
 
 
 @dataclass(frozen=True)
@@ -260,11 +259,11 @@ class Views(NamedTuple):
         shifts: (N, 2) float32 `(x, y)` that the target moved by, pixels of the patch.
     """
 
-    patches: Tensor
+    patches: np.ndarray
     shifts: np.ndarray
 
 
-def augment(wide: Tensor, parameters: TrackingParameters, draws: Draws) -> Views:
+def augment(wide: np.ndarray, parameters: TrackingParameters, draws: Draws) -> Views:
     """Make the views of the first image from a wide patch, (1, 3, E, E) float32 in 0..255.
 
     One shift is drawn for each flip, blur and rotation, in this order.
@@ -281,19 +280,19 @@ def augment(wide: Tensor, parameters: TrackingParameters, draws: Draws) -> Views
     patches = [_crop(wide, shift, side) for shift in shifts]
     if options.flip:
         shifts.append(drawn())
-        patches.append(_crop(wide.flip(3), shifts[-1], side))
+        patches.append(_crop(wide[..., ::-1], shifts[-1], side))
     for deviation in options.blur:
         shifts.append(drawn())
         patches.append(_blurred(wide, deviation, shifts[-1], side))
     for degrees in options.rotate:
         shifts.append(drawn())
         patches.append(_rotated(wide, degrees, shifts[-1], side))
-    return Views(torch.cat(patches), np.asarray(shifts, dtype=np.float32)[:, ::-1].copy())
+    return Views(np.concatenate(patches), np.asarray(shifts, dtype=np.float32)[:, ::-1].copy())
 
 
 def drop_channels(
-    classification: Tensor, parameters: TrackingParameters, draws: Draws
-) -> tuple[Tensor, int]:
+    classification: Array, parameters: TrackingParameters, draws: Draws
+) -> tuple[Array, int]:
     """Add copies of the first of (N, C, h, w) features with channels left out.
 
     Returns (N + copies, C, h, w), and the number of copies.
@@ -303,11 +302,11 @@ def drop_channels(
     if copies == 0:
         return classification, 0
     factors = draws.dropout(copies, classification.shape[1], options.dropout)
-    mask = torch.from_numpy(factors).to(classification)[:, :, None, None]
-    return torch.cat([classification, classification[:1] * mask]), copies
+    mask = like(factors, classification)[:, :, None, None]
+    return concatenate([classification, classification[:1] * mask]), copies
 
 
-def _corner(wide: Tensor, shift: Shift, side: int) -> tuple[int, int]:
+def _corner(wide: np.ndarray, shift: Shift, side: int) -> tuple[int, int]:
     """Return the first row and column that a crop of `wide` shows whose content moves by `shift`.
 
     Raises ValueError if the crop would leave `wide`.
@@ -322,55 +321,55 @@ def _corner(wide: Tensor, shift: Shift, side: int) -> tuple[int, int]:
     return top, left
 
 
-def _crop(wide: Tensor, shift: Shift, side: int) -> Tensor:
+def _crop(wide: np.ndarray, shift: Shift, side: int) -> np.ndarray:
     top, left = _corner(wide, shift, side)
     return wide[:, :, top : top + side, left : left + side]
 
 
-@in_float32
-def _blurred(wide: Tensor, deviation: tuple[float, float], shift: Shift, side: int) -> Tensor:
+def _blurred(
+    wide: np.ndarray, deviation: tuple[float, float], shift: Shift, side: int
+) -> np.ndarray:
     """Blur what the crop shows by a Gaussian, first along y; it is 0 outside `wide`."""
     top, left = _corner(wide, shift, side)
     (reach_y, kernel_y), (reach_x, kernel_x) = (_gaussian(d) for d in deviation)
-    padded = F.pad(wide, (reach_x, reach_x, reach_y, reach_y))
+    padded = np.pad(wide, ((0, 0), (0, 0), (reach_y, reach_y), (reach_x, reach_x)))
     part = padded[:, :, top : top + side + 2 * reach_y, left : left + side + 2 * reach_x]
-    channels = part.transpose(0, 1)
-    channels = F.conv2d(channels, kernel_y.to(wide).view(1, 1, -1, 1))
-    return F.conv2d(channels, kernel_x.to(wide).view(1, 1, 1, -1)).transpose(0, 1)
+    part = sum(k * part[:, :, i : i + side] for i, k in enumerate(kernel_y))
+    return sum(k * part[..., i : i + side] for i, k in enumerate(kernel_x))
 
 
-def _gaussian(deviation: float) -> tuple[int, Tensor]:
+def _gaussian(deviation: float) -> tuple[int, np.ndarray]:
     """Return the half width of the kernel, and the kernel, (2 * half + 1,) of sum 1."""
     reach = math.ceil(2 * deviation)
-    steps = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    kernel = torch.exp(-(steps**2) / (2 * deviation**2))
+    steps = np.arange(-reach, reach + 1, dtype=np.float32)
+    kernel = np.exp(-(steps**2) / np.float32(2 * deviation**2))
     return reach, kernel / kernel.sum()
 
 
-def _rotated(wide: Tensor, degrees: float, shift: Shift, side: int) -> Tensor:
+def _rotated(wide: np.ndarray, degrees: float, shift: Shift, side: int) -> np.ndarray:
     """Rotate about the middle of `wide`, sampled bilinearly; edges are repeated."""
     top, left = _corner(wide, shift, side)
     middle = (wide.shape[-1] - 1) / 2
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    place = torch.arange(side, dtype=torch.float64, device=wide.device)
+    place = np.arange(side, dtype=np.float64)
     dy, dx = (place + top - middle)[:, None], (place + left - middle)[None]
     return _bilinear(wide, middle + sin * dx + cos * dy, middle + cos * dx - sin * dy)
 
 
-def _bilinear(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def _bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """(1, C, H, W) at float64 positions (h, w) -> (1, C, h, w); outside it edges are repeated."""
     height, width = image.shape[2:]
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.floor(), x.floor()
-    fy, fx = (y - top).float(), (x - left).float()
-    rows, columns = top.long(), left.long()
-    below, right = (rows + 1).clamp(max=height - 1), (columns + 1).clamp(max=width - 1)
-    pixels = image[0].flatten(1)
+    y, x = y.clip(0, height - 1), x.clip(0, width - 1)
+    rows, columns = y.astype(np.int64), x.astype(np.int64)
+    fy, fx = (y - rows).astype(np.float32), (x - columns).astype(np.float32)
+    below, right = np.minimum(rows + 1, height - 1), np.minimum(columns + 1, width - 1)
+    pixels = image[0].reshape(len(image[0]), -1)
 
-    def at(row: Tensor, column: Tensor) -> Tensor:
-        return pixels[:, (row * width + column).flatten()].view(-1, *y.shape)
+    def at(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        return pixels.take(row * width + column, 1)
 
-    above = torch.lerp(at(rows, columns), at(rows, right), fx)
-    under = torch.lerp(at(below, columns), at(below, right), fx)
-    return torch.lerp(above, under, fy)[None]
+    above = between(at(rows, columns), at(rows, right), fx)
+    under = between(at(below, columns), at(below, right), fx)
+    found: np.ndarray = between(above, under, fy)[None]
+    return found

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The target filter: how it is applied, where it starts, and how it learns.
 
-Papers: Bhat, Danelljan, Van Gool, Timofte, "Learning Discriminative Model Prediction for Tracking"
-(DiMP), ICCV 2019 (https://arxiv.org/abs/1904.07220), for the filter; Wang et al., "Transformer
-Meets Tracker", CVPR 2021 (https://arxiv.org/abs/2103.11681), section 3.2, for `gaussian_label`,
-which tells the transformer where the target is in a memory image. Official code:
+Paper: Bhat, Danelljan, Van Gool, Timofte, "Learning Discriminative Model Prediction for Tracking"
+(DiMP), ICCV 2019 (https://arxiv.org/abs/1904.07220). Official code:
 https://github.com/594422814/TransformerTrack (MIT, built on pytracking),
-`ltr/models/target_classifier/` and `ltr/data/processing_utils.py`; written anew with the same
-parameter names.
+`ltr/models/target_classifier/`; written anew with the same parameter names.
 
 Everything here is differentiable and serves training; trackers run `filter_fitting.py`. Features
 are (..., N, C, h, w): N images that share one filter (..., C, k, k), with or without a leading
@@ -251,42 +248,3 @@ class FilterOptimizer(nn.Module):
             step = self.step_length * squared / curvature.clamp(min=MIN_STEP_DENOMINATOR)
             target_filter = target_filter - step[..., None, None, None] * gradient
             filters.append(target_filter)
-
-
-SIGMA_FACTOR = 0.1
-"""Standard deviation over the side of the features."""
-
-
-def gaussian_label(
-    boxes_xywh: Tensor,
-    feature_size: int,
-    *,
-    filter_size: int,
-    stride: int,
-    end_pad: bool = False,
-) -> Tensor:
-    """Draw Gaussians around the centres of boxes.
-
-    Cell i lies at i - (feature_size - 1) / 2 from the middle of the features. As in the official
-    code the centre is half a cell further right and down where the filter is even.
-
-    Args:
-        boxes_xywh: (..., 4) in crop pixels.
-        feature_size: Cells along one side of the features.
-        filter_size: Side of the filter, cells.
-        stride: Crop pixels per cell.
-        end_pad: Add a row and a column at the end where the filter is even, so that the label has
-            the size of the filter's scores.
-
-    Returns:
-        (..., n, n), 1 at the very centre.
-    """
-    even = (filter_size + 1) % 2
-    centre = (boxes_xywh[..., :2] + 0.5 * boxes_xywh[..., 2:]) / stride
-    centre = centre - 0.5 * feature_size + 0.5 * even
-    size = feature_size + even * end_pad
-    cells = torch.arange(size, dtype=boxes_xywh.dtype, device=boxes_xywh.device)
-    distance = (cells - 0.5 * (feature_size - 1)) - centre[..., None]
-    profile = torch.exp(-0.5 * (distance / (SIGMA_FACTOR * feature_size)) ** 2)
-    column, row = profile.unbind(-2)
-    return row[..., :, None] * column[..., None, :]

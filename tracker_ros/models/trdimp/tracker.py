@@ -18,20 +18,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from tracker_ros.crops import hann_window, normalize_tensor
+from tracker_ros.arrays import Array, concatenate, inference, on_device, to_numpy
+from tracker_ros.crops import hann_window, normalize_pixels
 from tracker_ros.geometry import Box, check_box, scale_box
 from tracker_ros.models.trdimp.config import TrackingParameters
-from tracker_ros.models.trdimp.inference import (
-    GraphMemory,
-    PatchFeatures,
-    TrDiMPInference,
-    TrDiMPOnEngines,
-)
+from tracker_ros.models.trdimp.features import Modulation, PatchFeatures
+from tracker_ros.models.trdimp.labels import gaussian_label
 from tracker_ros.models.trdimp.localisation import (
     Sighting,
     choose_box,
@@ -40,8 +36,7 @@ from tracker_ros.models.trdimp.localisation import (
     remember_shape,
     start_boxes,
 )
-from tracker_ros.models.trdimp.memory import SampleMemory, TransformerMemory
-from tracker_ros.models.trdimp.network import Modulation
+from tracker_ros.models.trdimp.on_engines import GraphMemory, TrDiMPOnEngines
 from tracker_ros.models.trdimp.patches import (
     Border,
     Draws,
@@ -54,7 +49,7 @@ from tracker_ros.models.trdimp.patches import (
     drop_channels,
     target_to_box,
 )
-from tracker_ros.models.trdimp.target_filter import gaussian_label
+from tracker_ros.models.trdimp.samples import SampleMemory
 from tracker_ros.models.trdimp.views import (
     Proposals,
     as_box,
@@ -64,6 +59,10 @@ from tracker_ros.models.trdimp.views import (
     proposal_view,
 )
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
+
+if TYPE_CHECKING:
+    from tracker_ros.models.trdimp.inference import TrDiMPInference
+    from tracker_ros.models.trdimp.memory import TransformerMemory
 
 VIEWS_AT_ONCE = 4
 """Patches of the first image that go through the backbone together: more take more memory."""
@@ -97,8 +96,8 @@ class _TrainingSample:
         hard_negative: Whether a look-alike was near.
     """
 
-    classification: Tensor
-    decoded: Tensor
+    classification: Array
+    decoded: Array
     box: np.ndarray
     hard_negative: bool
 
@@ -125,7 +124,7 @@ class _Target:
     modulation: Modulation
     memory: TransformerMemory | GraphMemory
     samples: SampleMemory
-    filter: Tensor
+    filter: Array
     draws: Draws
     image_size: tuple[int, int]
     frame: int = 0
@@ -162,7 +161,7 @@ class TrDiMPTracker(Tracker):
         tracker._target = None
         return tracker
 
-    @torch.inference_mode()
+    @inference
     def initialize(self, image: np.ndarray, box: Sequence[float]) -> None:
         """Learn the target from the first image; see `Tracker.initialize`.
 
@@ -184,16 +183,19 @@ class TrDiMPTracker(Tracker):
         window = choose_window(
             placement.position, extent, wide_side, image.shape, Border.REPLICATE
         )
-        views = augment(cut(image, window, wide_side, model.device), options, draws)
+        views = augment(cut(image, window, wide_side), options, draws)
         box_in_patch = placement.box_in_patch(position, size)
         boxes = np.tile(box_in_patch, (len(views.shifts), 1))
         boxes[:, :2] += views.shifts
 
         # Features, of the first view for the IoU branch too.
-        patches = normalize_tensor(views.patches / 255.0)
+        patches = self._on_device(normalize_pixels(views.patches))
         first = model.features(patches[:1])
-        others = [model.features(part) for part in patches[1:].split(VIEWS_AT_ONCE)]
-        classification = torch.cat([view.classification for view in (first, *others)])
+        others = [
+            model.features(patches[start : start + VIEWS_AT_ONCE])
+            for start in range(1, len(patches), VIEWS_AT_ONCE)
+        ]
+        classification = concatenate([view.classification for view in (first, *others)])
         classification, copies = drop_channels(classification, options, draws)
         boxes = np.concatenate([boxes, np.tile(box_in_patch, (copies, 1))])
         places = self._on_device(boxes)
@@ -211,7 +213,7 @@ class TrDiMPTracker(Tracker):
         samples = SampleMemory(
             decoded, places, options.sample_memory_size, options.init_samples_minimum_weight
         )
-        _finite(target_filter.cpu().numpy(), "filter")
+        _finite(to_numpy(target_filter), "filter")
         if self.illustrate:
             self._first_views = contact_sheet(views.patches, boxes)
         self._target = _Target(
@@ -225,7 +227,7 @@ class TrDiMPTracker(Tracker):
             image.shape[:2],
         )
 
-    @torch.inference_mode()
+    @inference
     def track(self, image: np.ndarray) -> TrackResult:
         """Find the target near its last place; see `Tracker.track`."""
         if self._target is None:
@@ -249,11 +251,10 @@ class TrDiMPTracker(Tracker):
             options.patch_max_scale_change,
         )
         placement = Placement.of(window, side)
-        pixels = cut(image, window, side, model.device)
-        patch = normalize_tensor(pixels / 255.0)
-        features = model.features(patch)
+        pixels = cut(image, window, side)
+        features = model.features(self._on_device(normalize_pixels(pixels)))
         decoded = target.memory.decode(features.classification)
-        score = _finite(model.score(target.filter, decoded).cpu().numpy(), "score map")
+        score = _finite(to_numpy(model.score(target.filter, decoded)), "score map")
 
         # Localise, refine.
         weights = hann_window(len(score)) if options.window_output else None
@@ -283,7 +284,7 @@ class TrDiMPTracker(Tracker):
 
     def _views(
         self,
-        pixels: Tensor,
+        pixels: np.ndarray,
         score: np.ndarray,
         placement: Placement,
         place: _SearchArea,
@@ -303,7 +304,7 @@ class TrDiMPTracker(Tracker):
         if learned_maps is not None:
             maps = learned_maps(self._on_device(box)[None], len(score))
             views += [
-                View(f"{name} to learn", crop, heat=as_heat(each[0].cpu().numpy()))
+                View(f"{name} to learn", crop, heat=as_heat(to_numpy(each[0])))
                 for name, each in zip(("label", "mask", "weight"), maps, strict=True)
             ]
         return tuple(views)
@@ -318,7 +319,7 @@ class TrDiMPTracker(Tracker):
             target.sample = None
         return True
 
-    def _modulation(self, views: Sequence[PatchFeatures], boxes: Tensor) -> Modulation:
+    def _modulation(self, views: Sequence[PatchFeatures], boxes: Array) -> Modulation:
         """Describe the target to the IoU branch, by the first view or by all but rotated ones."""
         options = self.parameters
         count = 1
@@ -333,7 +334,7 @@ class TrDiMPTracker(Tracker):
         if count == 1:
             return found[0]
         return Modulation(
-            *(torch.cat(parts).mean(0, keepdim=True) for parts in zip(*found, strict=True))
+            *(concatenate(parts).mean(0)[None] for parts in zip(*found, strict=True))
         )
 
     def _refine(
@@ -365,12 +366,12 @@ class TrDiMPTracker(Tracker):
             self._on_device(starts),
             options,
         )
-        overlaps = ious.cpu().numpy()
+        overlaps = to_numpy(ious)
         if not np.isfinite(overlaps).any():
             _finite(overlaps, "predicted overlap")
         # What climbed beyond all numbers is refused below.
         with np.errstate(over="ignore"):
-            chosen = choose_box(refined.cpu().numpy(), overlaps, options)
+            chosen = choose_box(to_numpy(refined), overlaps, options)
             if chosen is None:
                 last = position if before.refined is None else before.refined
                 return position, replace(before, position=last), Proposals(starts, None, overlaps)
@@ -384,7 +385,7 @@ class TrDiMPTracker(Tracker):
         found = Proposals(starts, refined.cpu().numpy(), overlaps)
         return position, _SearchArea(position, size, scale, refined=position), found
 
-    @torch.inference_mode()
+    @inference
     def update_model(self) -> None:
         """Update filter and memory with the last frame; see `Tracker.update_model`."""
         target = self._target
@@ -404,7 +405,7 @@ class TrDiMPTracker(Tracker):
             learned = self.model.fit(
                 target.filter, samples.features, samples.boxes, iterations, samples.sample_weight
             )
-            _finite(learned.cpu().numpy(), "filter")
+            _finite(to_numpy(learned), "filter")
             target.filter = learned
         if frame % options.transformer_skipping == 0:
             label = self._labels(box[None], sample.classification)
@@ -428,7 +429,7 @@ class TrDiMPTracker(Tracker):
         finally:
             self._target, self._first_views = target, views
 
-    def _labels(self, boxes: Tensor, classification: Tensor) -> Tensor:
+    def _labels(self, boxes: Array, classification: Array) -> Array:
         """(N, 4) boxes and (N, C, h, w) features -> (N, 1, h, w) labels of the transformer."""
         config = self.model.config
         labels = gaussian_label(
@@ -439,8 +440,8 @@ class TrDiMPTracker(Tracker):
         )
         return labels[:, None]
 
-    def _on_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.model.device)
+    def _on_device(self, array: np.ndarray) -> Array:
+        return on_device(array, self.model.device)
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:

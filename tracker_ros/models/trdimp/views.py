@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import View
@@ -31,9 +30,9 @@ class Proposals(NamedTuple):
     overlaps: np.ndarray
 
 
-def as_picture(patch: Tensor) -> np.ndarray:
-    """(3, S, S) in 0..255 -> (S, S, 3) uint8 RGB on the host."""
-    array: np.ndarray = patch.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+def as_picture(patch: np.ndarray) -> np.ndarray:
+    """(3, S, S) in 0..255 -> (S, S, 3) uint8 RGB."""
+    array = patch.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     return np.ascontiguousarray(array)
 
 
@@ -51,7 +50,7 @@ def as_heat(values: np.ndarray) -> np.ndarray:
     return ((values - low) / (high - low)).astype(np.float32)
 
 
-def contact_sheet(patches: Tensor, boxes: np.ndarray) -> View:
+def contact_sheet(patches: np.ndarray, boxes: np.ndarray) -> View:
     """Return the views of the first image, (N, 3, S, S) in 0..255, side by side with boxes.
 
     Boxes are (N or more, 4) xywh in pixels of each patch; those without a patch are left out.

@@ -7,24 +7,14 @@ returns the features that a later template may be read from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tracker_ros.engines.graph import Engine, Graph, GraphSpec, TensorSpec
-from tracker_ros.models.layers.center_head import HeadMaps
-from tracker_ros.models.one_stream.export import (
-    OneStreamOnEngines,
-    crop_sizes,
-    example_crops,
-    read_boxes,
-    read_maps,
-)
-from tracker_ros.models.two_stream.config import TwoStreamConfig
+from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
+from tracker_ros.models.one_stream.export import crop_sizes, example_crops, read_boxes
 from tracker_ros.models.two_stream.network import TwoStreamNetwork
 
 
@@ -128,48 +118,3 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
     )
     batched = partial(_track_graph, track, template, settings)
     return Graph(spec, track, of_track, read_boxes, samples, batched)
-
-
-class TwoStreamOnEngines(OneStreamOnEngines):
-    """The network on engines.
-
-    Args:
-        config: Shapes.
-        graphs: See `two_stream_graphs`.
-        open_engine: Makes the engine of a graph.
-        open_later: See `OneStreamOnEngines`.
-    """
-
-    def __init__(
-        self,
-        config: TwoStreamConfig,
-        graphs: Sequence[Graph],
-        open_engine: Callable[[Graph], Engine],
-        open_later: Callable[[Graph], Engine] | None = None,
-    ) -> None:
-        super().__init__(config, graphs, open_engine, open_later)
-        self._later_template = open_engine(graphs[2])
-        self._features: Tensor | None = None
-
-    def read_template(self, sample: int, box_xywh: Tensor) -> Tensor:
-        """Read a template from a sample of the last pass, at a box (1, 4) as fractions of it."""
-        if self._features is None:
-            raise RuntimeError("read_template() was called before locate()")
-        features = self._features[sample : sample + 1]
-        return self._later_template(features=features, box=box_xywh)["tokens"].clone()
-
-    @torch.inference_mode()
-    def locate(self, template: Any, search: Tensor) -> HeadMaps:
-        """Return the maps of one search region (1, 3, S, S), normalised RGB."""
-        outputs = self._track(tokens=torch.stack(template, 1), search=search)
-        return self._kept(outputs)
-
-    @torch.inference_mode()
-    def locate_batch(self, templates: Sequence[Any], searches: Tensor) -> HeadMaps:
-        """Return the maps of one search region per target (B, 3, S, S), normalised RGB."""
-        return self._kept(self._compute([torch.stack(pair, 1) for pair in templates], searches))
-
-    def _kept(self, outputs: dict[str, Tensor]) -> HeadMaps:
-        """Keep the features until the next pass; return the maps."""
-        self._features = outputs["features"]
-        return read_maps(outputs)

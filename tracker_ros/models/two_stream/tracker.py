@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
-from torch import Tensor
 
+from tracker_ros.arrays import Array, on_device
 from tracker_ros.crops import box_in_crop
 from tracker_ros.geometry import Box
 from tracker_ros.models.one_stream.tracker import OneStreamModel, OneStreamTracker, Target, _View
@@ -25,14 +25,14 @@ from tracker_ros.tracker import TrackResult, View
 class Templates(NamedTuple):
     """Templates of a target, (1, m * m, C + K) each."""
 
-    first: Tensor
-    later: Tensor
+    first: Array
+    later: Array
 
 
 class TwoStreamModel(OneStreamModel, Protocol):
     """A network that compares two templates with search regions."""
 
-    def read_template(self, sample: int, box_xywh: Tensor) -> Tensor:
+    def read_template(self, sample: int, box_xywh: Array) -> Array:
         """Read a template from a sample of the last pass, at a box (1, 4) as fractions of it."""
 
 
@@ -131,14 +131,13 @@ class TwoStreamTracker(OneStreamTracker):
         return jump <= policy.refresh_jump and abs(growth) <= policy.refresh_growth
 
     def _read(self, view: _View, box: Box, sample: int) -> Any:
-        import torch
-
         size = self.model.config.search_size
         place = box_in_crop(box, view.target.box, view.factor, size)
         if self.illustrate:
             x, y, w, h = (float(part) * size for part in place)
             self._later_view = View("later template", view.crop, boxes=(((x, y, w, h), ""),))
-        return self.model.read_template(sample, torch.tensor([place], dtype=torch.float32))
+        given = on_device(np.array([place], np.float32), self.model.device)
+        return self.model.read_template(sample, given)
 
 
 def change(before: Box, after: Box) -> tuple[float, float]:

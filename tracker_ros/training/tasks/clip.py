@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from tracker_ros.crops import normalize_tensor
 from tracker_ros.geometry import cxcywh_to_xywh, xywh_to_cxcywh
 from tracker_ros.models.layers.resnet import Features
-from tracker_ros.models.trdimp.network import IoUFeatures, IoUNet, Modulation, TrDiMPNetwork
-from tracker_ros.models.trdimp.target_filter import apply_filter, gaussian_label
+from tracker_ros.models.trdimp.features import Modulation
+from tracker_ros.models.trdimp.labels import gaussian_label
+from tracker_ros.models.trdimp.network import IoUFeatures, IoUNet, TrDiMPNetwork
+from tracker_ros.models.trdimp.target_filter import apply_filter
 from tracker_ros.synthetic.samples import ClipBatch, ClipGenerator
 from tracker_ros.training.datasets import open_dataset
 from tracker_ros.training.initialisation import (
