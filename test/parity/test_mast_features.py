@@ -9,8 +9,9 @@ from golden_files import document, fingerprint, golden, helper, mast_weights, se
 from mast_golden_network import golden_network
 
 from tracker_ros.models.mast.config import MAST_RESNET18
+from tracker_ros.models.mast.images import network_input, rgb_to_lab
 from tracker_ros.models.mast.matching import cell_labels, one_hot
-from tracker_ros.models.mast.network import MASTNetwork, network_input, rgb_to_lab
+from tracker_ros.models.mast.network import MASTNetwork
 
 GOLDEN = golden("mast_features.npz")
 TOLERANCE = 1e-4

@@ -205,15 +205,11 @@ def make_probe() -> Iterator[Callable[..., Probe]]:
 
 @pytest.fixture(scope="session")
 def tracker_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    """One tracker in namespace /shared; most tests use it. It ends cleanly with SIGINT.
-
-    It runs as on a robot without torch.
-    """
+    """One tracker in namespace /shared; most tests use it. It ends cleanly with SIGINT."""
     process = NodeProcess(
         "track",
-        ["--ros-args", "-r", "__ns:=/shared"],
+        ["--ros-args", "-r", "__ns:=/shared", *ON_TORCH],
         tmp_path_factory.mktemp("track") / "track.log",
-        WITHOUT_TORCH,
     )
     yield process
     assert process.stop(signal.SIGINT) == 0

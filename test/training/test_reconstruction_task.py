@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tracker_ros.models.mast.config import MASTConfig
-from tracker_ros.models.mast.network import MASTNetwork, network_input
+from tracker_ros.models.mast.images import network_input
+from tracker_ros.models.mast.network import MASTNetwork
 from tracker_ros.synthetic.footage import Footage
 from tracker_ros.training.recipe import Source
 from tracker_ros.training.tasks import open_task

@@ -29,8 +29,9 @@ from tracker_ros.cuda.local_attention_reference import (
     local_attention_reference,
 )
 from tracker_ros.models.mast.config import PropagationParameters, reference_frames
+from tracker_ros.models.mast.images import LAB_MEAN, LAB_STD
 from tracker_ros.models.mast.matching import cell_labels, search_dilation, spread_cells
-from tracker_ros.models.mast.network import LAB_MEAN, LAB_STD, MASTNetwork
+from tracker_ros.models.mast.network import MASTNetwork
 from tracker_ros.synthetic.footage import Footage, FootageRuns
 from tracker_ros.synthetic.moving_scenes import FrameBatch, MovingScenes
 from tracker_ros.training.initialisation import starting_weights
