@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tracker_ros.crops import normalize_pixels, normalize_tensor
-from tracker_ros.models.trdimp.ascent import ascend
 from tracker_ros.models.trdimp.config import BASE, Augmentation
 from tracker_ros.models.trdimp.localisation import (
+    ascend,
     choose_box,
     localise,
     remember_shape,

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from tracker_ros.cuda.prroi_pool import MapPool, Pooled, pool_by_matrix
 from tracker_ros.geometry import xywh_to_xyxy
 from tracker_ros.models.layers.packed import InferenceLinear, for_inference
-from tracker_ros.models.trdimp.ascent import ascend
 from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
 from tracker_ros.models.trdimp.features import Modulation
+from tracker_ros.models.trdimp.localisation import ascend
 from tracker_ros.models.trdimp.network import (
     LAYER2_POOL,
     LAYER2_STRIDE,

@@ -25,9 +25,9 @@ from tracker_ros.arrays import (
 )
 from tracker_ros.engines.embedded import EmbeddedGraph
 from tracker_ros.engines.graph import Engine, EngineUnavailable, Graph, collect_runtime_info
-from tracker_ros.models.trdimp.ascent import ascend
 from tracker_ros.models.trdimp.config import TrackingParameters, TrDiMPConfig
 from tracker_ros.models.trdimp.features import Modulation, PatchFeatures
+from tracker_ros.models.trdimp.localisation import ascend
 from tracker_ros.models.trdimp.samples import as_cells, check_limit
 
 if TYPE_CHECKING:

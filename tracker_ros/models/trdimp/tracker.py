@@ -382,7 +382,7 @@ class TrDiMPTracker(Tracker):
         _finite(scale, "target size")
         if sighting.verdict is Verdict.UNCERTAIN and not options.update_scale_when_uncertain:
             scale = before.scale
-        found = Proposals(starts, refined.cpu().numpy(), overlaps)
+        found = Proposals(starts, to_numpy(refined), overlaps)
         return position, _SearchArea(position, size, scale, refined=position), found
 
     @inference
