@@ -37,8 +37,8 @@ def local_attention(
     displaced = [still if offset is None else offset for offset in offsets]
     run = _kernels_for(radius)
     if run is not None:
-        stacks = (np.stack(list(maps), axis=1) for maps in (keys, values, displaced))
-        found: np.ndarray = attend_by_kernel(run, query, *stacks, radius)
+        key, value, offset = (np.stack(list(maps), axis=1) for maps in (keys, values, displaced))
+        found: np.ndarray = attend_by_kernel(run, query, key, value, offset, radius)
         return found
     windows = [_Windows(offset[0], radius, 1) for offset in displaced]
     pixels = _by_pixel(query)

@@ -31,7 +31,6 @@ from tracker_ros.training.datasets import BRIGHTNESS
 
 MAX_GAP, GAP_GROWTH = 500, 5
 """Farthest frames from the first of a clip, and by how much more each try allows."""
-_CPU = torch.device("cpu")
 
 
 class SequenceClips:
@@ -107,7 +106,7 @@ class SequenceClips:
             Border(options.border_mode),
             options.patch_max_scale_change,
         )
-        crop = cut(image, window, side, _CPU)[0] / 255
+        crop = torch.from_numpy(cut(image, window, side)[0]) / 255
         box = torch.from_numpy(Placement.of(window, side).box_in_patch(position, size))
         if rng.random() < 0.5:
             crop = crop.flip(2)

@@ -15,6 +15,7 @@ Features and labels are torch tensors, or NumPy arrays where ONNX Runtime comput
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -61,11 +62,9 @@ def colourise(
         (1, V, h, w) float32: the references' values under one softmax over all their windows.
         Places outside take part and carry none, so one-hot labels add up to at most 1.
     """
-    if is_numpy(query):
-        from tracker_ros.cuda.local_attention_numpy import expected_offset, local_attention
-    else:
-        from tracker_ros.cuda.local_attention import expected_offset, local_attention
-
+    attention = importlib.import_module(
+        f"tracker_ros.cuda.local_attention{'_numpy' if is_numpy(query) else ''}"
+    )
     keys = [reference.features for reference in references]
     values = [reference.values for reference in references]
     radius = parameters.radius
@@ -73,9 +72,11 @@ def colourise(
     for reference in references:
         dilation = search_dilation(reference.gap, parameters)
         key = reference.features
-        offsets.append(expected_offset(query, key, radius, dilation) if dilation else None)
+        offsets.append(
+            attention.expected_offset(query, key, radius, dilation) if dilation else None
+        )
     if parameters.behaviour == "fixed":
-        return local_attention(query, keys, values, offsets, radius)
+        return attention.local_attention(query, keys, values, offsets, radius)
     from tracker_ros.cuda.local_attention_reference import local_attention_reference
 
     last = next((offset for offset in reversed(offsets) if offset is not None), None)
