@@ -256,6 +256,6 @@ def test_the_factory_takes_the_faster_form(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(arguments)
         return pool_by_matrix
 
-    monkeypatch.setattr("tracker_ros.models.trdimp.factory.fastest_prroi_pool", fastest)
+    monkeypatch.setattr("tracker_ros.cuda.prroi_pool.fastest_prroi_pool", fastest)
     create_tracker("trdimp_tiny", device="cpu", backend="torch")
     assert asked == [(torch.device("cpu"), pooled_maps(TINY, TINY_TRACKING), 10)]
