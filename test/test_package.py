@@ -205,7 +205,7 @@ def test_interfaces_have_the_documented_fields():
         f"frames_{name}" for name in ["received", "tracked", "dropped", "rejected", "idle"]
     ]
     times = ["seconds_since_seen", "latency", "processing_time"]
-    about = ["header", "state", "target_id", "label", "score"]
+    about = ["header", "state", "target_id", "label", "score", "doubt"]
     assert fields_of(TargetStatus) == [*about, *times, *counters]
     assert fields_of(TargetStatusArray) == ["header", *counters, "statuses"]
     assert fields_of(SelectTarget.Request) == ["header", "bbox", "label", "append"]

@@ -222,8 +222,8 @@ def test_climbing_by_hand() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"box_refinement_space": "polar"}, "'polar'; expected 'relative' or 'default'"),
-        ({"box_refinement_iter": 0}, "is 0; expected 1 or more"),
+        ({"box_refinement_space": "polar"}, "'polar'; expected one of relative, default"),
+        ({"box_refinement_iter": 0}, "is 0; expected a number from 1"),
     ],
 )
 def test_wrong_settings(setup: Setup, wrong: dict[str, object], message: str) -> None:

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import NO_EXPORT, PATIENCE_S
+from conftest import ON_TORCH
+from graph_probe import PATIENCE_S
 
 from tools.harness.domain import private_domain
 from tools.harness.program import Program, node_command
@@ -43,7 +44,7 @@ def large_segments(pid: int) -> set[Path]:
 
 
 def test_a_node_that_ends_in_order_takes_its_shared_memory_with_it(tmp_path):
-    command = node_command("track", "--ros-args", *NO_EXPORT)
+    command = node_command("track", "--ros-args", *ON_TORCH)
     with Program(command, tmp_path / "log") as program:
         deadline = time.monotonic() + PATIENCE_S
         while "active: images from" not in program.output and time.monotonic() < deadline:

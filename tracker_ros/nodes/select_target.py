@@ -112,14 +112,12 @@ class SelectTargetNode(Node):
 
     def select(self, image: Picture, box: Box, label: str) -> SelectTarget.Response:
         """Call the service for a box ``(x, y, w, h)`` on ``image``; NodeStartError on timeout."""
-        name = self._service.srv_name
-        while not self._service.service_is_ready():
-            self._spin(f"service {name} is not there: start the tracker, or give its namespace")
         self._meet()
         request = SelectTarget.Request(
             header=image.header, bbox=bounding_box_of(box), label=label, append=self._append
         )
         future = self._service.call_async(request)
+        name = self._service.srv_name
         while not future.done():
             self._spin(f"service {name} did not answer within {self._patience_s:g} s")
         response = future.result()
@@ -128,11 +126,14 @@ class SelectTargetNode(Node):
         return response
 
     def _meet(self) -> None:
-        """Wait until the tracker has discovered this node: the middleware loses earlier answers.
+        """Wait for the service, and until the tracker has discovered this node.
 
-        The client of ``remove_target`` is the node's last endpoint. So when a request that removes
-        nothing is answered, the tracker knows all endpoints.
+        The middleware loses earlier answers. The client of ``remove_target`` is the node's last
+        endpoint. So when a request that removes nothing is answered, the tracker knows all of them.
         """
+        name = self._service.srv_name
+        while not self._service.service_is_ready():
+            self._spin(f"service {name} is not there: start the tracker, or give its namespace")
         greetings: list[Future] = []
         greeted = -math.inf
         while not self._met and self._greeter.service_is_ready():
@@ -143,11 +144,18 @@ class SelectTargetNode(Node):
             self._met = any(greeting.done() for greeting in greetings)
 
     def select_when_ready(self, box: Box, label: str) -> SelectTarget.Response:
-        """Call the service for a box on the latest image; repeat this while the tracker starts."""
+        """Call the service for a box on the latest image; repeat this while the tracker starts.
+
+        A tracker that has just started may have missed the latest image; that is excused once.
+        """
+        self._meet()
+        excused = False
         while True:
             response = self.select(self.wait_for_image(), box, label)
-            retry = time.monotonic() + _RETRY_S
-            if not SelectionCode(response.code).passes_by_itself or retry > self._deadline:
+            code, retry = SelectionCode(response.code), time.monotonic() + _RETRY_S
+            missed = code is SelectionCode.STALE_STAMP and not excused
+            excused = excused or missed
+            if not (code.passes_by_itself or missed) or retry > self._deadline:
                 return response
             while time.monotonic() < retry:
                 self._spin(f"the tracker was not ready: {response.message}")
