@@ -129,7 +129,7 @@ class SelectTargetNode(Node):
         """Wait for the service, and until the tracker has discovered this node.
 
         The middleware loses earlier answers. The client of ``remove_target`` is the node's last
-        endpoint. So when a request that removes nothing is answered, the tracker knows all of them.
+        endpoint. So when a request that removes nothing is answered, the tracker knows them all.
         """
         name = self._service.srv_name
         while not self._service.service_is_ready():
@@ -148,6 +148,7 @@ class SelectTargetNode(Node):
 
         A tracker that has just started may have missed the latest image; that is excused once.
         """
+        self.wait_for_image()
         self._meet()
         excused = False
         while True:
