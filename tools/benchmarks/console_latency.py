@@ -37,7 +37,6 @@ from tracker_ros.nodes.messages import rgb_from_image
 COLUMNS = ("transport", "size", "pictures", "wrong_stamps", "p50_ms", "p95_ms", "pictures_per_s",
            "idle_percent", "viewer_percent", "encoder_percent", "beyond_percent",
            "second_viewer_percent")  # fmt: skip
-PLAIN = ("-p", "backend:=torch", "-p", "build_engine:=false")  # starts without exports
 WATCH = f"""() => {{
   const view = document.querySelector(".view"), read = {READ_NUMBER};
   window.seen = [];
@@ -98,7 +97,7 @@ def measure(transport: str, run: argparse.Namespace) -> Row:
                 "tools.benchmarks.latency_nodes", "camera", "--numbered", width, height, run.rate
             )
         ),
-        Program(node_command("track", "--ros-args", "--log-level", "warn", *PLAIN)) as track,
+        Program(node_command("track", "--ros-args", "--log-level", "warn")) as track,
         Program(node_command("console", "--ros-args", *options), Path(folder) / "log") as console,
         chromium() as browser,
     ):

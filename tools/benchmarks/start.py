@@ -82,8 +82,8 @@ def _measured(kind: str, tree: Path, model: str, backend: str, later: int) -> Fi
     measure = _first_frame if kind == "tracker" else _node
     with tempfile.TemporaryDirectory() as cache:
         settings = {**os.environ, "XDG_CACHE_HOME": cache, "PYTHONPATH": _path(tree)}
-        first = measure(model, backend, settings)
-        others = [measure(model, backend, settings) for _ in range(later)]
+        first = measure(model, backend, settings, tree)
+        others = [measure(model, backend, settings, tree) for _ in range(later)]
     names = ("s", "cpu", "mib")
     figures = {f"first_{name}": value for name, value in zip(names, first, strict=True)}
     for name, *values in zip(names, *others, strict=True):
@@ -96,10 +96,13 @@ def _path(tree: Path) -> str:
     return os.pathsep.join(filter(None, [str(tree), os.environ.get("PYTHONPATH", "")]))
 
 
-def _first_frame(model: str, backend: str, settings: dict[str, str]) -> tuple[float, float, float]:
+def _first_frame(
+    model: str, backend: str, settings: dict[str, str], tree: Path
+) -> tuple[float, float, float]:
     """Make a tracker in a process; return seconds to its first frame, CPU seconds, and MiB."""
     done = subprocess.run(
         [sys.executable, "-c", _FIRST_FRAME, model, backend],
+        cwd=tree,  # Python looks there first
         env=settings,
         capture_output=True,
         text=True,
@@ -110,14 +113,16 @@ def _first_frame(model: str, backend: str, settings: dict[str, str]) -> tuple[fl
     return seconds, cpu, mib
 
 
-def _node(model: str, backend: str, settings: dict[str, str]) -> tuple[float, float, float]:
+def _node(
+    model: str, backend: str, settings: dict[str, str], tree: Path
+) -> tuple[float, float, float]:
     """Start the node; return seconds until its model is ready, CPU seconds, and MiB."""
     parameters = _parameters(model=model, backend=backend)
     command = [sys.executable, "-m", "tracker_ros.nodes.start", "track", "--ros-args", *parameters]
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
         process = psutil.Popen(
-            command, env=settings, stdout=output, stderr=subprocess.STDOUT, text=True
+            command, cwd=tree, env=settings, stdout=output, stderr=subprocess.STDOUT, text=True
         )
         try:
             while time.perf_counter() - began < _TIMEOUT_S and process.poll() is None:
