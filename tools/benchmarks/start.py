@@ -43,8 +43,7 @@ tracker.track(image)
 seconds, cpu = time.perf_counter() - began, time.process_time()
 lines = open("/proc/self/status").read().splitlines()
 (resident,) = (int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-info = tracker.runtime_info["backend"]
-print(json.dumps([seconds, cpu, resident / 1024, info]))
+print(json.dumps([seconds, cpu, resident / 1024]))
 """
 
 Figures = dict[str, float]
@@ -109,7 +108,7 @@ def _first_frame(
         check=True,
         timeout=_TIMEOUT_S,
     )
-    seconds, cpu, mib, _ = json.loads(done.stdout.splitlines()[-1])
+    seconds, cpu, mib = json.loads(done.stdout.splitlines()[-1])
     return seconds, cpu, mib
 
 
