@@ -15,8 +15,8 @@ from tracker_interfaces.msg import TargetStatus
 
 SETTLED_MIB = 1.0
 MAX_GROWTH = 0.05
-MIN_RESTS = 8
-"""With fewer readings the growth of memory is not judged."""
+MIN_RESTS = 24
+"""With fewer readings, those of four minutes, the growth of memory is not judged."""
 CALM_IMAGES = 30
 MAX_LOST_IMAGES = 30
 EXPECTED_ERRORS = re.compile(
