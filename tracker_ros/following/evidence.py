@@ -56,7 +56,8 @@ class EvidenceCollector:
 
     def collect(self, image: np.ndarray, result: TrackResult) -> dict[str, float]:
         """Return the evidence on the result of the next image; see `calibration.EVIDENCE`."""
-        evidence = {**self._evidence_anywhere(image, result), **self._change(result.box)}
+        look = _look_at(image, result.box)
+        evidence = {**self._anywhere(image, result, look), **self._change(result.box)}
         self._boxes.append(result.box)
         self._age += 1
         sure = (
@@ -65,22 +66,22 @@ class EvidenceCollector:
             and evidence["growth"] < _SURE_GROWTH
         )
         if sure and self._age >= _LOOK_INTERVAL:
-            self._looks.append(_look_at(image, result.box).pixels)
+            self._looks.append(look.pixels)
             self._age = 0
         return evidence
 
     def collect_elsewhere(self, image: np.ndarray, result: TrackResult) -> dict[str, float]:
         """Return the evidence on a result of which neither place nor size can be expected."""
-        return {**self._evidence_anywhere(image, result), "jump": 0.0, "growth": 0.0}
+        look = _look_at(image, result.box)
+        return {**self._anywhere(image, result, look), "jump": 0.0, "growth": 0.0}
 
     def move(self, box: Box) -> None:
         """Expect the target here, at this size: it was found again."""
         self._boxes.clear()
         self._boxes.append(box)
 
-    def _evidence_anywhere(self, image: np.ndarray, result: TrackResult) -> dict[str, float]:
+    def _anywhere(self, image: np.ndarray, result: TrackResult, look: _Look) -> dict[str, float]:
         x, y, w, h = result.box
-        look = _look_at(image, result.box)
         aspects = [math.log(box[2] / box[3]) for box in self._boxes]
         score = min(max(result.score, 0.02), 0.98)
         height, width = image.shape[:2]

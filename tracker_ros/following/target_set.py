@@ -114,7 +114,7 @@ class FollowedTarget(TargetStateMachine):
         search = self._search
         score, doubt = self._judge(image, result, elsewhere=search is not None)
         if search is not None and not search.judge(result, score, self.limits.score_found):
-            self.doubt = doubt if doubt is not Doubt.NONE else Doubt.LOW_SCORE
+            self.doubt = doubt
             self.update(score, time_s, Verdict.NOT_FOUND)
             return replace(result, box=search.box, verdict=Verdict.NOT_FOUND)
         verdict = result.verdict
