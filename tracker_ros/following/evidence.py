@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence for and against a tracker's result: its score, its way, its size and its look.
 
-All of it can be had from any tracker, and costs a tenth of a millisecond.
+All of it can be had from any tracker, and costs some 0.3 ms.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import deque
 from typing import NamedTuple
 
@@ -51,14 +52,16 @@ class EvidenceCollector:
     def __init__(self, image: np.ndarray, box: Box) -> None:
         self._first = _look_at(image, box)
         self._looks = deque([self._first.pixels], _LOOKS)
-        self._boxes = deque([box], _SIZES)
         self._age = 0
+        self._areas: deque[float] = deque(maxlen=_SIZES)
+        self._aspects: deque[float] = deque(maxlen=_SIZES)
+        self._note(box)
 
     def collect(self, image: np.ndarray, result: TrackResult) -> dict[str, float]:
         """Return the evidence on the result of the next image; see `calibration.EVIDENCE`."""
         look = _look_at(image, result.box)
         evidence = {**self._anywhere(image, result, look), **self._change(result.box)}
-        self._boxes.append(result.box)
+        self._note(result.box)
         self._age += 1
         sure = (
             result.score >= _SURE_SCORE
@@ -77,18 +80,24 @@ class EvidenceCollector:
 
     def move(self, box: Box) -> None:
         """Expect the target here, at this size: it was found again."""
-        self._boxes.clear()
-        self._boxes.append(box)
+        self._areas.clear()
+        self._aspects.clear()
+        self._note(box)
+
+    def _note(self, box: Box) -> None:
+        """Remember the place of a box, and the logarithms of its area and of its shape."""
+        self._last = box
+        self._areas.append(math.log(box[2] * box[3]))
+        self._aspects.append(math.log(box[2] / box[3]))
 
     def _anywhere(self, image: np.ndarray, result: TrackResult, look: _Look) -> dict[str, float]:
         x, y, w, h = result.box
-        aspects = [math.log(box[2] / box[3]) for box in self._boxes]
         score = min(max(result.score, 0.02), 0.98)
         height, width = image.shape[:2]
         return {
             "score": math.log(score / (1.0 - score)),
             "rival": rival_share(result),
-            "aspect": min(abs(math.log(w / h) - float(np.median(aspects))), 2.0),
+            "aspect": min(abs(math.log(w / h) - statistics.median(self._aspects)), 2.0),
             "likeness_first": float(look.pixels @ self._first.pixels),
             "likeness": max(float(look.pixels @ known) for known in self._looks),
             "colour": float(np.sqrt(look.colours * self._first.colours).sum()),
@@ -97,11 +106,10 @@ class EvidenceCollector:
 
     def _change(self, box: Box) -> dict[str, float]:
         x, y, w, h = box
-        last = self._boxes[-1]
+        last = self._last
         way = math.hypot(x + w / 2 - last[0] - last[2] / 2, y + h / 2 - last[1] - last[3] / 2)
         jump = way / math.sqrt(last[2] * last[3]) - _USUAL_STEP
-        areas = [math.log(known[2] * known[3]) for known in self._boxes]
-        growth = abs(math.log(w * h) - float(np.median(areas)))
+        growth = abs(math.log(w * h) - statistics.median(self._areas))
         return {"jump": min(max(jump, 0.0), 1.5), "growth": min(growth, 3.0)}
 
 
