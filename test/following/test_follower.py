@@ -271,6 +271,8 @@ def test_requests_that_wait_keep_their_order_and_a_plain_one_replaces_them(bench
     bench.follower.catch_up()
     assert codes(bench) == ["OK", "OK"]
     assert bench.targets.ids == ("1", "2")
+    while bench.follower.catch_up():
+        pass
     bench.request(2.95)
     bench.request(2.5, (0.0, 0.0, 0.0, 0.0))
     assert codes(bench)[2:] == ["INVALID_BOX"], "it replaces nothing"
@@ -526,3 +528,26 @@ def test_catching_up_never_waits(bench, monkeypatch):
         assert bench.follower.handle(frame).first.result is not None
     codes = [outcome.code for outcome in bench.outcomes[1:]]
     assert codes == [SelectionCode.INTERRUPTED] * 19, "one request waits, newer ones replace it"
+
+
+def test_a_stream_of_late_selections_does_not_keep_a_target_from_catching_up(bench):
+    """A slow detector selects ten times a second, on frames a second old; a step takes 20 ms."""
+
+    def takes():
+        bench.now += 0.02
+
+    bench.tracker.takes = takes
+    bench.arrive(30, step_s=1 / 30)
+    for _ in range(40):
+        bench.request(bench.stamp_s - 0.9)
+        bench.arrive(3, step_s=1 / 30)
+        until = bench.now + 0.1
+        while bench.now < until:
+            if not bench.follower.catch_up():
+                bench.follower.handle(bench.buffer.frames[-1])
+                bench.now = until
+    bench.follower.catch_up()
+    told = [report for report in bench.reports if report.frame and report.first.result]
+    assert len(told) >= 8
+    assert len(bench.outcomes) >= 39, "one waits, newer ones replace it"
+    assert {o.code for o in bench.outcomes} == {SelectionCode.OK, SelectionCode.INTERRUPTED}

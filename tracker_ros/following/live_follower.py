@@ -104,10 +104,12 @@ class LiveFollower(Follower[T]):
     def select(self, selection: Selection, answer: Callable[[Outcome], None]) -> None:
         """Start following a target on the buffered frame that the selection names.
 
-        If its stamp is slightly ahead of the newest frame, the request waits for that frame; it is
-        answered by a later `catch_up`. Requests that add a target wait behind it, any other one
-        replaces those that wait. Present targets are kept if the request is refused. ``answer`` is
-        called once with the outcome, now or later.
+        If its stamp is slightly ahead of the newest frame, the request waits for that frame. If it
+        would replace a target that still lags behind, it waits until that has caught up: else a
+        detector that selects more often than a target needs to catch up would never see one
+        followed. A request that waits is answered by a later `catch_up`. Requests that add a
+        target wait behind it, any other one replaces those that wait. Present targets are kept if
+        the request is refused. ``answer`` is called once with the outcome, now or later.
         """
         try:
             check_selection(selection)
@@ -162,14 +164,21 @@ class LiveFollower(Follower[T]):
             self._waiting.popleft().answer(Outcome(SelectionCode.INTERRUPTED, text))
 
     def _answer_waiting(self) -> None:
-        """Answer requests in order until one has to wait for its frame."""
+        """Answer requests in order until one has to wait."""
         while self._waiting:
             request = self._waiting[0]
             in_time = self._clock() < request.deadline_s
             if in_time and arrives_soon(self._buffer.frames, request.selection):
                 return
+            if self._lags_behind() and not request.selection.append:
+                return
             self._waiting.popleft()
             request.answer(self._select(request.selection))
+
+    def _lags_behind(self) -> bool:
+        """Tell whether a target has not seen a frame that has arrived since its selection."""
+        newest_s = max((frame.time_s for frame in self._buffer.frames), default=-math.inf)
+        return any(replay.place_s < newest_s for replay in self._replays.values())
 
     def _select(self, selection: Selection) -> Outcome:
         """Start on a buffered frame and mark the target as lagging behind."""
