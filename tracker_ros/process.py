@@ -8,6 +8,7 @@ program calls `set_waiting` first; what the user has set in the environment take
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -66,8 +67,11 @@ def give_back_free_memory() -> bool:
     """Return the heap's free memory to the kernel, also from its middle; tell if there was any.
 
     By itself glibc does so only at the heap's end, which one small block can hold in place: after
-    a model is dropped, tens of megabytes stay with the process. Takes some milliseconds.
+    a model is dropped, tens of megabytes stay with the process. Objects that only refer to each
+    other are freed first: Python counts them, and not the megabytes that they hold. Takes some
+    tens of milliseconds.
     """
+    gc.collect()
     malloc_trim = _glibc("malloc_trim")
     return malloc_trim is not None and bool(malloc_trim(0))
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from follower_bench import BOX, SECOND, Bench, Fixed
@@ -501,6 +504,30 @@ def test_a_batch_that_fails_as_a_whole_is_a_fault_of_each_target(bench, monkeypa
     bench.handle()
     assert [target.result for target in bench.reports[-1].targets] == [None, None]
     assert bench.counts()["faults"] == 2
+
+
+def test_a_failure_of_the_model_keeps_no_image():
+    """Images of 6 MB add up long before Python looks for objects that refer to each other."""
+    images = []
+
+    class Watched(Bench):
+        def decode(self, payload):
+            image = super().decode(payload)
+            images.append(weakref.ref(image))
+            return image
+
+    bench = Watched()
+    bench.arrive()
+    bench.select(1)
+    gc.collect()
+    gc.disable()
+    try:
+        for bench.tracker.fails in (True, True, False):
+            bench.handle()
+        bench.reports.clear()
+        assert [image() is None for image in images] == [True] * 4
+    finally:
+        gc.enable()
 
 
 def test_a_bad_image_is_not_blamed_on_the_model(bench):

@@ -374,6 +374,9 @@ class Follower(Generic[T]):
             )
             text = f"tracking a {image.shape[1]}x{image.shape[0]} frame failed, {causes}"
             self._complain(FaultSource.MODEL, text, next(iter(failures.values())))
+            for error in failures.values():
+                # Its traceback holds the calls' frames, and these hold the error and the image.
+                error.__traceback__ = None
         else:
             self._complain(FaultSource.MODEL, "", None)
         return results
