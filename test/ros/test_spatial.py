@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from functools import partial
@@ -28,9 +29,15 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
-from tracker_interfaces.msg import TargetDirection, TargetDirectionArray, TargetStatus
+from tracker_interfaces.msg import (
+    TargetDirection,
+    TargetDirectionArray,
+    TargetStatus,
+    TargetVelocityArray,
+)
 from tracker_ros.nodes.messages import box_of, stamp_message, stamp_nanoseconds
 from tracker_ros.nodes.track import TrackNode
+from tracker_ros.spatial.target_locator import TargetLocator
 
 FOCAL, CX, CY = 300.0, 159.5, 119.5
 NEAR, FAR = 2.0, 6.0
@@ -43,6 +50,7 @@ KINDS = {
     "target_pose_stamped": PoseStamped,
     "target_poses": Detection3DArray,
     "target_velocity": TwistWithCovarianceStamped,
+    "target_velocities": TargetVelocityArray,
     "target_predicted": Detection2D,
     "targets_predicted": Detection2DArray,
 }
@@ -212,8 +220,47 @@ def test_depth_gives_the_pose_in_every_form(rig):
     assert vector(located.results[0].pose.pose.position) == pytest.approx(truth, abs=0.01)
     assert located.bbox.size.x == pytest.approx(target.bbox.size_x / FOCAL * NEAR, rel=0.03)
     assert vector(target.results[0].pose.pose.position) == pytest.approx(truth, abs=0.01)
-    velocity = of("target_velocity").twist.twist.linear
-    assert np.linalg.norm(vector(velocity)) < 5.0
+    velocity = of("target_velocity")
+    assert np.linalg.norm(vector(velocity.twist.twist.linear)) < 5.0
+    (array,) = of("target_velocities").velocities
+    assert (array.target_id, array.label) == (target.id, "disc")
+    assert (array.header, array.twist) == (velocity.header, velocity.twist)
+    assert np.array(array.twist.covariance).reshape(6, 6)[0, 0] > 0.0
+
+
+def test_each_target_has_its_place_in_the_arrays(rig):
+    rig.ground = FAR
+    header = rig.probe.show(make=rig.message).header
+    x, y, w, h = rig.probe.scene.box(rig.probe.place)
+    # A piece of the ground beside the disc: it stands still where the disc moves on.
+    other = rig.probe.select((20.0, 160.0, w, h), header, "ground", append=True)
+    assert other.code == other.OK, other.message
+    for _ in range(20):
+        rig.probe.show(make=rig.message)
+    velocities, header = rig.show("target_velocities")
+    poses = rig.probe.until(lambda: rig.of("target_poses", header), "poses")
+    named = {velocity.target_id: velocity for velocity in velocities.velocities}
+    depths = {d.id: d.results[0].pose.pose.position.z for d in poses.detections}
+    assert list(named) == list(depths)
+    assert [velocity.label for velocity in velocities.velocities] == ["disc", "ground"]
+    assert depths[other.target_id] == pytest.approx(FAR, abs=0.05)
+    first = rig.probe.until(lambda: rig.of("target_velocity", header), "the first one's")
+    assert velocities.velocities[0].twist == first.twist
+    assert named[other.target_id].twist != first.twist
+
+
+def test_nothing_is_kept_of_targets_that_are_no_longer_followed(rig):
+    def kept() -> int:
+        gc.collect()
+        return sum(type(thing) is TargetLocator for thing in gc.get_objects())
+
+    rig.show("target_direction")
+    before = kept()
+    for _ in range(3):
+        assert rig.probe.clear().success
+        rig.probe.start_following()
+        rig.show("target_direction")
+    assert kept() == before > 0
 
 
 def test_everything_is_silent_while_the_target_is_lost(rig):

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other processes of `node_latency`: a camera, and a node that only answers.
+"""The other processes of `node_latency`: a camera, a node that only answers, one that only hears.
 
     dev/run python -m tools.benchmarks.latency_nodes camera 640 480 30 [--compressed]
     dev/run python -m tools.benchmarks.latency_nodes echo
+    dev/run python -m tools.benchmarks.latency_nodes ears target_bearing target_pose
 
-Both run until they are interrupted. The camera also publishes its calibration, depth and place in
+They run until they are interrupted. The camera also publishes its calibration, depth and place in
 the frame `odom`, while somebody subscribes to depth.
 """
 
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import rclpy
 from geometry_msgs.msg import TransformStamped
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -26,10 +28,12 @@ from vision_msgs.msg import Detection2D, ObjectHypothesisWithPose
 
 from tools.harness.browser import draw_number
 from tracker_ros.geometry import Box
+from tracker_ros.nodes.image_input import message_class
 from tracker_ros.nodes.messages import image_from_array, keep_last, stamp_nanoseconds
 from tracker_ros.nodes.node_main import end_in_time, run_node
 
 SEED, SCENES = 3, 8
+TAKE_EVERY_S = 0.5
 
 
 def scenes(width: int, height: int, count: int = SCENES) -> list[tuple[Image, Box]]:
@@ -122,11 +126,46 @@ class Echo(Node):
         self._publisher.publish(detection)
 
 
+def ears(topics: list[str]) -> None:
+    """Receive topics at hardly any cost, and print the name of each when it is first heard.
+
+    The middleware receives every message, as for any subscriber, and keeps the newest of each
+    topic. Python takes these only now and then: rclpy would need more time for a message than the
+    tracker for making it, on the cores that are measured.
+    """
+    end_in_time()
+    rclpy.init()
+    node = rclpy.create_node("ears")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    waiting, silent = set(topics), set(topics)
+
+    def hear(topic: str, kind: type) -> None:
+        def note(message: object) -> None:
+            if topic in silent:
+                silent.remove(topic)
+                print(topic, flush=True)
+
+        node.create_subscription(kind, topic, note, keep_last(1))
+
+    while rclpy.ok():
+        if waiting:
+            kinds = {name: types[0] for name, types in node.get_topic_names_and_types()}
+            for topic in sorted(waiting):
+                if (name := node.resolve_topic_name(topic)) in kinds:
+                    waiting.remove(topic)
+                    hear(topic, message_class(kinds[name]))
+        for _ in topics:
+            executor.spin_once(timeout_sec=0)
+        time.sleep(TAKE_EVERY_S)
+
+
 def main() -> None:
     """Run one of them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("echo")
+    kinds.add_parser("ears").add_argument("topics", nargs="+")
     options = kinds.add_parser("camera")
     options.add_argument("width", type=int)
     options.add_argument("height", type=int)
@@ -136,6 +175,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.kind == "echo":
         run_node(Echo)
+    elif arguments.kind == "ears":
+        ears(arguments.topics)
     else:
         camera(
             arguments.width,

@@ -13,8 +13,11 @@ the middleware set. That node is measured twice. By default glibc returns the me
 to the kernel and fetches it again for the next one, which costs more than everything else; it does
 not do so in a larger process, so the stricter floor is the node with that memory kept.
 
-With `--outputs` the tracker runs in turn alone and with depth, calibration, transforms and a
-subscriber to everything that `docs/robot.md` lists.
+With `--outputs` the tracker runs in turn with images alone; with calibration, depth and transforms
+too; and with a subscriber to everything that `docs/robot.md` lists, which is a process of its own
+that costs hardly anything, and at last with the debug images. Each row states how much later
+boxes arrive than in the row above. What is compared is the whole time from stamp to arrival, since
+what happens beside the network may slow it down.
 
 With `--overload` the camera is faster than the tracker. Then the whole age of each box is
 measured, which should be at most two frames of work (mean time between two boxes) and one period
@@ -25,28 +28,22 @@ JPEG images of 1920x1080 at 30 Hz, of which none should be dropped.
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import (
-    PointStamped,
-    PoseStamped,
-    PoseWithCovarianceStamped,
-    TwistWithCovarianceStamped,
-    Vector3Stamped,
-)
-from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
+from vision_msgs.msg import Detection2D
 
 from tools.benchmarks.latency_nodes import scenes
 from tools.benchmarks.rows import Row, publish
 from tools.harness.domain import private_domain
 from tools.harness.operator import Operator
 from tools.harness.program import Program, node_command, python_command
-from tracker_interfaces.msg import TargetDirection, TargetDirectionArray, TargetStatus
+from tracker_interfaces.msg import TargetStatus
 from tracker_ros.geometry import Box
 from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
 
@@ -56,21 +53,21 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "
 FILL_S = 6.0
 """The frame buffer keeps five seconds; until it is full, each image takes memory never used."""
 EMPTY: Mapping[str, str] = {}
-OUTPUTS = {
-    "target_bearing": Vector3Stamped, "target_direction": TargetDirection,
-    "target_directions": TargetDirectionArray, "target_point": PointStamped,
-    "target_pose": PoseWithCovarianceStamped, "target_pose_stamped": PoseStamped,
-    "target_poses": Detection3DArray, "target_velocity": TwistWithCovarianceStamped,
-    "target_predicted": Detection2D, "targets": Detection2DArray,
-    "targets_predicted": Detection2DArray,
-}  # fmt: skip
-ALL_OUTPUTS = ("predict:=true", "fixed_frame:=odom", "target_frame_prefix:=target_")
-ALONE = ("depth:=no_depth", "camera_info:=no_camera_info")
+OUTPUTS = (
+    "target_bearing", "target_direction", "target_directions", "target_point", "target_pose",
+    "target_pose_stamped", "target_poses", "target_velocity", "target_velocities",
+    "target_markers", "target_predicted", "targets", "targets_predicted", "target_annotations",
+)  # fmt: skip
+DEBUG_IMAGES = ("debug/image", "debug/score")
+ALONE = ("-r", "depth:=no_depth", "-r", "camera_info:=no_camera_info")
+ALL_OUTPUTS = ("-p", "predict:=true", "-p", "fixed_frame:=odom", "-p", "annotations:=true",
+               "-p", "target_frame_prefix:=target_")  # fmt: skip
+SUBSCRIBE_S = 2.0
 LATENCY_NODES = "tools.benchmarks.latency_nodes"
 COLUMNS = ("size", "rate_hz", "path", "boxes", "p50_ms", "p95_ms", "p99_ms", "own_p50_ms",
            "goal_p50_ms")  # fmt: skip
-OUTPUT_COLUMNS = ("size", "rate_hz", "path", "boxes", "p50_ms", "p95_ms", "p99_ms", "own_p50_ms",
-                  "added_p50_ms", "outputs")  # fmt: skip
+OUTPUT_COLUMNS = ("size", "rate_hz", "path", "boxes", "age_p50_ms", "age_p95_ms", "age_p99_ms",
+                  "own_p50_ms", "added_p50_ms", "topics")  # fmt: skip
 OVERLOAD_COLUMNS = (
     "size", "rate_hz", "model", "boxes", "work_ms", "age_p50_ms", "age_p95_ms", "age_p99_ms",
     "goal_p99_ms", "received", "dropped", "rss_mib", "growth_percent",
@@ -84,7 +81,6 @@ class Listener(Operator):
         super().__init__("listener", alive=alive)
         self.arrivals: dict[int, int] = {}
         self.own_s: dict[int, float] = {}
-        self.outputs = 0
         self.status = TargetStatus()
         self.hear(Detection2D, "target", self._on_target, keep_last(10))
         self.hear(TargetStatus, "target_status", self._on_status, keep_last(10))
@@ -96,15 +92,6 @@ class Listener(Operator):
         self.status = message
         if message.processing_time > 0:
             self.own_s[stamp_nanoseconds(message.header)] = message.processing_time
-
-    def hear_outputs(self) -> None:
-        """Subscribe to everything about where targets are."""
-
-        def count(message: object) -> None:
-            self.outputs += 1
-
-        for topic, kind in OUTPUTS.items():
-            self.hear(kind, topic, count, keep_last(1))
 
     def forget(self) -> None:
         """Forget what was noted."""
@@ -198,37 +185,54 @@ def compare(size: str, run: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def measure_heard(
+    size: str, run: argparse.Namespace, options: Sequence[str], topics: Sequence[str]
+) -> tuple[np.ndarray, list[float], int]:
+    """Measure the tracker with some options while some topics are subscribed to.
+
+    Returns:
+        The ages of its boxes, milliseconds; the tracker's own times, seconds; and how many of the
+        topics were heard.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        listening(size, run, run.model, options=options) as (listener, _),
+    ):
+        listener.spin(run.fill)
+        log = Path(folder) / "heard"
+        ears = Program(python_command(LATENCY_NODES, "ears", *topics), log) if topics else None
+        with ears or nullcontext():
+            listener.spin(SUBSCRIBE_S)
+            listener.forget()
+            listener.spin(run.seconds)
+            ages, own = listener.delays_ms(with_own=True), list(listener.own_s.values())
+            heard = set(ears.output.split()) if ears else set()
+    return ages, own, len(heard.intersection(topics))
+
+
 def compare_outputs(size: str, run: argparse.Namespace) -> list[Row]:
-    """Return the rows of the tracker alone and with all outputs for robots, measured in turn."""
-    paths = {
-        run.model: [word for rule in ALONE for word in ("-r", rule)],
-        f"{run.model}, all outputs": [word for value in ALL_OUTPUTS for word in ("-p", value)],
+    """Return the rows of the tracker with more and more to do beside tracking, taken in turn."""
+    arms: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+        run.model: (ALONE, ()),
+        "with calibration and depth": ((), ()),
+        "and all outputs": (ALL_OUTPUTS, OUTPUTS),
+        "and debug images": (ALL_OUTPUTS, OUTPUTS + DEBUG_IMAGES),
     }
-    delays: dict[str, list[np.ndarray]] = {path: [] for path in paths}
-    own: dict[str, list[float]] = {path: [] for path in paths}
-    outputs = dict.fromkeys(paths, 0)
+    measured: dict[str, list[tuple[np.ndarray, list[float], int]]] = {path: [] for path in arms}
     for _ in range(run.rounds):
-        for path, options in paths.items():
-            with listening(size, run, run.model, options=options) as (listener, _):
-                if path != run.model:
-                    listener.hear_outputs()
-                listener.spin(run.fill)
-                listener.forget()
-                listener.spin(run.seconds)
-                delays[path].append(listener.delays_ms(with_own=False))
-                own[path] += listener.own_s.values()
-                outputs[path] += listener.outputs
+        for path in arms:
+            measured[path].append(measure_heard(size, run, *arms[path]))
     rows: list[Row] = []
-    for path in paths:
-        together = np.concatenate(delays[path])
-        p50, p95, p99 = np.percentile(together, (50, 95, 99)).tolist()
+    for path, rounds in measured.items():
+        ages = np.concatenate([found for found, _, _ in rounds])
+        p50, p95, p99 = np.percentile(ages, (50, 95, 99)).tolist()
         rows.append({
-            "size": size, "rate_hz": run.rate, "path": path, "boxes": len(together),
-            "p50_ms": p50, "p95_ms": p95, "p99_ms": p99,
-            "own_p50_ms": float(np.median(own[path]) * 1e3), "outputs": outputs[path],
+            "size": size, "rate_hz": run.rate, "path": path, "boxes": len(ages),
+            "age_p50_ms": p50, "age_p95_ms": p95, "age_p99_ms": p99,
+            "own_p50_ms": float(np.median([own for _, owns, _ in rounds for own in owns]) * 1e3),
+            "added_p50_ms": float(p50 - rows[-1]["age_p50_ms"]) if rows else 0.0,
+            "topics": min(heard for _, _, heard in rounds),
         })  # fmt: skip
-    alone, added = (np.percentile(np.concatenate(delays[path]), 50) for path in paths)
-    rows[1]["added_p50_ms"] = float(added - alone)
     return rows
 
 
@@ -272,7 +276,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="the same in minutes")
     parser.add_argument("--fill", type=float, default=FILL_S, help="seconds until measuring")
     parser.add_argument("--overload", action="store_true", help="camera faster than tracker")
-    parser.add_argument("--outputs", action="store_true", help="with and without all outputs")
+    parser.add_argument("--outputs", action="store_true", help="what all outputs add")
     parser.add_argument("--rounds", type=int, default=3, help="of --outputs (%(default)s)")
     parser.add_argument("--compressed", action="store_true", help="JPEG, 1920x1080, memory")
     parser.add_argument("--json", type=Path, help="write the rows here too")

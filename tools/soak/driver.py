@@ -18,7 +18,12 @@ from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
 from tools.harness import HarnessError
 from tools.harness.operator import Operator
 from tools.soak.camera import Camera
-from tracker_interfaces.msg import TargetDirection, TargetStatus, TargetStatusArray
+from tracker_interfaces.msg import (
+    TargetDirection,
+    TargetStatus,
+    TargetStatusArray,
+    TargetVelocityArray,
+)
 from tracker_interfaces.srv import SelectFromDetections, SelectTarget
 from tracker_ros.nodes.messages import keep_last
 
@@ -34,6 +39,7 @@ PLACES = {
     "target_direction": TargetDirection,
     "target_pose": PoseWithCovarianceStamped,
     "target_velocity": TwistWithCovarianceStamped,
+    "target_velocities": TargetVelocityArray,
     "target_poses": Detection3DArray,
     "target_predicted": Detection2D,
 }

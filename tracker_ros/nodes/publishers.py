@@ -140,9 +140,10 @@ class Publishers:
         return self._image.get_subscription_count() > 0 and self._debug_is_due()
 
     def publish(self, report: FrameReport[Any]) -> None:
-        """Publish a report: the targets first, then their statuses, then debug images."""
+        """Publish a report: boxes first, then where targets are, statuses, at last pictures."""
         if not self._node.context.ok():
             return
+        self.spatial.forget(report.gone)
         clock, latency = self._node.get_clock(), 0.0
         if report.frame is None:
             self._publish_statuses(Header(stamp=clock.now().to_msg()), report, latency)
@@ -152,27 +153,26 @@ class Publishers:
         if any(target.result for target in report.targets):
             # Boxes wait for what depth says of their targets, and for nothing else.
             by_depth = self.spatial.inputs.has_depth
-            measured = self.spatial.measure(report) if by_depth else {}
-            self._publish_targets(header, report, measured)
+            measured = self.spatial.measure(report) if by_depth else None
+            self._publish_targets(header, report, measured or {})
             latency = (clock.now().nanoseconds - stamp_nanoseconds(header)) / 1e9
             now = time.monotonic()
             self._intervals.add(now - self._last_result)
             self._last_result = now
             self._diagnostics.output.tick()
             self._diagnostics.latency.add(latency)
-            if not by_depth:
-                measured = self.spatial.measure(report)
             self.spatial.publish(header, report, measured)
+        self._publish_statuses(header, report, latency)
         if self._annotations is not None and self._annotations.get_subscription_count() > 0:
             self._annotations.publish(annotations_message(header, report.targets))
-        self._publish_statuses(header, report, latency)
+        self._publish_mask(header, report.first)
         if report.image is not None:
             self._publish_debug(header, report.image, report)
 
     def _publish_targets(
         self, header: Header, report: FrameReport[Any], measured: Mapping[str, Measurement]
     ) -> None:
-        """Publish the boxes of the visible targets, and the mask of the first one."""
+        """Publish the boxes of the visible targets."""
         boxes = {
             target.target_id: detection_of(
                 header,
@@ -188,11 +188,14 @@ class Publishers:
         first = report.first
         if first.target_id in boxes:
             self._target.publish(boxes[first.target_id])
-            mask = first.result.mask if first.result is not None else None
-            if mask is not None and self._mask.get_subscription_count() > 0:
-                self._mask.publish(image_from_array(mask.astype(np.uint8) * 255, header))
         if self._targets.get_subscription_count() > 0:
             self._targets.publish(Detection2DArray(header=header, detections=list(boxes.values())))
+
+    def _publish_mask(self, header: Header, first: TargetReport) -> None:
+        """Publish the mask of the first target if it is visible and somebody subscribes."""
+        mask = first.result.mask if first.result is not None and first.state in VISIBLE else None
+        if mask is not None and self._mask.get_subscription_count() > 0:
+            self._mask.publish(image_from_array(mask.astype(np.uint8) * 255, header))
 
     def _publish_statuses(self, header: Header, report: FrameReport[Any], latency: float) -> None:
         """Publish the status of the first target, and those of all with those that ended."""

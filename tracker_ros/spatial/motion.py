@@ -48,6 +48,7 @@ class ConstantVelocityFilter:
         self._estimate: MotionEstimate | None = None
         self._cross = np.empty((0, 0))  # covariance of position and velocity
         self._density = np.empty((0, 0))
+        self._later: tuple[float, MotionEstimate, np.ndarray] | None = None  # latest prediction
 
     def update(
         self,
@@ -73,7 +74,7 @@ class ConstantVelocityFilter:
                 return
             if 0.0 < gap <= _MAX_GAP_S:
                 predicted, cross = self._predict(self._estimate, gap)
-        self._time_s = time_s
+        self._time_s, self._later = time_s, None
         self._density = np.diag(np.square(acceleration))
         if predicted is None or not self._correct(predicted, cross, position, covariance):
             self._cross = np.zeros(covariance.shape)
@@ -89,6 +90,8 @@ class ConstantVelocityFilter:
 
     def _predict(self, now: MotionEstimate, ahead: float) -> tuple[MotionEstimate, np.ndarray]:
         """Return the estimate some seconds later, and covariance of position and velocity."""
+        if self._later is not None and self._later[0] == ahead:
+            return self._later[1:]
         t, noise = ahead, self._density * max(ahead, 0.0)
         pp, pv, vv = now.position_covariance, self._cross, now.velocity_covariance
         later = MotionEstimate(
@@ -97,7 +100,8 @@ class ConstantVelocityFilter:
             pp + t * (pv + pv.T) + t * t * vv + (t * t / 3) * noise,
             vv + noise,
         )
-        return later, pv + t * vv + (t / 2) * noise
+        self._later = (ahead, later, pv + t * vv + (t / 2) * noise)
+        return self._later[1:]
 
     def _correct(
         self,

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration
-from geometry_msgs.msg import Point, Pose, Vector3
+from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from tracker_ros.following.frames import TargetReport
 from tracker_ros.following.target_state import TargetState
-from tracker_ros.spatial.motion import MotionEstimate
-from tracker_ros.spatial.target_locator import Measurement
+from tracker_ros.nodes.spatial.messages import Place
 
 __all__ = ["markers_message"]
 
@@ -29,9 +27,7 @@ _MIN_SPEED = 0.05
 _SHAFT, _HEAD = 0.04, 0.1
 
 
-def markers_message(
-    header: Header, targets: Sequence[tuple[TargetReport, MotionEstimate, Measurement]]
-) -> MarkerArray:
+def markers_message(header: Header, places: Sequence[Place]) -> MarkerArray:
     """Pack a ball at each target's position, its text, and an arrow for the way of one second.
 
     The ball is as large as the target appears. Markers vanish by themselves after a second without
@@ -39,20 +35,21 @@ def markers_message(
 
     Args:
         header: Time and frame.
-        targets: Each with where it is and how it appears.
+        places: Where the targets are.
     """
     message = MarkerArray()
-    for target, state, seen in targets:
-        size, place = _size_of(seen), Pose(position=_point(state.position))
+    for place in places:
+        target, state, seen = place.target, place.state, place.size
+        size = _UNKNOWN_SIZE_M if seen is None else max(seen.x, seen.y)
         ball = _marker(header, "target", target, Marker.SPHERE)
-        ball.pose, ball.scale = place, Vector3(x=size, y=size, z=size)
+        ball.pose, ball.scale = place.pose.pose, Vector3(x=size, y=size, z=size)
         text = _marker(header, "label", target, Marker.TEXT_VIEW_FACING)
-        text.pose, text.scale = place, Vector3(z=0.4 * size)
+        text.pose, text.scale = place.pose.pose, Vector3(z=0.4 * size)
         text.text = _words(target)
         message.markers += [ball, text]
         if float(np.linalg.norm(state.velocity)) >= _MIN_SPEED:
             arrow = _marker(header, "velocity", target, Marker.ARROW)
-            arrow.points = [place.position, _point(state.position + state.velocity)]
+            arrow.points = [place.point, _point(state.position + state.velocity)]
             arrow.scale = Vector3(x=_SHAFT, y=_HEAD)
             message.markers.append(arrow)
     return message
@@ -69,14 +66,6 @@ def _marker(header: Header, kind: str, target: TargetReport, shape: int) -> Mark
         lifetime=Duration(sec=_LIFETIME_S),
         color=ColorRGBA(r=red, g=green, b=blue, a=0.8),
     )
-
-
-def _size_of(seen: Measurement) -> float:
-    """Return the larger side of a target in metres."""
-    if seen.direction is None or seen.distance is None:
-        return _UNKNOWN_SIZE_M
-    angle = max(seen.direction.width, seen.direction.height)
-    return float(2 * seen.distance.metres * math.tan(min(angle, 3.0) / 2))
 
 
 def _point(position: np.ndarray) -> Point:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,18 +22,20 @@ from geometry_msgs.msg import (
     PoseWithCovarianceStamped,
     Quaternion,
     TransformStamped,
+    TwistWithCovariance,
     TwistWithCovarianceStamped,
     Vector3,
 )
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 
-from tracker_interfaces.msg import TargetDirection
+from tracker_interfaces.msg import TargetDirection, TargetVelocity, TargetVelocityArray
 from tracker_ros.following.frames import TargetReport
 from tracker_ros.spatial.motion import MotionEstimate
 from tracker_ros.spatial.target_locator import Direction, Distance, Measurement
 
 __all__ = [
+    "Place",
     "direction_message",
     "point_message",
     "pose_message",
@@ -40,11 +44,64 @@ __all__ = [
     "poses_message",
     "transform_message_type",
     "transforms_message",
+    "velocities_message",
     "velocity_message",
 ]
 
 _UNKNOWN_ANGLE = math.pi**2 / 3
 _NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one target is, and the parts of messages that say so.
+
+    Each part is made once for a frame, however many messages hold it: making messages costs rclpy
+    more than everything else here.
+
+    Attributes:
+        target: The target.
+        class_id: Its class.
+        state: Position and velocity.
+        seen: How it appears in the image.
+    """
+
+    target: TargetReport
+    class_id: str
+    state: MotionEstimate
+    seen: Measurement
+
+    @cached_property
+    def point(self) -> Point:
+        """The position."""
+        return _point(self.state.position)
+
+    @cached_property
+    def pose(self) -> PoseWithCovariance:
+        """The position as a pose of unknown orientation."""
+        return _pose(self.point, self.state.position_covariance)
+
+    @cached_property
+    def twist(self) -> TwistWithCovariance:
+        """The velocity; nothing is known of the rotation."""
+        message = TwistWithCovariance(covariance=_spread(self.state.velocity_covariance))
+        message.twist.linear = _vector(self.state.velocity)
+        return message
+
+    @property
+    def size(self) -> Vector3 | None:
+        """Metres: how wide and high the target appears at its distance; None if unknown.
+
+        As its thickness is not seen, the smaller of both stands for it.
+        """
+        direction, distance = self.seen.direction, self.seen.distance
+        if direction is None or distance is None:
+            return None
+        width, height = (
+            2 * distance.metres * math.tan(min(angle, 3.0) / 2)
+            for angle in (direction.width, direction.height)
+        )
+        return Vector3(x=width, y=height, z=min(width, height))
 
 
 def direction_message(
@@ -92,76 +149,67 @@ def direction_message(
 
 def pose_with_covariance(position: np.ndarray, covariance: np.ndarray) -> PoseWithCovariance:
     """Pack a position (3,) and its covariance (3, 3) as a pose of unknown orientation."""
-    message = PoseWithCovariance()
-    message.pose.position = _point(position)
-    spread = np.zeros((6, 6))
-    spread[:3, :3] = covariance
-    spread[3:, 3:] = _UNKNOWN_ANGLE * np.eye(3)
-    message.covariance = spread.ravel()
-    return message
+    return _pose(_point(position), covariance)
 
 
-def point_message(header: Header, state: MotionEstimate) -> PointStamped:
+def point_message(header: Header, place: Place) -> PointStamped:
     """Pack a position."""
-    return PointStamped(header=header, point=_point(state.position))
+    return PointStamped(header=header, point=place.point)
 
 
-def pose_message(header: Header, state: MotionEstimate) -> PoseWithCovarianceStamped:
+def pose_message(header: Header, place: Place) -> PoseWithCovarianceStamped:
     """Pack a position with its covariance."""
-    pose = pose_with_covariance(state.position, state.position_covariance)
-    return PoseWithCovarianceStamped(header=header, pose=pose)
+    return PoseWithCovarianceStamped(header=header, pose=place.pose)
 
 
-def pose_stamped_message(header: Header, state: MotionEstimate) -> PoseStamped:
+def pose_stamped_message(header: Header, place: Place) -> PoseStamped:
     """Pack a position as a pose without a covariance."""
-    message = PoseStamped(header=header)
-    message.pose.position = _point(state.position)
-    return message
+    return PoseStamped(header=header, pose=place.pose.pose)
 
 
-def velocity_message(header: Header, state: MotionEstimate) -> TwistWithCovarianceStamped:
-    """Pack a velocity with its covariance; nothing is known of the rotation."""
-    message = TwistWithCovarianceStamped(header=header)
-    message.twist.twist.linear = _vector(state.velocity)
-    spread = np.zeros((6, 6))
-    spread[:3, :3] = state.velocity_covariance
-    spread[3:, 3:] = _UNKNOWN_ANGLE * np.eye(3)
-    message.twist.covariance = spread.ravel()
-    return message
+def velocity_message(header: Header, place: Place) -> TwistWithCovarianceStamped:
+    """Pack a velocity with its covariance."""
+    return TwistWithCovarianceStamped(header=header, twist=place.twist)
+
+
+def velocities_message(header: Header, places: Sequence[Place]) -> TargetVelocityArray:
+    """Pack the velocities of several targets."""
+    velocities = [
+        TargetVelocity(
+            header=header,
+            target_id=place.target.target_id,
+            label=place.target.label,
+            twist=place.twist,
+        )
+        for place in places
+    ]
+    return TargetVelocityArray(header=header, velocities=velocities)
 
 
 def poses_message(
     header: Header,
-    targets: Sequence[tuple[TargetReport, str, MotionEstimate, Measurement]],
+    places: Sequence[Place],
     camera_orientation: tuple[float, float, float, float] | None,
 ) -> Detection3DArray:
     """Pack the poses of several targets.
 
-    The size of a box is how wide and high it appears at the target's distance; as its thickness is
-    not seen, the smaller of both stands for it.
-
     Args:
         header: Time and frame.
-        targets: Each with its class, its position and how it appears.
+        places: Where they are.
         camera_orientation: Quaternion (x, y, z, w) of the optical frame in the header's frame;
             None if they are the same.
     """
     x, y, z, w = camera_orientation or (0.0, 0.0, 0.0, 1.0)
     message = Detection3DArray(header=header)
-    for target, class_id, state, seen in targets:
-        hypothesis = ObjectHypothesisWithPose()
-        hypothesis.hypothesis.class_id = class_id
-        hypothesis.hypothesis.score = float(target.score)
-        hypothesis.pose = pose_with_covariance(state.position, state.position_covariance)
-        detection = Detection3D(header=header, id=target.target_id, results=[hypothesis])
-        detection.bbox.center.position = _point(state.position)
+    for place in places:
+        hypothesis = ObjectHypothesisWithPose(pose=place.pose)
+        hypothesis.hypothesis.class_id = place.class_id
+        hypothesis.hypothesis.score = float(place.target.score)
+        detection = Detection3D(header=header, id=place.target.target_id, results=[hypothesis])
+        detection.bbox.center.position = place.point
         detection.bbox.center.orientation = Quaternion(x=x, y=y, z=z, w=w)
-        if seen.direction is not None and seen.distance is not None:
-            width, height = (
-                2 * seen.distance.metres * math.tan(min(angle, 3.0) / 2)
-                for angle in (seen.direction.width, seen.direction.height)
-            )
-            detection.bbox.size = Vector3(x=width, y=height, z=min(width, height))
+        if (size := place.size) is not None:
+            detection.bbox.size = size
         message.detections.append(detection)
     return message
 
@@ -182,12 +230,12 @@ def transform_message_type() -> type:
     return TFMessage
 
 
-def transforms_message(header: Header, frames: Mapping[str, MotionEstimate]) -> Any:
+def transforms_message(header: Header, frames: Mapping[str, Place]) -> Any:
     """Pack the frames of targets, by name, as transforms from the header's frame."""
     transforms = []
-    for name, state in frames.items():
+    for name, place in frames.items():
         transform = TransformStamped(header=header, child_frame_id=name)
-        transform.transform.translation = _vector(state.position)
+        transform.transform.translation = _vector(place.state.position)
         transforms.append(transform)
     return transform_message_type()(transforms=transforms)
 
@@ -200,3 +248,17 @@ def _vector(values: np.ndarray) -> Vector3:
 def _point(values: np.ndarray) -> Point:
     x, y, z = values.tolist()
     return Point(x=x, y=y, z=z)
+
+
+def _pose(point: Point, covariance: np.ndarray) -> PoseWithCovariance:
+    message = PoseWithCovariance(covariance=_spread(covariance))
+    message.pose.position = point
+    return message
+
+
+def _spread(covariance: np.ndarray) -> np.ndarray:
+    """Return the covariance (36,) of a position or velocity (3, 3) and an unknown rotation."""
+    spread = np.zeros((6, 6))
+    spread[:3, :3] = covariance
+    spread[(3, 4, 5), (3, 4, 5)] = _UNKNOWN_ANGLE
+    return spread.ravel()

@@ -7,7 +7,7 @@ worker's thread. ``docs/robot.md`` describes the topics.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
-from tracker_interfaces.msg import TargetDirection, TargetDirectionArray
+from tracker_interfaces.msg import TargetDirection, TargetDirectionArray, TargetVelocityArray
 from tracker_ros.following.frames import FrameReport, TargetReport
 from tracker_ros.following.target_state import VISIBLE
 from tracker_ros.io.depth_images import DepthImage
@@ -40,22 +40,21 @@ from tracker_ros.spatial.transform import Transform
 __all__ = ["SpatialOutputs", "SpatialSettings"]
 
 _MAX_PREDICTION_S = 1.0
-_DIRECTION = ("target_bearing", "target_direction", "target_directions")
-_POSITION = (
-    "target_point",
-    "target_pose",
-    "target_pose_stamped",
-    "target_poses",
-    "target_velocity",
-    "target_markers",
-)
-_BOX = ("target_predicted", "targets_predicted")
-_KINDS = (
-    Vector3Stamped, TargetDirection, TargetDirectionArray,
-    PointStamped, PoseWithCovarianceStamped, PoseStamped, Detection3DArray,
-    TwistWithCovarianceStamped, MarkerArray,
-    Detection2D, Detection2DArray,
-)  # fmt: skip
+_DIRECTION = {
+    "target_bearing": Vector3Stamped,
+    "target_direction": TargetDirection,
+    "target_directions": TargetDirectionArray,
+}
+_POSITION = {
+    "target_point": PointStamped,
+    "target_pose": PoseWithCovarianceStamped,
+    "target_pose_stamped": PoseStamped,
+    "target_poses": Detection3DArray,
+    "target_velocity": TwistWithCovarianceStamped,
+    "target_velocities": TargetVelocityArray,
+    "target_markers": MarkerArray,
+}
+_BOX = {"target_predicted": Detection2D, "targets_predicted": Detection2DArray}
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,8 @@ class SpatialOutputs:
         self._fixed_frame = FixedFrame(node, fixed_frame) if fixed_frame else None
         self.inputs = SpatialInputs(node, self._complaints, str(values["depth_transport"]))
         self.settings = SpatialSettings.of(values)
-        topics = (*_DIRECTION, *_POSITION, *_BOX)
-        self._publishers = {
-            topic: publisher(kind, topic) for topic, kind in zip(topics, _KINDS, strict=True)
-        }
+        kinds = {**_DIRECTION, **_POSITION, **_BOX}
+        self._publishers = {topic: publisher(kind, topic) for topic, kind in kinds.items()}
         if self._frame_prefix:
             self._publishers["/tf"] = publisher(pack.transform_message_type(), "/tf")
 
@@ -147,26 +144,24 @@ class SpatialOutputs:
         if self._fixed_frame is not None:
             self._fixed_frame.close()
 
+    def forget(self, target_ids: Collection[str]) -> None:
+        """Forget targets that are no longer followed."""
+        for target_id in target_ids:
+            self._locators.pop(target_id, None)
+
     def measure(self, report: FrameReport[Any]) -> dict[str, Measurement]:
-        """Return where the visible targets are, by their ids; nothing if nobody wants to know."""
-        self._wanted = {
-            topic for topic, p in self._publishers.items() if p.get_subscription_count() > 0
-        }
-        if self._frame_prefix:
-            self._wanted.add("/tf")
-        if report.gone:
-            self._locators = {k: v for k, v in self._locators.items() if k not in report.gone}
+        """Return where the visible targets are, by their ids."""
         frame, image = report.frame, report.image
-        has_depth = self.inputs.has_depth
-        if frame is None or image is None or not (self._wanted or has_depth):
+        if frame is None or image is None:
             return {}
         camera, depth = None, None
-        self._camera = None
         height, width = image.shape[:2]
+        has_depth = self.inputs.has_depth
         if has_depth or self._wanted.difference(_BOX):
-            self._camera = camera = self.inputs.camera(width, height)
+            camera = self.inputs.camera(width, height)
         if camera is not None and has_depth:
             depth = self.inputs.depth(frame.stamp_ns, width, height)
+        self._camera = camera
         return {
             target.target_id: self._measure(frame.time_s, target, camera, depth)
             for target in report.targets
@@ -186,15 +181,25 @@ class SpatialOutputs:
         return locator.measure(time_s, target.result, camera, depth, self._settings.target_size_m)
 
     def publish(
-        self, header: Header, report: FrameReport[Any], measured: Mapping[str, Measurement]
+        self,
+        header: Header,
+        report: FrameReport[Any],
+        measured: Mapping[str, Measurement] | None = None,
     ) -> None:
         """Publish what somebody subscribes to.
 
         Args:
             header: The image's.
             report: Of the image.
-            measured: From `measure`.
+            measured: From `measure`; None measures now, if anybody wants to know.
         """
+        self._wanted = {
+            topic for topic, p in self._publishers.items() if p.get_subscription_count() > 0
+        }
+        if self._frame_prefix:
+            self._wanted.add("/tf")
+        if measured is None and self._wanted:
+            measured = self.measure(report)
         frame = report.frame
         if frame is None or not measured or not self._wanted:
             return
@@ -308,48 +313,32 @@ class SpatialOutputs:
                 )
                 return
             header = Header(stamp=header.stamp, frame_id=fixed)
-        states = {}
-        for name, seen in placed.items():
+        places: dict[str, pack.Place] = {}
+        for target in shown:
+            if (seen := placed.get(target.target_id)) is None:
+                continue
             assert seen.position is not None and seen.covariance is not None
             position, covariance = seen.position, seen.covariance
             if to_frame is not None:
                 position, covariance = to_frame.apply(position, covariance)
-            locator = self._locators[name]
+            locator = self._locators[target.target_id]
             locator.observe_position(time_s, position, covariance, header.frame_id)
-            estimate = locator.position_at(time_s + ahead)
-            if estimate is not None:
+            state = locator.position_at(time_s + ahead)
+            if state is not None:
                 if not ahead:
-                    estimate = replace(estimate, position=position, position_covariance=covariance)
-                states[name] = estimate
-        if first in states:
-            state = states[first]
-            self._send("target_point", lambda: pack.point_message(header, state))
-            self._send("target_pose", lambda: pack.pose_message(header, state))
-            self._send("target_pose_stamped", lambda: pack.pose_stamped_message(header, state))
-            self._send("target_velocity", lambda: pack.velocity_message(header, state))
-        if states:
+                    state = replace(state, position=position, position_covariance=covariance)
+                class_id = target.label or self._model
+                places[target.target_id] = pack.Place(target, class_id, state, seen)
+        if (place := places.get(first)) is not None:
+            self._send("target_point", lambda: pack.point_message(header, place))
+            self._send("target_pose", lambda: pack.pose_message(header, place))
+            self._send("target_pose_stamped", lambda: pack.pose_stamped_message(header, place))
+            self._send("target_velocity", lambda: pack.velocity_message(header, place))
+        if places:
+            located = list(places.values())
             quaternion = None if to_frame is None else to_frame.quaternion
-            located = [t for t in shown if t.target_id in states]
-            self._send(
-                "target_poses",
-                lambda: pack.poses_message(
-                    header,
-                    [
-                        (t, t.label or self._model, states[t.target_id], measured[t.target_id])
-                        for t in located
-                    ],
-                    quaternion,
-                ),
-            )
-            self._send(
-                "target_markers",
-                lambda: markers_message(
-                    header, [(t, states[t.target_id], measured[t.target_id]) for t in located]
-                ),
-            )
-            self._send(
-                "/tf",
-                lambda: pack.transforms_message(
-                    header, {self._frame_prefix + name: state for name, state in states.items()}
-                ),
-            )
+            self._send("target_poses", lambda: pack.poses_message(header, located, quaternion))
+            self._send("target_velocities", lambda: pack.velocities_message(header, located))
+            self._send("target_markers", lambda: markers_message(header, located))
+            frames = {self._frame_prefix + name: place for name, place in places.items()}
+            self._send("/tf", lambda: pack.transforms_message(header, frames))
