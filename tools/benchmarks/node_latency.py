@@ -15,9 +15,9 @@ not do so in a larger process, so the stricter floor is the node with that memor
 
 With `--outputs` the tracker runs in turn with images alone; with calibration, depth and transforms
 too; and with a subscriber to everything that `docs/robot.md` lists, which is a process of its own
-that costs hardly anything, and at last with the debug images. Each row states how much later
-boxes arrive than in the row above. What is compared is the whole time from stamp to arrival, since
-what happens beside the network may slow it down.
+that costs hardly anything. Each row states how much later boxes arrive than in the row above. What
+is compared is the whole time from stamp to arrival, since what happens beside the network may slow
+it down, and the node's own processor time per image.
 
 With `--overload` the camera is faster than the tracker. Then the whole age of each box is
 measured, which should be at most two frames of work (mean time between two boxes) and one period
@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,6 @@ OUTPUTS = (
     "target_pose_stamped", "target_poses", "target_velocity", "target_velocities",
     "target_markers", "target_predicted", "targets", "targets_predicted", "target_annotations",
 )  # fmt: skip
-DEBUG_IMAGES = ("debug/image", "debug/score")
 ALONE = ("-r", "depth:=no_depth", "-r", "camera_info:=no_camera_info")
 ALL_OUTPUTS = ("-p", "predict:=true", "-p", "fixed_frame:=odom", "-p", "annotations:=true",
                "-p", "target_frame_prefix:=target_")  # fmt: skip
@@ -67,7 +67,7 @@ LATENCY_NODES = "tools.benchmarks.latency_nodes"
 COLUMNS = ("size", "rate_hz", "path", "boxes", "p50_ms", "p95_ms", "p99_ms", "own_p50_ms",
            "goal_p50_ms")  # fmt: skip
 OUTPUT_COLUMNS = ("size", "rate_hz", "path", "boxes", "age_p50_ms", "age_p95_ms", "age_p99_ms",
-                  "own_p50_ms", "added_p50_ms", "topics")  # fmt: skip
+                  "own_p50_ms", "added_p50_ms", "cpu_ms", "topics")  # fmt: skip
 OVERLOAD_COLUMNS = (
     "size", "rate_hz", "model", "boxes", "work_ms", "age_p50_ms", "age_p95_ms", "age_p99_ms",
     "goal_p99_ms", "received", "dropped", "rss_mib", "growth_percent",
@@ -185,18 +185,30 @@ def compare(size: str, run: argparse.Namespace) -> list[Row]:
     return rows
 
 
+@dataclass(frozen=True)
+class Heard:
+    """One measurement of the tracker while some of its topics are subscribed to.
+
+    Attributes:
+        ages_ms: From stamp to arrival of every box.
+        own_s: The tracker's own time for each.
+        processor_s: What the node used for an image.
+        topics: How many of the topics were heard.
+    """
+
+    ages_ms: np.ndarray
+    own_s: list[float]
+    processor_s: float
+    topics: int
+
+
 def measure_heard(
     size: str, run: argparse.Namespace, options: Sequence[str], topics: Sequence[str]
-) -> tuple[np.ndarray, list[float], int]:
-    """Measure the tracker with some options while some topics are subscribed to.
-
-    Returns:
-        The ages of its boxes, milliseconds; the tracker's own times, seconds; and how many of the
-        topics were heard.
-    """
+) -> Heard:
+    """Measure the tracker with some options while some topics are subscribed to."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        listening(size, run, run.model, options=options) as (listener, _),
+        listening(size, run, run.model, options=options) as (listener, node),
     ):
         listener.spin(run.fill)
         log = Path(folder) / "heard"
@@ -204,10 +216,12 @@ def measure_heard(
         with ears or nullcontext():
             listener.spin(SUBSCRIBE_S)
             listener.forget()
+            images, used = listener.status.frames_received, node.processor_s
             listener.spin(run.seconds)
-            ages, own = listener.delays_ms(with_own=True), list(listener.own_s.values())
+            images, used = listener.status.frames_received - images, node.processor_s - used
             heard = set(ears.output.split()) if ears else set()
-    return ages, own, len(heard.intersection(topics))
+        ages, own = listener.delays_ms(with_own=True), list(listener.own_s.values())
+    return Heard(ages, own, used / max(images, 1), len(heard.intersection(topics)))
 
 
 def compare_outputs(size: str, run: argparse.Namespace) -> list[Row]:
@@ -216,22 +230,22 @@ def compare_outputs(size: str, run: argparse.Namespace) -> list[Row]:
         run.model: (ALONE, ()),
         "with calibration and depth": ((), ()),
         "and all outputs": (ALL_OUTPUTS, OUTPUTS),
-        "and debug images": (ALL_OUTPUTS, OUTPUTS + DEBUG_IMAGES),
     }
-    measured: dict[str, list[tuple[np.ndarray, list[float], int]]] = {path: [] for path in arms}
+    measured: dict[str, list[Heard]] = {path: [] for path in arms}
     for _ in range(run.rounds):
         for path in arms:
             measured[path].append(measure_heard(size, run, *arms[path]))
     rows: list[Row] = []
     for path, rounds in measured.items():
-        ages = np.concatenate([found for found, _, _ in rounds])
+        ages = np.concatenate([heard.ages_ms for heard in rounds])
         p50, p95, p99 = np.percentile(ages, (50, 95, 99)).tolist()
         rows.append({
             "size": size, "rate_hz": run.rate, "path": path, "boxes": len(ages),
             "age_p50_ms": p50, "age_p95_ms": p95, "age_p99_ms": p99,
-            "own_p50_ms": float(np.median([own for _, owns, _ in rounds for own in owns]) * 1e3),
+            "own_p50_ms": float(np.median([own for heard in rounds for own in heard.own_s]) * 1e3),
             "added_p50_ms": float(p50 - rows[-1]["age_p50_ms"]) if rows else 0.0,
-            "topics": min(heard for _, _, heard in rounds),
+            "cpu_ms": float(np.median([heard.processor_s for heard in rounds]) * 1e3),
+            "topics": min(heard.topics for heard in rounds),
         })  # fmt: skip
     return rows
 

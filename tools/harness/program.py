@@ -82,6 +82,12 @@ class Program:
         pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    @property
+    def processor_s(self) -> float:
+        """Processor time that the process has used so far, seconds."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def send(self, sign: signal.Signals) -> None:
         """Send a signal, to the whole group if the program has one."""
         if self._group:
