@@ -225,6 +225,9 @@ class Tracker(ABC):
         It pays for lazy allocation, kernel selection and graph capture. A present target is kept.
         """
 
+    def trim(self) -> None:  # noqa: B027 - most trackers have nothing to spare
+        """Free what would be made again when needed, such as engines for several targets."""
+
     @property
     def runtime_info(self) -> dict[str, str]:
         """The `backend`, `device` and `precision` in use, as far as they are known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,24 @@ def test_targets_share_passes(
     assert opened.calls == {name: 2 * number for name, number in calls.items()}
     assert len(opened.asked) == len(set(opened.asked)), "engines are kept"
     assert_equal(maps._asdict(), one_by_one(track, inputs))
+
+
+@pytest.mark.parametrize(
+    ("device", "graph", "times"), [("cpu", "track_2", 2), ("cuda:0", "track_8", 1)]
+)
+def test_engines_for_several_targets_are_freed_on_a_cpu(
+    device: str, graph: str, times: int, ostrack_graphs: list[Graph]
+) -> None:
+    opened = Opened(device)
+    model = OneStreamOnEngines(OSTRACK_TINY, ostrack_graphs, opened, opened)
+    inputs = of_targets(ostrack_graphs[1], 2 if device == "cpu" else 5)
+    maps = [model.locate_batch(inputs["tokens"].split(1), inputs["search"])]
+    engine = weakref.ref(opened.engines.pop(graph))
+    OneStreamTracker(model).trim()
+    assert (engine() is None) == (times == 2)
+    maps.append(model.locate_batch(inputs["tokens"].split(1), inputs["search"]))
+    assert opened.asked.count(graph) == times
+    assert_equal(maps[0]._asdict(), maps[1]._asdict())
 
 
 def test_what_cannot_be_opened_is_told_once_and_done_without(

@@ -229,6 +229,17 @@ def codes(bench):
     return [outcome.code.name for outcome in bench.outcomes]
 
 
+def test_a_fresh_start_frees_what_the_model_can_make_again(bench):
+    trimmed = []
+    bench.tracker.trim = lambda: trimmed.append(len(bench.targets))
+    bench.arrive()
+    bench.select(1)
+    bench.follower.clear()
+    assert not trimmed, "the next selection may need it"
+    bench.follower.reset()
+    assert trimmed == [0]
+
+
 def test_a_request_ahead_of_its_frame_waits_while_others_are_tracked(bench):
     bench.arrive()
     bench.select(1)

@@ -161,6 +161,7 @@ class Follower(Generic[T]):
     def reset(self) -> None:
         """Forget targets, pause, counters and place in the stream; keep the model."""
         self._drop_targets("tracking has been reset")
+        self._targets.trim()
         self._paused = False
         self._number = self._counted = 0
         self._processing_s = 0.0

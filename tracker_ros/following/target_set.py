@@ -249,6 +249,11 @@ class TargetSet:
         """Stop following all targets."""
         self._targets.clear()
 
+    def trim(self) -> None:
+        """Free what the model would make again when needed; see `Tracker.trim`."""
+        if self.tracker is not None:
+            self.tracker.trim()
+
     def track(
         self, image: np.ndarray, targets: Sequence[FollowedTarget]
     ) -> list[TrackResult | Exception]:

@@ -30,6 +30,7 @@ from tracker_ros.crops import (
 from tracker_ros.geometry import Box, check_box, clip_box, scale_box
 from tracker_ros.models.layers.head_maps import HeadMaps, maps_from
 from tracker_ros.models.one_stream.config import CropConfig
+from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines
 from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
 
 if TYPE_CHECKING:
@@ -276,6 +277,11 @@ class OneStreamTracker(Tracker):
     def runtime_info(self) -> dict[str, str]:
         """Back end, device and precision in use; see `Tracker.runtime_info`."""
         return dict(self.model.runtime_info)
+
+    def trim(self) -> None:
+        """Free the engines for several targets; see `Tracker.trim`."""
+        if isinstance(self.model, OneStreamOnEngines):
+            self.model.trim()
 
     def warm_up(self) -> None:
         """Run on a grey image; see `Tracker.warm_up`."""
