@@ -20,6 +20,8 @@ import numpy as np
 from tracker_ros.synthetic.textures import LABEL, TILE, TextureBank, cutout_from
 
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+GRABCUT_SIDE = 160
+"""Longer side of a photograph in which a thing is looked for, pixels."""
 MAX_PICTURE_SIDE = 1600
 """Longer side that larger photographs are shrunk to, pixels."""
 
@@ -96,8 +98,34 @@ def segment_cutout(
     return cutout_from(tile, np.clip((mask - 0.25) * 2, 0, 1))
 
 
-def build_bank(folder: Path, seed: int, tiles_per_picture: int = 8) -> TextureBank:
+def middle_cutout(image: np.ndarray) -> np.ndarray | None:
+    """Cut out the thing that a photograph shows in its middle, by GrabCut (Rother et al., 2004).
+
+    Returns None if none stands out: it would miss the middle, be small, or run to the border.
+    """
+    height, width = image.shape[:2]
+    scale = GRABCUT_SIDE / max(height, width)
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    h, w = small.shape[:2]
+    mask = np.zeros((h, w), np.uint8)
+    models = np.zeros((2, 1, 65))
+    frame = (w // 8, h // 8, w * 3 // 4, h * 3 // 4)
+    cv2.grabCut(small, mask, frame, *models, 4, cv2.GC_INIT_WITH_RECT)
+    _, parts = cv2.connectedComponents((mask & 1).astype(np.uint8))
+    thing = parts == (parts[h // 2, w // 2] or -1)
+    border = np.concatenate([thing[0], thing[-1], thing[:, 0], thing[:, -1]])
+    if not 0.06 < thing.mean() < 0.6 or border.any():
+        return None
+    alpha = cv2.resize(cv2.GaussianBlur(thing.astype(np.float32), (0, 0), 1.0), (width, height))
+    return cutout_from(image, np.clip((alpha - 0.25) * 2, 0, 1))
+
+
+def build_bank(
+    folder: Path, seed: int, tiles_per_picture: int = 8, things: bool = False
+) -> TextureBank:
     """Build a bank from every picture under ``folder``.
+
+    With ``things``, what a photograph shows in its middle becomes a cut-out, too.
 
     Raises:
         FileNotFoundError: There is no usable picture.
@@ -117,6 +145,8 @@ def build_bank(folder: Path, seed: int, tiles_per_picture: int = 8) -> TextureBa
             if cutout is not None:
                 cutouts.append(cutout)
             continue
+        if things and (cutout := middle_cutout(image)) is not None:
+            cutouts.append(cutout)
         for _ in range(tiles_per_picture):
             tile = random_tile(image, rng)
             if tile.std() < 14:
@@ -142,8 +172,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiles-per-picture", type=int, default=8)
+    parser.add_argument(
+        "--things", action="store_true", help="photographs of one thing each, in the middle"
+    )
     args = parser.parse_args()
-    bank = build_bank(args.folder, args.seed, args.tiles_per_picture)
+    bank = build_bank(args.folder, args.seed, args.tiles_per_picture, args.things)
     bank.save(args.out)
     print(f"{args.out}: {len(bank.tiles)} tiles, {len(bank.cutouts)} cut-outs")
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tools.picture_bank import build_bank, read_picture
+from tools.picture_bank import build_bank, middle_cutout, read_picture
 from tracker_ros.synthetic.textures import procedural_silhouette, procedural_texture
 
 
@@ -32,6 +32,16 @@ def test_a_bank_has_tiles_segments_and_cutouts(folder):
     assert len(bank.cutouts) >= 1
     assert bank.cutouts[..., 3].max() == 255
     assert (bank.cutouts[:, :4, :, 3] == 0).all()  # the margin is transparent
+
+
+def test_a_thing_in_the_middle_is_cut_out():
+    picture = procedural_texture(np.random.default_rng(0), 400) // 4
+    cv2.ellipse(picture, (200, 200), (100, 50), 0, 0, 360, (250, 230, 40), -1)
+    cover = middle_cutout(picture)[..., 3] > 127
+    rows, columns = np.where(cover.any(1))[0], np.where(cover.any(0))[0]
+    assert len(columns) / len(rows) == pytest.approx(2, rel=0.1)
+    assert cover[rows[0] : rows[-1] + 1].mean() == pytest.approx(np.pi / 4, abs=0.15)
+    assert middle_cutout(np.roll(picture, 200, 1)) is None, "it is not in the middle"
 
 
 def test_useless_files_are_passed_over(folder):

@@ -48,9 +48,9 @@ def open_bank(source: Source, recipe: Recipe, validation: bool) -> TextureBank:
     return split_bank(_whole_bank(source.path, recipe.seed), validation)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _whole_bank(path: str, seed: int) -> TextureBank:
-    """Keep the bank that training, validation and statistics all draw from."""
+    """Keep the banks that training, validation and statistics all draw from."""
     return TextureBank.load(Path(path).expanduser()) if path else procedural_bank(seed)
 
 
