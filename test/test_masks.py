@@ -143,6 +143,21 @@ def test_a_picture_that_claims_too_many_pixels_is_named(tmp_path, width, height)
         read_label_map(tmp_path / "huge.png")
 
 
+@pytest.mark.parametrize("quality", [30, 60, 95])
+@pytest.mark.parametrize("levels", [(100, 200), (60, 255), (200, 255)])
+def test_labels_in_a_lossy_picture_are_refused_and_soft_edges_are_not(quality, levels, tmp_path):
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    larger = np.kron(two_objects(*levels), np.ones((4, 4), np.uint8))
+    cv2.imwrite(str(tmp_path / "labels.jpg"), larger, options)
+    with pytest.raises(ValueError, match="PNG"):
+        read_label_map(tmp_path / "labels.jpg")
+    cv2.imwrite(str(tmp_path / "parts.jpg"), two_objects(255, 255), options)
+    assert object_numbers(read_label_map(tmp_path / "parts.jpg")) == [1]
+    for blur in (0.0, 2.0, 4.0):
+        cv2.imwrite(str(tmp_path / "soft.jpg"), disc(levels[1], blur), options)
+        assert object_numbers(read_label_map(tmp_path / "soft.jpg")) == [1]
+
+
 def test_16_bits_jpeg_and_alpha(tmp_path):
     cv2.imwrite(str(tmp_path / "deep.png"), two_objects(255, 300, np.uint16))
     assert object_numbers(read_label_map(tmp_path / "deep.png")) == [255, 300]

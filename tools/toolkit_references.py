@@ -4,9 +4,8 @@
     dev/run python -m tools.toolkit_references    # writes test/evaluation/toolkit_references.json
 
 The toolkits are installed into a temporary environment: they ask for opencv-python and numba,
-which do not go together with what the development environment has. pytracking is not on PyPI; its
-success, precision and normalised precision are those of the OTB and LaSOT toolkits, whose formulas
-stand in `tracker_ros.evaluation.protocols`.
+which do not go together with what the development environment has. pytracking is not on PyPI; the
+tests compute its definition instead.
 """
 
 from __future__ import annotations
@@ -105,8 +104,43 @@ def masks():
         "gt_ids": [np.array([0])] * 8, "tracker_ids": [np.array([0])] * 8,
     }
     scores = JAndF().eval_sequence(data)
-    return {"true": true.tolist(), "found": found.tolist(),
-            "region": scores["J-Mean"], "contour": scores["F-Mean"]}
+    names = {"region": "J-", "contour": "F-"}
+    return {"true": true.tolist(), "found": found.tolist(), **{
+        part + end: scores[key + (end[1:] or "mean").capitalize()]
+        for part, key in names.items() for end in ("", "_recall", "_decay")
+    }}
+
+
+def long_term():
+    from types import SimpleNamespace
+
+    from vot.analysis.longterm import compute_tpr_curves, determine_thresholds
+    from vot.region import Special
+    from vot.region.shapes import Rectangle
+
+    runs = []
+    for kind in range(%(sequences)d):
+        found, true = boxes_of(30, kind)
+        absent = sorted(int(i) for i in rng.choice(np.arange(1, 30), 6 * (kind > 0), False))
+        confidence = np.round(rng.uniform(0, 1, 30), 4)
+        confidence[absent] = np.round(confidence[absent] / 2, 4)
+        confidence[0] = 0.0
+        runs.append({"found": found.tolist(), "true": true.tolist(), "absent": absent,
+                     "confidence": confidence.tolist()})
+    thresholds = determine_thresholds([c for run in runs for c in run["confidence"]], 100)
+    curves = []
+    for run in runs:
+        regions = [Rectangle(*box) for box in run["true"]]
+        for index in run["absent"]:
+            regions[index] = Special(0)
+        sequence = SimpleNamespace(groundtruth=lambda: regions, size=(WIDTH, HEIGHT))
+        trajectory = [Special(1), *(Rectangle(*box) for box in run["found"][1:])]
+        curves.append(compute_tpr_curves(trajectory, run["confidence"], sequence, thresholds))
+    precision, recall = np.mean(curves, axis=0)
+    f_scores = 2 * precision * recall / np.maximum(precision + recall, 1e-12)  # as FScoreCurve
+    best = int(f_scores.argmax())
+    return {"runs": runs, "precision": precision[best], "recall": recall[best],
+            "f_score": f_scores[best]}
 
 
 def main():
@@ -121,7 +155,8 @@ def main():
                           "otb": otb(found, true), "vot": vot(found, true)})
     every = np.concatenate(overlaps)
     total = {"ao": every.mean(), "sr_050": (every > 0.5).mean(), "sr_075": (every > 0.75).mean()}
-    answer = {"size": [HEIGHT, WIDTH], "sequences": sequences, "got10k": total, "masks": masks()}
+    answer = {"size": [HEIGHT, WIDTH], "sequences": sequences, "got10k": total, "masks": masks(),
+              "long_term": long_term()}
     json.dump(answer, open(sys.argv[1], "w"), default=float, indent=1)
 
 

@@ -11,6 +11,7 @@ by the rules of `label_map`:
 | soft mask | many values, or values only along edges | one: where it exceeds half of its maximum |
 | colours | few colours, in areas | each; numbered by the DAVIS palette if all are in it |
 | cut-out | many colours | one: where the picture is not black |
+| JPEG | compressed with losses | one, cut at half; several levels in areas are refused |
 
 A label map whose colours come from a palette (indexed PNG) is read by its indices.
 """
@@ -26,6 +27,9 @@ _MAX_LABELS = 64
 _MAX_LABEL_BESIDE_VOID = 64
 _MIN_SOFT_MAXIMUM = 32
 _MIN_SOLID_SHARE = 0.5
+_FLAT_DISTANCE, _FLAT_DIFFERENCE = 8, 6  # across a block of a JPEG
+_MIN_FLAT_SHARE = 0.3
+_MIDDLE = 0.15, 0.85
 
 
 def label_map(picture: np.ndarray, *, lossy: bool = False) -> np.ndarray:
@@ -37,7 +41,8 @@ def label_map(picture: np.ndarray, *, lossy: bool = False) -> np.ndarray:
             mean nothing.
 
     Raises:
-        ValueError: Another shape, or nothing in it stands out.
+        ValueError: Another shape, nothing in it stands out, or a picture with losses has areas of
+            several levels, which may have been labels.
     """
     picture = np.asarray(picture)
     if picture.ndim == 3 and picture.shape[2] == 1:
@@ -53,6 +58,11 @@ def label_map(picture: np.ndarray, *, lossy: bool = False) -> np.ndarray:
         return picture.astype(np.int32)
     if not np.isfinite(picture).all() or picture.min(initial=0) < 0:
         raise ValueError("mask has values that are negative or not finite; expected 0 and above")
+    if lossy and _has_middle_level(picture):
+        raise ValueError(
+            "mask has areas of several levels, but its format is lossy, so that labels are not "
+            "kept; give a PNG"
+        )
     values = _values(picture)
     if lossy or (len(values) > 1 and not _is_label_map(picture, values)):
         return _cut_at_half(picture)
@@ -147,6 +157,22 @@ def _solid_share(picture: np.ndarray, pixels: np.ndarray) -> float:
     upright = (middle == padded[:-2, 1:-1]) | (middle == padded[2:, 1:-1])
     count = int(np.count_nonzero(pixels))
     return float(np.count_nonzero(beside & upright & pixels)) / count if count else 1.0
+
+
+def _has_middle_level(picture: np.ndarray) -> bool:
+    """Whether a picture has areas, not only soft edges, well between 0 and its maximum.
+
+    In an area, pixels hardly differ from those a few pixels to the right and below.
+    """
+    values = picture.astype(np.int64)
+    highest = int(values.max(initial=0))
+    step = _FLAT_DISTANCE
+    corner = values[:-step, :-step]
+    flat = abs(corner - values[:-step, step:]) <= _FLAT_DIFFERENCE
+    flat &= abs(corner - values[step:, :-step]) <= _FLAT_DIFFERENCE
+    between = (corner > _MIDDLE[0] * highest) & (corner < _MIDDLE[1] * highest)
+    count = np.count_nonzero(between)
+    return count > 0 and np.count_nonzero(between & flat) / count > _MIN_FLAT_SHARE
 
 
 def _cut_at_half(picture: np.ndarray) -> np.ndarray:

@@ -123,8 +123,8 @@ def track_video(
         **options: For `create_tracker`, such as `device` or `weights`.
 
     Returns:
-        An iterator with a result for every frame that can be read; the others are logged. Close
-        it, or use it up, to release a webcam.
+        An iterator with a result for every frame that can be read; the others are logged. The
+        first of them counts as the first frame. Close it, or use it up, to release a webcam.
 
     Raises:
         FileNotFoundError: The source does not exist.
@@ -238,12 +238,22 @@ def _follow(
         elif error is not None:
             raise error
 
+    def readable() -> Iterator[Frame[np.ndarray | BadFrame]]:
+        """Leave out what cannot be read before the first image, on which the targets start."""
+        started = False
+        for frame in frames:
+            if not started and isinstance(frame.payload, BadFrame):
+                on_bad_frame(frame.payload)
+                continue
+            started = True
+            yield frame
+
     targets = TargetSet(tracker=tracker)
     follower = Follower[np.ndarray | BadFrame](decode, targets, complain=complain)
     seconds = 0.0
     report = None
     with opened:
-        for report in follower.follow(selections, frames):
+        for report in follower.follow(selections, readable()):
             assert report.frame is not None
             taken = follower.tracking_seconds - seconds
             seconds += taken

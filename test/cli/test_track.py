@@ -47,6 +47,7 @@ def test_writes_video_and_results(track, tmp_path, capsys):
     assert results["frames"] == len(results["results"]) == 8
     assert results["results"][0] == {
         "frame": 0,
+        "time_s": 0.0,
         "box": [30.0, 40.0, 32.0, 32.0],
         "score": 1.0,
         "state": "TRACKING",

@@ -6,6 +6,7 @@ beside the packages of the development environment.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,48 @@ def test_region_and_contour():
         (ellipse(*found), ellipse(*true))
         for found, true in zip(masks["found"], masks["true"], strict=True)
     ]
-    region = np.mean([region_similarity(*pair) for pair in pairs])
-    contour = np.mean([contour_accuracy(*pair) for pair in pairs])
-    assert region == pytest.approx(masks["region"], **EXACT)
-    assert contour == pytest.approx(masks["contour"], **EXACT)
+    regions = [region_similarity(*pair) for pair in pairs]
+    contours = [contour_accuracy(*pair) for pair in pairs]
+    # The toolkit's metric is given the frames that count: neither the first nor the last.
+    score = davis_score([1.0, *regions, 0.0], [1.0, *contours, 0.0])
+    for name, value in asdict(score).items():
+        assert value == pytest.approx(masks[name], **EXACT), name
+
+
+def test_long_term():
+    wanted, runs = REFERENCES["long_term"], []
+    for run in wanted["runs"]:
+        found, true = np.array(run["found"]), np.array(run["true"])
+        true[run["absent"]] = NAN
+        overlaps = vot_overlaps(found, true, *SIZE)
+        overlaps[0] = 0.0
+        shown = len(true) - len(run["absent"])
+        runs.append(LongTermRun(overlaps, np.array(run["confidence"]), shown))
+    for name, value in asdict(long_term_score(runs)).items():
+        assert value == pytest.approx(wanted[name], **EXACT), name
+
+
+def test_lasot_as_pytracking_defines_it():
+    rng = np.random.default_rng(5)
+    for index in range(len(REFERENCES["sequences"])):
+        found, true, _ = boxes_of(index)
+        true = np.round(true)  # as in LaSOT; elsewhere single counts differ by rounding
+        shown = np.append(True, rng.random(len(true) - 1) > 0.2)
+        found[0] = true[0]
+        # Centres and corners are those of the first and the last pixel.
+        offset = (found[:, :2] + (found[:, 2:] - 1) / 2) - (true[:, :2] + (true[:, 2:] - 1) / 2)
+        last = np.minimum(found[:, :2] + found[:, 2:], true[:, :2] + true[:, 2:]) - 1
+        sides = np.clip(last - np.maximum(found[:, :2], true[:, :2]) + 1, 0, None)
+        shared = sides.prod(1)
+        overlap = shared / (found[:, 2:].prod(1) + true[:, 2:].prod(1) - shared)
+        success = [(shown & (overlap > 0.05 * step)).mean() for step in range(21)]
+        near = shown & (np.linalg.norm(offset, axis=1) <= 20)
+        relative = shown & (np.linalg.norm(offset / true[:, 2:], axis=1) <= 0.2)
+        true[~shown] = NAN
+        score = lasot_score(found, true)
+        assert score.success == pytest.approx(np.mean(success), **EXACT)
+        assert score.precision == pytest.approx(near.mean(), **EXACT)
+        assert score.normalised_precision == pytest.approx(relative.mean(), **EXACT)
 
 
 def test_the_references_tell_a_good_run_from_a_lost_one():

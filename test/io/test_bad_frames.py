@@ -61,6 +61,26 @@ def test_a_broken_image_costs_its_frame_only(folder, tmp_path, content, capsys):
     assert "3.png" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_cut_image_is_no_image_wherever_it_is(tmp_path, suffix, number, capsys):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index in range(COUNT):
+        whole = cv2.imencode(f".{suffix}", scene(index)[..., ::-1])[1].tobytes()
+        content = whole[: len(whole) // 2] if index == number else whole
+        (frames / f"{index}.{suffix}").write_bytes(content)
+    status, results = track(frames, tmp_path)
+    assert status == 3
+    good = [index for index in range(COUNT) if index != number]
+    assert [entry["frame"] for entry in results["results"]] == good
+    assert [entry["time_s"] for entry in results["results"]] == pytest.approx(
+        [index / 30 for index in good], abs=1e-3
+    )
+    assert len(results["bad_frames"]) == 1
+    assert f"{number}.{suffix}" in capsys.readouterr().err
+
+
 def test_sizes_that_change_are_written_in_one_video(folder, tmp_path):
     for index in range(4, COUNT):
         small = cv2.resize(scene(index), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

@@ -77,12 +77,10 @@ def record(kind: int, content: bytes) -> bytes:
     return struct.pack("<BQ", kind, len(content)) + content
 
 
-def write_mcap(path, profile: str, pack=None):
+def write_mcap(path, profile: str, pack=None, name: str = COMPRESSED):
     """Write ten images of /image and as many messages of another encoding, in two chunks."""
     definition, _ = STORE.generate_msgdef(COMPRESSED, ros_version=2)
-    schemas = record(
-        3, struct.pack("<H", 1) + text(COMPRESSED) + text("ros2msg") + text(definition)
-    )
+    schemas = record(3, struct.pack("<H", 1) + text(name) + text("ros2msg") + text(definition))
     schemas += record(3, struct.pack("<H", 2) + text("my.Pose") + text("protobuf") + text("xyz"))
     channels = b"".join(
         record(4, struct.pack("<HH", i, i) + text(topic) + text(encoding) + struct.pack("<I", 0))
@@ -127,6 +125,21 @@ def test_mcap_of_any_profile_gives_what_is_ros(tmp_path, profile, pack):
         assert [int(image[0, 0, 0]) for image in video][:3] == [30, 60, 90]
     with pytest.raises(ValueError, match="/pose holds protobuf messages"):
         open_video(f"bag:{path}:/pose")
+
+
+def test_a_type_may_be_named_without_its_middle_part(tmp_path):
+    path = write_mcap(tmp_path / "drive.mcap", "", name="sensor_msgs/CompressedImage")
+    with open_video(f"bag:{path}") as video:
+        assert len(list(video)) == 10
+
+
+def test_a_damaged_chunk_ends_the_recording(tmp_path):
+    path = write_mcap(tmp_path / "drive.mcap", "", ("lz4", lz4_of))
+    content = bytearray(path.read_bytes())
+    content[-120:-60] = bytes(60)  # in the second chunk
+    path.write_bytes(content)
+    with open_video(f"bag:{path}") as video:
+        assert len(list(video)) == 5
 
 
 def test_mcap_that_was_cut_gives_what_it_holds(tmp_path):

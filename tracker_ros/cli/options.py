@@ -98,6 +98,13 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     return tqdm(items, file=sys.stderr, mininterval=interval, dynamic_ncols=True, **options)
 
 
+def print_beside_bar(text: str) -> None:
+    """Print a line on standard error without tearing a progress bar there."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
+
+
 def print_json(data: Any) -> None:
     """Print data as JSON on standard output."""
     json.dump(data, sys.stdout, indent=2)

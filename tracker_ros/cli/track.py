@@ -16,6 +16,7 @@ from tracker_ros.cli.options import (
     add_json_option,
     add_model_options,
     model_arguments,
+    print_beside_bar,
     print_json,
     progress_bar,
     write_json,
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
 
         def note_bad_frame(error: BadFrame) -> None:
             bad_frames.append(str(error))
-            print(f"tracker-ros track: {error}; the run goes on", file=sys.stderr)
+            print_beside_bar(f"tracker-ros track: {error}; the run goes on")
 
         found = track_targets(
             video, targets.boxes, targets.masks, model=tracker, on_bad_frame=note_bad_frame
@@ -220,7 +221,7 @@ class _Results:
             doubt = {"doubt": target.doubt.name} if target.doubt else {}
             entries.append(name | _box_and_score(target) | {"state": state} | doubt)
         entry = entries[0] if len(entries) == 1 else {"targets": entries}
-        self.frames.append({"frame": frame.index, **entry})
+        self.frames.append({"frame": frame.index, "time_s": round(frame.time, 4), **entry})
         self._tracked += all(state == "TRACKING" for state in self._states.values())
 
     def summary(self, ended_by: str) -> dict[str, Any]:

@@ -116,7 +116,10 @@ class TraxSession:
         return answers + self._add(image, new)
 
     def _add(self, image: np.ndarray, objects: Sequence[Object]) -> list[Object]:
-        """Start on further objects and answer them; masks of one image share no pixel."""
+        """Start on further objects and answer them; masks of one image share no pixel.
+
+        What is given has no confidence, as benchmarks expect it: it is no answer of the tracker.
+        """
         from trax import Region
 
         masked = []
@@ -132,7 +135,7 @@ class TraxSession:
                 masked.append(target.tracker)
         if len(masked) > 1:
             masked[0].join(masked[1:])
-        return [(region, {"confidence": 1.0}) for region, _ in objects]
+        return [(region, {}) for region, _ in objects]
 
     def _answer(self, target: FollowedTarget, outcome: TrackResult | Exception) -> Object:
         """Return region and confidence of one object."""

@@ -14,7 +14,7 @@ from tracker_ros.io.image_encodings import (
 )
 from tracker_ros.quoting import quote
 
-__all__ = ["ImageDecoder"]
+__all__ = ["ImageDecoder", "is_cut_jpeg"]
 
 Bytes = bytes | bytearray | memoryview | np.ndarray
 
@@ -107,8 +107,8 @@ def _read_picture(format_text: str, data: Bytes) -> np.ndarray:
 
     values = np.frombuffer(data, dtype=np.uint8)
     picture = None
-    # Some versions of OpenCV return the upper part of a JPEG that was cut, and grey below it.
-    if values.size and not _is_cut_jpeg(values):
+    # Of a JPEG that was cut, some versions of OpenCV return the upper part, and grey below it.
+    if values.size and not is_cut_jpeg(values):
         try:
             picture = cv2.imdecode(values, cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -126,8 +126,11 @@ def _read_picture(format_text: str, data: Bytes) -> np.ndarray:
     return np.ascontiguousarray(picture)
 
 
-def _is_cut_jpeg(values: np.ndarray) -> bool:
-    """Whether a JPEG has no end behind its last scan; some cameras pad it with zeros."""
+def is_cut_jpeg(values: np.ndarray) -> bool:
+    """Whether a file's bytes (N,) uint8 are a JPEG without an end behind its last scan.
+
+    Some cameras pad a JPEG with zeros.
+    """
     if values[:3].tobytes() != _JPEG:
         return False
     data = values.tobytes()

@@ -33,7 +33,8 @@ class McapChannel:
 
     Attributes:
         topic: Its name.
-        kind: Type of its messages, ``package/msg/Name`` for ROS 2.
+        kind: Type of its messages, ``package/msg/Name`` for ROS 2, also where the file leaves
+            out the middle part.
         encoding: How they are written: ``cdr`` for ROS 2.
         schema_encoding: What the definition is written in: ``ros2msg``, ``ros2idl`` or other.
         definition: The definition of the type; empty where there is none.
@@ -75,6 +76,8 @@ def read_mcap(path: Path) -> Iterator[tuple[McapChannel, int, bytes]]:
                     key, schema = fields.number("H"), fields.number("H")
                     name, encoding, definition = schemas.get(schema, ("", "", ""))
                     topic, data = fields.text(), fields.text()
+                    if encoding == "ros2msg" and name.count("/") == 1:
+                        name = name.replace("/", "/msg/")
                     channels[key] = McapChannel(topic, name, data, encoding, definition)
                 elif kind == _MESSAGE:
                     channel, _, time_ns, _ = struct.unpack_from("<HIQQ", record)
@@ -112,12 +115,15 @@ def _unpack(chunk: bytes) -> bytes:
     if compression == "":
         return packed
     if compression == "zstd":
-        return _zstandard().decompress(packed)
-    if compression == "lz4":
-        import lz4.frame
-
-        return bytes(lz4.frame.decompress(packed))
-    raise McapError(f"chunks are packed by {compression!r}, expected lz4 or zstd")
+        unpack = _zstandard().decompress
+    elif compression == "lz4":
+        unpack = importlib.import_module("lz4.frame").decompress
+    else:
+        raise McapError(f"chunks are packed by {compression!r}, expected lz4 or zstd")
+    try:
+        return bytes(unpack(packed))
+    except Exception as error:  # the packages raise errors of their own
+        raise McapError(f"a chunk does not unpack ({error})") from error
 
 
 def _zstandard() -> Any:

@@ -34,6 +34,7 @@ import numpy as np
 
 from tracker_ros.geometry import Box
 from tracker_ros.io.grey_range import GreyRange, parse_grey_range
+from tracker_ros.io.image_decoder import is_cut_jpeg
 from tracker_ros.io.image_encodings import scale_full_range
 
 _LOG = logging.getLogger(__name__)
@@ -357,7 +358,7 @@ class ImageFiles(VideoSource):
     """Images of one size in natural order (``2.png`` before ``10.png``).
 
     Paths without an image's ending are left out. Raises ValueError if there is no image among
-    them, or the first cannot be read.
+    them, or none can be read.
     """
 
     def __init__(self, name: str, files: Iterable[str | Path], fps: float | None) -> None:
@@ -369,9 +370,21 @@ class ImageFiles(VideoSource):
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         self.fps = fps or DEFAULT_FPS
-        height, width = read_image(self.files[0]).shape[:2]
-        self.size = (width, height)
+        self.size = self._first_size()
         self.frame_count = len(self.files)
+
+    def _first_size(self) -> tuple[int, int]:
+        """Return width and height of the first image that can be read."""
+        failure: ValueError | None = None
+        for file in self.files:
+            try:
+                height, width = read_image(file).shape[:2]
+            except ValueError as error:
+                failure = failure or error
+            else:
+                return width, height
+        assert failure is not None
+        raise failure
 
     def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         """Yield time and image of each frame; see `VideoSource`."""
@@ -413,10 +426,17 @@ def read_image(path: Path, grey: GreyRange | None = None) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: OpenCV cannot read it.
+        ValueError: OpenCV cannot read it, or it was cut.
     """
     try:
-        image = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    if is_cut_jpeg(content):
+        raise ValueError(f"{str(path)!r} is a JPEG without its end: it was cut")
+    try:
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+        image = cv2.imdecode(content, flags) if content.size else None
     except (cv2.error, MemoryError) as error:  # more pixels than OpenCV or the memory takes
         reason = str(getattr(error, "err", "") or "it needs more memory than there is")
         raise ValueError(
