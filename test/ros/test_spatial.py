@@ -71,7 +71,7 @@ class Rig:
         self.ground: float | None = None
         self.depth_delay_ns = 0
         self.disc_depth = NEAR
-        self.depth_encoding = "16UC1"
+        self.depth_encoding, self.depth_type = "16UC1", "<u2"
         self.size = (probe.scene.height, probe.scene.width)
         self.camera_pose: tuple[float, float, float] | None = None
         probe.until(
@@ -105,8 +105,12 @@ class Rig:
         x, y, w, h = (int(v) for v in self.probe.scene.box(self.probe.place))
         metres[y : y + h, x : x + w] = self.disc_depth
         metres[::7] = 0.0
-        values = (metres * 1000).astype("<u2")
-        message = image_message(values, header, self.depth_encoding)
+        values = (metres * 1000).astype(self.depth_type)
+        message = (
+            image_message(values, header, self.depth_encoding)
+            if values.size
+            else Image(encoding=self.depth_encoding)
+        )
         message.header = type(header)(
             frame_id=header.frame_id,
             stamp=stamp_message(stamp_nanoseconds(header) + self.depth_delay_ns),
@@ -235,7 +239,7 @@ def test_each_target_has_its_place_in_the_arrays(rig):
     # A piece of the ground beside the disc: it stands still where the disc moves on.
     other = rig.probe.select((20.0, 160.0, w, h), header, "ground", append=True)
     assert other.code == other.OK, other.message
-    for _ in range(20):
+    for _ in range(6):
         rig.probe.show(make=rig.message)
     velocities, header = rig.show("target_velocities")
     poses = rig.probe.until(lambda: rig.of("target_poses", header), "poses")
@@ -329,6 +333,8 @@ def test_predictions_carry_the_time_for_which_they_hold(rig):
     [
         (CameraInfo(width=320, height=240), "not calibrated"),
         (calibration(math.nan), "not calibrated"),
+        (calibration(-FOCAL), "not calibrated"),
+        (calibration(0.004), "millimetres"),
         (calibration(width=640, height=480), "640x480"),
         (
             CameraInfo(
@@ -337,7 +343,7 @@ def test_predictions_carry_the_time_for_which_they_hold(rig):
             "thin_prism",
         ),
     ],
-    ids=["zeros", "nan", "size", "model"],
+    ids=["zeros", "nan", "negative", "millimetres", "size", "model"],
 )
 def test_a_wrong_calibration_is_told_once_and_the_track_goes_on(rig, wrong, word):
     rig.ground, rig.calibration = FAR, wrong
@@ -347,19 +353,57 @@ def test_a_wrong_calibration_is_told_once_and_the_track_goes_on(rig, wrong, word
     rig.show("target_bearing")
 
 
-@pytest.mark.parametrize("kind", ["encoding", "size", "stamp"])
-def test_a_wrong_depth_is_told_once_and_the_direction_goes_on(rig, kind):
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"depth_encoding": "rgb8"}, "rgb8"),
+        ({"depth_encoding": ""}, "''"),
+        ({"depth_encoding": "32FC1"}, "step is 640"),
+        ({"depth_encoding": "32FC1", "depth_type": "<f4"}, "32FC1"),
+        ({"size": (120, 160)}, "160x120"),
+        ({"size": (0, 0)}, "0x0"),
+        ({"depth_delay_ns": 100 * 10**9}, "depth_tolerance"),
+    ],
+    ids=["encoding", "none", "step", "millimetres", "size", "empty", "stamp"],
+)
+def test_a_wrong_depth_is_told_once_and_the_direction_goes_on(rig, wrong, word):
     rig.ground = FAR
-    word = {"encoding": "rgb8", "size": "160x120", "stamp": "depth_tolerance"}[kind]
-    if kind == "encoding":
-        rig.depth_encoding = "rgb8"
-    elif kind == "size":
-        rig.size = (120, 160)
-    else:
-        rig.depth_delay_ns = 100 * 10**9
+    for name, value in wrong.items():
+        setattr(rig, name, value)
     rig.silent(["target_pose"])
     rig.warned(word)
     rig.show("target_bearing")
+
+
+def test_depth_without_a_single_measurement_gives_no_pose(rig):
+    rig.ground = rig.disc_depth = 0.0
+    rig.silent(["target_pose", "target_poses"])
+    direction, _ = rig.show("target_direction")
+    assert math.isnan(direction.distance)
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_after_a_leap_of_time_places_go_on(rig, jump_s):
+    rig.ground = FAR
+    rig.show("target_pose")
+    header, now = rig.probe.header, rig.probe.node.get_clock().now().nanoseconds
+    began_ns = now + jump_s * 10**9
+
+    def leapt(stamp=None):
+        passed = rig.probe.node.get_clock().now().nanoseconds - now
+        return header(stamp_message(began_ns + passed))
+
+    rig.probe.header = leapt
+    try:
+        for _ in range(3):
+            rig.probe.show(make=rig.message)
+        pose, _ = rig.show("target_pose")
+        velocity, _ = rig.show("target_velocity")
+    finally:
+        rig.probe.header = header
+    assert vector(pose.pose.pose.position)[2] == pytest.approx(NEAR, abs=0.01)
+    assert abs(stamp_nanoseconds(pose.header) - began_ns) < 300 * 10**9
+    assert np.linalg.norm(vector(velocity.twist.twist.linear)) < 5.0
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,11 @@ def test_r_turns_bearings_into_the_rectified_frame():
         {"model": "thin_prism"},
         {"rectified": True},
         {"r": (5.0,) * 9},
+        {"r": (math.inf,) + (0.0,) * 8},
+        {"r": (1.0, 0, 0, 0, 1.0, 0, 0, 0, -1.0)},
+        {"k": (0.004, 0, 320.0, 0, 0.004, 240.0, 0, 0, 1)},
+        {"k": (1e300, *K[1:])},
+        {"k": (*K[:2], -1e9, *K[3:])},
     ],
 )
 def test_a_calibration_that_cannot_be_used_is_refused(wrong):

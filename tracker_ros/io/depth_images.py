@@ -51,12 +51,18 @@ class DepthImage:
             return
         self._raw, self.height, self.width = message, message.height, message.width
         self._bytes = np.frombuffer(message.data, np.uint8)
-        if self._bytes.size <= message.step * (self.height - 1):
+        begin_of_last_row = message.step * (self.height - 1)
+        if self.height > 0 and self.width > 0 and self._bytes.size <= begin_of_last_row:
             raise MalformedImageError(
                 f"data holds {self._bytes.size} bytes, expected {message.step * self.height} for "
                 f"{self.width}x{self.height} px: the image was cut short"
             )
         self._rows(max(0, self.height - 1), self.height, self.width)  # refuses what is malformed
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it came as metres, so that a publisher may have mistaken the unit."""
+        return self._raw is not None and "f" in DEPTH_ENCODINGS[self._raw.encoding.strip().lower()]
 
     def region(self, region: tuple[int, int, int, int]) -> np.ndarray:
         """Return the depth of the pixels ``left, top, right, bottom``.

@@ -36,6 +36,8 @@ _FISHEYE = ("equidistant", "fisheye")
 _ITERATIONS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-6)
 _NEWTON_STEPS = 20
 _MAX_RESIDUAL_PX = 0.1
+# By the longer side of the sensor. A fisheye that sees all around has a focal length of 0.16.
+_MIN_FOCAL, _MAX_FOCAL, _MAX_CENTRE = 0.02, 1000.0, 10.0
 
 
 class CalibrationError(ValueError):
@@ -135,14 +137,7 @@ class CameraModel:
         kind = model.strip().lower()
         coefficients: np.ndarray = np.asarray([] if rectified else distortion, dtype=np.float64)
         _check_distortion(kind, coefficients, rectified)
-        rotation: np.ndarray = np.asarray(r, dtype=np.float64).reshape(-1)
-        if rectified or rotation.size != 9 or not rotation.any():
-            rotation = np.eye(3)
-        if not np.allclose(rotation.reshape(3, 3) @ rotation.reshape(3, 3).T, np.eye(3), atol=0.1):
-            raise CalibrationError(
-                f"camera_info has r = {rotation.ravel().tolist()}, expected a rotation or zeros: "
-                "calibrate the camera again"
-            )
+        rotation = np.eye(3) if rectified else _rotation(r)
         bx, by = (max(1, int(n)) for n in binning)
         x, y, roi_width, roi_height = (int(n) for n in roi)
         if not (roi_width and roi_height):
@@ -154,7 +149,7 @@ class CameraModel:
             scale @ matrix.reshape(3, 3),
             coefficients if coefficients.any() else np.empty(0),
             kind in _FISHEYE,
-            rotation.reshape(3, 3),
+            rotation,
         )
 
     @classmethod
@@ -253,6 +248,37 @@ def _check_matrix(name: str, matrix: np.ndarray, size: tuple[int, int]) -> None:
         )
     if min(size) <= 0:
         raise CalibrationError(f"camera_info has a size of {size[0]}x{size[1]} px: {remedy}")
+    side, centre = max(size), np.abs(matrix.ravel()[[2, 5]]).max()
+    if min(fx, fy) < _MIN_FOCAL * side or max(fx, fy) > _MAX_FOCAL * side:
+        raise CalibrationError(
+            f"camera_info has focal lengths of {fx:g} and {fy:g} px for {size[0]}x{size[1]} px, "
+            f"expected {_MIN_FOCAL * side:g} to {_MAX_FOCAL * side:g} px, pixels and not "
+            f"millimetres: {remedy}"
+        )
+    if centre > _MAX_CENTRE * side:
+        raise CalibrationError(
+            f"camera_info has a principal point {centre:g} px from the corner of an image of "
+            f"{size[0]}x{size[1]} px: {remedy}"
+        )
+
+
+def _rotation(r: Sequence[float]) -> np.ndarray:
+    """Return (3, 3) of nine numbers; the identity if there are none, or zeros.
+
+    Raises:
+        CalibrationError: They are no rotation.
+    """
+    numbers: np.ndarray = np.asarray(r, dtype=np.float64).reshape(-1)
+    if numbers.size != 9 or not numbers.any():
+        return np.eye(3)
+    rotation = numbers.reshape(3, 3)
+    near = np.isfinite(numbers).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=0.1)
+    if not near or np.linalg.det(rotation) < 0:
+        raise CalibrationError(
+            f"camera_info has r = {numbers.tolist()}, expected a rotation or zeros: calibrate "
+            "the camera again"
+        )
+    return rotation
 
 
 def _check_distortion(kind: str, coefficients: np.ndarray, rectified: bool) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
@@ -29,6 +30,7 @@ _COMPLAIN_EVERY_S = 10.0
 _KEPT_DEPTH_IMAGES = 8
 _MAX_TF_DELAY_S = 0.1
 _JUMP_NS = 1_000_000_000
+_MAX_DEPTH_M = 1000.0
 
 
 class Complaints:
@@ -225,6 +227,17 @@ class SpatialInputs:
                 "image (depth_registered, aligned_depth_to_color)",
             )
             return None
+        if image.is_float:
+            row = image.region((0, height // 2, width, height // 2 + 1))
+            seen = row[row > 0]
+            if seen.size and (typical := float(np.median(seen))) > _MAX_DEPTH_M:
+                self._complaints.warn(
+                    f"depth on {self._depth_topic} is not used: it says that something is "
+                    f"{typical:g} m away, expected at most {_MAX_DEPTH_M:g}: publish metres as "
+                    "32FC1, millimetres as 16UC1",
+                    kind="depth unit",
+                )
+                return None
         return image
 
     def _warn_of_calibration(self, error: object) -> None:
