@@ -61,16 +61,17 @@ def test_davis(tmp_path):
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """A good sequence, one without annotations and one whose second image is broken."""
+    """A good sequence, one without annotations, and two with a broken first or second image."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name, lines in {"bad": 3, "good": 3, "test": 1}.items():
+    for name, lines in {"bad": 3, "good": 3, "gap": 3, "test": 1}.items():
         folder = tmp_path / "data" / name
         folder.mkdir(parents=True)
         picture = np.random.default_rng(1).integers(0, 255, (60, 80, 3), np.uint8)
         for index in range(3):
             cv2.imwrite(str(folder / f"{index}.png"), picture)
         (folder / "groundtruth.txt").write_text("20,20,24,20\n" * lines)
-    (tmp_path / "data" / "bad" / "1.png").write_bytes(b"broken")
+    (tmp_path / "data" / "bad" / "0.png").write_bytes(b"broken")
+    (tmp_path / "data" / "gap" / "1.png").write_bytes(b"broken")
     return tmp_path / "data"
 
 
@@ -81,9 +82,23 @@ def test_a_failing_sequence_does_not_end_the_evaluation(data, tmp_path, capsys):
     assert "left out: test: " in told
     assert "kcf failed on bad: " in told
     results = json.loads((out / "results.json").read_text())
-    assert [entry["sequence"] for entry in results["trackers"][0]["sequences"]] == ["good"]
+    assert [entry["sequence"] for entry in results["trackers"][0]["sequences"]] == ["gap", "good"]
     assert [text.split(":")[0] for text in results["left_out"]] == ["test", "kcf"]
     assert "failed on bad" in results["trackers"][0]["note"]
+
+
+def test_an_image_that_cannot_be_read_costs_its_frame_only(data, tmp_path, capsys):
+    out = tmp_path / "out"
+    folders = [str(data / "gap"), str(data / "good")]
+    assert main(["evaluate", *folders, "--models", "kcf", "--out", str(out)]) == 3
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if "1.png" in text]
+    results = json.loads((out / "results.json").read_text())
+    assert results["left_out"] == []
+    (told,) = results["bad_frames"]["kcf"]["gap"]
+    assert told in line and "frame 1" in told
+    gap = np.loadtxt(out / "boxes" / "kcf" / "gap.txt", delimiter=",")
+    assert gap[1].tolist() == gap[0].tolist()  # the last answer counts
+    assert len(gap) == 3
 
 
 def test_a_test_split_is_tracked_for_its_server(data, tmp_path, capsys):

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.evaluation_report import print_report
 from tracker_ros.cli.options import (
+    BAD_FRAMES,
     Command,
     add_json_option,
     add_model_options,
     model_arguments,
+    print_beside_bar,
     progress_bar,
     write_json,
 )
@@ -158,7 +160,10 @@ def _run(args: argparse.Namespace, team: Team | None) -> int:
         if args.out is not None:
             _write_records(args.out, runs)
         ended_by = str(failure) if failure is not None else end.name
-        print_report(args, sequences, scores, notes, benchmarks, masks, left_out, ended_by)
+        bad_frames = {run.entry.name: run.bad_frames for run in runs if run.bad_frames}
+        print_report(
+            args, sequences, scores, notes, benchmarks, masks, left_out, bad_frames, ended_by
+        )
         if args.html is not None and not ended_by:
             _write_page(args, runs)
     elif failure is None and not end and not args.save:
@@ -167,7 +172,8 @@ def _run(args: argparse.Namespace, team: Team | None) -> int:
         raise failure
     if end and scores:
         print("tracker-ros evaluate: interrupted; these are the scores so far", file=sys.stderr)
-    return end.status or (1 if left_out else 0)
+    unread = any(run.bad_frames for run in runs)
+    return end.status or (1 if left_out else BAD_FRAMES if unread else 0)
 
 
 def _command_of(args: argparse.Namespace, sequences: Sequence[AnnotatedSequence]) -> str:
@@ -212,7 +218,11 @@ def _listener(args: argparse.Namespace, bar: Any, team: Team | None) -> Listener
     forms = dict.fromkeys(["boxes", *args.save])
 
     def failed(tracker: str, sequence: str, why: str) -> None:
-        print(f"tracker-ros evaluate: {tracker} failed on {sequence}: {why}", file=sys.stderr)
+        print_beside_bar(f"tracker-ros evaluate: {tracker} failed on {sequence}: {why}")
+
+    def unread(tracker: str, sequence: str, lines: Sequence[str]) -> None:
+        for line in lines:
+            print_beside_bar(f"tracker-ros evaluate: {tracker} on {sequence}: {line}")
 
     def answered(
         tracker: str, video: Sequence[AnnotatedSequence], answers: Answers, from_masks: Answers
@@ -234,6 +244,7 @@ def _listener(args: argparse.Namespace, bar: Any, team: Team | None) -> Listener
         started=lambda tracker, name: bar.set_description_str(f"{tracker} {name}", refresh=False),
         frames=frames,
         failed=failed,
+        unread=unread,
         answered=answered,
     )
     return listener if team is None else replace(listener, claim=team.claim)

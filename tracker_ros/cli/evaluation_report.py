@@ -26,6 +26,7 @@ def print_report(
     benchmarks: list[BenchmarkScores],
     masks: list[MaskRow],
     left_out: list[str],
+    bad_frames: dict[str, dict[str, tuple[str, ...]]],
     ended_by: str,
 ) -> None:
     """Write the results into the files asked for, then print them."""
@@ -49,6 +50,7 @@ def print_report(
         benchmarks=tuple(benchmarks),
         masks=tuple(masks),
         left_out=tuple(left_out),
+        bad_frames=bad_frames,
         ended_by=ended_by,
     )
     written = _write(report, args)

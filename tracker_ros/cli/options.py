@@ -98,6 +98,10 @@ def progress_bar(items: Iterable[Any] | None = None, **options: Any) -> Any:
     return tqdm(items, file=sys.stderr, mininterval=interval, dynamic_ncols=True, **options)
 
 
+BAD_FRAMES = 3
+"""Exit status of a run to the end in which some frames could not be read."""
+
+
 def print_beside_bar(text: str) -> None:
     """Print a line on standard error without tearing a progress bar there."""
     from tqdm import tqdm

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import (
+    BAD_FRAMES,
     Command,
     add_json_option,
     add_model_options,
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from tracker_ros.io.sources import BadFrame, VideoSource
     from tracker_ros.video_tracking import VideoFrame
 
-BAD_FRAMES = 3
-"""Exit status of a run to the end in which some frames could not be read."""
 MIN_SHEET = 480
 """Least width of a video with explanations, pixels."""
 PICTURES = (".png", ".jpg", ".webp")

@@ -15,9 +15,10 @@ import numpy as np
 from tracker_ros.cache import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.following.follower import Follower
-from tracker_ros.following.frames import number_frames
+from tracker_ros.following.frames import FaultSource, number_frames
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
+from tracker_ros.io.sources import BadFrame
 from tracker_ros.output_files import write_whole
 from tracker_ros.tracker import Tracker, TrackResult
 
@@ -36,6 +37,8 @@ class TrackedSequence:
             else empty.
         frame_seconds: (N,) float64, the time spent on each frame; 0 for the first one.
         states: Name of the target's state in each frame; empty if they are not known.
+        bad_frames: A line for each frame whose image could not be read. The tracker has not seen
+            it: its last answer counts there, with score 0.
     """
 
     boxes: np.ndarray
@@ -44,6 +47,7 @@ class TrackedSequence:
     masks: tuple[np.ndarray, ...] = ()
     frame_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
     states: tuple[str, ...] = ()
+    bad_frames: tuple[str, ...] = ()
 
 
 def run_ope(
@@ -61,31 +65,55 @@ def run_ope(
     """
     x, y, w, h = sequence.boxes[0].tolist()
     selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
-    follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
+    bad_frames: list[str] = []
+    follower = _follower(tracker, sequence, bad_frames)
     times = [0.0]
-    boxes, scores, masks, states = [], [], [], []
-    for report in follower.follow(selection, number_frames(sequence.images())):
-        result = report.first.result
-        assert result is not None
-        boxes.append(result.box)
-        scores.append(report.first.score)
-        states.append(report.first.state.name)
+    last = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
+    boxes, masks, scores, states = [], [], [], []
+    for report in follower.follow(selection, number_frames(range(len(sequence)))):
+        first = report.first
+        last = first.result or last
+        boxes.append(last.box)
+        masks.append(last.mask)
+        scores.append(first.score if first.result else 0.0)
+        states.append(first.state.name)
         times.append(follower.tracking_seconds)
-        if sequence.masks and result.mask is not None:
-            masks.append(result.mask)
         if on_frame is not None:
             on_frame()
     boxes[0] = (x, y, w, h)
-    if masks:
-        masks.insert(0, sequence.mask(0))
     return TrackedSequence(
         np.array(boxes, np.float64),
         np.array(scores, np.float64),
         follower.tracking_seconds,
-        tuple(masks),
+        _masks_of(sequence, masks) if sequence.masks else (),
         np.diff(times),
         tuple(states),
+        tuple(bad_frames),
     )
+
+
+def _follower(
+    tracker: Tracker, sequence: AnnotatedSequence, bad_frames: list[str]
+) -> Follower[int]:
+    """Return a follower of a sequence's frames, which are given by their numbers.
+
+    A line about each image that cannot be read is added to ``bad_frames``. What the tracker raises
+    ends the run.
+    """
+
+    def decode(number: int) -> np.ndarray:
+        try:
+            return sequence.image(number)
+        except ValueError as error:
+            raise BadFrame(f"frame {number}: {error}") from error
+
+    def complain(source: FaultSource, text: str, error: Exception | None) -> None:
+        if isinstance(error, BadFrame):
+            bad_frames.append(text)
+        elif error is not None:
+            raise error
+
+    return Follower(decode, TargetSet(tracker=tracker), complain=complain)
 
 
 def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> list[TrackedSequence]:
@@ -95,32 +123,41 @@ def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> lis
     divided by their number.
     """
     first = sequences[0]
-    follower = Follower[np.ndarray](lambda image: image, TargetSet(tracker=tracker))
+    bad_frames: list[str] = []
+    follower = _follower(tracker, first, bad_frames)
     selections = [Selection(mask=sequence.mask(0)) for sequence in sequences]
     times = [0.0]
     found: list[list[TrackResult]] = []
     scores: list[list[float]] = []
-    for report in follower.follow(selections, number_frames(first.images())):
-        results = [target.result for target in report.targets]
-        found.append([result for result in results if result is not None])
-        scores.append([target.score for target in report.targets])
+    for report in follower.follow(selections, number_frames(range(len(first)))):
+        results = [target.result for target in report.targets if target.result is not None]
+        found.append(results or found[-1])
+        scores.append([target.score if results else 0.0 for target in report.targets])
         times.append(follower.tracking_seconds)
     return [
         TrackedSequence(
             np.array([frame[place].box for frame in found], np.float64),
             np.array([frame[place] for frame in scores], np.float64),
             follower.tracking_seconds / len(sequences),
-            _masks_of(sequence, [frame[place] for frame in found]),
+            _masks_of(sequence, [frame[place].mask for frame in found]),
             np.diff(times) / len(sequences),
+            bad_frames=tuple(bad_frames),
         )
         for place, sequence in enumerate(sequences)
     ]
 
 
-def _masks_of(sequence: AnnotatedSequence, results: list[TrackResult]) -> tuple[np.ndarray, ...]:
-    """Return the true mask of the first frame and the masks found in the others, if any."""
-    masks = [result.mask for result in results[1:] if result.mask is not None]
-    return (sequence.mask(0), *masks) if masks else ()
+def _masks_of(
+    sequence: AnnotatedSequence, found: Sequence[np.ndarray | None]
+) -> tuple[np.ndarray, ...]:
+    """Return the true mask of the first frame and the masks found in the others, if any.
+
+    Where the first one is found later, because images could not be read, the true mask counts
+    until then.
+    """
+    masks = [mask for mask in found[1:] if mask is not None]
+    missing = len(found) - len(masks)
+    return (*[sequence.mask(0)] * missing, *masks) if masks else ()
 
 
 class AnswerCache:

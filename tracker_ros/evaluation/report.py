@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 from tracker_ros.evaluation.benchmarks import BenchmarkScores
@@ -48,6 +48,7 @@ class Report:
         benchmarks: The scores as benchmarks count them; one entry per tracker.
         masks: J and F of masks, where sequences have any.
         left_out: Sequences that could not be read or tracked, and why.
+        bad_frames: A line for each frame that could not be read, by tracker and sequence.
         ended_by: What broke the evaluation off, if anything did; the last tracker then lacks
             sequences, and further ones may be missing.
     """
@@ -60,6 +61,7 @@ class Report:
     benchmarks: tuple[BenchmarkScores, ...] = ()
     masks: tuple[MaskRow, ...] = ()
     left_out: tuple[str, ...] = ()
+    bad_frames: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     ended_by: str = ""
 
     def as_data(self) -> dict[str, Any]:
@@ -85,6 +87,7 @@ class Report:
                 for score in self.scores
             ],
             "left_out": list(self.left_out),
+            "bad_frames": self.bad_frames,
             "masks": [
                 {
                     **asdict(row),

@@ -59,6 +59,7 @@ class Listener:
         started: Called with the tracker's and the sequence's name.
         frames: Called with the number of frames that were finished.
         failed: Called with the tracker's name, the sequence's and the reason.
+        unread: Called with the same and a line about each frame that could not be read.
         answered: Called with the tracker's name, the sequences of a video, the results on them
             and those that were started on the first masks, e.g. to write them.
         claim: Chooses which videos to track, given the tracker's name and all videos.
@@ -67,12 +68,14 @@ class Listener:
     started: Callable[[str, str], None] = lambda tracker, sequence: None
     frames: Callable[[int], None] = lambda count: None
     failed: Callable[[str, str, str], None] = lambda tracker, sequence, why: None
+    unread: Callable[[str, str, Sequence[str]], None] = lambda tracker, sequence, lines: None
     answered: Callable[[str, Sequence[AnnotatedSequence], Answers, Answers], None] = (
         lambda tracker, video, answers, from_masks: None
     )
     claim: Callable[[str, Sequence[Video]], Iterable[Video]] = lambda tracker, videos: videos
 
 
+_ONCE = ("note", "failed", "bad_frames")
 _BY_SEQUENCE = ("scores", "records", "tracked", "regions", "regions_from_mask")
 
 
@@ -84,6 +87,7 @@ class TrackerRun:
         entry: The tracker.
         note: A remark on it, e.g. which weights.
         failed: Sequences that it failed on, and why.
+        bad_frames: Sequences with frames that could not be read, and a line for each of these.
         scores: Its scores, one for each sequence that was finished.
         records: What the scores of the benchmarks need, one for each of these.
         tracked: The results frame by frame, one for each of these.
@@ -94,6 +98,7 @@ class TrackerRun:
     entry: Entry
     note: str = ""
     failed: dict[str, str] = field(default_factory=dict)
+    bad_frames: dict[str, tuple[str, ...]] = field(default_factory=dict)
     scores: list[SequenceScore] = field(default_factory=list)
     records: list[BenchmarkRecord] = field(default_factory=list)
     tracked: list[SequenceRecord] = field(default_factory=list)
@@ -105,7 +110,9 @@ class TrackerRun:
     def full_note(self) -> str:
         """The note, with the sequences that the tracker failed on."""
         failed = f"failed on {', '.join(self.failed)}" if self.failed else ""
-        return ", ".join(filter(None, (self.note, failed)))
+        count = sum(map(len, self.bad_frames.values()))
+        unread = f"{count} frames unread" if count else ""
+        return ", ".join(filter(None, (self.note, failed, unread)))
 
     def mask_rows(self) -> list[MaskRow]:
         """Return the rows of the table of masks."""
@@ -138,7 +145,7 @@ class TrackerRun:
 
     def findings(self) -> dict[str, Any]:
         """Return what was found, to be sent to another process."""
-        return {name: getattr(self, name) for name in ("note", "failed", *_BY_SEQUENCE)}
+        return {name: getattr(self, name) for name in (*_ONCE, *_BY_SEQUENCE)}
 
     def take_findings(self, parts: Sequence[dict[str, Any]], order: Sequence[str]) -> None:
         """Replace what was found by the findings of several processes.
@@ -150,6 +157,7 @@ class TrackerRun:
         places = {name: place for place, name in enumerate(order)}
         self.note = next((part["note"] for part in parts if part["note"]), self.note)
         self.failed = {name: why for part in parts for name, why in part["failed"].items()}
+        self.bad_frames = {name: b for part in parts for name, b in part["bad_frames"].items()}
         for name in _BY_SEQUENCE:
             found = [each for part in parts for each in part[name]]
             setattr(self, name, sorted(found, key=lambda each: places[each.sequence]))
@@ -167,7 +175,12 @@ class TrackerRun:
             self._tracker, self.note = self.entry.create()
         with self._one_sequence(sequence.name, listener):
             answer = run_ope(self._tracker, sequence, lambda: listener.frames(1))
-        if answer is not None and key and not answer.masks:
+        if answer is None:
+            return None
+        if answer.bad_frames:
+            self.bad_frames[sequence.name] = answer.bad_frames
+            listener.unread(self.entry.name, sequence.name, answer.bad_frames)
+        elif key and not answer.masks:
             cache.put(key, sequence, answer)
         return answer
 
