@@ -30,6 +30,7 @@ import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
+import tracker_ros
 from tools.harness.domain import private_domain
 from tools.harness.operator import INACTIVE, Operator, selection
 from tools.harness.program import Program, node_command
@@ -39,7 +40,13 @@ from tracker_ros.evaluation.machine import describe_machine
 LIMIT_S = 2.0
 PATIENCE_S = 120.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-TORCH = ("backend:=torch", "build_engine:=false")
+TORCH = ("backend:=torch",)
+EXPORT = (
+    "backend:=onnxruntime",
+    "build_engine:=true",
+    f"weights:={Path(tracker_ros.__file__).with_name('weights') / 'ostrack_tiny.safetensors'}",
+)
+"""Weights that are named are not those of the embedded graphs, so that theirs are exported."""
 TROUBLE = re.compile(r"Traceback|Fatal Python error|terminate called|core dumped|Aborted")
 
 
@@ -154,8 +161,8 @@ def exporting(victim: Victim) -> None:
 
 
 def warming_up(victim: Victim) -> None:
-    """Both back ends are ready; the model is timed and warmed up."""
-    victim.wait_for_log("runs on torch")
+    """The graphs are open; the model tracks a first image."""
+    victim.wait_for_log("runs on onnxruntime")
     victim.pause(0.3)
 
 
@@ -215,14 +222,14 @@ def _follow(operator: Operator, victim: Victim) -> Camera:
 
 
 STATES: dict[str, tuple[Callable[[Victim], None], tuple[str, ...]]] = {
-    "starting": (starting, TORCH),
+    "starting": (starting, ()),
     "loading": (loading, TORCH),
-    "exporting": (exporting, ("backend:=auto",)),
-    "warming up": (warming_up, ("backend:=auto", "build_engine:=false")),
-    "idle": (idle, TORCH),
-    "tracking": (tracking, TORCH),
-    "request waits": (requested, TORCH),
-    "cleanup": (cleaning_up, TORCH),
+    "exporting": (exporting, EXPORT),
+    "warming up": (warming_up, ()),
+    "idle": (idle, ()),
+    "tracking": (tracking, ()),
+    "request waits": (requested, ()),
+    "cleanup": (cleaning_up, ()),
 }
 
 

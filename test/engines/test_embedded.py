@@ -148,10 +148,15 @@ for model in sys.argv[1:]:
 """
 
 
-def without_torch(*command: str, onnxruntime: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run Python where torch, and if so wanted ONNX Runtime, cannot be imported."""
+def without_torch(
+    *command: str, onnxruntime: bool = True, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python where torch, and if so wanted ONNX Runtime, cannot be imported.
+
+    Settings are added to the environment.
+    """
     refused = "torch" if onnxruntime else "torch onnxruntime"
-    environment = {**os.environ, "REFUSED_PACKAGES": refused}
+    environment = {**os.environ, "REFUSED_PACKAGES": refused, **settings}
     path = [str(WITHOUT_TORCH), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     return subprocess.run(
@@ -186,6 +191,14 @@ def test_the_command_line_tracks_without_torch(tmp_path: Path) -> None:
     failed = without_torch(*program, "export", "ostrack_tiny")
     assert failed.returncode == 2
     assert "pip install torch" in failed.stderr.splitlines()[-1]
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    home = str(tmp_path)
+    # Where CI is set, it reports nothing by itself.
+    done = without_torch("-c", RUN, "ostrack_tiny", HOME=home, TMPDIR=home, CI="")
+    assert done.returncode == 0, done.stderr
+    assert not [path.name for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_without_either_one_line_names_both() -> None:

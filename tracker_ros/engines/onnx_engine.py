@@ -138,6 +138,7 @@ def _obtained(
                 f"graph {graph.spec.name!r} is not exported in {precision} ({reason}); run "
                 "`tracker-ros export` or allow building (build_engine)"
             ) from reason
+    _LOG.info("exporting graph %r of %s, once", graph.spec.name, model)
     entry = cache.obtain(key, lambda: export_onnx(graph, precision))
     try:
         return read(cache, entry)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,18 @@ def are_installed(*packages: str) -> bool:
 def can_run() -> bool:
     """Tell whether ONNX Runtime can be imported, without importing it."""
     return are_installed("onnxruntime")
+
+
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime with its telemetry off, unless ORT_DISABLE_TELEMETRY says otherwise.
+
+    From 1.29.0 on its wheels for Linux report to Microsoft as soon as they are imported, and keep
+    an identifier of the machine in the user's cache. Raises ImportError.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 class OnnxRuntimeEngine(Engine):
@@ -55,12 +68,13 @@ class OnnxRuntimeEngine(Engine):
         constants: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         try:
-            import onnxruntime
+            onnxruntime = import_onnxruntime()
         except ImportError as error:
             raise EngineUnavailable(
                 f"ONNX Runtime cannot be imported ({error}): {INSTALL_RUNTIME}"
             ) from error
         self.spec, self.precision, self.device = spec, precision, str(device)
+        self._errors = _errors(onnxruntime)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count()
         # Threads that wait by spinning take the cores from torch, which computes the rest.
@@ -79,7 +93,7 @@ class OnnxRuntimeEngine(Engine):
                 options,
                 providers=_providers(onnxruntime, self.device),
             )
-        except _errors(onnxruntime) as error:
+        except self._errors as error:
             name = f"graph {spec.name!r}" if isinstance(model, bytes) else model.name
             raise EngineUnavailable(
                 f"ONNX Runtime cannot load {name}: {error}; delete it, so that it is exported "
@@ -96,12 +110,10 @@ class OnnxRuntimeEngine(Engine):
     def __call__(self, **tensors: Array) -> dict[str, Array]:
         """Compute the graph; see `Engine`. Outputs are of the kind and on the device of inputs."""
         self.spec.check(tensors)
-        import onnxruntime
-
         arrays = {name: to_numpy(tensor) for name, tensor in tensors.items()}
         try:
             results = self._session.run(list(self.spec.outputs), arrays)
-        except _errors(onnxruntime) as error:
+        except self._errors as error:
             raise RuntimeError(
                 f"ONNX Runtime failed on graph {self.spec.name!r}: {error}; use backend='torch'"
             ) from error

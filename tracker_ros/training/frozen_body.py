@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tracker_ros.engines.onnx_session import import_onnxruntime
+
 CHUNK = 4
 """Images that a CPU computes at once; more do not fit into its cache."""
 
@@ -26,8 +28,8 @@ def frozen(function: nn.Module, size: int, threads: int) -> Callable[[Tensor], T
         ImportError: ONNX or ONNX Runtime is not installed.
     """
     import onnx  # noqa: F401  (torch's exporter needs it)
-    import onnxruntime
 
+    onnxruntime = import_onnxruntime()
     file: Any = io.BytesIO()  # torch takes it, although its types do not say so
     example = torch.zeros(CHUNK, 3, size, size)
     torch.onnx.export(
