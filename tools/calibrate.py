@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit how likely a model's results are right, and write that to the card of its weights.
+"""Fit how likely models' results are right, and write that to the cards of their weights.
 
     dev/run python -m tools.calibrate ostrack_tiny --pictures ~/.cache/tracker_ros/packages
 
-The model follows targets through scenes over photographs (`tools/calibration_scenes.py`) and
+Each model follows targets through scenes over photographs (`tools/calibration_scenes.py`) and
 through drawn scenes (`tracker_ros/synthetic/scene_video.py`); every fourth scene is held out and
 judged, in the card and in a picture of `docs/media`. What was collected is kept in `--evidence`,
 so that fitting again takes seconds.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def drawn_scene(seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield frame.image, np.array(frame.box) if seen else np.full(4, np.nan)
 
 
-def play(tracker: Tracker, frames: Iterable[tuple[np.ndarray, np.ndarray]]) -> Played:
+def play(tracker: Tracker, frames: Sequence[tuple[np.ndarray, np.ndarray]]) -> Played:
     """Follow the target from the first frame on."""
     evidence, overlaps = [], []
     collector: EvidenceCollector | None = None
@@ -92,13 +92,17 @@ def play(tracker: Tracker, frames: Iterable[tuple[np.ndarray, np.ndarray]]) -> P
     return Played(np.array(evidence), np.array(overlaps))
 
 
-def collect(tracker: Tracker, pictures: list[Path], scenes: int) -> list[Played]:
-    """Play as many scenes over photographs, and half as many drawn ones."""
-    played = []
+def collect(
+    trackers: Mapping[str, Tracker], pictures: list[Path], scenes: int
+) -> dict[str, list[Played]]:
+    """Play as many scenes over photographs, and half as many drawn ones, with all trackers."""
+    played: dict[str, list[Played]] = {name: [] for name in trackers}
     for seed in tqdm(range(scenes), unit="scene"):
-        played.append(play(tracker, draw_scene(pictures, seed).frames()))
-        if seed % 2 == 0:
-            played.append(play(tracker, drawn_scene(seed)))
+        drawn = [drawn_scene(seed)] if seed % 2 == 0 else []
+        for scene in (draw_scene(pictures, seed).frames(), *drawn):
+            frames = list(scene)
+            for name, tracker in trackers.items():
+                played[name].append(play(tracker, frames))
     return played
 
 
@@ -196,54 +200,65 @@ def draw_reliability(model: str, calibration: Calibration, played: list[Played])
     figure.savefig(Path(f"docs/media/reliability_{model}.png"), dpi=110)
 
 
-def main() -> None:
-    """Collect, or read what was collected; fit, judge, and write the card."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="folders")
-    parser.add_argument("--scenes", type=int, default=60, help="over photographs (default: 60)")
-    parser.add_argument("--evidence", type=Path, default=Path("out"), help="folder (default: out)")
-    parser.add_argument("--backend", default="auto")
-    arguments = parser.parse_args()
-    card = model_cards()[arguments.model]
-    if card.weights is None:
-        parser.error(f"{arguments.model} has no embedded weights, so it has no card to write to")
-    kept = arguments.evidence / f"evidence_{arguments.model}.npz"
-    if not kept.is_file():
-        tracker = create_tracker(arguments.model, backend=arguments.backend)
-        scenes = collect(tracker, list_pictures(arguments.pictures), arguments.scenes)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        lengths = [len(scene.overlaps) for scene in scenes]
-        np.savez(
-            kept,
-            evidence=np.concatenate([scene.evidence for scene in scenes]),
-            overlaps=np.concatenate([scene.overlaps for scene in scenes]),
-            starts=np.cumsum(lengths)[:-1],
-        )
-    data = np.load(kept)
-    played = [
-        Played(*parts)
-        for parts in zip(
-            np.split(data["evidence"], data["starts"]),
-            np.split(data["overlaps"], data["starts"]),
-            strict=True,
-        )
-    ]
+def evidence_of(path: Path) -> list[Played]:
+    """Read what `keep_evidence` has written."""
+    data = np.load(path)
+    scenes = (np.split(data[name], data["starts"]) for name in ("evidence", "overlaps"))
+    return [Played(*parts) for parts in zip(*scenes, strict=True)]
+
+
+def keep_evidence(path: Path, scenes: list[Played]) -> None:
+    """Write what was collected, so that fitting again takes seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        path,
+        evidence=np.concatenate([scene.evidence for scene in scenes]),
+        overlaps=np.concatenate([scene.overlaps for scene in scenes]),
+        starts=np.cumsum([len(scene.overlaps) for scene in scenes])[:-1],
+    )
+
+
+def write_card(model: str, weights: str, played: list[Played]) -> dict[str, object]:
+    """Fit a model on three of four scenes, judge it on the others, and write its card and plot."""
     learned = [scene for place, scene in enumerate(played) if place % _HELD_OUT]
     calibration = fit(learned)
-    figures = judge(calibration, played[::_HELD_OUT])
-    path = embedded_file(card.weights).with_suffix(".json")
+    path = embedded_file(weights).with_suffix(".json")
     facts = json.loads(path.read_text(encoding="utf-8"))
-    facts.setdefault("calibration", {})[arguments.model] = {
+    facts.setdefault("calibration", {})[model] = fitted = {
         "bias": calibration.bias,
         "weights": calibration.weights,
         "typical": calibration.typical,
         "scenes": len(learned),
-        "held_out": figures,
+        "held_out": judge(calibration, played[::_HELD_OUT]),
     }
     write_whole(path, json.dumps(facts, indent=2) + "\n")
-    draw_reliability(arguments.model, calibration, played[::_HELD_OUT])
-    print(json.dumps(facts["calibration"][arguments.model], indent=2))
+    draw_reliability(model, calibration, played[::_HELD_OUT])
+    return fitted
+
+
+def main() -> None:
+    """Collect, or read what was collected; fit, judge, and write the cards."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True, help="folders")
+    parser.add_argument("--scenes", type=int, default=60, help="(default: %(default)s)")
+    parser.add_argument("--evidence", type=Path, default=Path("out"), help="folder (default: out)")
+    parser.add_argument("--backend", default="auto")
+    arguments = parser.parse_args()
+    cards = model_cards()
+    weights = {name: cards[name].weights for name in arguments.models}
+    for name, file in weights.items():
+        if file is None:
+            parser.error(f"{name} has no embedded weights, so it has no card to write to")
+    kept = {name: arguments.evidence / f"evidence_{name}.npz" for name in weights}
+    missing = [name for name, path in kept.items() if not path.is_file()]
+    if missing:
+        trackers = {name: create_tracker(name, backend=arguments.backend) for name in missing}
+        found = collect(trackers, list_pictures(arguments.pictures), arguments.scenes)
+        for name, scenes in found.items():
+            keep_evidence(kept[name], scenes)
+    for name, file in weights.items():
+        print(name, json.dumps(write_card(name, str(file), evidence_of(kept[name])), indent=2))
 
 
 if __name__ == "__main__":

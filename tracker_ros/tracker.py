@@ -156,6 +156,22 @@ class Tracker(ABC):
         """
         return False
 
+    def look_back(self, image: np.ndarray, box: Box) -> float | None:
+        """Return how surely what a box shows now is found as the target in the first image.
+
+        It is the tracker's task turned round: what merely resembles the target as a tracker sees
+        it is seldom found that way, too. It takes the time of `initialize` and `track`, and
+        nothing that the tracker knows changes.
+
+        Args:
+            image: RGB uint8 (H, W, 3).
+            box: `(x, y, w, h)`, pixels.
+
+        Returns:
+            A score in [0, 1], 0 if something else is found there; None if the tracker cannot tell.
+        """
+        return None
+
     def fork(self) -> Tracker:
         """Return a tracker for another target, with the same network; initialise it before use.
 

@@ -24,6 +24,7 @@ from tracker_ros.following.frames import (
     number_frames,
     timed_frames,
 )
+from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import Doubt, TargetState
@@ -103,6 +104,7 @@ def track_video(
     mask: np.ndarray | None = None,
     model: str | Tracker = DEFAULT_MODEL,
     fps: float | None = None,
+    redetection: RedetectionSettings | None = None,
     **options: Any,
 ) -> Iterator[VideoResult]:
     """Follow a target through a video.
@@ -120,6 +122,7 @@ def track_video(
         mask: (H, W) bool, the target's pixels in the first frame, instead of a box.
         model: Name of a model, or a tracker; its earlier target is forgotten.
         fps: Frames per second, if not the source's.
+        redetection: How a lost target is looked for; None looks where it was lost alone.
         **options: For `create_tracker`, such as `device` or `weights`.
 
     Returns:
@@ -135,7 +138,9 @@ def track_video(
         raise ValueError("box and mask are given; leave one out")
     masks = () if mask is None else (one_object(label_map(mask)),)
     boxes = () if box is None else (box,)
-    frames = track_targets(source, boxes, masks, model=model, fps=fps, **options)
+    frames = track_targets(
+        source, boxes, masks, model=model, fps=fps, redetection=redetection, **options
+    )
     return (_first_target(frame) for frame in frames)
 
 
@@ -147,6 +152,7 @@ def track_targets(
     model: str | Tracker = DEFAULT_MODEL,
     fps: float | None = None,
     on_bad_frame: Callable[[BadFrame], None] | None = None,
+    redetection: RedetectionSettings | None = None,
     **options: Any,
 ) -> Iterator[VideoFrame]:
     """Follow several targets through a video with one copy of the network.
@@ -160,6 +166,7 @@ def track_targets(
         fps: As for `track_video`.
         on_bad_frame: Called with each frame of the source that cannot be read; by default it is
             logged. Such a frame gives no result, and the run goes on.
+        redetection: How lost targets are looked for; None looks where they were lost alone.
         **options: As for `track_video`.
 
     Returns:
@@ -197,7 +204,12 @@ def track_targets(
         else:
             frames = number_frames(images, fps or DEFAULT_FPS)
         return _follow(
-            tracker, selections, frames, name, on_bad_frame or _log_bad_frame, stack.pop_all()
+            TargetSet(tracker=tracker, redetection=redetection),
+            selections,
+            frames,
+            name,
+            on_bad_frame or _log_bad_frame,
+            stack.pop_all(),
         )
 
 
@@ -218,7 +230,7 @@ def _first_target(frame: VideoFrame) -> VideoResult:
 
 
 def _follow(
-    tracker: Tracker,
+    targets: TargetSet,
     selections: Sequence[Selection],
     frames: Iterator[Frame[np.ndarray | BadFrame]],
     name: str,
@@ -248,7 +260,6 @@ def _follow(
             started = True
             yield frame
 
-    targets = TargetSet(tracker=tracker)
     follower = Follower[np.ndarray | BadFrame](decode, targets, complain=complain)
     seconds = 0.0
     report = None

@@ -124,44 +124,86 @@ def result(box, score=0.9, verdict=None):
     return TrackResult(box, score, None, box, verdict=verdict)
 
 
-def searching(**settings):
+def searching(calibrated=True, **settings):
     """Return a search that has left the place of the loss."""
-    search = Redetection(START, 96.0, RedetectionSettings(**settings))
+    search = Redetection(START, RedetectionSettings(**settings), calibrated)
     for _ in range(2):
         search.next_place(0.0, HEIGHT, WIDTH)
+        search.judge(result(START, 0.0), 0.0, 0.6, back())
     return search
 
 
-def test_what_a_detector_proposes_is_searched_first():
+def back(score=0.9):
+    return lambda box: score
+
+
+def confirm(search, box, score, looked_back):
+    """Let a search see a box in three frames and more. Returns in which frame it is believed."""
+    for frame in range(12):
+        search.next_place(frame / 30, HEIGHT, WIDTH)
+        if search.judge(result(box, score), score, 0.6, looked_back):
+            return frame
+    return None
+
+
+def test_what_a_detector_proposes_is_searched_every_second_time():
     search = searching()
-    assert search.next_place(0.1, HEIGHT, WIDTH, [ELSEWHERE]) == ELSEWHERE
+    places = []
+    for frame in range(8):
+        places.append(search.next_place(frame / 30, HEIGHT, WIDTH, [ELSEWHERE, START]))
+        search.judge(result(START, 0.0), 0.0, 0.6, back())
+    assert places.count(ELSEWHERE) == 2 and places.count(START) == 4
+    assert len({*places} - {ELSEWHERE, START}) == 2, "other places get their turn"
 
 
 def test_it_must_be_found_several_times_in_a_row_at_one_place():
     search = searching(confirmations=3)
     moved = (20.0, 20.0, 24.0, 24.0)
-    for box in (ELSEWHERE, ELSEWHERE, moved, ELSEWHERE, ELSEWHERE):
-        assert not search.judge(result(box), 0.9, 0.6)
-    assert search.next_place(0.2, HEIGHT, WIDTH) == ELSEWHERE, "the candidate is looked at again"
-    assert search.judge(result(ELSEWHERE), 0.9, 0.6)
+    for box in (ELSEWHERE, ELSEWHERE, ELSEWHERE, moved, moved, moved):
+        assert not search.judge(result(box), 0.95, 0.6, back())
+    assert search.next_place(0.2, HEIGHT, WIDTH) == moved, "the candidate is looked at again"
+    assert search.judge(result(moved), 0.95, 0.6, back())
+
+
+def test_score_and_look_back_count_together():
+    assert confirm(searching(), ELSEWHERE, 0.95, back(0.9)) == 3
+    assert confirm(searching(), ELSEWHERE, 0.95, back(0.5)) is None
+    assert confirm(searching(), ELSEWHERE, 0.75, back(0.9)) is None
+    assert confirm(searching(), ELSEWHERE, 0.95, back(0.0)) is None
+    assert confirm(searching(), ELSEWHERE, 0.95, back(None)) == 3
+    assert confirm(searching(), ELSEWHERE, 0.85, back(None)) is None
+    assert confirm(searching(calibrated=False), ELSEWHERE, 0.75, back(0.0)) == 3
+
+
+def test_a_candidate_that_is_never_sure_is_left_alone_for_a_while():
+    search = searching()
+    assert confirm(search, ELSEWHERE, 0.7, back(0.6)) is None
+    for _ in range(3):
+        place = search.next_place(0.5, HEIGHT, WIDTH)
+        assert place != ELSEWHERE
+        search.judge(result(ELSEWHERE, 0.7), 0.7, 0.6, back(0.6))
+    search.next_place(2.0, HEIGHT, WIDTH)
+    search.judge(result(ELSEWHERE, 0.7), 0.7, 0.6, back(0.6))
+    assert search.next_place(2.1, HEIGHT, WIDTH) == ELSEWHERE
 
 
 @pytest.mark.parametrize(
     "box, score, verdict",
     [
-        ((10.0, 10.0, 90.0, 90.0), 0.9, None),
-        ((10.0, 10.0, 6.0, 6.0), 0.9, None),
+        ((10.0, 10.0, 90.0, 90.0), 0.99, None),
+        ((10.0, 10.0, 6.0, 6.0), 0.99, None),
         (ELSEWHERE, 0.3, None),
-        (ELSEWHERE, 0.9, Verdict.NOT_FOUND),
-        (ELSEWHERE, 0.9, Verdict.UNCERTAIN),
+        (ELSEWHERE, 0.99, Verdict.NOT_FOUND),
+        (ELSEWHERE, 0.99, Verdict.UNCERTAIN),
     ],
 )
 def test_what_does_not_look_like_the_target_is_not_found(box, score, verdict):
     search = searching(confirmations=1)
-    assert not search.judge(result(box, score, verdict), score, 0.6)
+    for _ in range(4):
+        assert not search.judge(result(box, score, verdict), score, 0.6, back())
 
 
 def test_between_two_looks_elsewhere_it_stays_where_the_target_was_lost():
-    search = Redetection(START, 96.0, RedetectionSettings(interval_s=1.0))
+    search = Redetection(START, RedetectionSettings(interval_s=1.0))
     places = [search.next_place(0.1 * frame, HEIGHT, WIDTH) for frame in range(40)]
     assert 3 <= sum(place != START for place in places) <= 4

@@ -23,6 +23,8 @@ class Sizes:
     search_grid: int = 8
     clip_margin: float = 10.0
     hold_below: float = 0.0
+    widening: float = 0.0
+    widest: float = 2.5
 
 
 class BrightestCell:
@@ -95,6 +97,40 @@ def test_search_stays_where_it_is_while_the_score_is_low() -> None:
     assert all(result.verdict == Verdict.NOT_FOUND for result in hidden)
     assert hidden[0].box == hidden[1].box != seen.box
     assert again.search_region == hidden[0].search_region
+
+
+def test_the_search_region_grows_while_the_target_is_not_found() -> None:
+    model = Doubtful()
+    model.config = replace(model.config, widening=0.5, widest=2.0)
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    model.confidence = 0.5
+    sides = [tracker.track(frame(60, 50)).search_region[2] for _ in range(4)]
+    assert sides == [80.0, 120.0, 160.0, 160.0]
+    assert tracker.search_around((50, 40, 20, 20))
+    assert tracker.track(frame(60, 50)).search_region[2] == 80.0
+
+
+class Centred(BrightestCell):
+    """Puts the centre at the right lower corner of the brightest cell."""
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        maps = super().locate(template, search)
+        return maps._replace(offset=torch.ones_like(maps.offset))
+
+
+def test_looking_back_tells_the_target_from_what_is_found_elsewhere_in_the_first_image() -> None:
+    model = Centred()
+    tracker = OneStreamTracker(model)
+    assert tracker.look_back(frame(60, 50), (50, 40, 20, 20)) is None
+    first = frame(60, 50)
+    tracker.initialize(first, (50, 40, 20, 20))
+    before = tracker.target
+    assert (tracker.look_back(frame(90, 70), (80, 60, 20, 20)) or 0.0) > 0.9
+    assert tracker.target is before
+    assert torch.equal(model.templates[-1][0], model.templates[0][0]), "of the box that is given"
+    tracker.initialize(first, (70, 60, 20, 20))  # dark: the network finds the bright square
+    assert tracker.look_back(frame(90, 70), (80, 60, 20, 20)) == 0.0
 
 
 def test_search_region_is_where_the_crop_was_made() -> None:

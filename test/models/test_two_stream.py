@@ -186,7 +186,8 @@ def test_it_is_not_read_otherwise(policy):
 
 def test_the_search_reaches_further_while_the_target_is_missing():
     model = Scripted(0.1, 0.1, 0.9, 0.9)
-    tracker = started(model, replace(ALWAYS, widening=0.25, widest=1.4))
+    model.config = replace(SMALL, widening=0.25, widest=1.4)
+    tracker = started(model)
     results = [tracker.track(image()) for _ in range(4)]
     sides = [result.search_region[2] for result in results]
     assert sides[:3] == [80, 100, 112]

@@ -14,9 +14,11 @@ from tracker_ros.cli.options import (
     Command,
     add_json_option,
     add_model_options,
+    add_redetection_options,
     model_arguments,
     print_json,
     progress_bar,
+    redetection_settings,
     write_json,
 )
 from tracker_ros.output_files import check_outputs, check_writable
@@ -74,8 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     model.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
     add_model_options(parser)
-    redetect = "look for a lost target in the whole image"
-    model.add_argument("--redetect", action="store_true", help=redetect)
+    add_redetection_options(parser, default=False)
     rate = (
         "play at this multiple of the recorded pace and leave images out as a node does; "
         "0 tracks every image, as fast as possible (default: %(default)s)"
@@ -242,11 +243,10 @@ def _selections(
 
 def _settings(args: argparse.Namespace) -> BagSettings:
     from tracker_ros.bags.follow import BagSettings
-    from tracker_ros.following.redetection import RedetectionSettings
 
     return BagSettings(
         rate=args.rate,
-        redetection=RedetectionSettings() if args.redetect else None,
+        redetection=redetection_settings(args),
         mono16_range=args.mono16_range,
         rectified=args.rectified,
         start_s=args.at,

@@ -18,9 +18,11 @@ from tracker_ros.cli.options import (
     Command,
     add_json_option,
     add_model_options,
+    add_redetection_options,
     model_arguments,
     print_beside_bar,
     progress_bar,
+    redetection_settings,
     write_json,
 )
 from tracker_ros.output_files import check_outputs, check_writable
@@ -57,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="safetensors file of a model; also measures other weights of an embedded one",
     )
     add_model_options(parser)
+    add_redetection_options(parser, default=False)
     parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder for results")
     parser.add_argument(
         "--markdown", type=Path, default=None, metavar="FILE", help="write the full page here"
@@ -327,7 +330,8 @@ def _entry(name: str, weights: str | None, args: argparse.Namespace) -> Entry:
         key = f"{name} OpenCV {_opencv_version()}"
         return Entry(name, lambda: (OpenCvTracker(name), ""), key, args.fresh)
     key = _key_of(name, weights, args) if args.resume else ""
-    return Entry(name, lambda: _create_model(name, weights, args), key, args.fresh)
+    redetection = redetection_settings(args)
+    return Entry(name, lambda: _create_model(name, weights, args), key, args.fresh, redetection)
 
 
 def _key_of(name: str, weights: str | None, args: argparse.Namespace) -> str:
@@ -338,6 +342,7 @@ def _key_of(name: str, weights: str | None, args: argparse.Namespace) -> str:
 
     digest = sha256_of(weights) if weights is not None else model_card(name).sha256 or ""
     how = [args.device, args.backend, args.precision, str(args.engine_cache or ""), *args.option]
+    how += [repr(redetection_settings(args))]
     return f"{name} {digest} {__version__} {' '.join(how)}"
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracker_ros.output_files import write_whole
+
+if TYPE_CHECKING:
+    from tracker_ros.following.redetection import RedetectionSettings
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,34 @@ def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "build_engine": args.backend != "auto",
         **parse_options(args.option),
     }
+
+
+def add_redetection_options(parser: argparse.ArgumentParser, default: bool) -> None:
+    """Add `--redetect` and `--redetect-interval`: how lost targets are looked for."""
+    parser.add_argument(
+        "--redetect",
+        action=argparse.BooleanOptionalAction,
+        default=default,
+        help="look for lost targets in the whole image, a window per frame; otherwise only where "
+        f"they were lost (default: {'yes' if default else 'no'})",
+    )
+    parser.add_argument(
+        "--redetect-interval",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds between two looks elsewhere; 0 looks in every frame (default: %(default)s)",
+    )
+
+
+def redetection_settings(args: argparse.Namespace) -> RedetectionSettings | None:
+    """Return how lost targets are looked for; None if only where they were lost."""
+    from tracker_ros.following.redetection import RedetectionSettings
+
+    interval = args.redetect_interval
+    if not 0.0 <= interval < math.inf:
+        raise ValueError(f"--redetect-interval is {interval}; give seconds, 0 or more")
+    return RedetectionSettings(interval_s=interval) if args.redetect else None
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:

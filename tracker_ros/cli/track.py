@@ -16,10 +16,12 @@ from tracker_ros.cli.options import (
     Command,
     add_json_option,
     add_model_options,
+    add_redetection_options,
     model_arguments,
     print_beside_bar,
     print_json,
     progress_bar,
+    redetection_settings,
     write_json,
 )
 from tracker_ros.cli.targets import (
@@ -59,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     parser.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
     add_model_options(parser)
+    add_redetection_options(parser, default=False)
     parser.add_argument(
         "--explain",
         action="store_true",
@@ -103,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.explain and args.out is None:
         raise ValueError("--explain draws into the video; give its name with --out")
     check_target_options(args)
+    redetection = redetection_settings(args)
     target = args.results or (args.out.with_suffix(".json") if args.out else None)
     _check_targets(args, target)
     targets = targets_of_mask(args)
@@ -130,7 +134,12 @@ def run(args: argparse.Namespace) -> int:
             print_beside_bar(f"tracker-ros track: {error}; the run goes on")
 
         found = track_targets(
-            video, targets.boxes, targets.masks, model=tracker, on_bad_frame=note_bad_frame
+            video,
+            targets.boxes,
+            targets.masks,
+            model=tracker,
+            on_bad_frame=note_bad_frame,
+            redetection=redetection,
         )
         results = {"video": args.video, "model": args.model, **tracker.runtime_info}
         if targets.objects:

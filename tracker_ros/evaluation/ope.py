@@ -16,6 +16,7 @@ from tracker_ros.cache import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import FaultSource, number_frames
+from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.io.sources import BadFrame
@@ -56,17 +57,18 @@ def run_ope(
     on_frame: Callable[[], None] | None = None,
     *,
     from_mask: bool = False,
+    redetection: RedetectionSettings | None = None,
 ) -> TrackedSequence:
     """Track a sequence from its first box or mask, forgetting the tracker's earlier target.
 
     `on_frame` is called after each frame, e.g. to move a progress bar; `from_mask` starts on the
-    first frame's true mask, which the sequence must have. A box that is not finite counts as no
-    answer.
+    first frame's true mask, which the sequence must have. `redetection` says how a lost target is
+    looked for. A box that is not finite counts as no answer.
     """
     x, y, w, h = sequence.boxes[0].tolist()
     selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
     bad_frames: list[str] = []
-    follower = _follower(tracker, sequence, bad_frames)
+    follower = _follower(tracker, sequence, bad_frames, redetection)
     times = [0.0]
     last = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
     boxes, masks, scores, states = [], [], [], []
@@ -93,7 +95,10 @@ def run_ope(
 
 
 def _follower(
-    tracker: Tracker, sequence: AnnotatedSequence, bad_frames: list[str]
+    tracker: Tracker,
+    sequence: AnnotatedSequence,
+    bad_frames: list[str],
+    redetection: RedetectionSettings | None = None,
 ) -> Follower[int]:
     """Return a follower of a sequence's frames, which are given by their numbers.
 
@@ -113,7 +118,8 @@ def _follower(
         elif error is not None:
             raise error
 
-    return Follower(decode, TargetSet(tracker=tracker), complain=complain)
+    targets = TargetSet(tracker=tracker, redetection=redetection)
+    return Follower(decode, targets, complain=complain)
 
 
 def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> list[TrackedSequence]:

@@ -25,6 +25,7 @@ from tracker_ros.evaluation.metrics import (
 from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_objects, run_ope
 from tracker_ros.evaluation.records import SequenceRecord, record_sequence
 from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.geometry import visible
 from tracker_ros.tracker import Tracker
 
@@ -43,12 +44,14 @@ class Entry:
         create: Loads it, when it is first needed; returns it and a note for the report.
         cache_key: What its results depend on, if they may be kept in the cache; else empty.
         fresh: Whether kept results are made anew.
+        redetection: How lost targets are looked for; None looks where they were lost alone.
     """
 
     name: str
     create: Callable[[], tuple[Tracker, str]]
     cache_key: str = ""
     fresh: bool = False
+    redetection: RedetectionSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,12 @@ class TrackerRun:
         if self._tracker is None:
             self._tracker, self.note = self.entry.create()
         with self._one_sequence(sequence.name, listener):
-            answer = run_ope(self._tracker, sequence, lambda: listener.frames(1))
+            answer = run_ope(
+                self._tracker,
+                sequence,
+                lambda: listener.frames(1),
+                redetection=self.entry.redetection,
+            )
         if answer is None:
             return None
         if answer.bad_frames:

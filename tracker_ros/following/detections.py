@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choose what to follow among a detector's findings."""
+"""Choose among a detector's findings what to follow, and where to look for a lost target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracker_ros.following.selection import SelectionCode, SelectionRefused
 from tracker_ros.geometry import Box
 from tracker_ros.quoting import quote
 
-__all__ = ["Detection", "DetectionRule", "choose_detection"]
+__all__ = ["Detection", "DetectionRule", "choose_detection", "likely_boxes"]
 
 _LISTED = 8
 
@@ -95,6 +95,22 @@ def choose_detection(
         return _distances(detection.box, point)
 
     return min(fitting, key=rank)[0]
+
+
+def likely_boxes(detections: Sequence[Detection], class_id: str = "") -> list[Box]:
+    """Return the boxes in which a target may be, those with the highest scores first.
+
+    Args:
+        detections: What was found. Boxes that are not finite or empty are left out.
+        class_id: What the target is; detections of other classes are left out. Empty if unknown.
+    """
+    scored = [
+        (score, detection.box)
+        for detection in detections
+        if _is_usable(detection.box)
+        and (score := detection.score(class_id if detection.scores else "")) is not None
+    ]
+    return [box for _, box in sorted(scored, key=lambda entry: -entry[0])]
 
 
 def _distances(box: Box, point: tuple[float, float]) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from tracker_ros.following.detections import Detection, likely_boxes
 from tracker_ros.following.frames import (
     FaultSource,
     Frame,
@@ -41,6 +42,7 @@ __all__ = ["Follower", "Step", "raise_error"]
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+_DETECTIONS_S = 1.0
 _MAX_DISTORTION = 0.05  # logarithm of the change of width over height
 
 
@@ -109,6 +111,8 @@ class Follower(Generic[T]):
         self._wants_image = wants_image
         self._inform = inform
         self._image_size: tuple[int, int] | None = None
+        self._detections: Sequence[Detection] = ()
+        self._detected_s = -math.inf
         self._clock = clock
         self._paused = False
         self._number = 0
@@ -173,6 +177,10 @@ class Follower(Generic[T]):
     ) -> None:
         """Change the thresholds of the targets' states, and how lost targets are looked for."""
         self._targets.set_limits(limits, redetection)
+
+    def note_detections(self, detections: Sequence[Detection]) -> None:
+        """Look for lost targets where a detector has just found something of their class."""
+        self._detections, self._detected_s = detections, self._clock()
 
     def follow(
         self, selections: Selection | Sequence[Selection], frames: Iterable[Frame[T]]
@@ -334,9 +342,12 @@ class Follower(Generic[T]):
             self._count(frame, "idle")
             return self._publish(frame, image, {})
         height, width = image.shape[:2]
+        recent = begin - self._detected_s < _DETECTIONS_S
+        detections = self._detections if recent else ()
         for target in targets:
             target.tracker.explain = self.explain
-            target.aim(frame.time_s, height, width)
+            proposals = likely_boxes(detections, target.label) if detections else ()
+            target.aim(frame.time_s, height, width, proposals)
         return Step(frame, image, targets, self._note_size(height, width), begin)
 
     def _replay(self, frame: Frame[T], target: FollowedTarget) -> None:

@@ -99,8 +99,9 @@ class FollowedTarget(TargetStateMachine):
             return
         if self._search is None:
             assert self._seen is not None
-            side = self._seen.search_region[2]
-            self._search = Redetection(self._seen.box, side, self.redetection)
+            self._search = Redetection(
+                self._seen.box, self.redetection, calibrated=self._evidence is not None
+            )
         place = self._search.next_place(time_s, height, width, proposals)
         if not self.tracker.search_around(place):
             self._search = None
@@ -113,9 +114,15 @@ class FollowedTarget(TargetStateMachine):
         """
         search = self._search
         score, doubt = self._judge(image, result, elsewhere=search is not None)
-        if search is not None and not search.judge(result, score, self.limits.score_found):
+        if search is not None and not search.judge(
+            result,
+            score,
+            self.limits.score_found,
+            lambda box: self.tracker.look_back(image, box),
+        ):
             self.doubt = doubt
-            self.update(score, time_s, Verdict.NOT_FOUND)
+            # A candidate's score is not that of the box, where nothing was seen.
+            self.update(min(score, self.limits.score_lost), time_s, Verdict.NOT_FOUND)
             return replace(result, box=search.box, verdict=Verdict.NOT_FOUND)
         verdict = result.verdict
         if self._evidence is not None:

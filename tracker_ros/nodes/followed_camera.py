@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
+from tracker_ros.following.detections import Detection
 from tracker_ros.following.frames import (
     FaultSource,
     Frame,
@@ -124,6 +125,12 @@ class FollowedCamera:
             self.follower.explain = self._publishers.debug.token_mask
 
         self._worker.post(change, name=f"settings {id(self)}")
+
+    def note_detections(self, detections: Sequence[Detection]) -> None:
+        """Look for lost targets among these from the next frame on."""
+        self._worker.post(
+            lambda: self.follower.note_detections(detections), name=f"detections {id(self)}"
+        )
 
     def ask(self, job: Callable[[LiveFollower[Any], Answer], None], answer: Answer) -> None:
         """Run a job in the worker's thread that calls ``answer`` with an outcome, now or later.

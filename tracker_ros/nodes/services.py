@@ -94,6 +94,9 @@ class TargetServices:
 
     def _on_detections(self, message: Detection2DArray) -> None:
         self._detections = message
+        camera = self._camera()
+        if not isinstance(camera, Outcome):
+            camera.note_detections([candidate_from(each) for each in message.detections])
 
     def _on_topic(
         self, read: Callable[[Any, bool], Selection], append: bool, message: Any

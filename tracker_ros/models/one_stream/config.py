@@ -34,6 +34,9 @@ class CropConfig:
         clip_margin: Pixels of the box that are kept inside the image.
         hold_below: Score under which the target counts as not found and the search stays where it
             is; 0 follows the best cell whatever its score, as officially.
+        widening: By how much of itself the search region grows with each frame in a row in which
+            the target was not found; 0 keeps its size, as officially.
+        widest: Largest growth.
     """
 
     template_size: int = 128
@@ -43,6 +46,9 @@ class CropConfig:
     stride: int = 16
     clip_margin: float = 10.0
     hold_below: float = 0.0
+    # Graphs depend on neither, so these are no part of what names a graph.
+    widening: float = field(default=0.0, repr=False)
+    widest: float = field(default=2.5, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("template_size", "search_size"):
@@ -57,6 +63,8 @@ class CropConfig:
             "search_factor": (1, 20),
             "clip_margin": (0, _LARGEST_CROP),
             "hold_below": (0, 1),
+            "widening": (0, 1),
+            "widest": (1, 10),
         }.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{name} is {value}; expected a number from {low} to {high}")
@@ -119,6 +127,7 @@ COMPACT: dict[str, Any] = {
     "stem_channels": (24, 48, 96),
     "mark_target": True,
     "hold_below": 0.3,
+    "widening": 0.3,
 }
 """What the members that are trained here have in common."""
 
@@ -264,7 +273,14 @@ GRM_CONFIGS: dict[str, GRMConfig] = {
     "grm_vitl_320": GRM_VITL_320,
 }
 
-CROP_OPTIONS = ("template_factor", "search_factor", "clip_margin", "hold_below")
+CROP_OPTIONS = (
+    "template_factor",
+    "search_factor",
+    "clip_margin",
+    "hold_below",
+    "widening",
+    "widest",
+)
 _SIZE_OPTIONS = ("template_size", "search_size", *CROP_OPTIONS)
 _CE_OPTIONS = ("ce_layers", "ce_keep_ratio", "ce_template_range")
 _WEIGHTS_DECIDE = "the weights decide it"

@@ -6,7 +6,7 @@ https://github.com/botaoye/OSTrack (MIT), `lib/test/tracker/ostrack.py`; written
 
 What differs on purpose: the score at the chosen cell is reported as confidence (the official code
 reports none); images and boxes are checked; a configuration may keep the search region where it is
-while the score is low, so that a hidden target is found again where it was last seen.
+while the score is low, and widen it, so that a hidden target is found again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tracker_ros.crops import (
     hann_window,
     map_box_back,
 )
-from tracker_ros.geometry import Box, check_box, clip_box, scale_box
+from tracker_ros.geometry import Box, check_box, clip_box, iou, scale_box
 from tracker_ros.models.layers.head_maps import HeadMaps, maps_from
 from tracker_ros.models.one_stream.config import CropConfig
 from tracker_ros.models.one_stream.on_engines import OneStreamOnEngines
@@ -35,6 +35,8 @@ from tracker_ros.tracker import Tracker, TrackResult, Verdict, View, check_image
 
 if TYPE_CHECKING:
     import torch
+
+_SAME_IOU = 0.5
 
 
 class OneStreamModel(Protocol):
@@ -63,6 +65,18 @@ class OneStreamModel(Protocol):
         """Return the maps of a (1, 3, S, S) normalised search region."""
 
 
+class FirstSight(NamedTuple):
+    """The search region around the target in the first image.
+
+    Attributes:
+        crop: (S, S, 3) RGB uint8.
+        box: `(x, y, w, h)` of the target as fractions of it.
+    """
+
+    crop: np.ndarray
+    box: Box
+
+
 @dataclass(frozen=True)
 class Target:
     """The target as a tracker knows it.
@@ -71,11 +85,15 @@ class Target:
         template: What the model made of the first image.
         box: Where the target was last, `(x, y, w, h)` in pixels of the image.
         image_size: Height and width of that image; None if it is not known.
+        first: What the first image shows; None if that was not kept.
+        missed: In how many images in a row it was not found.
     """
 
     template: Any
     box: Box
     image_size: tuple[int, int] | None = None
+    first: FirstSight | None = None
+    missed: int = 0
 
 
 class _View(NamedTuple):
@@ -154,15 +172,22 @@ class OneStreamTracker(Tracker):
         """Crop and encode the template; see `Tracker.initialize`."""
         check_image(image)
         start = check_box(box, image.shape[0], image.shape[1])
-        size = self.model.config.template_size
-        crop, factor = crop_square(image, start, self.model.config.template_factor, size)
-        place = np.array([box_in_crop(start, start, factor, size)], dtype=np.float32)
-        device = self.model.device
-        template = self.model.encode_template(crops_to(device, [crop]), on_device(place, device))
-        self.target = Target(template, start, image.shape[:2])
+        config = self.model.config
+        template, template_view = self._encode(image, start)
+        crop, factor = crop_square(image, start, config.search_factor, config.search_size)
+        first = FirstSight(crop, box_in_crop(start, start, factor, config.search_size))
+        self.target = Target(template, start, image.shape[:2], first)
         if self.illustrate:
-            in_crop = box_in_crop(start, start, factor, size)
-            self._template_view = View("template", crop, boxes=((_scaled(in_crop, size), ""),))
+            self._template_view = template_view
+
+    def _encode(self, image: np.ndarray, box: Box) -> tuple[Any, View]:
+        """Return what the network compares search regions with, and a picture of it."""
+        size, device = self.model.config.template_size, self.model.device
+        crop, factor = crop_square(image, box, self.model.config.template_factor, size)
+        place = box_in_crop(box, box, factor, size)
+        given = on_device(np.array([place], dtype=np.float32), device)
+        template = self.model.encode_template(crops_to(device, [crop]), given)
+        return template, View("template", crop, boxes=((_scaled(place, size), ""),))
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
@@ -172,10 +197,22 @@ class OneStreamTracker(Tracker):
         return self._remember(view, self._illustrated(view, result, 0), 0)
 
     def search_around(self, box: Box) -> bool:
-        """Move the search region; see `Tracker.search_around`."""
+        """Move the search region, with its usual reach; see `Tracker.search_around`."""
         if self.target is not None:
-            self.target = replace(self.target, box=box)
+            self.target = replace(self.target, box=box, missed=0)
         return True
+
+    def look_back(self, image: np.ndarray, box: Box) -> float | None:
+        """Look for a template of `box` in the first image; see `Tracker.look_back`."""
+        first = None if self.target is None else self.target.first
+        if first is None:
+            return None
+        template, _ = self._encode(image, box)
+        maps = maps_from(self.model.locate(template, crops_to(self.model.device, [first.crop])))
+        peak = find_peak(maps[0, 0], maps[0, 1:3], maps[0, 3:], self._window)
+        cx, cy, w, h = (float(part) for part in peak.box_cxcywh)
+        same = iou((cx - w / 2, cy - h / 2, w, h), first.box) > _SAME_IOU
+        return peak.score if same else 0.0
 
     def _illustrated(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
         """Return a result with views, if they are wanted; it is of a sample of the last pass."""
@@ -218,7 +255,8 @@ class OneStreamTracker(Tracker):
 
     def _reach(self, target: Target) -> float:
         """Return the side of the search crop over the square root of the target's box area."""
-        return self.model.config.search_factor
+        config = self.model.config
+        return config.search_factor * min(config.widest, 1.0 + config.widening * target.missed)
 
     def _decode(
         self, view: _View, maps: np.ndarray, sample: int, token_masks: np.ndarray | None
@@ -249,7 +287,9 @@ class OneStreamTracker(Tracker):
         It was the result of a sample of the model's last pass.
         """
         if result.verdict is None:
-            self.target = replace(view.target, box=result.box)
+            self.target = replace(view.target, box=result.box, missed=0)
+        else:
+            self.target = replace(view.target, missed=view.target.missed + 1)
         return result
 
     def track_batch(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tracker_ros.model_options import Settings
 from tracker_ros.models.one_stream.config import CROP_OPTIONS, CropConfig
@@ -33,6 +33,8 @@ class TwoStreamConfig(CropConfig):
     search_size: int = 192
     template_factor: float = 4.0
     hold_below: float = 0.3
+    widening: float = field(default=0.1, repr=False)
+    widest: float = field(default=1.5, repr=False)
     embed_dim: int = 128
     key_dim: int = 96
     depth: int = 2

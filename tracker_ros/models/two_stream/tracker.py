@@ -38,15 +38,13 @@ class TwoStreamModel(OneStreamModel, Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """When to refresh the second template, and how to search.
+    """When to refresh the second template, and how far sizes are smoothed.
 
     Attributes:
         refresh_score: Least score of a frame whose template is taken.
         refresh_interval: Frames between two templates, at least.
         refresh_jump: Largest way of the target in a frame, in box sides.
         refresh_growth: Largest change of the logarithm of the box's size in a frame.
-        widening: By how much of itself the search grows per frame without the target.
-        widest: Largest growth.
         inertia: Share of the last size in the next; 0 takes sizes as they are found.
     """
 
@@ -54,16 +52,13 @@ class Policy:
     refresh_interval: int = 5
     refresh_jump: float = 0.4
     refresh_growth: float = 0.2
-    widening: float = 0.1
-    widest: float = 1.5
     inertia: float = 0.3
 
 
 @dataclass(frozen=True)
 class FollowedTarget(Target):
-    """The target, how many frames it has been missing, and how old its second template is."""
+    """The target, and how many frames old its second template is."""
 
-    missed: int = 0
     age: int = 0
 
 
@@ -86,20 +81,14 @@ class TwoStreamTracker(OneStreamTracker):
         """See `Tracker.initialize`; both templates are the first."""
         super().initialize(image, box)
         self._later_view = None
-        target = cast(Target, self.target)
-        templates = Templates(target.template, target.template)
-        self.target = FollowedTarget(templates, target.box, target.image_size)
+        started = cast(Target, self.target)
+        self.target = FollowedTarget(
+            started.template, started.box, started.image_size, started.first
+        )
 
-    def search_around(self, box: Box) -> bool:
-        """Move the search region, with its usual reach; see `Tracker.search_around`."""
-        if self.target is not None:
-            self.target = replace(cast(FollowedTarget, self.target), missed=0)
-        return super().search_around(box)
-
-    def _reach(self, target: Target) -> float:
-        missed = cast(FollowedTarget, target).missed
-        growth = min(self.policy.widest, 1 + self.policy.widening * missed)
-        return self.model.config.search_factor * growth
+    def _encode(self, image: np.ndarray, box: Box) -> tuple[Templates, View]:
+        template, view = super()._encode(image, box)
+        return Templates(template, template), view
 
     def _remember(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
         target = cast(FollowedTarget, view.target)
