@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tracker_ros.following.detections import Detection
 from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import number_frames
 from tracker_ros.following.redetection import Redetection, RedetectionSettings, search_places
@@ -84,6 +85,44 @@ def test_without_redetection_it_is_found_only_where_it_was_lost():
     assert reports[-1].state is TargetState.LOST
     reports = follow(RedTracker(), None, [*AWAY, START])
     assert reports[-1].state is TargetState.TRACKING
+
+
+FAR = (280.0, 200.0, 10.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    "label, detection, helps",
+    [
+        ("", Detection(FAR, {"disc": 0.4}), True),
+        ("disc", Detection(FAR, {"disc": 0.4}), True),
+        ("disc", Detection(FAR, {}), True),
+        ("disc", Detection(FAR, {"cup": 0.9}), False),
+        ("disc", Detection((float("nan"), 0.0, 9.0, 9.0), {"disc": 0.9}), False),
+    ],
+)
+def test_a_detection_of_the_targets_class_shows_where_to_look(label, detection, helps):
+    tracker = RedTracker()
+    targets = TargetSet(tracker=tracker, redetection=RedetectionSettings(interval_s=1000.0))
+    follower = Follower(lambda image: image, targets)
+    frames = number_frames(map(picture, [*AWAY, *[(276.0, 196.0, 18.0, 18.0)] * 60]), 30.0)
+    states = []
+    for report in follower.follow(Selection(START, label=label), frames):
+        states.append(report.first.state)
+        if len(states) > 60:
+            follower.note_detections([detection])
+    assert (states[-1] is TargetState.TRACKING) == helps
+
+
+def test_detections_that_are_old_show_nothing():
+    now = [0.0]
+    targets = TargetSet(tracker=RedTracker(), redetection=RedetectionSettings(interval_s=1000.0))
+    follower = Follower(lambda image: image, targets, clock=lambda: now[0])
+    frames = number_frames(map(picture, [*AWAY, *[(276.0, 196.0, 18.0, 18.0)] * 60]), 30.0)
+    for report in follower.follow(Selection(START), frames):
+        follower.note_detections([Detection(FAR, {})])
+        now[0] += 1.5
+        state = report.first.state
+    assert state is TargetState.LOST
 
 
 def test_a_tracker_that_searches_whole_images_is_left_alone():

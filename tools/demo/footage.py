@@ -43,6 +43,8 @@ class Footage:
         first_box: Box of the target in the first frame: x, y, w, h in pixels.
         check_boxes: True boxes by frame number, counted from the first frame shown.
         frames: Number of frames in the stretch.
+        away: The first frame without the target, and the first in which it is back; None if it
+            is always there.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Footage:
     first_box: Box
     check_boxes: dict[int, Box]
     frames: int
+    away: tuple[int, int] | None = None
 
 
 def street_scene(cache: Path) -> Footage:
@@ -73,6 +76,66 @@ def street_scene(cache: Path) -> Footage:
         check_boxes={entry["frame"] - first: tuple(entry["box"]) for entry in data["check_boxes"]},
         frames=frames,
     )
+
+
+def lost_scene(cache: Path) -> Footage:
+    """Return the same footage through a camera that looks away and back to another place.
+
+    It shows a part of the clip at a time, as `views` of `vtest.json` says. The pedestrian leaves
+    with the first cut and comes back elsewhere in the image with the second.
+
+    Raises:
+        FootageError: As `street_scene`.
+    """
+    data = json.loads(BOXES_FILE.read_text())
+    source = _fetch_clip(data["footage"], cache)
+    width, height = data["views"]["size"]
+    cuts = data["views"]["cuts"]
+    first, away, back = (cut["frame"] for cut in cuts)
+    last = data["first_frame"] + data["frames"]
+    clip = cache / f"lost-{first}-{away}-{back}-{last}.mp4"
+    if not clip.is_file():
+        _cut_views(source, clip, cuts, last, (width, height), float(data["rate_hz"]))
+    boxes = {}
+    for entry in data["check_boxes"]:
+        frame, (x, y, w, h) = entry["frame"], entry["box"]
+        if frame >= first and not away <= frame < back:
+            view = [cut for cut in cuts if cut["frame"] <= frame][-1]
+            boxes[frame - first] = (float(x - view["left"]), float(y - view["top"]), w, h)
+    return Footage(
+        title=f"parts of {source.name} of the Debian package {data['footage']['package']}",
+        source=str(clip),
+        rate_hz=float(data["rate_hz"]),
+        label=data["label"],
+        first_box=boxes.pop(0),
+        check_boxes=boxes,
+        frames=last - first,
+        away=(away - first, back - first),
+    )
+
+
+def _cut_views(
+    source: Path,
+    clip: Path,
+    cuts: list[dict[str, int]],
+    last: int,
+    size: tuple[int, int],
+    rate_hz: float,
+) -> None:
+    """Write a part of each image as a video; each cut says from which frame on which part."""
+    from tracker_ros.io.sources import open_video
+    from tracker_ros.io.writer import VideoWriter
+
+    width, height = size
+    first = cuts[0]["frame"]
+    with (
+        open_video(f"{source}#frames={first}:{last}") as video,
+        VideoWriter(clip, rate_hz, size) as writer,
+    ):
+        for number, image in enumerate(video, first):
+            view = [cut for cut in cuts if cut["frame"] <= number][-1]
+            left, top = view["left"], view["top"]
+            writer.write(image[top : top + height, left : left + width])
 
 
 def synthetic_scene(

@@ -14,6 +14,7 @@ from tracker_ros.geometry import Box, iou
 
 MIN_MEAN_IOU = 0.4
 MIN_TRACKED_SHARE = 0.9
+FOUND_WITHIN_S = 2.0
 OLDEST = 5
 """Maximum age, in frames, of an answer that counts for a frame that was left out."""
 
@@ -132,6 +133,45 @@ def judge(recording: Recording, check_boxes: Mapping[int, Box], title: str) -> d
         "mean_iou": round(mean_iou, 3),
         "check_boxes": checks,
     }
+
+
+def judge_return(
+    recording: Recording,
+    check_boxes: Mapping[int, Box],
+    title: str,
+    away: tuple[int, int],
+    rate_hz: float,
+) -> dict[str, Any]:
+    """Return the contents of `out/demo.json` for a target that leaves and comes back elsewhere.
+
+    Args:
+        recording: As for `judge`.
+        check_boxes: As for `judge`.
+        title: As for `judge`.
+        away: The first frame without the target, and the first in which it is back.
+        rate_hz: Frames per second of the footage.
+
+    Returns:
+        As for `judge`, and `found_after_s`, the seconds from its return until it was found.
+    """
+    verdict = judge(recording, check_boxes, title)
+    gone, back = away
+    answered = recording.answered()
+    lost = any(f.state is TargetState.LOST for f in answered if gone <= f.index < back)
+    again = [f for f in answered if f.index >= back and f.state is TargetState.TRACKING]
+    ids = {frame.target_id for frame in answered}
+    after = None if not again else (again[0].index - back) / rate_hz
+    boxes = [check["iou"] for check in verdict["check_boxes"] if check["frame"] >= back]
+    reason = ""
+    if not lost:
+        reason = "the target left the image and was never reported as lost"
+    elif after is None or after > FOUND_WITHIN_S:
+        reason = f"it was not found again within {FOUND_WITHIN_S:g} s"
+    elif boxes and float(np.mean(boxes)) < MIN_MEAN_IOU:
+        reason = f"what was found is not the target: overlap {float(np.mean(boxes)):.2f}"
+    elif len(ids) != 1:
+        reason = f"its id has changed: {sorted(ids)}"
+    return verdict | {"passed": not reason, "reason": reason, "found_after_s": after}
 
 
 def newest_answer(answered: Sequence[FrameRecord], index: int) -> FrameRecord | None:

@@ -5,6 +5,7 @@
     make demo ARGS="--synthetic"      # the built-in scene instead of real footage
     make demo ARGS="--model trdimp_tiny"
     make demo ARGS="--pose"           # distance and bearing, see run_pose.py
+    make demo ARGS="--lost"           # the target leaves, comes back elsewhere and is found
 
 Launches `track.launch.py` with the camera stand-in, selects the target through `/select_target`
 with the program that a user would run, records the topics, and writes `out/demo.mp4`,
@@ -24,9 +25,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.demo.footage import Footage, FootageError, street_scene, synthetic_scene
+from tools.demo.footage import (
+    Footage,
+    FootageError,
+    lost_scene,
+    street_scene,
+    synthetic_scene,
+)
 from tools.demo.pictures import write_contact_sheet, write_moving_picture, write_video
-from tools.demo.recording import Recording, judge
+from tools.demo.recording import Recording, judge, judge_return
 from tools.harness import HarnessError
 from tools.harness.domain import private_domain
 from tools.harness.program import Program
@@ -52,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--pose", action="store_true", help="show distance and bearing in an RGB-D scene instead"
     )
+    parser.add_argument(
+        "--lost", action="store_true", help="show a target that leaves and comes back elsewhere"
+    )
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see `tracker-ros models`")
     parser.add_argument("--weights", type=Path, default=None, help="other weights for the model")
     parser.add_argument(
@@ -64,29 +74,39 @@ def main(argv: list[str] | None = None) -> int:
             from tools.demo.run_pose import run_pose
 
             return run_pose(options.out, _model_arguments(options))
-        footage, frames = load_footage(options.synthetic)
+        footage, frames = load_footage(options.synthetic, options.lost)
         with private_domain():
             recording = _record(footage, frames, options.out, _model_arguments(options))
     except RuntimeError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    verdict = judge(recording, footage.check_boxes, footage.title)
+    boxes, title, away = footage.check_boxes, footage.title, footage.away
+    if away is None:
+        verdict = judge(recording, boxes, title)
+    else:
+        verdict = judge_return(recording, boxes, title, away, footage.rate_hz)
     verdict["machine"] = asdict(describe_machine())
     _write(verdict, recording, footage, frames, options)
     _print_summary(verdict, options.out, time.monotonic() - began)
     return 0 if verdict["passed"] else 1
 
 
-def load_footage(synthetic: bool) -> tuple[Footage, list[np.ndarray]]:
-    """Return the footage and its frames; the built-in scene if the clip is not available."""
+def load_footage(synthetic: bool, lost: bool = False) -> tuple[Footage, list[np.ndarray]]:
+    """Return the footage and its frames; the built-in scene if the clip is not available.
+
+    Raises:
+        FootageError: The clip is not available, and `lost` wants a target that leaves.
+    """
     from tracker_ros.io.sources import open_video
 
     footage = None
     if not synthetic:
         print("demo: real footage from the Debian package opencv-doc (96 MB the first time) …")
         try:
-            footage = street_scene(cache_folder("demo"))
+            footage = (lost_scene if lost else street_scene)(cache_folder("demo"))
         except FootageError as error:
+            if lost:
+                raise
             print(f"demo: no real footage: {error}\ndemo: using the built-in synthetic scene")
     if footage is None:
         footage = synthetic_scene(
@@ -234,6 +254,8 @@ def _print_summary(verdict: dict[str, Any], out: Path, seconds: float) -> None:
     print(f"  overlap   {verdict['mean_iou']:.2f} mean with hand-placed boxes ({checks})")
     changes = ", ".join(f"{c['time_s']:.1f} s {c['state']}" for c in verdict["state_changes"])
     print(f"  states    {changes}")
+    if "found_after_s" in verdict:
+        print(f"  found     {verdict['found_after_s']} s after its return")
     print(f"  written   {out / 'demo.mp4'}, {out / 'demo.png'}, {out / 'demo.json'}")
     print(f"  took      {seconds:.0f} s")
 

@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     model.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
     add_model_options(parser)
-    add_redetection_options(parser, default=False)
+    add_redetection_options(parser, default=True)
     rate = (
         "play at this multiple of the recorded pace and leave images out as a node does; "
         "0 tracks every image, as fast as possible (default: %(default)s)"

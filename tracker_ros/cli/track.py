@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
     parser.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
     add_model_options(parser)
-    add_redetection_options(parser, default=False)
+    add_redetection_options(parser, default=True)
     parser.add_argument(
         "--explain",
         action="store_true",

@@ -440,9 +440,9 @@ TRACK_PARAMETERS = (
         "lost_after", 1.0, RUNNING,
         "Seconds without seeing the target after which it is lost.", limits=(0.0, 3600.0)),
     ParameterSpec(
-        "redetect", False, RUNNING,
+        "redetect", True, RUNNING,
         "Whether a lost target is looked for in the whole image, a window per frame; otherwise "
-        "only where it was lost."),
+        "only where it was lost. MAST always searches the whole image."),
     ParameterSpec(
         "redetect_interval", 0.0, RUNNING,
         "Seconds between two looks elsewhere for a lost target; 0 looks in every frame.",

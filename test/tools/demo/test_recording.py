@@ -8,7 +8,14 @@ import pytest
 
 from tools.demo.footage import BOXES_FILE, FootageError, street_scene, synthetic_scene
 from tools.demo.pictures import drawn_frames, write_contact_sheet, write_video
-from tools.demo.recording import Counters, FrameRecord, Recording, judge, latency_milliseconds
+from tools.demo.recording import (
+    Counters,
+    FrameRecord,
+    Recording,
+    judge,
+    judge_return,
+    latency_milliseconds,
+)
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.io.sources import open_video
 
@@ -62,6 +69,28 @@ def test_a_box_beside_the_target_fails_with_the_overlap_in_the_reason():
     assert verdict["mean_iou"] == pytest.approx(400 / 2800, abs=1e-3)
     assert not verdict["passed"]
     assert "0.14" in verdict["reason"]
+
+
+def _leaving(found_at=7, offset=0.0, lost=True, new_id="1"):
+    """Return a recording of a target that is away in frames 3 to 5."""
+    recording = _recording(offset=offset)
+    away = TargetState.LOST if lost else TargetState.UNCERTAIN
+    for record in recording.frames[1:]:
+        if 3 <= record.index < found_at:
+            record.state, record.box = away, None
+        if record.index >= found_at:
+            record.target_id = new_id
+    return recording
+
+
+def test_a_target_that_leaves_is_to_be_lost_found_and_the_same():
+    def verdict(**options):
+        return judge_return(_leaving(**options), CHECKS, "test", (3, 6), 1.0)
+
+    assert verdict()["passed"] and verdict()["found_after_s"] == 1.0
+    for options in ({"found_at": 9}, {"offset": 40.0}, {"lost": False}, {"new_id": "2"}):
+        assert not verdict(**options)["passed"], options
+        assert verdict(**options)["reason"]
 
 
 def test_too_few_tracked_frames_fail_even_where_the_boxes_fit():
