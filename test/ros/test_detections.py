@@ -9,6 +9,7 @@ import pytest
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose, Point2D
 
+from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import SelectFromDetections
 from tracker_ros.following.detections import DetectionRule
 from tracker_ros.nodes.messages import bounding_box_of
@@ -117,3 +118,30 @@ def test_what_does_not_fit_is_refused_and_the_target_kept(probe, detector):
     refused([((900.0, 900.0, 30.0, 30.0), "disc", 0.5)], 10)  # OUTSIDE_IMAGE of SelectTarget
     header.stamp.sec -= 1000
     refused([good], 4)  # STALE_STAMP
+
+
+def test_a_lost_target_is_found_where_a_detector_sees_one_of_its_class(probe, detector):
+    assert probe.set(lost_after=0.2, redetect_interval=3600.0) == [(True, "")] * 2
+    probe.place = 62  # at the right
+    target_id = probe.start_following(label="disc")
+    probe.follow(3)
+    probe.until(
+        lambda: probe.show(visible=False).state == TargetStatus.LOST, "LOST without the disc"
+    )
+    for _ in range(4):
+        probe.show(visible=False)
+
+    def seen_as(class_id, images=16):
+        """Return the states while the disc is at the left and detected as this."""
+        probe.place, states = 188, []
+        for _ in range(images):
+            place = probe.scene.box(probe.place)
+            detector.find(probe.header(), ((math.nan, 0.0, 9.0, 9.0), "disc", 0.9))
+            detector.find(probe.header(), (place, class_id, 0.4))
+            states.append(probe.show().state)
+        return states
+
+    assert set(seen_as("cup")) == {TargetStatus.LOST}
+    assert seen_as("disc")[-1] == TargetStatus.TRACKING
+    assert probe.show().target_id == target_id
+    assert probe.follows(probe.follow())
