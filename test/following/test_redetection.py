@@ -205,13 +205,18 @@ def test_it_must_be_found_several_times_in_a_row_at_one_place():
 
 
 def test_score_and_look_back_count_together():
-    assert confirm(searching(), ELSEWHERE, 0.95, back(0.9)) == 3
-    assert confirm(searching(), ELSEWHERE, 0.95, back(0.5)) is None
-    assert confirm(searching(), ELSEWHERE, 0.75, back(0.9)) is None
-    assert confirm(searching(), ELSEWHERE, 0.95, back(0.0)) is None
-    assert confirm(searching(), ELSEWHERE, 0.95, back(None)) == 3
-    assert confirm(searching(), ELSEWHERE, 0.85, back(None)) is None
-    assert confirm(searching(calibrated=False), ELSEWHERE, 0.75, back(0.0)) == 3
+    def found(score, looked_back, calibrated=True):
+        search = searching(calibrated, certainty=0.97, certainty_alone=0.9, certainty_raw=0.7)
+        return confirm(search, ELSEWHERE, score, back(looked_back))
+
+    assert found(0.95, 0.9) == 3
+    assert found(0.95, 0.5) is None
+    assert found(0.75, 0.9) is None
+    assert found(0.95, 0.0) is None
+    assert found(0.95, None) == 3
+    assert found(0.85, None) is None
+    assert found(0.75, 0.0, calibrated=False) == 3
+    assert found(0.65, 0.0, calibrated=False) is None
 
 
 def test_a_candidate_that_is_never_sure_is_left_alone_for_a_while():

@@ -25,7 +25,7 @@ from tracker_ros.synthetic.scene_video import SceneConfig, synthetic_video
 from tracker_ros.video_tracking import track_video
 
 TILE = (256, 216)
-HIDDEN_SEED, HIDDEN_FRAMES, HIDDEN_SIZE = 5, 150, (384, 324)
+HIDDEN_SEED, HIDDEN_FRAMES, HIDDEN_SIZE = 5, 100, (320, 270)
 HIDDEN = SceneConfig(target_side=0.16, occluders=3, distractors=2)
 
 
