@@ -25,8 +25,8 @@ from tracker_ros.synthetic.scene_video import SceneConfig, synthetic_video
 from tracker_ros.video_tracking import track_video
 
 TILE = (256, 216)
-HIDDEN_SEED, HIDDEN_FRAMES, HIDDEN_SIZE = 5, 100, (320, 270)
-HIDDEN = SceneConfig(target_side=0.16, occluders=3, distractors=2)
+HIDDEN_SEED, HIDDEN_FRAMES, HIDDEN_SIZE = 1, 110, (320, 270)
+HIDDEN = SceneConfig(target_side=0.16, occluders=4, distractors=2)
 
 
 def strip(
@@ -49,6 +49,8 @@ def strip(
                 cv2.LINE_AA,
             )  # fmt: skip
             tiles.append(tile)
+        if result.index == max(shown):
+            break
     return np.hstack(tiles)
 
 

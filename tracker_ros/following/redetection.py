@@ -52,7 +52,7 @@ class RedetectionSettings:
     interval_s: float = 0.0
     candidate: float = 0.2
     confirmations: int = 3
-    certainty: float = 0.9
+    certainty: float = 0.97
     certainty_alone: float = 0.9
     certainty_raw: float = 0.7
 
