@@ -2,7 +2,7 @@
 # `make` lists what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo console test soak lint format shell media accuracy docs clean
+.PHONY: help setup demo console test kilted soak lint format shell media accuracy docs clean
 
 # Test processes: each takes up to 2 GiB of memory.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
@@ -19,6 +19,13 @@ demo: setup ## Follow a pedestrian through the ROS graph: out/demo.mp4, out/demo
 test: setup ## Run the tests, as many at once as WORKERS says; ARGS="..." goes to pytest
 	@dev/browser >/dev/null
 	@dev/run python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --costs=out/test_costs.json $(ARGS)
+
+# Tests on ROS 2 Kilted: every kind of program, service and message at least once.
+KILTED_TESTS ?= $(addprefix test/ros/test_,lifecycle.py following.py launch.py programs.py refusals.py images.py)
+
+kilted: setup ## Build ROS 2 Kilted beside Jazzy and run ROS tests on it; KILTED_TESTS=test/ros runs all of them
+	@dev/setup --distro kilted
+	@dev/run --distro kilted python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(KILTED_TESTS)
 
 console: setup ## Open the console on the demo's footage: http://127.0.0.1:8060/
 	@dev/run python -m tools.demo.run_console $(ARGS)

@@ -189,3 +189,32 @@ def test_a_linked_virtual_environment_is_never_cleared(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=DEV / "environment", check=False)
     assert done.returncode == 7
     assert (owner / "venv" / "kept").exists()
+
+
+def test_a_second_ros_needs_the_first_and_stands_beside_it(tmp_path):
+    code = (
+        "from pathlib import Path\n"
+        "from layout import Layout\n"
+        "from second_underlay import SecondUnderlay\n"
+        "from steps import StepError\n"
+        f"second = SecondUnderlay(Layout(Path({str(tmp_path)!r}), 'kilted'))\n"
+        "try:\n"
+        "    second.steps()\n"
+        "except StepError:\n"
+        "    second.first.packages.joinpath('rclpy').mkdir(parents=True)\n"
+        "    second.files.mkdir(parents=True)\n"
+        "    made = [path for step in second.steps() for path in step.made]\n"
+        "    assert all(path.is_relative_to(second.layout.dev) for path in made)\n"
+        "    assert 'export ROS_DISTRO=kilted' in second.exports()\n"
+        "    raise SystemExit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=DEV / "environment", check=False)
+    assert done.returncode == 7
+
+
+def test_run_names_the_setup_that_makes_an_environment():
+    done = subprocess.run(
+        [DEV / "run", "--distro", "none", "true"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "dev/setup --distro none" in done.stderr

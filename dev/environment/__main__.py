@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from layout import Layout
+from second_underlay import SecondUnderlay
 from sourced_ros import SourcedRos, sourced_prefixes
 from steps import StepError, locked, run_steps
 from underlay import Underlay
@@ -25,8 +26,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="dev/setup", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--clean", action="store_true", help="remove .dev/ first")
     parser.add_argument("--only", metavar="STEP", help="run this step and no other")
+    parser.add_argument(
+        "--distro",
+        choices=(Underlay.distribution, SecondUnderlay.distribution),
+        help=f"'{SecondUnderlay.distribution}' builds that one beside the usual environment, in "
+        f".dev/{SecondUnderlay.distribution}, for dev/run --distro",
+    )
     arguments = parser.parse_args()
-    layout = Layout(Path(__file__).resolve().parents[2])
+    second = arguments.distro == SecondUnderlay.distribution
+    layout = Layout(Path(__file__).resolve().parents[2], arguments.distro if second else "")
     started = time.monotonic()
     try:
         with locked(layout.dev / "lock"):
@@ -63,10 +71,14 @@ def _set_up(layout: Layout, only: str | None = None) -> list[str]:
     Raises:
         StepError: A step failed, or there is none of this name.
     """
-    prefixes = sourced_prefixes(layout)
-    kind = SourcedRos(layout, prefixes) if prefixes else Underlay(layout)
-    if prefixes:
+    kind: SourcedRos | Underlay
+    if layout.part:
+        kind = SecondUnderlay(layout)
+    elif prefixes := sourced_prefixes(layout):
+        kind = SourcedRos(layout, prefixes)
         print(f"using the sourced ROS installation in {prefixes[-1]}")
+    else:
+        kind = Underlay(layout)
     steps = kind.steps()
     if only is not None:
         if only not in (names := [step.name for step in steps]):

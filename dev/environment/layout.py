@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the parts of the development environment lie, and what is shared between its two kinds."""
+"""Where the parts of the development environment lie, and what its kinds share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ FOREIGN = ("AMENT_", "CATKIN_", "CMAKE_PREFIX", "COLCON_", "LD_LIBRARY_PATH", "P
 
 @dataclass(frozen=True)
 class Layout:
-    """Folders of one checkout; everything that a set-up writes is below ``dev``."""
+    """Folders of one checkout; everything that a set-up writes is below ``dev``.
+
+    Attributes:
+        root: The checkout.
+        part: Folder below ``.dev`` of an environment that stands beside the usual one.
+    """
 
     root: Path
+    part: str = ""
 
     @property
     def dev(self) -> Path:
         """The git-ignored folder that holds the whole environment."""
-        return self.root / ".dev"
+        return self.root / ".dev" / self.part
 
     @property
     def venv(self) -> Path:

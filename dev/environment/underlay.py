@@ -82,6 +82,9 @@ NETWORK = "Check that pip reaches its package index and that the disk is not ful
 class Underlay:
     """The steps of this kind of environment; ``steps()`` gives them in order."""
 
+    distribution = "jazzy"
+    requirements = "requirements-ros.txt"
+
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.files = layout.dev / "ros-files"
@@ -89,27 +92,20 @@ class Underlay:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         self.packages = layout.venv / "lib" / version / "site-packages"
         self.version = version
+        self.numpy = self.packages / "numpy"
         self.env = layout.build_environment(keep_ros=False)
 
     def steps(self) -> list[Step]:
         """Return all steps in the order in which they have to run."""
         tools = self.layout.tools
         wanted = repr((PYTHON_FOLDERS, PYTHON_FILES, CMAKE_FOLDERS, MESSAGES, LIBRARIES))
-        ros_requirements = tools / "requirements-ros.txt"
         constraints = tools / "constraints.txt"
-        venv = Step(
-            name="venv",
-            title="create the virtual environment",
-            run=self.create_venv,
-            inputs=[sys.version, str(Path(sys.executable).resolve()), str(self.layout.root)],
-            made=[self.layout.python],
-            remedy="On Debian and Ubuntu: apt-get install g++ python3-dev python3-venv.",
-        )
+        venv = self.venv_step()
         packages = Step(
             name="packages",
             title="install Python packages (about 700 MB)",
             run=self.install_packages,
-            inputs=[tools / "requirements.txt", ros_requirements, constraints],
+            inputs=[tools / "requirements.txt", tools / self.requirements, constraints],
             after=[venv],
             made=[self.packages / "rclpy", self.packages / "torch"],
             remedy=NETWORK,
@@ -122,18 +118,6 @@ class Underlay:
             made=[self.files / "python", self.files / "share"],
             remedy=NETWORK,
         )
-        ros = Step(
-            name="ros-python",
-            title="put them into the virtual environment",
-            run=self.install_files,
-            inputs=[ros_requirements],
-            after=[venv, files],
-            made=[
-                self.layout.venv / "bin" / "ros2",
-                self.layout.venv / "share" / INDEX / "launch_ros",
-            ],
-            remedy="Remove the folder .dev.",
-        )
         launch = Step(
             name="ros2launch",
             title="add a stand-in for 'ros2 launch'",
@@ -143,11 +127,42 @@ class Underlay:
             made=[self.packages / "ros2launch_standin"],
             remedy="Look for an error in dev/ros2launch.",
         )
+        ros = self.ros_python_step([venv, files])
+        return [venv, packages, files, ros, launch, *self.compile_steps(ros)]
+
+    def venv_step(self) -> Step:
+        """Return the step that creates the virtual environment."""
+        return Step(
+            name="venv",
+            title="create the virtual environment",
+            run=self.create_venv,
+            inputs=[sys.version, str(Path(sys.executable).resolve()), str(self.layout.root)],
+            made=[self.layout.python],
+            remedy="On Debian and Ubuntu: apt-get install g++ python3-dev python3-venv.",
+        )
+
+    def ros_python_step(self, after: list[Step]) -> Step:
+        """Return the step that puts the fetched parts into the virtual environment."""
+        return Step(
+            name="ros-python",
+            title="put them into the virtual environment",
+            run=self.install_files,
+            inputs=[self.layout.tools / self.requirements],
+            after=after,
+            made=[
+                self.layout.venv / "bin" / "ros2",
+                self.layout.venv / "share" / INDEX / "launch_ros",
+            ],
+            remedy="Remove the folder .dev.",
+        )
+
+    def compile_steps(self, ros: Step) -> list[Step]:
+        """Return the steps that compile messages and build this repository's packages."""
         messages = Step(
             name="ros-messages",
             title=f"compile {', '.join([*MESSAGES, *OWN_MESSAGES])}",
             run=self.compile_messages,
-            inputs=[ros_requirements, tools / "messages"],
+            inputs=[self.layout.tools / self.requirements, self.layout.tools / "messages"],
             after=[ros],
             made=[
                 self.messages / f"install/share/{name}/package.xml"
@@ -161,7 +176,7 @@ class Underlay:
             self.cmake_arguments,
             [messages],
         )
-        return [venv, packages, files, ros, launch, messages, *workspace]
+        return [messages, *workspace]
 
     @property
     def cmake_arguments(self) -> list[str]:
@@ -178,7 +193,7 @@ class Underlay:
             "CMAKE_PREFIX_PATH": ":".join(map(str, [*prefixes, self.files])),
             "PYTHONPATH": ":".join(f"{p}/lib/{self.version}/site-packages" for p in prefixes[:-1]),
             "LD_LIBRARY_PATH": self.library_path(*prefixes),
-            "ROS_DISTRO": "jazzy",
+            "ROS_DISTRO": self.distribution,
             "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1",
         }
 
@@ -230,7 +245,7 @@ class Underlay:
         # Compiled at first use instead: most modules of torch and scipy are never imported.
         pip = [self.layout.python, "-m", "pip", "install", "--no-compile", "--progress-bar", "off"]
         sources = [
-            *("-r", tools / "requirements-ros.txt", "-r", tools / "requirements.txt"),
+            *("-r", tools / self.requirements, "-r", tools / "requirements.txt"),
             *("-c", tools / "constraints.txt"),
         ]
         # A killed pip leaves half a package that looks installed, so that calls for a new start.
@@ -324,13 +339,16 @@ class Underlay:
         (share / INDEX / name).touch()
 
     def _mend_cmake_files(self, log: Log) -> None:
-        """Replace the paths of the Python with which the message wheels were built."""
+        """Replace paths of the Python and NumPy with which the message wheels were built."""
         include = sysconfig.get_paths()["include"]
-        library = self.packages.parent
         for path in (self.layout.venv / "share").rglob("*.cmake"):
             text = path.read_text(encoding="utf-8")
             mended = re.sub(r"/opt/python/cp\d+-cp\d+/include/python3\.\d+", include, text)
-            mended = re.sub(r"/opt/python/cp\d+-cp\d+/lib/python3\.\d+", str(library), mended)
+            mended = re.sub(
+                r"/opt/python/cp\d+-cp\d+/lib/python3\.\d+/site-packages/numpy",
+                str(self.numpy),
+                mended,
+            )
             if mended != text:
                 log.write(f"mended {path}")
                 path.write_text(mended, encoding="utf-8")
@@ -390,7 +408,8 @@ class Underlay:
         site = f"lib/{self.version}/site-packages"
         return f"""\
 {layout.common_exports()}
-export ROS_DISTRO=jazzy ROS_VERSION=2 ROS_PYTHON_VERSION=3 RMW_IMPLEMENTATION=rmw_fastrtps_cpp
+export ROS_DISTRO={self.distribution} ROS_VERSION=2 ROS_PYTHON_VERSION=3
+export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
 export AMENT_PREFIX_PATH="{prefixes}"
 export CMAKE_PREFIX_PATH="{prefixes}:{self.files}"
 # The build folder of tracker_ros holds links to the sources, so that edits take effect at once.
