@@ -174,8 +174,8 @@ def exit_program(status: int) -> NoReturn:
 def refuse_wrong_transitions(node: LifecycleNode) -> None:
     """Make a node answer impossible lifecycle transitions with ``success: false``.
 
-    rclpy does not catch the error of a transition that is impossible in the present state, for
-    example one that is requested twice. That would end the program without an answer.
+    Before Kilted, rclpy does not catch the error of a transition that is impossible in the present
+    state, for example one that is requested twice. That would end the program without an answer.
     """
     (service,) = (s for s in node.services if s.srv_type is ChangeState)
     change = service.callback
