@@ -11,6 +11,7 @@ from tracker_ros.evaluation.ope import AnswerCache, TrackedSequence, run_ope
 from tracker_ros.evaluation.page import comparison, default_model_reason
 from tracker_ros.evaluation.report import sequence_table, summary_table
 from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.model_cards import ModelCard
 from tracker_ros.tracker import Tracker, TrackResult
 
@@ -52,6 +53,39 @@ def test_tracker_starts_on_the_first_box_and_is_never_helped():
     assert answer.scores.tolist() == [1.0] + [0.5] * 11
     assert len(seen) == 12
     assert answer.seconds > 0
+
+
+class _Near(_Drifting):
+    """Finds a white square near the last box."""
+
+    def search_around(self, box):
+        self.box = list(box)
+        return True
+
+    def track(self, image):
+        x, y, w, h = self.box
+        left, top = max(0, int(x - 2 * w)), max(0, int(y - 2 * h))
+        window = image[top : int(y + 3 * h), left : int(x + 3 * w), 0] == 255
+        seen = window.any()
+        if seen:
+            row, column = (int(places.min()) for places in np.nonzero(window))
+            self.box = [left + column, top + row, 12, 12]
+        region = (float(left), float(top), 60.0, 60.0)
+        return TrackResult(tuple(map(float, self.box)), 0.9 if seen else 0.1, None, region)
+
+
+def test_with_redetection_a_target_is_found_that_comes_back_elsewhere():
+    frames = np.zeros((120, 120, 160, 3), np.uint8)
+    frames[:5, 20:32, 20:32] = 255
+    frames[60:, 90:102, 140:152] = 255
+    boxes = np.full((120, 4), np.nan)
+    boxes[:5], boxes[60:] = (20, 20, 12, 12), (140, 90, 12, 12)
+    sequence = AnnotatedSequence("away", tuple(frames), boxes)
+    without = run_ope(_Near(), sequence)
+    found = run_ope(_Near(), sequence, redetection=RedetectionSettings())
+    assert without.states[-1] == "LOST" and without.boxes[-1].tolist() == [20, 20, 12, 12]
+    assert found.states[-1] == "TRACKING" and found.boxes[-1].tolist() == [140, 90, 12, 12]
+    assert found.scores[59] < 0.6
 
 
 @pytest.mark.parametrize("name", BASELINES)
