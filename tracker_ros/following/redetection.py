@@ -134,7 +134,7 @@ class Redetection:
         turn = self._frames % _TURNS
         self._frames += 1
         if proposals and turn % 2:
-            return proposals[self._frames // 2 % len(proposals)]
+            return proposals[(self._frames // 2 - 1) % len(proposals)]
         if turn == 0 or 0.0 <= time_s - self._looked_s < self._settings.interval_s:
             return self.box
         self._looked_s = time_s
