@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def embed(stem: str, models: list[str]) -> None:
     folder.mkdir(parents=True)
     factors: dict[str, np.ndarray] = {}
     manifest: dict[str, Any] = {"weights": _sha256(content), "graphs": {}}
-    for name, graph in graphs.items():
-        files, info = export_onnx(_of_one_size(graph), "fp32")
+    for name, precision, graph in _files(graphs):
+        files, info = export_onnx(_of_one_size(graph), precision)
         model = onnx.load_from_string(files[".onnx"])
         _strip(model)
         _free_sides(model, graph)
@@ -94,6 +95,14 @@ def embed(stem: str, models: list[str]) -> None:
     manifest["factors"] = _sha256(packed)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     _check(folder, weights, graphs)
+
+
+def _files(graphs: dict[str, Graph]) -> Iterator[tuple[str, str, Graph]]:
+    """Yield name of file, precision and graph for everything that is embedded."""
+    for name, graph in graphs.items():
+        yield name, "fp32", graph
+        if graph.precision("int8") == "int8":
+            yield f"{name}.int8", "int8", graph
 
 
 def _graphs_of(models: list[str]) -> dict[str, Graph]:
@@ -228,14 +237,14 @@ def _row_factors(values: np.ndarray, tensor: np.ndarray) -> np.ndarray | None:
 
 def _check(folder: Path, weights: Path, graphs: dict[str, Graph]) -> None:
     """Compare the graphs, read as a tracker reads them, with torch; print their sizes."""
-    model = EmbeddedModel(folder, weights)
-    for name, graph in graphs.items():
-        engine = model.open(model.graph(name, graph.spec.settings))
-        report = parity_check.examine(engine, graph, "fp32", crops=4)
+    for name, precision, graph in _files(graphs):
+        model = EmbeddedModel(folder, weights, precision)
+        engine = model.open(model.graph(graph.spec.name, graph.spec.settings))
+        report = parity_check.examine(engine, graph, precision, crops=16)
         problems = list(report.problems) + [
             f"{output}: relative error {figures.relative_error:.1e}"
             for output, figures in report.outputs.items()
-            if not figures.relative_error <= SINGLE_ERROR
+            if precision == "fp32" and not figures.relative_error <= SINGLE_ERROR
         ]
         size = (folder / f"{name}.onnx").stat().st_size
         print(f"{folder.name} {name}: {size / 1e3:.0f} kB, {report.summary()}")

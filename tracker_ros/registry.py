@@ -118,8 +118,9 @@ def create_tracker(
         weights: A safetensors file; None takes the embedded one.
         backend: `auto`, `torch`, `onnxruntime` or `tensorrt`; see
             `tracker_ros.engines.select_backend`.
-        precision: `auto`; `fp32`; `fp16` on GPUs and in ONNX Runtime; `bf16` and `int8` in torch
-            on CPUs.
+        precision: `auto`; `fp32`; `fp16` on GPUs and in ONNX Runtime; `bf16` and `int8` on CPUs,
+            for families that have it. With `auto` as back end, `fp32` takes the place of what a
+            model or CPU lacks, and the log says so.
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
             cache.
         build_engine: Whether a back end that is chosen by name may export missing graphs and
@@ -146,25 +147,40 @@ def create_tracker(
     problem = ""
     if _may_be_embedded(weights, device, backend, precision):
         try:
-            return _calibrated(_embedded_tracker(name, make), name)
+            return _calibrated(_embedded_tracker(name, make, precision), name)
         except EngineUnavailable as error:
             problem = str(error)
             _LOG.info("%s does not run on its embedded graphs: %s", name, problem)
+
+    def in_single() -> Tracker:
+        _LOG.warning("%s runs in fp32, not in %s: %s", name, precision, problem)
+        given = engine_cache_dir, build_engine
+        return create_tracker(name, device, weights, backend, "fp32", *given, **options)
+
+    reduced = backend == "auto" and precision in ("bf16", "int8")
     if not find_spec("torch"):
         problem = problem or (
             f"its weights, device {device!r}, backend {backend!r} or precision {precision!r} need "
-            "more than embedded graphs, which are for a CPU and fp32"
+            "more than embedded graphs, which are for a CPU in fp32 or int8"
         )
+        if reduced:
+            return in_single()
         raise ValueError(
             f"{name} cannot run: {problem}; and PyTorch is not installed, which could take its "
             "place: pip install torch"
         )
-    from tracker_ros.engines.select_backend import Backend, open_tracker
+    from tracker_ros.engines.select_backend import Backend, BackendUnavailable, open_tracker
     from tracker_ros.following.timing import seconds_per_frame
 
     cache = _engine_folder(backend) if engine_cache_dir is None else Path(engine_cache_dir)
     wanted = Backend(backend, resolve_device(device), precision, name, cache, build_engine)
-    tracker = open_tracker(make, wanted, seconds_per_frame)
+    try:
+        tracker = open_tracker(make, wanted, seconds_per_frame)
+    except BackendUnavailable as error:
+        if not reduced:
+            raise
+        problem = str(error)
+        return in_single()
     return tracker if weights is not None else _calibrated(tracker, name)
 
 
@@ -181,12 +197,12 @@ def _may_be_embedded(
     return (
         weights is None
         and backend in ("auto", "onnxruntime")
-        and precision in ("auto", "fp32")
+        and precision in ("auto", "fp32", "int8")
         and (device == "cpu" or (device == "auto" and not _sees_gpu()))
     )
 
 
-def _embedded_tracker(name: str, make: Callable[[Any], Tracker]) -> Tracker:
+def _embedded_tracker(name: str, make: Callable[[Any], Tracker], precision: str) -> Tracker:
     """Make a tracker on the graphs that are part of the package.
 
     Raises EngineUnavailable if there are none for it, or ONNX Runtime is not installed; ValueError
@@ -201,7 +217,8 @@ def _embedded_tracker(name: str, make: Callable[[Any], Tracker]) -> Tracker:
         raise EngineUnavailable(f"the package has no {folder}; install it again")
     if not can_run():
         raise EngineUnavailable(f"ONNX Runtime is not installed: {INSTALL_RUNTIME}")
-    tracker = make(EmbeddedModel(folder, path))
+    embedded = EmbeddedModel(folder, path, "fp32" if precision == "auto" else precision)
+    tracker = make(embedded)
     _LOG.info("%s runs on onnxruntime, by graphs that are part of the package", name)
     return tracker
 

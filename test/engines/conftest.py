@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tracker_ros import registry
 from tracker_ros.engines import select_backend, torch_engine
 from tracker_ros.engines.graph import Graph, GraphSpec, TensorSpec
 from tracker_ros.engines.onnx_engine import OnnxRuntimeEngine, open_engine
@@ -101,7 +102,7 @@ def logged() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    modules = (select_backend, torch_engine, one_stream_engines)
+    modules = (registry, select_backend, torch_engine, one_stream_engines)
     loggers = [logging.getLogger(module.__name__) for module in modules]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

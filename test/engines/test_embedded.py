@@ -19,6 +19,7 @@ from scenes import EASY
 from tracker_ros import create_tracker, list_models, model_card
 from tracker_ros.engines.embedded import FACTORS, MANIFEST, EmbeddedModel
 from tracker_ros.engines.graph import EngineUnavailable
+from tracker_ros.geometry import iou
 from tracker_ros.model_cards import embedded_file, embedded_graphs
 from tracker_ros.registry import model_graphs
 from tracker_ros.synthetic.scene_video import synthetic_video
@@ -68,6 +69,38 @@ def test_a_run_finds_what_torch_finds(model: str) -> None:
     for plain, other in zip(found["torch"], found["auto"], strict=True):
         assert abs(plain.score - other.score) < 1e-4
         assert (plain.mask is None) == (other.mask is None)
+
+
+@pytest.mark.parametrize("model", ["ostrack_tiny", "grm_tiny"])
+def test_a_run_in_int8_finds_nearly_the_same(model: str) -> None:
+    frames = list(synthetic_video(seed=3, frames=9, size=(320, 240), config=EASY))
+    exact, rounded = (create_tracker(model, "cpu", precision=each) for each in ("fp32", "int8"))
+    assert rounded.runtime_info == exact.runtime_info | {"precision": "int8"}
+    for tracker in (exact, rounded):
+        tracker.initialize(frames[0].image, frames[0].box)
+    differences = []
+    for frame in frames[1:]:
+        one, other = exact.track(frame.image), rounded.track(frame.image)
+        assert iou(one.box, other.box) > 0.95
+        assert abs(one.score - other.score) < 0.03
+        differences.append(abs(one.score - other.score))
+    assert max(differences) > 1e-5, "nothing was rounded"
+
+
+def test_a_model_without_int8_says_what_it_runs_in(logged: list[str], tmp_path: Path) -> None:
+    tracker = create_tracker("trdimp_tiny", "cpu", precision="int8", engine_cache_dir=tmp_path)
+    facts = tracker.runtime_info
+    assert (facts["backend"], facts["precision"]) == ("onnxruntime", "fp32")
+    assert any("runs in fp32, not in int8" in line for line in logged)
+    with pytest.raises(ValueError, match="'int8' is not available .*fp32"):
+        create_tracker(
+            "trdimp_tiny",
+            "cpu",
+            backend="onnxruntime",
+            precision="int8",
+            engine_cache_dir=tmp_path,
+        )
+    assert not list(tmp_path.rglob("*.onnx")), "it exported first"
 
 
 @pytest.fixture

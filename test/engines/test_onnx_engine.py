@@ -158,8 +158,8 @@ def test_a_missing_exporter_is_named(doubling: Graph, monkeypatch: pytest.Monkey
 
 
 def test_an_unknown_precision_is_refused(doubling: Graph, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="precision 'int8' .*expected fp32 or fp16"):
-        exported_graph(doubling, "int8", tmp_path, model="m", build=True)
+    with pytest.raises(ValueError, match="precision 'bf16' .*expected fp32 or fp16"):
+        exported_graph(doubling, "bf16", tmp_path, model="m", build=True)
 
 
 def test_an_export_makes_room_by_what_was_used_longest_ago(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tracker_ros.engines.graph import EngineUnavailable
-from tracker_ros.engines.select_backend import Backend
+from tracker_ros.engines.select_backend import Backend, BackendUnavailable
 from tracker_ros.engines.select_backend import open_tracker as open_timed
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult
@@ -127,6 +127,29 @@ def test_torch_stays_where_the_other_is_not_to_be_had(tmp_path: Path, logged: li
     assert logged == ["model runs on torch: onnxruntime is not there"]
 
 
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+@pytest.mark.parametrize("exported", [True, False])
+def test_a_precision_that_torch_lacks_is_left_to_what_is_exported(
+    tmp_path: Path, precision: str, exported: bool
+) -> None:
+    if exported:
+        (tmp_path / "track.onnx").touch()
+    there = maker(torch=0.01, onnxruntime=0.001)
+
+    def make(backend: Backend) -> Sleeper:
+        if backend.name == "torch" and backend.precision != "fp32":
+            raise EngineUnavailable("this processor lacks it")
+        return there(backend)
+
+    if exported and precision == "int8":
+        found = open_tracker(make, wanted(tmp_path, precision=precision))
+        assert isinstance(found, Sleeper)
+        assert (found.backend.name, found.backend.precision) == ("onnxruntime", "int8")
+    else:
+        with pytest.raises(BackendUnavailable, match="this processor lacks it"):
+            open_tracker(make, wanted(tmp_path, precision=precision))
+
+
 @pytest.mark.parametrize(
     ("available", "precision", "chosen"),
     [
@@ -174,6 +197,7 @@ def test_a_recording_in_single_precision_comes_before_none(tmp_path: Path, preci
         ("torch", "fp16", GPU, ("cuda_graph", "fp16")),
         ("onnxruntime", "auto", CPU, ("onnxruntime", "fp32")),
         ("onnxruntime", "fp16", CPU, ("onnxruntime", "fp16")),
+        ("onnxruntime", "int8", CPU, ("onnxruntime", "int8")),
         ("tensorrt", "auto", GPU, ("tensorrt", "fp16")),
         ("tensorrt", "fp32", GPU, ("tensorrt", "fp32")),
     ],
@@ -192,7 +216,7 @@ def test_what_is_asked_for_by_name_may_be_built(
     ("name", "precision", "message"),
     [
         ("torch", "fp16", "precision 'fp16' is not .* expected auto, fp32 or bf16 or int8"),
-        ("onnxruntime", "int8", "precision 'int8' is not .* expected auto, fp32 or fp16"),
+        ("onnxruntime", "bf16", "precision 'bf16' is not .* expected auto, fp32 or fp16"),
         ("tensorrt", "auto", "backend 'tensorrt' .*not available for model on cpu: tensorrt is"),
     ],
 )

@@ -44,7 +44,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=("fp32", "fp16", "int8"),
         default=None,
         help="(default: fp32 for onnx, fp16 for tensorrt)",
     )

@@ -50,6 +50,7 @@ class EmbeddedModel:
     Args:
         folder: Holds the manifest and the files that it names.
         weights: The safetensors file that the graphs were made of.
+        precision: "fp32", or "int8" for graphs that exist in int8 too; others stay in fp32.
 
     Attributes:
         name: The back end, "onnxruntime".
@@ -57,13 +58,16 @@ class EmbeddedModel:
     Raises:
         ValueError: A file is missing, unreadable, or has another digest; the message names it and
             the remedy.
+        EngineUnavailable: The model has no graph in this precision.
     """
 
     name = "onnxruntime"
 
-    def __init__(self, folder: Path, weights: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, weights: Path, precision: str = "fp32") -> None:
+        self._folder, self._precision = folder, precision
         self._manifest = _read_manifest(folder / MANIFEST)
+        if precision != "fp32" and not any(map(self._is_reduced, self._manifest["graphs"])):
+            raise EngineUnavailable(f"no graph is embedded in {precision}")
         self._weights = _tensors(weights, self._manifest["weights"])
         self._factors = _tensors(folder / FACTORS, self._manifest["factors"])
 
@@ -89,13 +93,19 @@ class EmbeddedModel:
 
     def open(self, graph: EmbeddedGraph) -> Engine:
         """Make the engine of a graph; EngineUnavailable if ONNX Runtime cannot load it."""
-        facts = self._manifest["graphs"][graph.spec.name]
-        content = _read(self._folder / f"{graph.spec.name}.onnx", facts["sha256"])
+        reduced = f"{graph.spec.name}.{self._precision}"
+        stem = reduced if reduced in self._manifest["graphs"] else graph.spec.name
+        facts = self._manifest["graphs"][stem]
+        content = _read(self._folder / f"{stem}.onnx", facts["sha256"])
         constants = {
-            name: self._constant(f"{graph.spec.name}/{name}", **how)
+            name: self._constant(f"{stem}/{name}", **how)
             for name, how in facts["constants"].items()
         }
-        return OnnxRuntimeEngine(graph.spec, content, "fp32", "cpu", constants)
+        precision = self._precision if stem == reduced else "fp32"
+        return OnnxRuntimeEngine(graph.spec, content, precision, "cpu", constants)
+
+    def _is_reduced(self, stem: str) -> bool:
+        return stem.endswith(f".{self._precision}")
 
     def _constant(
         self, name: str, of: str, shape: list[int], axes: list[int], scaled: bool

@@ -13,7 +13,7 @@ from tracker_ros.arrays import Array
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 MIXED = "fp16-mixed"
 """Half precision in products only, for graphs that need float32 between them."""
 
@@ -99,6 +99,8 @@ class Graph:
         samples: How many independent samples it computes at once.
         batched: Returns the graph of the same module for another number of samples; None for
             graphs that have none.
+        float_layers: Names of modules whose linear layers stay float32 when the others multiply
+            8-bit integers; None for graphs that are not computed in int8.
     """
 
     spec: GraphSpec
@@ -107,6 +109,7 @@ class Graph:
     boxes: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]] | None = None
     samples: int = 1
     batched: Callable[[int], Graph] | None = None
+    float_layers: tuple[str, ...] | None = None
 
     def precision(self, wanted: str) -> str:
         """Return the precision of this graph when its model runs in `wanted`; else ValueError."""
@@ -115,7 +118,8 @@ class Graph:
                 f"precision {wanted!r} is not available for engines; "
                 f"expected {' or '.join(PRECISIONS)}"
             )
-        return wanted if self.spec.half else "fp32"
+        possible = self.spec.half if wanted != "int8" else self.float_layers is not None
+        return wanted if possible else "fp32"
 
     def reference(self, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return an example's inputs, and the outputs that the module computes from them."""

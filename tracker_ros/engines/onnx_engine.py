@@ -29,6 +29,7 @@ from tracker_ros.cache import Cache, Entry, Key, NotCached
 from tracker_ros.engines import parity_check
 from tracker_ros.engines.graph import MIXED, Engine, EngineUnavailable, Graph
 from tracker_ros.engines.half_precision import HalfPrecision, HalfProducts
+from tracker_ros.engines.int8 import round_linear_layers
 from tracker_ros.engines.onnx_session import (
     INSTALL_RUNTIME,
     OnnxRuntimeEngine,
@@ -169,6 +170,8 @@ def export_onnx(graph: Graph, precision: str) -> tuple[dict[str, bytes], dict[st
         raise EngineUnavailable(
             f"graph {graph.spec.name!r} returns {found}, which differs from its spec"
         )
+    if precision == "int8":
+        round_linear_layers(model, graph.float_layers or ())
     info = {
         "settings": graph.spec.settings,
         "inputs": {name: asdict(spec) for name, spec in graph.spec.inputs.items()},
@@ -183,8 +186,8 @@ def export_onnx(graph: Graph, precision: str) -> tuple[dict[str, bytes], dict[st
 
 def _exported(graph: Graph, precision: str, inputs: dict[str, Tensor]) -> Any:
     """Return the ONNX model with the inputs of the spec."""
-    forms = {"fp32": lambda module: module, "fp16": HalfPrecision, MIXED: HalfProducts}
-    module = forms[precision](graph.module)
+    forms = {"fp16": HalfPrecision, MIXED: HalfProducts}
+    module = forms[precision](graph.module) if precision in forms else graph.module
     try:
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,11 @@ GPU_PRECISIONS = ("fp32", "fp16")
 # Minimum speed-up before torch is left: one measurement varies, and torch computes several targets
 # in one pass, for which an engine needs further graphs.
 _MIN_SPEED_UP = 1.2
+
+
+class BackendUnavailable(ValueError):
+    """No back end that was asked for computes the model here in the precision asked for."""
+
 
 Timing = Callable[[dict[str, Tracker]], dict[str, float]]
 """Times trackers by name: seconds for a frame."""
@@ -59,10 +64,20 @@ class Backend:
     cache_dir: Path
     build: bool = False
 
-    def check_precision(self, *known: str) -> None:
-        """Refuse a precision that a family's own inference class lacks: EngineUnavailable."""
+    def check_precision(
+        self, in_torch: Sequence[str], on_engines: Sequence[str] = GPU_PRECISIONS
+    ) -> None:
+        """Refuse a precision that a family does not have: EngineUnavailable.
+
+        Args:
+            in_torch: Those of the family's own inference class.
+            on_engines: Those of its graphs.
+        """
+        known = in_torch if self.name == "torch" else on_engines
         if self.precision not in known:
-            raise EngineUnavailable(f"torch computes it in {' or '.join(known)} on this device")
+            raise EngineUnavailable(
+                f"it is computed in {' or '.join(known)} by {self.name} on this device"
+            )
 
     def open(self, graph: Graph) -> Engine:
         """Make the engine of a graph.
@@ -154,8 +169,8 @@ def open_tracker(
     """Make a tracker on the back end that was asked for, or on the best that is available.
 
     `make` raises EngineUnavailable where a back end is not available. Name and precision of the
-    wanted one may be "auto"; `seconds_per_frame` times trackers for that. Raises ValueError, which
-    says what could help, if it is not available here.
+    wanted one may be "auto"; `seconds_per_frame` times trackers for that. Raises ValueError for an
+    unknown precision, and BackendUnavailable, which says what could help, if there is none here.
     """
     _check_precision(wanted)
     try:
@@ -165,7 +180,7 @@ def open_tracker(
             return _faster_on_cpu(make, wanted, seconds_per_frame)
         return _first_on_gpu(make, replace(wanted, build=False))
     except EngineUnavailable as error:
-        raise ValueError(
+        raise BackendUnavailable(
             f"backend {wanted.name!r} with precision {wanted.precision!r} is not available for "
             f"{wanted.model} on {wanted.device}: {error}"
         ) from error
@@ -174,7 +189,7 @@ def open_tracker(
 def _check_precision(wanted: Backend) -> None:
     known = CPU_PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
     if wanted.name == "onnxruntime":
-        known = PRECISIONS
+        known = PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
     if wanted.precision not in ("auto", *known):
         raise ValueError(
             f"precision {wanted.precision!r} is not available for {wanted.model} with backend "
@@ -209,20 +224,23 @@ def _faster_on_cpu(
     make: Callable[[Backend], Tracker], wanted: Backend, seconds_per_frame: Timing
 ) -> Tracker:
     precision = "fp32" if wanted.precision == "auto" else wanted.precision
-    plain = make(replace(wanted, name="torch", precision=precision))
-    if precision != "fp32":
-        return plain
-    try:
-        # Nothing is exported here: that would take minutes of a starting node.
-        exported = make(replace(wanted, name="onnxruntime", precision=precision, build=False))
-    except EngineUnavailable as error:
-        _LOG.info("%s runs on torch: %s", wanted.model, error)
-        return plain
-    trackers = {"torch": plain, "onnxruntime": exported}
-    return trackers[_faster(wanted, lambda: seconds_per_frame(trackers))]
+    trackers: dict[str, Tracker] = {}
+    problems = []
+    for name in ("torch", "onnxruntime") if precision in PRECISIONS else ("torch",):
+        try:
+            # Nothing is exported here: that would take minutes of a starting node.
+            trackers[name] = make(replace(wanted, name=name, precision=precision, build=False))
+        except EngineUnavailable as error:
+            problems.append(str(error))
+    if not trackers:
+        raise EngineUnavailable("; ".join(problems))
+    if len(trackers) == 1:
+        _LOG.info("%s runs on %s: %s", wanted.model, *trackers, "; ".join(problems))
+        return next(iter(trackers.values()))
+    return trackers[_faster(wanted, precision, lambda: seconds_per_frame(trackers))]
 
 
-def _faster(wanted: Backend, measure: Callable[[], dict[str, float]]) -> str:
+def _faster(wanted: Backend, precision: str, measure: Callable[[], dict[str, float]]) -> str:
     """Return the back end that was faster when both were timed first on this machine.
 
     Times vary, and a choice that changes from start to start would change results.
@@ -230,6 +248,7 @@ def _faster(wanted: Backend, measure: Callable[[], dict[str, float]]) -> str:
     cache = Cache(wanted.cache_dir / "choices")
     versions = {name: importlib.metadata.version(name) for name in ("torch", "onnxruntime")}
     parts = {"threads": str(thread_count()), "processor": processor_digest(), **versions}
+    parts["precision"] = precision
 
     def timed() -> tuple[dict[str, bytes], dict[str, float]]:
         seconds = measure()

@@ -392,7 +392,8 @@ TRACK_PARAMETERS = (
     ParameterSpec(
         "precision", "auto", UNCONFIGURED,
         "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or "
-        "int8 on CPUs, for models that have it. auto leaves it to the back end.",
+        "int8 on CPUs, for models that have it; with backend auto, fp32 takes the place of what "
+        "model or processor lack. auto leaves it to the back end.",
         choices=PRECISIONS),
     ParameterSpec(
         "engine_cache_dir", "", UNCONFIGURED,

@@ -79,8 +79,8 @@ def _torch_model(
     from tracker_ros.models.mast.export import MASTOnEngines
     from tracker_ros.models.mast.network import MASTInference
 
+    backend.check_precision(("fp32",))
     network = read_network(empty_network(name), weights, sha256)
     if backend.name == "torch":
-        backend.check_precision("fp32")
         return MASTInference(network, backend.device)
     return MASTOnEngines(network, size, backend)

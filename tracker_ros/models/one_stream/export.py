@@ -47,6 +47,10 @@ class TemplateGraph(TemplateEmbedding):
 class TrackGraph(nn.Module):
     """Turns template tokens and search regions into maps; a family says how."""
 
+    float_layers: tuple[str, ...] = ("blocks.0.attn",)
+    """Names of modules whose linear layers stay float32 in int8. All blocks pass on what the first
+    attention rounds: in float32, boxes differ a third less."""
+
     def __init__(self, network: OneStreamNetwork) -> None:
         super().__init__()
         self.network = network
@@ -106,7 +110,7 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
         settings=settings,
     )
     batched = partial(_track_graph, track, template, settings)
-    return Graph(spec, track, of_track, read_boxes, samples, batched)
+    return Graph(spec, track, of_track, read_boxes, samples, batched, track.float_layers)
 
 
 def _tokens(config: OneStreamConfig, samples: int) -> TensorSpec:
@@ -182,6 +186,7 @@ class GRMGraph(TrackGraph):
     """Search region to maps, with the threshold of the division fixed."""
 
     network: GRMNetwork
+    float_layers = (*TrackGraph.float_layers, "divide_predict")
 
     def __init__(self, network: GRMNetwork, threshold: float) -> None:
         super().__init__(network)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker_ros.engines.embedded import EmbeddedModel
-from tracker_ros.engines.select_backend import Backend
+from tracker_ros.engines.graph import PRECISIONS
+from tracker_ros.engines.select_backend import GPU_PRECISIONS, Backend
 from tracker_ros.model_options import with_settings
 from tracker_ros.models.one_stream.config import (
     DEFAULT_THRESHOLD,
@@ -85,6 +86,7 @@ def tracker_on(
     on_engines: Callable[[], Any],
     in_torch: Callable[[], Any],
     *known: str,
+    int8: bool = False,
 ) -> TrackerKind:
     """Make a tracker whose network a back end computes.
 
@@ -94,11 +96,10 @@ def tracker_on(
         on_engines: Opens the network's engines on it.
         in_torch: Prepares the network for torch.
         known: Precisions of torch.
+        int8: Whether engines may compute it in int8.
     """
-    if backend.name != "torch":
-        return tracker(on_engines())
-    backend.check_precision(*known)
-    return tracker(in_torch())
+    backend.check_precision(known, PRECISIONS if int8 else GPU_PRECISIONS)
+    return tracker(in_torch() if backend.name == "torch" else on_engines())
 
 
 def create_ostrack(
@@ -135,6 +136,7 @@ def create_ostrack(
         lambda: OneStreamOnEngines.on_backend(network.config, ostrack_graphs(network), backend),
         lambda: OSTrackInference(network, backend.device, precision=backend.precision),
         *precisions(backend.device),
+        int8=True,
     )
 
 
@@ -175,4 +177,5 @@ def create_grm(
             network, backend.device, threshold=chosen, precision=backend.precision
         ),
         *precisions(backend.device),
+        int8=True,
     )

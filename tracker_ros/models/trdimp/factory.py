@@ -78,9 +78,9 @@ def _torch_model(
     from tracker_ros.models.trdimp.export import graphs
     from tracker_ros.models.trdimp.inference import TrDiMPInference
 
+    backend.check_precision(("fp32",))
     network = read_network(empty_network(name), weights, sha256)
     if backend.name == "torch":
-        backend.check_precision("fp32")
         maps, boxes = pooled_maps(network.config, parameters), 1 + parameters.num_init_random_boxes
         pool = fastest_prroi_pool(backend.device, maps, boxes)
         return TrDiMPInference(network, backend.device, pool=pool)
