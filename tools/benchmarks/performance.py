@@ -52,7 +52,13 @@ MODULE = "tools.benchmarks.performance"
 SAME_SHAPES = ("_got10k", "_lasot", "_vot")
 """Endings of names of models that differ from others only in weights or thresholds."""
 CHOICES = {
-    "cpu": [("torch", "fp32"), ("torch", "bf16"), ("torch", "int8"), ("onnxruntime", "fp32")],
+    "cpu": [
+        ("torch", "fp32"),
+        ("torch", "bf16"),
+        ("torch", "int8"),
+        ("onnxruntime", "fp32"),
+        ("onnxruntime", "int8"),
+    ],
     "cuda": [("torch", "fp32"), ("torch", "fp16"), ("tensorrt", "fp16")],
 }
 # The official code on two threads of a CPU: time of a frame divided by "its operations / rate of
