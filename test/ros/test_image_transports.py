@@ -130,10 +130,18 @@ def test_packets_of_a_video_stream_are_followed(start, kind):
     probe = start(name, "ffmpeg", message, topic, encode, "" if kind == PACKET else "video")
     check_following(probe)
     probe.make(probe.header())  # one packet is lost
+    id_before = probe.targets[-1].id
+    for damage in (lambda data: data[: len(data) // 2], lambda data: bytes(40), lambda data: b""):
+        packet = probe.make(probe.header())
+        packet.data = array.array("B", damage(bytes(packet.data)))
+        probe.camera.publish(packet)
     key = next(i for i in itertools.count(encode.sent) if i % 10 == 0)
     while encode.sent < key:
         probe.camera.publish(probe.make(probe.header()))
     assert probe.show(make=probe.make).state == TargetStatus.TRACKING
+    assert probe.until(lambda: probe.targets, "a box")[-1].id == id_before
+    skipped = [log.msg for log in probe.logs if "skipped: video stream" in log.msg]
+    assert len(skipped) == len(set(skipped)) > 0, "each fault is told once"
 
 
 @pytest.mark.parametrize("transport", ["compressed", "ffmpeg"])
