@@ -100,7 +100,7 @@ def measure(model: str, backend: str, seconds: float) -> list[Row]:
             begun = time.process_time()
             work()
             taken[key].append(time.process_time() - begun)
-    rows = []
+    rows: list[Row] = []
     for (kind, value), times in taken.items():
         # The first round pays for graphs that are opened late.
         ms = 1e3 * statistics.median(times[1:])
