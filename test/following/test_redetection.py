@@ -251,3 +251,13 @@ def test_between_two_looks_elsewhere_it_stays_where_the_target_was_lost():
     search = Redetection(START, RedetectionSettings(interval_s=1.0))
     places = [search.next_place(0.1 * frame, HEIGHT, WIDTH) for frame in range(40)]
     assert 3 <= sum(place != START for place in places) <= 4
+
+
+def test_a_target_that_was_lost_without_images_is_expected_where_it_was():
+    targets = TargetSet(tracker=RedTracker(), redetection=RedetectionSettings())
+    target = targets.select(lambda tracker: tracker.initialize(picture(START), START), 0.0)
+    target.take(target.tracker.track(picture(START)), 0.1, picture(START))
+    assert target.no_frame(5.0) is TargetState.LOST
+    target.aim(5.1, HEIGHT, WIDTH)
+    target.take(target.tracker.track(picture(START)), 5.1, picture(START))
+    assert target.state is TargetState.TRACKING

@@ -73,6 +73,7 @@ class FollowedTarget(TargetStateMachine):
         self._evidence: EvidenceCollector | None = None
         self._seen: TrackResult | None = None
         self._search: Redetection | None = None
+        self._missed = False
 
     def start(self, image: np.ndarray, box: Box) -> None:
         """Remember how the target looks in the image in which it was selected.
@@ -93,7 +94,8 @@ class FollowedTarget(TargetStateMachine):
             width: Of the image, pixels.
             proposals: Boxes `(x, y, w, h)` in which a detector sees something, the best first.
         """
-        lost = self.state is TargetState.LOST and self._seen is not None
+        # A target that was lost because no images came is expected where it was.
+        lost = self.state is TargetState.LOST and self._missed and self._seen is not None
         if not lost or self.redetection is None:
             self._search = None
             return
@@ -120,7 +122,7 @@ class FollowedTarget(TargetStateMachine):
             self.limits.score_found,
             lambda box: self.tracker.look_back(image, box),
         ):
-            self.doubt = doubt
+            self.doubt, self._missed = doubt, True
             # A candidate's score is not that of the box, where nothing was seen.
             self.update(min(score, self.limits.score_lost), time_s, Verdict.NOT_FOUND)
             return replace(result, box=search.box, verdict=Verdict.NOT_FOUND)
@@ -133,6 +135,7 @@ class FollowedTarget(TargetStateMachine):
                 verdict = None
         self.update(score, time_s, verdict)
         found = self.state is TargetState.TRACKING
+        self._missed = not found
         alike = result.verdict is Verdict.HARD_NEGATIVE
         self.doubt = (Doubt.LOOK_ALIKE if alike else Doubt.NONE) if found else doubt
         if found:
