@@ -65,6 +65,7 @@ def test_a_marker_is_where_the_target_is_and_as_large():
 
     from tracker_ros.following.target_state import TargetState
     from tracker_ros.nodes.spatial.markers import markers_message
+    from tracker_ros.nodes.spatial.messages import Place
     from tracker_ros.spatial.motion import MotionEstimate
     from tracker_ros.spatial.target_locator import Measurement
 
@@ -72,8 +73,8 @@ def test_a_marker_is_where_the_target_is_and_as_large():
     where = np.array([1.0, 2.0, 3.0])
     states = [MotionEstimate(where, v, np.eye(3), np.eye(3)) for v in (still, moving)]
     targets = [report(TargetState.TRACKING, str(i)) for i in range(2)]
-    pairs = [(t, s, Measurement()) for t, s in zip(targets, states, strict=True)]
-    sent = serialize_message(markers_message(header(), pairs))
+    places = [Place(t, "car", s, Measurement()) for t, s in zip(targets, states, strict=True)]
+    sent = serialize_message(markers_message(header(), places))
     markers = deserialize_message(sent, MarkerArray).markers
     kinds = [Marker.SPHERE, Marker.TEXT_VIEW_FACING]
     assert [marker.type for marker in markers] == [*kinds, *kinds, Marker.ARROW]

@@ -77,11 +77,11 @@ def test_what_is_finished_is_not_tracked_again(data_set, tmp_path, monkeypatch):
     command = [word for word in evaluate(data_set, out, "--resume") if word != "--fresh"]
     real, tracked = runner.run_ope, []
 
-    def one_pass(tracker, sequence, *rest):
+    def one_pass(tracker, sequence, *rest, **options):
         tracked.append(sequence.name)
         if len(tracked) == 3:
             raise KeyboardInterrupt
-        return real(tracker, sequence, *rest)
+        return real(tracker, sequence, *rest, **options)
 
     monkeypatch.setattr(runner, "run_ope", one_pass)
     assert main(command) == 130
