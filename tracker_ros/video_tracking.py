@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -250,21 +251,18 @@ def _follow(
         elif error is not None:
             raise error
 
-    def readable() -> Iterator[Frame[np.ndarray | BadFrame]]:
-        """Leave out what cannot be read before the first image, on which the targets start."""
-        started = False
-        for frame in frames:
-            if not started and isinstance(frame.payload, BadFrame):
-                on_bad_frame(frame.payload)
-                continue
-            started = True
-            yield frame
+    def is_unreadable(frame: Frame[np.ndarray | BadFrame]) -> bool:
+        if isinstance(frame.payload, BadFrame):
+            on_bad_frame(frame.payload)
+            return True
+        return False
 
     follower = Follower[np.ndarray | BadFrame](decode, targets, complain=complain)
     seconds = 0.0
     report = None
     with opened:
-        for report in follower.follow(selections, readable()):
+        # The targets start on the first image that can be read.
+        for report in follower.follow(selections, itertools.dropwhile(is_unreadable, frames)):
             assert report.frame is not None
             taken = follower.tracking_seconds - seconds
             seconds += taken
