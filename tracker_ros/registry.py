@@ -118,9 +118,9 @@ def create_tracker(
         weights: A safetensors file; None takes the embedded one.
         backend: `auto`, `torch`, `onnxruntime` or `tensorrt`; see
             `tracker_ros.engines.select_backend`.
-        precision: `auto`; `fp32`; `fp16` on GPUs and in ONNX Runtime; `bf16` and `int8` on CPUs,
-            for families that have it. With `auto` as back end, `fp32` takes the place of what a
-            model or CPU lacks, and the log says so.
+        precision: `auto`; `fp32`; `fp16` on GPUs and in ONNX Runtime; on CPUs, for families that
+            have it, `int8` in ONNX Runtime and `bf16` in torch. With `auto` as back end, `fp32`
+            takes the place of what a model or CPU lacks, and the log says so.
         engine_cache_dir: Where exported graphs and built engines are kept; None for the user's
             cache.
         build_engine: Whether a back end that is chosen by name may export missing graphs and

@@ -15,7 +15,7 @@ from tracker_ros.following.selection import SelectionCode, SelectionRefused
 from tracker_ros.following.target_set import MAX_TARGETS, FollowedTarget, TargetSet
 from tracker_ros.following.target_state import StateLimits, TargetState
 from tracker_ros.models.one_stream.grm import GRMNetwork
-from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.inference import GRMInference
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 from tracker_ros.registry import create_tracker, list_models, model_card
 from tracker_ros.tracker import TrackResult

@@ -20,15 +20,11 @@ from tracker_ros.models.one_stream.grm import (
     attention_mask,
     decide,
     decide_with_noise,
+    masked_softmax,
     summarise_template,
     template_tokens_in_box,
 )
-from tracker_ros.models.one_stream.grm_fast_cpu import (
-    GRMInference,
-    can_group,
-    dense_attention,
-    grouped_attention,
-)
+from tracker_ros.models.one_stream.inference import GRMInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
 CONFIGS = {
@@ -61,16 +57,15 @@ def make_inputs(config: GRMConfig, batch: int = 1) -> tuple[torch.Tensor, torch.
 
 @configs
 @pytest.mark.parametrize("packed", [False, True], ids=["plain layers", "packed layers"])
-@pytest.mark.parametrize("grouped", [False, True], ids=["dense", "grouped"])
 @pytest.mark.parametrize("threshold", [0.0, 0.55])
 @torch.inference_mode()
 def test_inference_gives_the_numbers_of_the_network(
-    config: GRMConfig, packed: bool, grouped: bool, threshold: float
+    config: GRMConfig, packed: bool, threshold: float
 ) -> None:
     network = make_network(config)
     template, search = make_inputs(config)
     wanted = network(template, search, BOX, threshold)
-    model = GRMInference(copy.deepcopy(network), CPU, packed, threshold=threshold, grouped=grouped)
+    model = GRMInference(copy.deepcopy(network), CPU, packed, threshold=threshold)
     maps = model.locate(model.encode_template(template, BOX), search)
     for found, key in zip(maps, ("score_map", "size_map", "offset_map"), strict=True):
         torch.testing.assert_close(found, wanted[key], rtol=0, atol=2e-5)
@@ -87,10 +82,9 @@ def test_inference_gives_the_numbers_of_the_network(
 
 
 @configs
-@pytest.mark.parametrize("grouped", [False, True], ids=["dense", "grouped"])
 @torch.inference_mode()
-def test_a_batch_of_targets_gives_each_its_own_numbers(config: GRMConfig, grouped: bool) -> None:
-    model = GRMInference(make_network(config), CPU, grouped=grouped)
+def test_a_batch_of_targets_gives_each_its_own_numbers(config: GRMConfig) -> None:
+    model = GRMInference(make_network(config), CPU)
     templates, searches = make_inputs(config, batch=3)
     boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.4, 0.3, 0.25, 0.3], [0.1, 0.1, 0.8, 0.8]])
     encoded = [
@@ -105,36 +99,16 @@ def test_a_batch_of_targets_gives_each_its_own_numbers(config: GRMConfig, groupe
         np.testing.assert_array_equal(masks[i], model.token_mask()[0])
 
 
-@pytest.mark.parametrize("seconds", [0, 1, 9, 15, 16])
-@pytest.mark.parametrize("template_asks", [True, False])
-@pytest.mark.parametrize("spread", [1.0, 8.0])
-def test_grouped_attention_is_the_dense_one_however_far_masked_scores_stand_out(
-    seconds: int, template_asks: bool, spread: float
-) -> None:
-    torch.manual_seed(0)
-    query, key, value = torch.randn(3, 1, 2, 20, 16).unbind(0)
-    query = query * spread
-    second = torch.arange(16) < seconds
-    asked = query if template_asks else query[:, :, 4:]
-    wanted = dense_attention(asked.double(), key.double(), value.double(), second[None])
-    found = grouped_attention(asked, key, value, second)
-    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
-
-
-def test_scores_that_stand_out_leave_a_trace() -> None:
-    """The above would hold without the trace too, were there none at these scores."""
+@torch.inference_mode()
+def test_masked_pairs_leave_a_trace() -> None:
+    """An additive mask would leave none: at scores that stand out, results differ."""
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 1, 2, 20, 16).unbind(0)
     second = torch.arange(16) < 9
-    mask = attention_mask(torch.nn.functional.one_hot(second.long(), 2).float()[None], 4).bool()
-    plain = torch.nn.functional.scaled_dot_product_attention(8 * query, key, value, mask)
-    official = dense_attention(8 * query, key, value, second[None])
-    assert (plain.transpose(1, 2) - official).abs().max() > 1e-2
-
-
-def test_groups_are_for_cpus() -> None:
-    assert can_group(CPU)
-    assert not can_group(torch.device("cuda", 0))
+    mask = attention_mask(torch.nn.functional.one_hot(second.long(), 2).float()[None], 4)
+    plain = torch.nn.functional.scaled_dot_product_attention(8 * query, key, value, mask.bool())
+    scores = 8 * query @ key.transpose(-2, -1) / 4
+    assert (plain - masked_softmax(scores, mask) @ value).abs().max() > 1e-2
 
 
 def test_who_may_attend_to_whom() -> None:

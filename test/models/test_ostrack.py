@@ -11,7 +11,7 @@ from small_networks import SMALL_OSTRACK
 
 from tracker_ros.models.one_stream.candidate_elimination import ranking_rows
 from tracker_ros.models.one_stream.config import OSTRACK_TINY, OSTrackConfig
-from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
+from tracker_ros.models.one_stream.inference import OSTrackInference
 from tracker_ros.models.one_stream.network import target_coverage
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.tracker import OneStreamTracker

@@ -11,8 +11,10 @@ from tracker_ros.models.layers.packed import (
     InferenceConv,
     InferenceLinear,
     can_pack,
+    fix_linear_layers,
     for_inference,
 )
+from tracker_ros.models.layers.vit import Block
 
 layouts = pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 
@@ -23,16 +25,29 @@ def test_packing_is_for_cpus() -> None:
 
 
 @layouts
-@pytest.mark.parametrize("gelu", [False, True])
 @torch.inference_mode()
-def test_linear(packed: bool, gelu: bool) -> None:
+def test_linear(packed: bool) -> None:
     torch.manual_seed(0)
     linear = nn.Linear(24, 40)
-    layer = InferenceLinear(linear.weight, linear.bias, packed=packed, gelu=gelu)
+    layer = InferenceLinear(linear.weight, linear.bias, packed=packed)
     for rows in (7, 3):
         tokens = torch.randn(1, rows, 24)
-        wanted = nn.functional.gelu(linear(tokens)) if gelu else linear(tokens)
-        torch.testing.assert_close(layer(tokens), wanted, rtol=0, atol=1e-6)
+        torch.testing.assert_close(layer(tokens), linear(tokens), rtol=0, atol=1e-6)
+
+
+@layouts
+@torch.inference_mode()
+def test_the_layers_of_a_block_are_fixed_but_for_some(packed: bool) -> None:
+    torch.manual_seed(0)
+    block = Block(embed_dim=24, num_heads=3, mlp_ratio=2.0, layer_norm_eps=1e-6).eval()
+    fixed = copy.deepcopy(block)
+    fix_linear_layers(fixed, packed=packed, but=["fc2"])
+    kept = [name for name, layer in fixed.named_modules() if isinstance(layer, nn.Linear)]
+    assert kept == ["mlp.fc2"]
+    tokens = torch.randn(2, 7, 24)
+    for first in (0, 3):
+        wanted = block(tokens, first=first)
+        torch.testing.assert_close(fixed(tokens, first=first), wanted, rtol=0, atol=1e-6)
 
 
 class Branching(nn.Module):

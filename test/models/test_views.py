@@ -16,9 +16,8 @@ from tracker_ros.models.mast.matched_places import matched_places, spread_over
 from tracker_ros.models.mast.matching import Reference
 from tracker_ros.models.mast.network import MASTInference, MASTNetwork
 from tracker_ros.models.mast.tracker import MASTTracker
-from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
-from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.inference import GRMInference, OSTrackInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 from tracker_ros.models.trdimp.config import BASE, Augmentation, TrDiMPConfig

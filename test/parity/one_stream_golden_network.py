@@ -32,9 +32,11 @@ from tracker_ros.models.one_stream.config import (
     GRMConfig,
     OSTrackConfig,
 )
-from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
 from tracker_ros.models.one_stream.grm import GRMNetwork
-from tracker_ros.models.one_stream.grm_fast_cpu import DividingInferenceBlock, GRMInference
+from tracker_ros.models.one_stream.inference import (
+    GRMInference,
+    OSTrackInference,
+)
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 from tracker_ros.registry import empty_network
 
@@ -115,13 +117,12 @@ def _inference(name: str, packed: bool) -> OSTrackInference | GRMInference:
 
 
 def golden_inference(
-    name: str, packed: bool, threshold: float = 0.0, grouped: bool = True
+    name: str, packed: bool, threshold: float = 0.0
 ) -> OSTrackInference | GRMInference:
-    """The same network as a tracker runs it, shared; the last two are of GRM alone."""
+    """The same network as a tracker runs it, shared; the threshold is of GRM alone."""
     model = _inference(name, packed)
-    for block in model.blocks:
-        if isinstance(block, DividingInferenceBlock):
-            block.threshold, block.grouped = threshold, grouped
+    if isinstance(model, GRMInference):
+        model.threshold = threshold
     return model
 
 

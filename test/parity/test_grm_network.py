@@ -37,7 +37,6 @@ from tracker_ros.models.one_stream.grm import (
     summarise_template,
     template_tokens_in_box,
 )
-from tracker_ros.models.one_stream.grm_fast_cpu import dense_attention, grouped_attention
 
 LOG_PROB_TOLERANCE = 2e-5
 DECIDED_LOG_RATIO = 2e-5
@@ -180,15 +179,3 @@ def test_one_dividing_attention(case: str) -> None:
     np.testing.assert_array_equal(second, decision)
     category = torch.nn.functional.one_hot(second.long(), 2).float()
     assert difference(attention.forward_divided(tokens, category), wanted) <= 2e-6
-
-    packed = attention.qkv(tokens).view(*tokens.shape[:2], 3, 3, -1).permute(2, 0, 3, 1, 4)
-    for b in range(len(tokens)):
-        query, key, value = packed[:, b : b + 1]
-        dense = dense_attention(query, key, value, second[b : b + 1])
-        assert difference(attention.proj(dense.flatten(2))[0], wanted[b]) <= 2e-6
-        by_group = second[b].logical_not().to(torch.uint8).argsort(stable=True)
-        order = torch.cat([torch.arange(template), template + by_group])
-        sorted_parts = (part[:, :, order] for part in (query, key, value))
-        grouped = grouped_attention(*sorted_parts, second[b][by_group])
-        grouped = attention.proj(grouped.flatten(2))[0]
-        assert difference(grouped, wanted[b][order]) <= 5e-6

@@ -88,17 +88,10 @@ def test_maps_and_boxes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "packed", "grouped"),
-    [
-        *((name, False, True) for name in ONE_STREAM_GOLDENS),
-        *((name, True, True) for name in ONE_STREAM_GOLDENS),
-        *((name, True, False) for name in GRM_GOLDENS),
-    ],
+    ("name", "packed"), [(name, packed) for name in ONE_STREAM_GOLDENS for packed in (False, True)]
 )
-def test_maps_and_token_masks_as_the_tracker_runs_it(
-    name: str, packed: bool, grouped: bool
-) -> None:
-    g, model = golden(NETWORK_FILES[name]), golden_inference(name, packed, grouped=grouped)
+def test_maps_and_token_masks_as_the_tracker_runs_it(name: str, packed: bool) -> None:
+    g, model = golden(NETWORK_FILES[name]), golden_inference(name, packed)
     template, search = inputs(name)
     boxes = template_boxes(name, len(template))
     for b in range(template.shape[0]):

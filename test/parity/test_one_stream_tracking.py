@@ -17,8 +17,7 @@ from one_stream_golden_network import config_of, golden_inference
 from tracker_ros.crops import crop_square, hann_window, normalize
 from tracker_ros.models.layers.center_head import HeadMaps
 from tracker_ros.models.one_stream.config import DEFAULT_THRESHOLD, GRMConfig
-from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
-from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+from tracker_ros.models.one_stream.inference import GRMInference, OSTrackInference
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, find_peak
 
 FRAME_TOLERANCE_PX = 0.01

@@ -55,7 +55,6 @@ CHOICES = {
     "cpu": [
         ("torch", "fp32"),
         ("torch", "bf16"),
-        ("torch", "int8"),
         ("onnxruntime", "fp32"),
         ("onnxruntime", "int8"),
     ],

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 CPU_PRECISIONS = ("fp32", "bf16", "int8")
+TORCH_PRECISIONS = ("fp32", "bf16")
 GPU_PRECISIONS = ("fp32", "fp16")
 # Minimum speed-up before torch is left: one measurement varies, and torch computes several targets
 # in one pass, for which an engine needs further graphs.
@@ -187,9 +188,10 @@ def open_tracker(
 
 
 def _check_precision(wanted: Backend) -> None:
-    known = CPU_PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
-    if wanted.name == "onnxruntime":
-        known = PRECISIONS if wanted.device.type == "cpu" else GPU_PRECISIONS
+    on_cpu = {"torch": TORCH_PRECISIONS, "onnxruntime": PRECISIONS}
+    known = GPU_PRECISIONS
+    if wanted.device.type == "cpu":
+        known = on_cpu.get(wanted.name, CPU_PRECISIONS)
     if wanted.precision not in ("auto", *known):
         raise ValueError(
             f"precision {wanted.precision!r} is not available for {wanted.model} with backend "

@@ -62,7 +62,7 @@ def _copied(module: nn.Module, precision: str, device: torch.device) -> nn.Modul
     if precision != "fp16":
         return fold_norms(copy.deepcopy(module)).to(device)
     if device.type == "cpu":
-        raise EngineUnavailable("torch has no fast half precision on CPUs; use fp32, bf16 or int8")
+        raise EngineUnavailable("torch has no fast half precision on CPUs; use fp32 or bf16")
     # Torch's kernels on a GPU add up in float32 themselves.
     half: nn.Module = HalfPrecision(module, islands=False)
     # Half-precision convolutions otherwise rearrange their weights in every call.

@@ -391,9 +391,9 @@ TRACK_PARAMETERS = (
         choices=BACKENDS),
     ParameterSpec(
         "precision", "auto", UNCONFIGURED,
-        "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; bf16 or "
-        "int8 on CPUs, for models that have it; with backend auto, fp32 takes the place of what "
-        "model or processor lack. auto leaves it to the back end.",
+        "Number format of the computation: fp32; fp16 on GPUs and in ONNX Runtime; on CPUs, for "
+        "models that have it, int8 in ONNX Runtime and bf16 in torch; with backend auto, fp32 "
+        "takes the place of what model or processor lack. auto leaves it to the back end.",
         choices=PRECISIONS),
     ParameterSpec(
         "engine_cache_dir", "", UNCONFIGURED,

@@ -22,7 +22,7 @@ from tracker_ros.models.one_stream.config import (
     OSTRACK_TINY,
     OSTrackConfig,
 )
-from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
+from tracker_ros.models.one_stream.inference import OSTrackInference
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
 CONFIGS: dict[str, Config] = {**OSTRACK_CONFIGS, **GRM_CONFIGS}

@@ -1,38 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers with fixed weights for inference, in fp32, bf16 or int8.
+"""Replaces the layers of a trained network by ones with fixed weights, in float32 or bfloat16.
 
 On a CPU torch multiplies float32 matrices through its BLAS and gives oneDNN only the convolutions.
 With weights reordered once into oneDNN's blocked layout, the same products have the same precision
-and take half the time on processors that the BLAS does not favour (measured in `docs/models.md`);
-an activation is fused into the product. The operators are those that `torch.compile` emits for
-CPUs. Plain operators are used on GPUs and where this build of torch lacks the others.
+and take less time on processors that the BLAS does not favour (`docs/engines.md`). The operators
+are those that `torch.compile` emits for CPUs, and no public part of torch: `PRIVATE_OPERATORS`
+lists them with the version they were tested with. Where a build of torch lacks one, and on GPUs,
+plain operators are used.
 
-In bf16, weights and layer outputs are bfloat16; sums and the residual stream of a transformer are
-float32. In int8, the weights of linear layers are 8-bit integers with one scale per output, and
-each input is rounded to 8 bits by its own minimum and maximum, so nothing needs calibration; the
-rest is as in bf16, or float32 where the processor has no bfloat16. Norms, softmax and sums stay
-float32. Written for this package; the official codes have no counterpart.
+In bfloat16, products and layer outputs are bfloat16; sums and the residual stream of a transformer
+are float32, and so are norms. Written for this package; the official codes have no counterpart.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tracker_ros.engines.half_precision import fold_norms
-from tracker_ros.models.layers.center_head import BRANCHES, CenterHead
+from tracker_ros.models.layers.vit import Attention
+
+PRIVATE_OPERATORS = (
+    "_linear_pointwise",
+    "_convolution_pointwise",
+    "_reorder_linear_weight",
+    "_reorder_convolution_weight",
+)
+"""Operators of `torch.ops.mkldnn`; tested with torch 2.13."""
 
 in_float32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 """Decorator for functions with convolutions. By default GPUs compute those in TF32, with three
 digits: in a tracker that learns online, boxes would end up pixels away."""
-
-Linear = Callable[[Tensor], Tensor]
 
 
 def can_pack(device: torch.device) -> bool:
@@ -40,8 +41,7 @@ def can_pack(device: torch.device) -> bool:
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and all(hasattr(torch.ops.mkldnn, name) for name in PRIVATE_OPERATORS)
     )
 
 
@@ -57,87 +57,77 @@ def can_bfloat16(device: torch.device) -> bool:
     )
 
 
-def can_int8(device: torch.device) -> bool:
-    """Return whether 8-bit products are exact and fast on `device`: a CPU with VNNI."""
-    # Without VNNI, pairs of products are added in 16 bits and may overflow.
-    return (
-        device.type == "cpu"
-        and hasattr(torch, "quantize_per_channel")
-        and hasattr(torch.ops.quantized, "linear_dynamic")
-        and _cpu_has("_is_vnni_supported")
-    )
-
-
 def precisions(device: torch.device) -> tuple[str, ...]:
-    """Return the precisions that `Layers` supports on `device`, most exact first."""
-    reduced = {"bf16": can_bfloat16(device), "int8": can_int8(device)}
-    return ("fp32", *(name for name, possible in reduced.items() if possible))
+    """Return the precisions that torch computes in on `device`, most exact first."""
+    return ("fp32", "bf16") if can_bfloat16(device) else ("fp32",)
 
 
-class InferenceLinear:
-    """Computes `x W^T + b` with an optional exact GELU; the weights are fixed.
+class InferenceLinear(nn.Module):
+    """Computes `x W^T + b` with fixed weights.
 
-    The weight is (outputs, inputs) float32, laid out for oneDNN if `packed`; the bias is
-    (outputs,) float32 or None.
+    Args:
+        weight: (outputs, inputs) float32.
+        bias: (outputs,) float32, or None.
+        packed: Lay the weight out for oneDNN.
+        dtype: Type of the products and of the output; None for the weight's. Sums are float32.
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, *, packed: bool, gelu: bool = False
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        packed: bool,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.weight = weight.detach().contiguous()
-        self.bias = None if bias is None else bias.detach().contiguous()
+        super().__init__()
         self.packed = packed
-        self.gelu = gelu
+        self.dtype = weight.dtype if dtype is None else dtype
+        self.weight = weight.detach().to(self.dtype).contiguous()
+        self.bias = None if bias is None else bias.detach().to(self.dtype).contiguous()
         if packed:
             self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
 
-    def __call__(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(..., inputs) -> (..., outputs); `bias` (outputs,) replaces the fixed one if given."""
-        bias = self.bias if bias is None else bias
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., inputs) of any floating type -> (..., outputs)."""
+        tokens = tokens.to(self.dtype)
         if self.packed:
-            activation = "gelu" if self.gelu else "none"
             return torch.ops.mkldnn._linear_pointwise(
-                tokens, self.weight, bias, activation, [], "none"
+                tokens, self.weight, self.bias, "none", [], "none"
             )
-        result = F.linear(tokens, self.weight, bias)
-        return F.gelu(result) if self.gelu else result
+        return F.linear(tokens, self.weight, self.bias)
 
 
-class BFloat16Linear:
-    """Like `InferenceLinear`, with bfloat16 factors and output and float32 sums."""
+class InferenceAttention(Attention):
+    """An `Attention` with fixed weights, whose queries have a matrix of their own."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
-        rounded = weight.detach().bfloat16().contiguous()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(rounded, None)
-        self.bias = None if bias is None else bias.detach().bfloat16()
-        self.activation = "gelu" if gelu else "none"
+    def __init__(self, attention: Attention, *, packed: bool, dtype: torch.dtype | None) -> None:
+        nn.Module.__init__(self)
+        self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
+        proj, qkv = attention.proj, attention.qkv
+        width = proj.in_features
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(..., inputs) of any floating type -> (..., outputs) bfloat16."""
-        return torch.ops.mkldnn._linear_pointwise(
-            tokens.bfloat16(), self.weight, self.bias, self.activation, [], "none"
-        )
+        def fixed(weight: Tensor, bias: Tensor) -> nn.Module:
+            return InferenceLinear(weight, bias, packed=packed, dtype=dtype)
 
+        self.query = fixed(qkv.weight[:width], qkv.bias[:width])
+        self.key_value = fixed(qkv.weight[width:], qkv.bias[width:])
+        self.proj = fixed(proj.weight, proj.bias)  # type: ignore[assignment]
 
-class Int8Linear:
-    """Like `InferenceLinear`, with 8-bit factors and float32 output."""
+    def forward(self, tokens: Tensor) -> Tensor:
+        """See `Attention.forward`."""
+        key, value = self.keys_values(tokens)
+        return self.attend(self.queries(tokens), key, value)
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
-        weight = weight.detach().contiguous()
-        scale = weight.abs().amax(dim=1).double().clamp(min=1e-12) / 127.0
-        zero_point = torch.zeros(len(weight), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # Torch plans to replace its 8-bit tensors; `can_int8` asks whether they are there.
-            warnings.filterwarnings("ignore", message=".*quantize_per_channel.*deprecated")
-            rounded = torch.quantize_per_channel(weight, scale, zero_point, 0, torch.qint8)
-        kept = None if bias is None else bias.detach()
-        self.packed = torch.ops.quantized.linear_prepack(rounded, kept)
-        self.gelu = gelu
+    def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Attention.keys_values`."""
+        both = self.key_value(tokens).unflatten(2, (2, self.num_heads, self.head_dim))
+        key, value = both.permute(2, 0, 3, 1, 4).unbind(0)
+        return key, value
 
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """(..., inputs) of any floating type -> (..., outputs) float32."""
-        result = torch.ops.quantized.linear_dynamic(tokens.float(), self.packed)
-        return F.gelu(result) if self.gelu else result
+    def queries(self, tokens: Tensor) -> Tensor:
+        """See `Attention.queries`."""
+        return self.query(tokens).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
 
 
 class InferenceConv(nn.Module):
@@ -203,7 +193,11 @@ class InferenceConv(nn.Module):
 
 
 def for_inference(
-    module: nn.Module, *, packed: bool, dtype: torch.dtype | None = None
+    module: nn.Module,
+    *,
+    packed: bool,
+    dtype: torch.dtype | None = None,
+    but: Collection[str] = (),
 ) -> nn.Module:
     """Fold the batch norms of a module tree and fix its convolutions, in place.
 
@@ -211,89 +205,53 @@ def for_inference(
         module: In eval mode. In a `Sequential`, a convolution also takes over the ReLU after it.
         packed: Lay weights out for oneDNN.
         dtype: Type that convolutions compute in; None for their weights'.
+        but: Names of modules that compute in their weights' type whatever `dtype` says.
 
     Returns:
         The module, or its replacement if it is a convolution or a `Sequential` itself.
     """
-    return _fix_convolutions(fold_norms(module), packed, dtype)
+    return _fix_convolutions(fold_norms(module), packed, dtype, but)
 
 
-def _fix_convolutions(module: nn.Module, packed: bool, dtype: torch.dtype | None) -> nn.Module:
+def _fix_convolutions(
+    module: nn.Module, packed: bool, dtype: torch.dtype | None, but: Collection[str]
+) -> nn.Module:
     if isinstance(module, nn.Conv2d):
         return InferenceConv(module, packed=packed, dtype=dtype)
     if not isinstance(module, nn.Sequential):
         for name, child in module.named_children():
-            setattr(module, name, _fix_convolutions(child, packed, dtype))
+            own = None if name in but else dtype
+            setattr(module, name, _fix_convolutions(child, packed, own, but))
         return module
     chain: list[nn.Module] = []
     for layer in module:
         if isinstance(layer, nn.ReLU) and chain and isinstance(chain[-1], InferenceConv):
             chain[-1].relu = True
         elif not isinstance(layer, nn.Identity):
-            chain.append(_fix_convolutions(layer, packed, dtype))
+            chain.append(_fix_convolutions(layer, packed, dtype, but))
     return nn.Sequential(*chain)
 
 
-def bfloat16_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return weighted values (B, heads, n, head_dim): bfloat16 products, float32 softmax."""
-    query = (query * query.shape[-1] ** -0.5).bfloat16()
-    scores = query @ key.bfloat16().transpose(-2, -1)
-    return scores.float().softmax(dim=-1).bfloat16() @ value.bfloat16()
+def fix_linear_layers(
+    module: nn.Module,
+    *,
+    packed: bool,
+    dtype: torch.dtype | None = None,
+    but: Collection[str] = (),
+) -> None:
+    """Fix the linear layers of a module tree, in place, one by one: it is never in memory twice.
 
-
-@dataclass(frozen=True)
-class Layers:
-    """Makes the layers of one precision.
-
-    Attributes:
-        precision: "fp32", "bf16" or "int8".
-        packed: Lay float32 weights out for oneDNN.
-        bfloat16: Compute attention and convolutions in bfloat16.
+    Arguments are those of `for_inference`; but modules named in `but` stay as they are.
     """
-
-    precision: str
-    packed: bool
-    bfloat16: bool
-
-    @classmethod
-    def on(
-        cls, device: torch.device, precision: str = "fp32", packed: bool | None = None
-    ) -> Layers:
-        """Return the layers for a device in one of its `precisions`; raises ValueError for others.
-
-        `packed` uses oneDNN's prepacked layers; None uses them where this build of torch has them.
-        """
-        if precision not in precisions(device):
-            raise ValueError(
-                f"precision {precision!r} is not available on {device}; expected "
-                f"{' or '.join(precisions(device))} (bf16 needs a CPU with AVX-512-BF16 or AMX, "
-                "int8 one with VNNI, and a build of torch with oneDNN)"
+    for name, child in module.named_children():
+        if name in but:
+            continue
+        if isinstance(child, nn.Linear):
+            fixed: nn.Module = InferenceLinear(
+                child.weight, child.bias, packed=packed, dtype=dtype
             )
-        reduced = precision != "fp32" and can_bfloat16(device)
-        return cls(precision, can_pack(device) if packed is None else packed, reduced)
-
-    def linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Linear:
-        """Return a linear layer with an optional exact GELU."""
-        if self.precision == "int8":
-            return Int8Linear(weight, bias, gelu=gelu)
-        if self.precision == "bf16":
-            return BFloat16Linear(weight, bias, gelu=gelu)
-        return InferenceLinear(weight, bias, packed=self.packed, gelu=gelu)
-
-    def fix(self, module: nn.Module) -> nn.Module:
-        """Prepare a module tree in place; see `for_inference`."""
-        dtype = torch.bfloat16 if self.bfloat16 else torch.float32
-        return for_inference(module, packed=self.packed, dtype=dtype)
-
-    def fix_head(self, head: CenterHead) -> CenterHead:
-        """Prepare a head in place. Its last layers stay float32: boxes are read from them."""
-        for branch in BRANCHES:
-            last = for_inference(head.get_submodule(f"conv5_{branch}"), packed=self.packed)
-            setattr(head, f"conv5_{branch}", last)
-        return cast(CenterHead, self.fix(head))
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return the weighted values of (B, heads, n, head_dim) queries."""
-        if self.bfloat16:
-            return bfloat16_attention(query, key, value)
-        return F.scaled_dot_product_attention(query, key, value)
+            setattr(module, name, fixed)
+        elif type(child) is Attention:
+            setattr(module, name, InferenceAttention(child, packed=packed, dtype=dtype))
+        else:
+            fix_linear_layers(child, packed=packed, dtype=dtype, but=but)

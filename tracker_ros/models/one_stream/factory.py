@@ -126,7 +126,7 @@ def create_ostrack(
         return OneStreamTracker(OneStreamOnEngines.on_backend(config, graphs, backend))
     from tracker_ros.models.layers.packed import precisions
     from tracker_ros.models.one_stream.export import ostrack_graphs
-    from tracker_ros.models.one_stream.fast_cpu import OSTrackInference
+    from tracker_ros.models.one_stream.inference import OSTrackInference
     from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
 
     network = load_network(OSTrackNetwork, usual, settings, weights, sha256)
@@ -164,7 +164,7 @@ def create_grm(
     from tracker_ros.models.layers.packed import precisions
     from tracker_ros.models.one_stream.export import grm_graphs
     from tracker_ros.models.one_stream.grm import GRMNetwork
-    from tracker_ros.models.one_stream.grm_fast_cpu import GRMInference
+    from tracker_ros.models.one_stream.inference import GRMInference
 
     network = load_network(GRMNetwork, usual, settings, weights, sha256)
     return tracker_on(

@@ -8,8 +8,7 @@ state-dict keys and shapes, so official checkpoints load strictly.
 
 In every block but the first a small network divides the search tokens into two categories:
 template tokens attend to themselves and to the second category, the first category to itself and
-the second, the second to everything. This file computes it densely, as officially, for training;
-tests compare `grm_fast_cpu.py` with it.
+the second, the second to everything. Attention is computed densely, as officially.
 
 What differs on purpose: the noise of the training can be given; see also `network.py`.
 """
@@ -142,8 +141,14 @@ class DividingAttention(Attention):
 
     def log_prob(self, search: Tensor, summary: Tensor) -> Tensor:
         """(B, Nx, C) normed search tokens, (B, 1, C) summary -> (B, Nx, 2) log-probabilities."""
-        together = torch.cat([search, summary.expand_as(search)], dim=-1)
-        return self.divide_predict(together).log_softmax(dim=-1)
+        first, *others = self.divide_predict
+        # The first layer sees the summary once, not beside each search token.
+        width = search.shape[-1]
+        hidden = F.linear(summary, first.weight[:, width:], first.bias)
+        hidden = hidden + F.linear(search, first.weight[:, :width])
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden.log_softmax(dim=-1)
 
     def forward_divided(self, tokens: Tensor, category: Tensor) -> Tensor:
         """(B, N, C) tokens, template first, and (B, Nx, 2) one-hot categories -> (B, N, C)."""

@@ -81,7 +81,8 @@ class EliminatingBlock(Block):
         key, value = self.attn.keys_values(normed)
         with torch.no_grad():
             ranking = self.attn.queries(gather_tokens(normed, rows.position))
-            attention = row_attention(ranking, key)
+            # In half precision or bfloat16, rounding would decide between close ranks.
+            attention = row_attention(ranking.float(), key.float())
             rank = rank_search_tokens(attention, rows.weight, num_template)
             keep = keep_count(rank.shape[1], keep_rate)
             elimination = eliminate(rank, keep)
