@@ -70,3 +70,16 @@ def test_a_change_is_told_and_another_aspect_is_uncertain(tracker, across, down,
     assert found[1:].startswith(states)
     assert len(lines) == 1
     assert "480x360" in lines[0]
+
+
+def test_sizes_that_alternate_are_told_once_each(tracker):
+    lines: list[str] = []
+    follower = Follower(lambda image: image, TargetSet(tracker=tracker), inform=lines.append)
+    sizes = [(WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2)] * 3 + [(WIDTH, HEIGHT // 2)]
+    images = [cv2.resize(scene(0)[0], size) for size in sizes]
+    states = [
+        report.first.state
+        for report in follower.follow([Selection(scene(0)[1])], number_frames(images))
+    ]
+    assert states[-1] is TargetState.UNCERTAIN
+    assert [line.split()[5] for line in lines] == ["240x180", "480x360", "480x180"]

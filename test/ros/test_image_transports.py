@@ -18,6 +18,8 @@ from sensor_msgs.msg import CompressedImage
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_ros.nodes.image_input import describe_other_transports, message_class
+from tracker_ros.nodes.node_main import NodeStartError
+from tracker_ros.nodes.select_target import SelectTargetNode
 from tracker_ros.nodes.track import TrackNode
 
 PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
@@ -178,6 +180,17 @@ def test_a_silent_topic_names_the_transport_that_there_is():
     assert "image_transport:=compressed" in hint
     assert describe_other_transports(node, "compressed", "/hint/image") == ""
     node.destroy_node()
+
+
+def test_selecting_names_the_transport_that_there_is():
+    camera = rclpy.create_node("camera")
+    camera.create_publisher(CompressedImage, "image/compressed", 1)
+    node = SelectTargetNode(1.0)
+    with pytest.raises(NodeStartError, match="--transport compressed"):
+        node.wait_for_image()
+    node.close()
+    node.destroy_node()
+    camera.destroy_node()
 
 
 def test_missing_messages_name_their_package():

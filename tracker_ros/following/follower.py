@@ -44,6 +44,7 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _DETECTIONS_S = 1.0
 _MAX_DISTORTION = 0.05  # logarithm of the change of width over height
+_MAX_TOLD_CHANGES = 8
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Follower(Generic[T]):
         self._wants_image = wants_image
         self._inform = inform
         self._image_size: tuple[int, int] | None = None
+        self._told_changes: set[str] = set()
         self._detections: Sequence[Detection] = ()
         self._detected_s = -math.inf
         self._clock = clock
@@ -311,6 +313,7 @@ class Follower(Generic[T]):
 
         if not len(self._targets) or not selection.append:
             self._image_size = image.shape[:2]
+            self._told_changes.clear()
         append = selection.append
         target = self._targets.select(initialize, frame.time_s, selection.label, append)
         target.start(image, selection.bounds)
@@ -394,22 +397,25 @@ class Follower(Generic[T]):
         return results
 
     def _note_size(self, height: int, width: int) -> bool:
-        """Log a change of the image's size. Returns True if it cannot be the same view."""
+        """Return whether a change of the image's size cannot be the same view.
+
+        Each change is logged once in the life of the latest target, and only the first few.
+        """
         before, self._image_size = self._image_size, (height, width)
         if before in (None, (height, width)):
             return False
         assert before is not None
         change = (width / before[1]) / (height / before[0])
         distorted = abs(math.log(change)) > _MAX_DISTORTION
-        text = f"images change from {before[1]}x{before[0]} to {width}x{height} pixels: "
-        if distorted:
-            self._inform(
-                text
-                + "not the same view by its sides, so targets are uncertain; select them again "
-                "where they are not found"
-            )
-        else:
-            self._inform(text + "targets are scaled with them")
+        text = f"images change from {before[1]}x{before[0]} to {width}x{height} pixels: " + (
+            "not the same view by its sides, so targets are uncertain; select them again where "
+            "they are not found"
+            if distorted
+            else "targets are scaled with them"
+        )
+        if text not in self._told_changes and len(self._told_changes) < _MAX_TOLD_CHANGES:
+            self._told_changes.add(text)
+            self._inform(text)
         return distorted
 
     def _update_model(self, tracker: Tracker) -> None:

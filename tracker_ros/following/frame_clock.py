@@ -20,8 +20,8 @@ _FASTEST_PLAYBACK = 20.0
 _WINDOW = 12
 _JUMPS = 3
 # Stamps are too slow where they tell of a rate that few cameras have, and images come at another.
-_SHORT_INTERVAL_S = 0.0125
-_SLOW_PLAYBACK = 4.0
+# Slower stamps may be those of a recording played slowly: seconds between stamps, times too slow.
+_TOO_SLOW = ((0.0125, 4.0), (0.03, 8.0))
 _MIN_ARRIVAL_S = 1e-3
 
 
@@ -115,9 +115,11 @@ class FrameClock:
             return ""
         stamps_s = median(abs(stamp) for stamp, _ in self._intervals)
         arrival_s = median(arrival for _, arrival in self._intervals)
-        if stamps_s > _SHORT_INTERVAL_S or arrival_s < max(
-            _MIN_ARRIVAL_S, _SLOW_PLAYBACK * stamps_s
-        ):
+        too_slow = any(
+            stamps_s <= interval_s and arrival_s >= max(_MIN_ARRIVAL_S, factor * stamps_s)
+            for interval_s, factor in _TOO_SLOW
+        )
+        if not too_slow:
             return ""
         if stamps_s == 0.0:
             return "do not advance"

@@ -81,7 +81,7 @@ class FollowedCamera:
             report=self._report,
             complain=self._complain,
             wants_image=self._publishers.wants_image,
-            inform=lambda text: node.get_logger().warning(text, throttle_duration_sec=5.0),
+            inform=lambda text: node.get_logger().warning(text),
             topic=node.resolve_topic_name("image"),
         )
         self.follower.explain = self._publishers.debug.token_mask

@@ -92,10 +92,15 @@ def _offers(node: Node, transport: str, topic: str) -> list[_Offer]:
     return found
 
 
-def describe_other_transports(node: Node, transport: str, topic: str) -> str:
-    """Return which other transports the images come by; empty if they come by none."""
+def describe_other_transports(
+    node: Node, transport: str, topic: str, setting: str = "image_transport:="
+) -> str:
+    """Return which other transports the images come by; empty if they come by none.
+
+    `setting` is what a user writes before the name of a transport.
+    """
     return "; ".join(
-        f"{offer.kind} is published on {offer.topic}: set image_transport:={other}"
+        f"{offer.kind} is published on {offer.topic}: set {setting}{other}"
         for other in TRANSPORTS
         if other != transport
         for offer in _offers(node, other, topic)

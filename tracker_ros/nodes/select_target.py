@@ -30,7 +30,7 @@ from tracker_ros.following.selection import SelectionCode
 from tracker_ros.geometry import Box
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.video_packets import PacketThread, StreamImage
-from tracker_ros.nodes.image_input import TRANSPORTS, ImageInput
+from tracker_ros.nodes.image_input import TRANSPORTS, ImageInput, describe_other_transports
 from tracker_ros.nodes.messages import (
     bounding_box_of,
     packet_from,
@@ -82,6 +82,7 @@ class SelectTargetNode(Node):
         super().__init__("select_target")
         self._append = append
         self._patience_s = patience_s
+        self._transport = transport
         self.newest: Picture | None = None
         self._packets: PacketThread | None = None
         self.extend_patience()
@@ -104,9 +105,12 @@ class SelectTargetNode(Node):
         while self.newest is None:
             topic = self._images.topic
             publishers = len(self.get_publishers_info_by_topic(topic))
+            other = describe_other_transports(
+                self, self._transport, self.resolve_topic_name("image"), "--transport "
+            )
             self._spin(
                 f"no image came on {topic} within {self._patience_s:g} s "
-                f"({publishers} publishers): start the camera or remap 'image'"
+                f"({publishers} publishers): " + (other or "start the camera or remap 'image'")
             )
         return self.newest
 
