@@ -6,8 +6,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import rclpy
+from graph_probe import image_message
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
 from tracker_interfaces.srv import SelectTarget
@@ -19,7 +22,7 @@ from tracker_ros.nodes.parameters import (
     ParameterError,
     check_command_line,
 )
-from tracker_ros.nodes.select_target import BoxDrag, exit_status, run_window
+from tracker_ros.nodes.select_target import BoxDrag, SelectTargetNode, exit_status, run_window
 
 
 @pytest.fixture
@@ -223,3 +226,38 @@ def test_wrong_parameters_of_video_are_refused(name, value):
     (spec,) = (spec for spec in VIDEO_PARAMETERS if spec.name == name)
     with pytest.raises(ParameterError, match=str(value)):
         spec.checked(value)
+
+
+def test_the_window_shows_what_can_be_decoded(monkeypatch):
+    camera = rclpy.create_node("camera")
+    publisher = camera.create_publisher(Image, "image", 1)
+    counts = np.linspace(7600, 8110, 48 * 64).astype(np.uint16).reshape(48, 64)
+    good = image_message(counts.view(np.uint8).reshape(48, 128), Header(), "16UC1")
+    good.width, good.step = 64, 128
+    broken = Image(header=Header(frame_id="broken"), encoding="16UC1", height=48, width=64)
+    shown, keys = [], iter([-1] * 40 + [27])
+
+    def wait(milliseconds):
+        publisher.publish(broken if len(shown) % 2 else good)
+        return next(keys)
+
+    for name in ("namedWindow", "setMouseCallback", "destroyAllWindows"):
+        monkeypatch.setattr(cv2, name, lambda *arguments: None)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *arguments: 1.0)
+    monkeypatch.setattr(cv2, "imshow", lambda title, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", wait)
+    monkeypatch.setenv("DISPLAY", ":0")
+    node = SelectTargetNode(20.0)
+    while not publisher.get_subscription_count():
+        rclpy.spin_once(camera, timeout_sec=0.05)
+    publisher.publish(good)
+    with pytest.raises(NodeStartError, match="mono16"):
+        run_window(node, "")
+    assert run_window(node, "", "mono16") == 0
+    assert len(shown) == 41
+    assert {(picture.shape, picture.max() - picture.min()) for picture in shown} == {
+        ((48, 64, 3), 255)
+    }
+    node.close()
+    node.destroy_node()
+    camera.destroy_node()

@@ -60,7 +60,7 @@ class ConsoleCamera:
             table.integer("jpeg_quality"),
             table.integer("video_bitrate") * 1000,
         )
-        self._decoder = ImageDecoder()
+        self._decoder = ImageDecoder(encoding_override=table.text("encoding_override"))
         self._frames: FramePairing[Image | CompressedImage, list[dict[str, Any]]] = FramePairing()
         self._directions: TargetDirectionArray | None = None
         self._shown_s = self._image_s = self._status_s = float("-inf")

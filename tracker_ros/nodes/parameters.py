@@ -565,6 +565,10 @@ CONSOLE_PARAMETERS = (
         "How the cameras' images are sent: raw on image, or compressed on image/compressed.",
         choices=("raw", "compressed")),
     ParameterSpec(
+        "encoding_override", "", START,
+        "Encoding that takes the place of the one in the images, as the tracker's.",
+        check=_check_encoding),
+    ParameterSpec(
         "transport", "auto", START,
         "How pictures go to browsers: webrtc (video, needs aiortc), where that cannot pass JPEG; "
         "or jpeg. auto takes jpeg for browsers on this machine only, else webrtc.",

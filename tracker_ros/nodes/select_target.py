@@ -8,6 +8,7 @@ starts on that very image, however long the drawing takes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
@@ -61,9 +62,9 @@ class Picture:
     header: Header
     payload: Image | CompressedImage | StreamImage
 
-    def to_rgb(self) -> np.ndarray:
+    def to_rgb(self, decoder: ImageDecoder) -> np.ndarray:
         """Return (H, W, 3) uint8 RGB; raises ValueError if it cannot be decoded."""
-        return rgb_from_image(self.payload, ImageDecoder())
+        return rgb_from_image(self.payload, decoder)
 
 
 class SelectTargetNode(Node):
@@ -227,16 +228,29 @@ class BoxDrag:
         return done
 
 
-def run_window(node: SelectTargetNode, label: str) -> int:
+def run_window(node: SelectTargetNode, label: str, encoding: str = "") -> int:
     """Show images and send boxes until the window is closed. Returns the exit status.
 
+    An image that cannot be decoded is left out.
+
+    Args:
+        node: The node.
+        label: What the target is.
+        encoding: Takes the place of the images' own encoding; empty keeps theirs.
+
     Raises:
-        NodeStartError: There is no display, or OpenCV was built without windows.
+        NodeStartError: There is no display, OpenCV was built without windows, or the first image
+            cannot be decoded.
     """
     _open_window()
     drag = BoxDrag()
     cv2.setMouseCallback(_TITLE, drag.on_mouse)
     frozen = node.wait_for_image()
+    try:
+        decoder = ImageDecoder(encoding_override=encoding)
+        pixels = frozen.to_rgb(decoder)
+    except ValueError as error:
+        raise NodeStartError(str(error)) from error
     while cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1:
         rclpy.spin_once(node, timeout_sec=0.01)
         box = None if drag.dragging else drag.take()
@@ -244,9 +258,11 @@ def run_window(node: SelectTargetNode, label: str) -> int:
             node.extend_patience()
             response = node.select(frozen, box, label)
             print(response.message, file=sys.stdout if response.success else sys.stderr)
-        elif not drag.dragging and node.newest is not None:
-            frozen = node.newest
-        cv2.imshow(_TITLE, _drawn(frozen, drag))
+        elif not drag.dragging and node.newest is not None and node.newest is not frozen:
+            with contextlib.suppress(ValueError):  # the tracker reports it
+                pixels = node.newest.to_rgb(decoder)
+                frozen = node.newest
+        cv2.imshow(_TITLE, _drawn(pixels, drag))
         if cv2.waitKey(15) & 0xFF == _ESCAPE:
             break
     cv2.destroyAllWindows()
@@ -265,9 +281,9 @@ def _open_window() -> None:
         raise NodeStartError(f"this OpenCV cannot open windows ({error.err}): {remedy}") from error
 
 
-def _drawn(image: Picture, drag: BoxDrag) -> np.ndarray:
-    """Return the image for the window, (H, W, 3) BGR, with the box that is being drawn."""
-    picture = cv2.cvtColor(np.ascontiguousarray(image.to_rgb()), cv2.COLOR_RGB2BGR)
+def _drawn(pixels: np.ndarray, drag: BoxDrag) -> np.ndarray:
+    """Return RGB (H, W, 3) for the window, as BGR, with the box that is being drawn."""
+    picture = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR)
     if drag.dragging:
         x, y, w, h = (int(v) for v in drag.box)
         cv2.rectangle(picture, (x, y), (x + w, y + h), (64, 222, 128), 2)
@@ -302,6 +318,12 @@ def _parser() -> argparse.ArgumentParser:
         help="how images are sent, as the tracker's image_transport (default: %(default)s)",
     )
     parser.add_argument(
+        "--encoding",
+        default="",
+        help="for the window: encoding that takes the place of the images' own, as the tracker's "
+        "encoding_override",
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         default=60.0,
@@ -320,7 +342,7 @@ def _run(options: argparse.Namespace) -> int:
         return 1
     try:
         if options.box is None:
-            return run_window(node, options.label)
+            return run_window(node, options.label, options.encoding)
         response = node.select_when_ready(tuple(options.box), options.label)
         if response.success:
             stamp = f"{response.stamp.sec}.{response.stamp.nanosec:09d}"
