@@ -63,6 +63,19 @@ def crop_region(box: Sequence[float], factor: float) -> CropRegion:
     return CropRegion(round(x + 0.5 * w - 0.5 * side), round(y + 0.5 * h - 0.5 * side), side)
 
 
+def in_order(image: np.ndarray) -> np.ndarray:
+    """Return an (H, W, 3) uint8 image with its channels forwards in memory.
+
+    In a view of a bgr8 message they run backwards. To put them into order NumPy takes thirty times
+    as long as OpenCV, which is told that it reads BGR. Other images are returned as they are.
+    """
+    if image.strides[2] >= 0 or not image.size:
+        return image
+    import cv2
+
+    return np.asarray(cv2.cvtColor(image[:, :, ::-1], cv2.COLOR_BGR2RGB))
+
+
 def crop_square(
     image: np.ndarray, box: Sequence[float], factor: float, size: int
 ) -> tuple[np.ndarray, float]:
@@ -76,7 +89,7 @@ def crop_square(
 
     region = crop_region(box, factor)
     rows, columns = region.visible(image.shape[0], image.shape[1])
-    shown = image[rows, columns]
+    shown = in_order(image[rows, columns])
     if shown.shape[:2] != (region.side, region.side):
         padded = np.zeros((region.side, region.side, image.shape[2]), dtype=image.dtype)
         top, left = rows.start - region.top, columns.start - region.left

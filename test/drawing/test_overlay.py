@@ -77,6 +77,12 @@ def test_input_is_never_written_and_scale_sets_the_size():
     assert half.dtype == np.uint8
     assert np.array_equal(image, before)
     assert _is_colour(half[60, 50], TargetState.TRACKING)
+    image = np.random.default_rng(0).integers(0, 255, image.shape, np.uint8)
+    backwards = np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1]
+    for scale in (1.0, 0.5):
+        wanted = draw_target(image, _result(), scale=scale)
+        assert np.array_equal(draw_target(backwards, _result(), scale=scale), wanted)
+    assert np.array_equal(backwards, image)
 
 
 def test_score_bar_grows_with_the_score():

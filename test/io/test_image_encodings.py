@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tracker_ros.crops import in_order
 from tracker_ros.io.image_encodings import (
     ENCODINGS,
     MalformedImageError,
@@ -61,6 +62,19 @@ def test_colour(encoding, order, padding):
     result = decode_image(encoding, HEIGHT, WIDTH, step, data)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, rgb)
+
+
+def test_a_reversed_view_is_put_into_order_part_by_part():
+    rgb = picture()
+    step, data = padded(np.ascontiguousarray(rgb[:, :, ::-1]), 5)
+    whole = decode_image("bgr8", HEIGHT, WIDTH, step, data, reversed_views=True)
+    np.testing.assert_array_equal(whole, rgb)
+    assert np.shares_memory(whole, np.frombuffer(data, np.uint8))
+    part = in_order(whole[1:3, 2:5])
+    np.testing.assert_array_equal(part, rgb[1:3, 2:5])
+    assert part.flags.c_contiguous
+    assert in_order(rgb) is rgb
+    assert in_order(whole[:0]).size == 0
 
 
 @pytest.mark.parametrize("big", [False, True])

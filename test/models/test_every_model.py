@@ -92,4 +92,9 @@ def test_embedded_weights(name: str) -> None:
     assert card.parameters <= EMBEDDED_MAX_PARAMETERS
     tracker = create_tracker(name, device="cpu", build_engine=False)
     tracker.initialize(noise(), (40, 30, 50, 40))
-    assert np.isfinite(tracker.track(noise()).box).all()
+    found = tracker.track(noise())
+    assert np.isfinite(found.box).all()
+    # The node hands over views of bgr8 messages, whose channels run backwards.
+    backwards = np.ascontiguousarray(noise()[:, :, ::-1])[:, :, ::-1]
+    tracker.initialize(backwards, (40, 30, 50, 40))
+    assert tracker.track(backwards).box == found.box

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from tracker_ros.crops import in_order
 from tracker_ros.drawing.text import INK, PAPER, RGB, DrawingSizes, blend_text, mix, text_width
 from tracker_ros.following.target_state import TargetState
 from tracker_ros.geometry import Box
@@ -197,7 +198,7 @@ def close_up(
     shift_x, shift_y = side / 2 - scale * (x + w / 2), side / 2 - scale * (y + h / 2)
     to_output = np.array([[scale, 0.0, shift_x], [0.0, scale, shift_y]])
     return cv2.warpAffine(
-        image_rgb, to_output, (side, side), flags=cv2.INTER_LINEAR, borderValue=_EMPTY
+        in_order(image_rgb), to_output, (side, side), flags=cv2.INTER_LINEAR, borderValue=_EMPTY
     )
 
 
@@ -210,12 +211,13 @@ def _scaled_copy(image_rgb: np.ndarray, scale: float) -> np.ndarray:
         )
     if not scale > 0.0:
         raise ValueError(f"scale is {scale}; it must be above 0, 1 keeps the image's size")
+    ordered = in_order(image_rgb)
     if scale == 1.0:
-        return np.array(image_rgb, order="C", copy=True)
+        return np.array(ordered, order="C", copy=ordered is image_rgb)
     height, width = image_rgb.shape[:2]
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     interpolation = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_LINEAR
-    return cv2.resize(image_rgb, size, interpolation=interpolation)
+    return cv2.resize(ordered, size, interpolation=interpolation)
 
 
 def _corners(box: Box, scale_x: float, scale_y: float) -> tuple[int, int, int, int] | None:

@@ -29,13 +29,21 @@ class ImageDecoder:
         mono16_range: How 16 bits of grey become 8: ``auto``, ``full`` or ``[low, high]``; see
             `GreyRange`. For mono16 and for Bayer patterns of 16 bits.
         encoding_override: Encoding that takes the place of the messages' own; empty keeps theirs.
+        reversed_views: See `decode_image`.
 
     Raises:
         ValueError: A setting cannot be used.
     """
 
-    def __init__(self, mono16_range: str = "auto", encoding_override: str = "") -> None:
+    def __init__(
+        self,
+        mono16_range: str = "auto",
+        encoding_override: str = "",
+        *,
+        reversed_views: bool = False,
+    ) -> None:
         self._range = GreyRange(mono16_range)
+        self._reversed_views = reversed_views
         self._encoding = encoding_override.strip()
         if self._encoding:
             find_encoding(self._encoding)
@@ -58,6 +66,7 @@ class ImageDecoder:
             data,
             is_bigendian,
             self._range.to_eight_bits,
+            self._reversed_views,
         )
 
     def decode_compressed(self, format_text: str, data: Bytes) -> np.ndarray:
@@ -97,7 +106,13 @@ class ImageDecoder:
         data = pixels.view(np.uint8).reshape(-1)
         step = pixels.strides[0]
         return decode_image(
-            encoding, height, width, step, data, to_eight_bits=self._range.to_eight_bits
+            encoding,
+            height,
+            width,
+            step,
+            data,
+            to_eight_bits=self._range.to_eight_bits,
+            reversed_views=self._reversed_views,
         )
 
 

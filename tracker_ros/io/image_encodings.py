@@ -52,6 +52,9 @@ def _opencv(code: str) -> Callable[[np.ndarray], np.ndarray]:
     return convert
 
 
+_bgr_to_rgb = _opencv("COLOR_BGR2RGB")
+
+
 @dataclass(frozen=True)
 class ImageEncoding:
     """How one encoding lies in memory and becomes RGB.
@@ -96,13 +99,13 @@ def _nv(code: str) -> ImageEncoding:
 
 ENCODINGS: dict[str, ImageEncoding] = {
     "rgb8": ImageEncoding(3, _keep),
-    "bgr8": ImageEncoding(3, _opencv("COLOR_BGR2RGB")),
+    "bgr8": ImageEncoding(3, _bgr_to_rgb),
     "rgba8": ImageEncoding(4, _drop_alpha),
     "bgra8": ImageEncoding(4, _opencv("COLOR_BGRA2RGB")),
     "mono8": ImageEncoding(1, _opencv("COLOR_GRAY2RGB")),
     "mono16": ImageEncoding(1, _opencv("COLOR_GRAY2RGB"), bits=16, sensor=True),
     "rgb16": ImageEncoding(3, _keep, bits=16),
-    "bgr16": ImageEncoding(3, _opencv("COLOR_BGR2RGB"), bits=16),
+    "bgr16": ImageEncoding(3, _bgr_to_rgb, bits=16),
     "rgba16": ImageEncoding(4, _drop_alpha, bits=16),
     "bgra16": ImageEncoding(4, _opencv("COLOR_BGRA2RGB"), bits=16),
     **{
@@ -119,9 +122,9 @@ ENCODINGS: dict[str, ImageEncoding] = {
     "nv12": _nv("COLOR_YUV2RGB_NV12"),
     "nv21": _nv("COLOR_YUV2RGB_NV21"),
     "8uc1": ImageEncoding(1, _opencv("COLOR_GRAY2RGB")),
-    "8uc3": ImageEncoding(3, _opencv("COLOR_BGR2RGB")),
+    "8uc3": ImageEncoding(3, _bgr_to_rgb),
     "8uc4": ImageEncoding(4, _opencv("COLOR_BGRA2RGB")),
-    "16uc3": ImageEncoding(3, _opencv("COLOR_BGR2RGB"), bits=16),
+    "16uc3": ImageEncoding(3, _bgr_to_rgb, bits=16),
     "16uc4": ImageEncoding(4, _opencv("COLOR_BGRA2RGB"), bits=16),
 }
 """Every encoding by its ROS name in lower case."""
@@ -168,6 +171,7 @@ def decode_image(
     data: bytes | bytearray | memoryview | np.ndarray,
     is_bigendian: bool = False,
     to_eight_bits: Callable[[np.ndarray], np.ndarray] | None = None,
+    reversed_views: bool = False,
 ) -> np.ndarray:
     """Turn the fields of a ``sensor_msgs/Image`` into RGB.
 
@@ -180,6 +184,8 @@ def decode_image(
         is_bigendian: Whether values of 16 bits have their high byte first.
         to_eight_bits: Turns a sensor's counts (mono16, Bayer of 16 bits), (H, W) uint16, into
             uint8. By default they are scaled as colours of 16 bits are.
+        reversed_views: Return a view of bgr8 too, with its channels backwards in memory. Whoever
+            reads a part of it puts that into order: see `crops.in_order`.
 
     Returns:
         (H, W, 3) uint8 RGB. For rgb8 and rgba8 a view of ``data`` (do not write to it), else a
@@ -205,6 +211,8 @@ def decode_image(
         counts = np.ascontiguousarray(pixels.astype(native + "u2", copy=False))
         scale = to_eight_bits if layout.sensor and to_eight_bits else scale_full_range
         pixels = scale(counts)
+    if reversed_views and layout.to_rgb is _bgr_to_rgb:
+        return pixels[:, :, ::-1]
     return layout.to_rgb(pixels)
 
 

@@ -221,7 +221,10 @@ def _redetection(values: Mapping[str, Value]) -> RedetectionSettings | None:
 
 
 def _decoder(values: Mapping[str, Value]) -> ImageDecoder:
-    return ImageDecoder(str(values["mono16_range"]), str(values["encoding_override"]))
+    # A tracker reads a small part of an image; putting all of it into order would cost more.
+    return ImageDecoder(
+        str(values["mono16_range"]), str(values["encoding_override"]), reversed_views=True
+    )
 
 
 def _buffer_limits(values: Mapping[str, Value]) -> tuple[float, int]:

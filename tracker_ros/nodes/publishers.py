@@ -219,13 +219,13 @@ class Publishers:
                 **counts,
             )
 
-        self._status.publish(status_of(report.first))
-        ended = [TargetReport(TargetState.IDLE, target_id) for target_id in report.gone]
-        followed = [target for target in report.targets if target.target_id]
+        # Without a target there is one report, which says so.
+        statuses = [status_of(target) for target in report.targets]
+        self._status.publish(statuses[0])
+        followed = [status for status in statuses if status.target_id]
+        ended = [status_of(TargetReport(TargetState.IDLE, gone)) for gone in report.gone]
         self._statuses.publish(
-            TargetStatusArray(
-                header=header, **counts, statuses=[status_of(t) for t in (*followed, *ended)]
-            )
+            TargetStatusArray(header=header, **counts, statuses=followed + ended)
         )
 
     def _debug_is_due(self) -> bool:

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 
 from tracker_ros.arrays import Array, inference, like, to_numpy
+from tracker_ros.crops import in_order
 from tracker_ros.geometry import Box, check_box, tight_box
 from tracker_ros.models.mast.appearance import LEAST_AGREEMENT, Appearance
 from tracker_ros.models.mast.config import (
@@ -394,6 +395,7 @@ def usual_size(working_size: int, aspect: float) -> tuple[int, int]:
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return (H, W, 3) at `size` (height, width); a reduced image holds the means of areas."""
+    image = in_order(image)
     if image.shape[:2] == size:
         return image
     import cv2

@@ -28,6 +28,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tracker_ros.arrays import Array, concatenate, like
+from tracker_ros.crops import in_order
 from tracker_ros.geometry import Box
 from tracker_ros.models.layers.bilinear import between, interpolate, resized
 from tracker_ros.models.trdimp.config import TrackingParameters
@@ -146,7 +147,7 @@ def cut(image: np.ndarray, window: Window, side: int) -> np.ndarray:
     """
     rows, above_below = window.rows.within(image.shape[0])
     columns, left_right = window.columns.within(image.shape[1])
-    shown = np.pad(image[rows, columns], (above_below, left_right, (0, 0)), mode="edge")
+    shown = np.pad(in_order(image[rows, columns]), (above_below, left_right, (0, 0)), mode="edge")
     pixels = shown.transpose(2, 0, 1).astype(np.float32, order="C")
     return interpolate(pixels, *(resized(length, side) for length in pixels.shape[1:]))[None]
 
