@@ -152,6 +152,34 @@ def test_nonsense_is_refused_and_the_track_goes_on(make_station, probe, bridge):
     assert "cannot be tracked" in bridge.output
 
 
+def test_commands_may_come_in_mavlink_1_and_a_part_of_one_is_none(make_station, probe, bridge):
+    station = make_station()
+    connect(station)
+    encoder = d.MAVLink(None, srcSystem=255, srcComponent=190)
+    encoder.seq = 100
+
+    def packet(box, target=(1, 100), old=False):
+        message = d.MAVLink_command_long_message(*target, RECTANGLE, 0, *box, 0.0, 0.0, 0.0)
+        encoder.seq += 1
+        return message.pack(encoder, force_mavlink1=old)
+
+    station.send_bytes(packet(corners(probe), old=True))
+    ack = station.until("COMMAND_ACK", lambda ack: ack.command == RECTANGLE)
+    assert ack.result == ACCEPTED
+    target = probe.follow(2).id
+    for old in (False, True):
+        data = packet((0.6, 0.6, 0.9, 0.9), old=old)
+        for end in (1, 6, len(data) // 2, len(data) - 1):
+            station.send_bytes(data[:end])
+        station.send_bytes(data[len(data) // 2 :])  # not even right after its first half
+        station.send_bytes(bytes([data[0], *data[1:-3], data[-3] ^ 1, *data[-2:]]))
+        for other in ((1, 101), (2, 100)):
+            station.send_bytes(packet((0.6, 0.6, 0.9, 0.9), other, old))
+    assert station.command(REQUEST, d.MAVLINK_MSG_ID_CAMERA_INFORMATION) == ACCEPTED
+    assert probe.follow(2).id == target
+    assert "Traceback" not in bridge.output
+
+
 def test_over_a_bad_link_no_command_counts_twice(make_station, probe, bridge):
     link = BadLink(bridge.port)
     try:

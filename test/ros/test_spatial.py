@@ -74,6 +74,7 @@ class Rig:
         self.depth_encoding, self.depth_type = "16UC1", "<u2"
         self.size = (probe.scene.height, probe.scene.width)
         self.camera_pose: tuple[float, float, float] | None = None
+        self.transform_lag_ns = 0
         probe.until(
             lambda: (
                 all(probe.node.count_subscribers(p.topic_name) for p in (self.info, self.depth))
@@ -120,7 +121,8 @@ class Rig:
     def transform(self, header) -> TransformStamped:
         """An optical frame that looks along the x axis of odom, from the camera's pose."""
         message = TransformStamped(header=header, child_frame_id=header.frame_id)
-        message.header = type(header)(stamp=header.stamp, frame_id="odom")
+        stamp = stamp_message(stamp_nanoseconds(header) - self.transform_lag_ns)
+        message.header = type(header)(stamp=stamp, frame_id="odom")
         move, turn = message.transform.translation, message.transform.rotation
         move.x, move.y, move.z = self.camera_pose
         turn.x, turn.y, turn.z, turn.w = -0.5, 0.5, -0.5, 0.5
@@ -462,6 +464,42 @@ def test_poses_are_in_the_fixed_frame_and_the_target_is_a_frame_itself(moving):
         assert rig.of("target_bearing", probe.statuses[-1].header) is not None
     finally:
         listener.unregister()
+        rig.close()
+
+
+def test_a_late_transform_is_replaced_by_the_newest_for_a_tenth_of_a_second(moving):
+    probe = moving
+    rig = Rig(probe)
+    rig.ground, rig.camera_pose = FAR, (10.0, 20.0, 1.0)
+    probe.start_following()
+    try:
+        rig.show("target_pose")
+        probe.settle(0.2)
+        # The newest transform is always a little older than the image, as with a slow odometry.
+        rig.transform_lag_ns, rig.camera_pose = 50_000_000, (11.0, 20.0, 1.0)
+        probe.show(make=rig.message)
+        rig.camera_pose = (12.0, 20.0, 1.0)
+        pose, header = rig.show("target_pose")
+        target = probe.until(lambda: probe.target_of(header), "its box")
+        depth = target.results[0].pose.pose.position.z
+        assert pose.header.stamp == header.stamp
+        assert pose.pose.pose.position.x == pytest.approx(12.0 + depth, abs=1e-6)
+
+        # Far too old: no pose, but box, depth and direction of the same image.
+        probe.logs.clear()
+        rig.transform_lag_ns, rig.camera_pose = 400_000_000, (13.0, 20.0, 1.0)
+        probe.settle(0.2)
+        rig.silent(["target_pose", "target_poses", "target_velocity"])
+        direction, header = rig.show("target_direction")
+        target = probe.until(lambda: probe.target_of(header), "its box")
+        assert target.results[0].pose.pose.position.z == pytest.approx(NEAR, abs=0.01)
+        assert direction.distance == pytest.approx(NEAR, abs=0.3)
+        rig.warned("odom")
+
+        rig.transform_lag_ns, rig.camera_pose = 0, (14.0, 20.0, 1.0)
+        pose, _ = rig.show("target_pose")
+        assert pose.pose.pose.position.x == pytest.approx(14.0 + NEAR, abs=0.02)
+    finally:
         rig.close()
 
 

@@ -31,6 +31,25 @@ def test_a_known_size_gives_a_coarser_distance(scene_and_frames):
     assert found["distance_p50_percent"] < 5.0
 
 
+def test_offsets_that_last_are_told_from_jitter(scene_and_frames):
+    scene, frames = scene_and_frames
+    true = [frame.box for frame in frames]
+
+    def found(right):
+        shifted = [(x + r, y - 3.0, w, h) for (x, y, w, h), r in zip(true, right, strict=True)]
+        return measure(scene, frames, shifted)
+
+    steps = np.arange(len(true))
+    slow, jitter = (
+        found(2.0 + np.sin(0.2 * steps)),
+        found(2.0 + np.random.default_rng(0).normal(size=len(true))),
+    )
+    assert (slow["mean_right_px"], slow["mean_down_px"]) == pytest.approx((2.0, -3.0), abs=0.5)
+    assert slow["persistence"] > 0.8
+    assert abs(jitter["persistence"]) < 0.5
+    assert slow["bearing_p50_px"] > 3.0
+
+
 def test_the_scene_shows_its_target_where_it_says(scene_and_frames):
     scene, frames = scene_and_frames
     frame = scene.frame(0.0, post=False)

@@ -4,14 +4,15 @@
     dev/run python -m tools.benchmarks.pose_accuracy
 
 With the true boxes, the errors are those of camera geometry and depth alone. With those of a
-tracker they contain its own.
+tracker they contain its own; `filtered` are the same boxes after the constant-velocity filter. The
+last columns tell what kind of error the boxes have: the mean offset of their centres to the right
+and downward, and how much an offset is like that of the frame before (correlation, 0 for jitter).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from tracker_ros.spatial.target_locator import (
 RATE_HZ = 15.0
 COLUMNS = (
     "boxes", "distance", "frames", "located", "distance_p50_percent", "distance_p95_percent",
-    "bearing_p50_px", "bearing_p95_px",
+    "bearing_p50_px", "bearing_p95_px", "mean_right_px", "mean_down_px", "persistence",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def measure(
         size_m: If given, distances follow from this size of the longer side instead of from depth.
     """
     locator, distances, bearings = TargetLocator(), [], []
+    offsets = box_centres(boxes) - box_centres([frame.box for frame in frames])
     for index, (frame, box) in enumerate(zip(frames, boxes, strict=True)):
         time_s = index / RATE_HZ
         locator.observe_box(time_s, box)
@@ -80,7 +82,32 @@ def measure(
         "distance_p95_percent": float(np.percentile(distances, 95)),
         "bearing_p50_px": float(np.median(bearings)),
         "bearing_p95_px": float(np.percentile(bearings, 95)),
+        "mean_right_px": float(offsets[:, 0].mean()),
+        "mean_down_px": float(offsets[:, 1].mean()),
+        "persistence": persistence(offsets),
     }
+
+
+def box_centres(boxes: list[Box]) -> np.ndarray:
+    """Return the centres (N, 2) of boxes, pixels."""
+    corners_and_sides = np.array(boxes)
+    return np.asarray(corners_and_sides[:, :2] + corners_and_sides[:, 2:] / 2)
+
+
+def persistence(offsets: np.ndarray) -> float:
+    """Return the correlation of offsets (N, 2) with those one frame later, 0 if they are all 0."""
+    centred = offsets - offsets.mean(axis=0)
+    power = float((centred**2).sum())
+    return float((centred[1:] * centred[:-1]).sum()) / power if power > 1e-12 else 0.0
+
+
+def filtered(boxes: list[Box]) -> list[Box]:
+    """Return boxes as the constant-velocity filter of a target sees them, at `RATE_HZ`."""
+    locator, found = TargetLocator(), []
+    for index, box in enumerate(boxes):
+        locator.observe_box(index / RATE_HZ, box)
+        found.append(locator.box_at(index / RATE_HZ) or box)
+    return found
 
 
 def tracked_boxes(frames: list[RgbdFrame], model: str) -> list[Box]:
@@ -101,13 +128,14 @@ def main() -> None:
     run = parser.parse_args()
     scene = RgbdScene()
     frames = [scene.frame(index / RATE_HZ) for index in range(round(run.seconds * RATE_HZ))]
-    boxes: dict[str, Callable[[], list[Box]]] = {
-        "true": lambda: [frame.box for frame in frames],
-        run.model: lambda: tracked_boxes(frames, run.model),
+    tracked = tracked_boxes(frames, run.model)
+    boxes = {
+        "true": [frame.box for frame in frames],
+        run.model: tracked,
+        f"{run.model}, filtered": filtered(tracked),
     }
     rows: list[Row] = []
-    for name, make in boxes.items():
-        found = make()
+    for name, found in boxes.items():
         for kind, size_m in (("by depth", 0.0), ("by a size of 1.3 m", 1.3)):
             rows.append({"boxes": name, "distance": kind, **measure(scene, frames, found, size_m)})
     publish(rows, COLUMNS, 2, run.json)

@@ -40,6 +40,11 @@ from tracker_ros.nodes.spatial.outputs import SpatialOutputs
 from tracker_ros.spatial.target_locator import Measurement
 from tracker_ros.tracker import TrackResult
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
+
 __all__ = ["DebugSettings", "Publishers"]
 
 _SCORE_SIDE = 256
@@ -111,7 +116,10 @@ class Publishers:
             create = node.create_publisher if latched else node.create_lifecycle_publisher
             options = QoSOverridingOptions.with_default_policies()
             qos = keep_last(1, latched=latched)
-            return create(kind, topic, qos, qos_overriding_options=options)
+            # The executor would look at two events of each publisher whenever an image comes. All
+            # they do is to log a mismatch that the subscriber logs, too.
+            events = PublisherEventCallbacks(use_default_callbacks=False)
+            return create(kind, topic, qos, event_callbacks=events, qos_overriding_options=options)
 
         destroy = node.destroy_lifecycle_publisher
         self.spatial = SpatialOutputs(node, publisher, destroy, model, values)
@@ -152,6 +160,7 @@ class Publishers:
         header = Header(stamp=stamp, frame_id=report.frame.frame_id)
         if any(target.result for target in report.targets):
             # Boxes wait for what depth says of their targets, and for nothing else.
+            self.spatial.inputs.update()
             by_depth = self.spatial.inputs.has_depth
             measured = self.spatial.measure(report) if by_depth else None
             self._publish_targets(header, report, measured or {})

@@ -20,7 +20,7 @@ Region = tuple[int, int, int, int]
 """Pixels ``left, top, right, bottom`` of an image; right and bottom are not part of it."""
 
 _CENTRAL = 0.5
-_MAX_SAMPLES = 4096
+_MAX_SAMPLES = 2048
 _MIN_SAMPLES = 8
 _MIN_SHARE = 0.05
 _BIN = 0.02

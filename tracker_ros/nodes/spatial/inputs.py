@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tracker needs to know where a target is: calibration, depth images and transforms.
 
-Callbacks only keep messages. Everything else happens in the worker's thread, and nothing there
-waits: what is missing or unusable is logged, each problem at most every ten seconds, and left out.
+All of it is taken when a frame needs it, in the worker's thread, and nothing there waits: what is
+missing or unusable is logged, each problem at most every ten seconds, and left out.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
+from rclpy.serialization import deserialize_message
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from tracker_ros.io.depth_images import DepthImage
 from tracker_ros.nodes.messages import keep_last, stamp_nanoseconds
 from tracker_ros.nodes.monitoring import LogLimiter
+from tracker_ros.nodes.spatial.polled_topic import PolledTopic
 from tracker_ros.spatial.camera import CalibrationError, CameraModel
 from tracker_ros.spatial.transform import Transform
 
@@ -28,9 +27,11 @@ __all__ = ["Complaints", "FixedFrame", "SpatialInputs"]
 
 _COMPLAIN_EVERY_S = 10.0
 _KEPT_DEPTH_IMAGES = 8
+_KEPT_TRANSFORMS = 1000  # messages; robots send some hundred a second
 _MAX_TF_DELAY_S = 0.1
 _JUMP_NS = 1_000_000_000
 _MAX_DEPTH_M = 1000.0
+_STAMP_END = 12  # bytes of a raw message: how it is encoded, seconds, nanoseconds
 
 
 class Complaints:
@@ -50,7 +51,7 @@ class FixedFrame:
     """Transforms from a camera's frame to a fixed one, from ``/tf``.
 
     Args:
-        node: Its executor keeps the transforms up to date.
+        node: The node.
         frame: The fixed frame.
 
     Raises:
@@ -60,6 +61,7 @@ class FixedFrame:
     def __init__(self, node: Node, frame: str) -> None:
         try:
             import tf2_ros
+            from tf2_msgs.msg import TFMessage
         except ImportError as error:
             raise ImportError(
                 f"fixed_frame is '{frame}', which needs tf2_ros ({error}): install the package "
@@ -70,11 +72,14 @@ class FixedFrame:
         self._late: type[Exception] = tf2_ros.ExtrapolationException
         self._newest_ns = 0
         self._buffer: Any = tf2_ros.Buffer()
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._moving = PolledTopic(node, TFMessage, "/tf", keep_last(_KEPT_TRANSFORMS))
+        lasting = keep_last(_KEPT_TRANSFORMS, latched=True)
+        self._static = PolledTopic(node, TFMessage, "/tf_static", lasting)
 
     def close(self) -> None:
         """Stop listening."""
-        self._listener.unregister()
+        self._moving.close()
+        self._static.close()
 
     def lookup(self, camera_frame: str, stamp_ns: int) -> Transform:
         """Return the transform at a time, or the newest one if it is at most 0.1 s older.
@@ -85,6 +90,13 @@ class FixedFrame:
         if stamp_ns < self._newest_ns - _JUMP_NS:
             self._buffer.clear()  # tf2 refuses what is older than what it has
         self._newest_ns = stamp_ns
+        for topic, keep in (
+            (self._static, self._buffer.set_transform_static),
+            (self._moving, self._buffer.set_transform),
+        ):
+            for message in topic.take():
+                for transform in message.transforms:
+                    keep(transform, "track")
         try:
             try:
                 found = self._lookup(camera_frame, Time(nanoseconds=stamp_ns))
@@ -104,7 +116,7 @@ class FixedFrame:
 
 
 class SpatialInputs:
-    """The newest calibration and the last depth images of a camera.
+    """The newest calibration and the last depth images of a camera, as of the last `update`.
 
     Args:
         node: The node.
@@ -122,14 +134,12 @@ class SpatialInputs:
         self._depths: deque[Image | CompressedImage] = deque(maxlen=_KEPT_DEPTH_IMAGES)
         self._info_topic = node.resolve_topic_name("camera_info")
         self._depth_topic = node.resolve_topic_name("depth")
-        self._topics: list[tuple[type, str, Callable[[Any], None]]] = [
-            (CameraInfo, "camera_info", self._on_camera_info),
-            (Image, "depth", self._on_depth),
-        ]
+        self._depth_source: tuple[type, str] = (Image, "depth")
         if depth_transport == "compressedDepth":
             self._depth_topic += "/compressedDepth"
-            self._topics[1] = (CompressedImage, self._depth_topic, self._on_depth)
-        self._subscriptions: list[Subscription] = []
+            self._depth_source = (CompressedImage, self._depth_topic)
+        self._subscribed: tuple[PolledTopic, PolledTopic] | None = None
+        self._info_bytes = b""
         self._info: CameraInfo | None = None
         self._camera_key: Any = None
         self._camera: CameraModel | CalibrationError | None = None
@@ -138,31 +148,33 @@ class SpatialInputs:
 
     def subscribe(self) -> None:
         """Expect calibrations and depth images from now on."""
-        self._subscriptions = [
-            self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                keep_last(1, reliable=False),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
-            for kind, topic, callback in self._topics
-        ]
+        self.unsubscribe()
+        latest, several = (keep_last(n, reliable=False) for n in (1, _KEPT_DEPTH_IMAGES))
+        self._subscribed = (
+            PolledTopic(self._node, CameraInfo, "camera_info", latest, raw=True),
+            PolledTopic(self._node, *self._depth_source, several),
+        )
 
     def unsubscribe(self) -> None:
         """Expect no more, and forget what has arrived."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
-        self._info = self._camera_key = None
+        for topic in self._subscribed or ():
+            topic.close()
+        self._subscribed = self._info = self._camera_key = None
+        self._info_bytes = b""
         self._depths.clear()
 
-    # rclpy reads a callback's signature, and the built-in deque.append has none.
-    def _on_depth(self, message: Image | CompressedImage) -> None:
-        self._depths.append(message)
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._info = message
+    def update(self) -> None:
+        """Take the calibration and the depth images that have come."""
+        subscribed = self._subscribed
+        if subscribed is None:
+            return
+        infos, depths = subscribed
+        for data in infos.take():
+            # A camera repeats its calibration with every image; nothing but the stamp is new.
+            if data[_STAMP_END:] != self._info_bytes:
+                self._info_bytes = data[_STAMP_END:]
+                self._info = deserialize_message(data, CameraInfo)
+        self._depths.extend(depths.take())
 
     @property
     def has_depth(self) -> bool:
