@@ -70,7 +70,7 @@ OUTPUT_COLUMNS = ("size", "rate_hz", "path", "boxes", "age_p50_ms", "age_p95_ms"
                   "own_p50_ms", "added_p50_ms", "cpu_ms", "topics")  # fmt: skip
 OVERLOAD_COLUMNS = (
     "size", "rate_hz", "model", "boxes", "work_ms", "age_p50_ms", "age_p95_ms", "age_p99_ms",
-    "goal_p99_ms", "received", "dropped", "rss_mib", "growth_percent",
+    "goal_p99_ms", "received", "dropped", "rss_first_mib", "rss_mib", "growth_percent",
 )  # fmt: skip
 
 
@@ -273,6 +273,7 @@ def overload(size: str, run: argparse.Namespace) -> list[Row]:
         "goal_p99_ms": 2 * work + 1e3 / run.rate,
         "received": after.frames_received - before.frames_received,
         "dropped": after.frames_dropped - before.frames_dropped,
+        "rss_first_mib": float(first),
         "rss_mib": float(last),
         "growth_percent": float(100 * (last / first - 1)),
     }  # fmt: skip
