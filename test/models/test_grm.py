@@ -20,7 +20,7 @@ from tracker_ros.models.one_stream.grm import (
     attention_mask,
     decide,
     decide_with_noise,
-    masked_softmax,
+    mix_masked,
     summarise_template,
     template_tokens_in_box,
 )
@@ -108,7 +108,7 @@ def test_masked_pairs_leave_a_trace() -> None:
     mask = attention_mask(torch.nn.functional.one_hot(second.long(), 2).float()[None], 4)
     plain = torch.nn.functional.scaled_dot_product_attention(8 * query, key, value, mask.bool())
     scores = 8 * query @ key.transpose(-2, -1) / 4
-    assert (plain - masked_softmax(scores, mask) @ value).abs().max() > 1e-2
+    assert (plain - mix_masked(scores, mask, value)).abs().max() > 1e-2
 
 
 def test_who_may_attend_to_whom() -> None:

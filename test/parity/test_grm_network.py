@@ -33,7 +33,7 @@ from tracker_ros.models.one_stream.grm import (
     DividingAttention,
     attention_mask,
     decide,
-    masked_softmax,
+    mix_masked,
     summarise_template,
     template_tokens_in_box,
 )
@@ -149,7 +149,9 @@ def test_policy_softmax_and_its_gradients() -> None:
     scores = torch.from_numpy(UNITS["policy/attn_in"]).requires_grad_()
     policy = torch.from_numpy(UNITS["policy/policy"]).requires_grad_()
     template = int(policy[0, :, 0].sum())
-    out = masked_softmax(scores, attention_mask(policy[:, template:, 1:], template))
+    mask = attention_mask(policy[:, template:, 1:], template)
+    # The means of unit vectors are the weights.
+    out = mix_masked(scores, mask, torch.eye(scores.shape[-1]).expand_as(scores))
     (out * torch.from_numpy(UNITS["policy/weight"])).sum().backward()
     assert difference(out, UNITS["policy/out"]) <= 1e-6
     assert scores.grad is not None

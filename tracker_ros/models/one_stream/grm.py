@@ -113,14 +113,24 @@ def _outer(member: Tensor) -> Tensor:
     return member[:, :, None] * member[:, None, :]
 
 
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return attention weights over the pairs that may attend; masked ones keep a trace.
+def mix_masked(scores: Tensor, mask: Tensor, value: Tensor) -> Tensor:
+    """Return the means of values, weighted by a softmax over the pairs that may attend.
 
-    (B, heads, N, N) float32 scores, (B, N, N) mask of 0 and 1. The trace is official.
+    Masked pairs keep a trace of weight, as officially. It is added to the means, and these are
+    divided, not the weights: there are fewer of them.
+
+    Args:
+        scores: (B, heads, N, N) float32.
+        mask: (B, N, N) of 0 and 1.
+        value: (B, heads, N, d).
+
+    Returns:
+        (B, heads, N, d) of the values' type.
     """
-    weight = (scores - scores.amax(dim=-1, keepdim=True)).exp() * mask[:, None]
-    trace = EPSILON / scores.shape[-1]
-    return (weight + trace) / (weight.sum(dim=-1, keepdim=True) + EPSILON)
+    weight = (scores - scores.amax(dim=-1, keepdim=True)).exp_() * mask[:, None]
+    trace = EPSILON / scores.shape[-1] * value.float().sum(dim=-2, keepdim=True)
+    mixed = (weight.to(value.dtype) @ value).float() + trace
+    return (mixed / (weight.sum(dim=-1, keepdim=True) + EPSILON)).to(value.dtype)
 
 
 class DividingAttention(Attention):
@@ -155,9 +165,9 @@ class DividingAttention(Attention):
         batch, count, _ = tokens.shape
         packed = self.qkv(tokens).view(batch, count, 3, self.num_heads, self.head_dim)
         query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-        scores = (query @ key.transpose(-2, -1)).float() * self.head_dim**-0.5
+        scores = (query * self.head_dim**-0.5) @ key.transpose(-2, -1)
         mask = attention_mask(category, count - category.shape[1])
-        mixed = masked_softmax(scores, mask).to(value.dtype) @ value
+        mixed = mix_masked(scores.float(), mask, value)
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
