@@ -189,7 +189,7 @@ def open_tracker(
 
 def _check_precision(wanted: Backend) -> None:
     on_cpu = {"torch": TORCH_PRECISIONS, "onnxruntime": PRECISIONS}
-    known = GPU_PRECISIONS
+    known: tuple[str, ...] = GPU_PRECISIONS
     if wanted.device.type == "cpu":
         known = on_cpu.get(wanted.name, CPU_PRECISIONS)
     if wanted.precision not in ("auto", *known):

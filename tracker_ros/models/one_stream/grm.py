@@ -16,7 +16,7 @@ What differs on purpose: the noise of the training can be given; see also `netwo
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -151,14 +151,15 @@ class DividingAttention(Attention):
 
     def log_prob(self, search: Tensor, summary: Tensor) -> Tensor:
         """(B, Nx, C) normed search tokens, (B, 1, C) summary -> (B, Nx, 2) log-probabilities."""
-        first, *others = self.divide_predict
+        first, *others = cast(Any, self.divide_predict)
         # The first layer sees the summary once, not beside each search token.
         width = search.shape[-1]
         hidden = F.linear(summary, first.weight[:, width:], first.bias)
         hidden = hidden + F.linear(search, first.weight[:, :width])
         for layer in others:
             hidden = layer(hidden)
-        return hidden.log_softmax(dim=-1)
+        log_prob: Tensor = hidden.log_softmax(dim=-1)
+        return log_prob
 
     def forward_divided(self, tokens: Tensor, category: Tensor) -> Tensor:
         """(B, N, C) tokens, template first, and (B, Nx, 2) one-hot categories -> (B, N, C)."""

@@ -31,6 +31,7 @@ from tracker_ros.models.one_stream.candidate_elimination import (
     ranking_rows,
     stack_rows,
 )
+from tracker_ros.models.one_stream.config import OneStreamConfig, OSTrackConfig
 from tracker_ros.models.one_stream.grm import GRMNetwork, template_tokens_in_box
 from tracker_ros.models.one_stream.network import OneStreamNetwork
 from tracker_ros.models.one_stream.ostrack import OSTrackNetwork
@@ -64,6 +65,8 @@ class OneStreamInference(ABC):
 
     Raises ValueError if this device does not gain by the precision.
     """
+
+    config: OneStreamConfig
 
     def __init__(
         self,
@@ -149,6 +152,7 @@ class OSTrackInference(OneStreamInference):
     """OSTrack, prepared for tracking; see `OneStreamInference`."""
 
     network: OSTrackNetwork
+    config: OSTrackConfig
 
     def _read_box(self, box_xywh: Tensor) -> RankingRows | None:
         if not self.config.ce_layers:
