@@ -3,8 +3,11 @@
 
 from dataclasses import dataclass, field, replace
 
+import cv2
+import numpy as np
 import pytest
 
+from tracker_ros.cli.main import main
 from tracker_ros.model_cards import family_of
 from tracker_ros.model_options import (
     Settings,
@@ -63,7 +66,7 @@ def test_one_name_twice_is_refused():
         ({"seed": None}, "seed of model some_model is None"),
         ({"aligned": "yes"}, "is 'yes'; expected true or false"),
         ({"threshold": float("nan")}, "is nan; expected a number or a word"),
-        ({"sede": 1}, r"no option 'sede'; did you mean seed\? it takes seed=0, size=none, thres"),
+        ({"sede": 1}, r"no option 'sede'; did you mean seed\? it takes seed, size, threshold"),
         ({"device": "cpu"}, "no option 'device'"),
         ({"name": "x"}, "no option 'name'"),
     ],
@@ -76,13 +79,23 @@ def test_wrong_options_are_named_with_the_remedy(options, message):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("ostrack_tiny", "ostrack_tiny has no option 'sead'; it takes template_size=96, search"),
-        ("trdimp_tiny", r"has no option 'sead'; did you mean seed\? it takes seed=0, image_samp"),
+        ("ostrack_tiny", "ostrack_tiny has no option 'sead'; it takes template_size, search"),
+        ("trdimp_tiny", r"has no option 'sead'; did you mean seed\? it takes seed, image_samp"),
     ],
 )
 def test_create_tracker_refuses_unknown_options(model, message):
     with pytest.raises(ValueError, match=message):
         create_tracker(model, device="cpu", sead="1")
+
+
+@pytest.mark.parametrize("model", ["trdimp_tiny", "trsiam_tiny", "grm_tiny", "mast_tiny"])
+def test_a_refusal_lists_all_options_even_on_the_command_line(model, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.zeros((64, 64, 3), np.uint8))
+    box = ["--box", "10", "10", "32", "32"]
+    assert main(["track", str(picture), *box, "--model", model, "--option", "sead=1"]) == 2
+    printed = capsys.readouterr().err
+    assert all(name in printed for name in model_options(model))
 
 
 def test_the_family_refuses_values_that_it_does_not_know(tmp_path):

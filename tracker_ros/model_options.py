@@ -176,8 +176,7 @@ def _unknown(name: str, model: str, known: Mapping[str, Option], settings: Setti
     others = {} if settings is None else settings.official_names
     near = difflib.get_close_matches(name.lower(), [*known, *others], n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}? " if near else ""
-    listed = ", ".join(f"{n}={shown(option.default)}" for n, option in known.items())
-    takes = f"it takes {listed}" if known else "it takes none"
+    takes = f"it takes {', '.join(known) or 'none'}"
     return f"model {model} has no option {name!r}; {hint}{takes}"
 
 

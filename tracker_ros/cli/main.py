@@ -40,7 +40,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 USAGE_ERROR = 2
-MAX_ERROR_LENGTH = 1000
+MAX_ERROR_LENGTH = 1200
 """Characters of an error that are printed; those of libraries can fill pages."""
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from tracker_ros.arrays import Array, inference, like, to_numpy
 from tracker_ros.crops import in_order
 from tracker_ros.geometry import Box, check_box, tight_box
-from tracker_ros.models.mast.appearance import LEAST_AGREEMENT, Appearance
+from tracker_ros.models.mast.appearance import Appearance, Presence
 from tracker_ros.models.mast.config import (
     START_SHAPES,
     STRIDE,
@@ -70,7 +70,7 @@ class _Memory:
         frame: Number of the last frame.
         kept: Features and one-hot labels of earlier frames, by their number.
         pictures: Those frames, reduced; empty unless they are to be shown.
-        first: What each object looks like in the first frame.
+        presence: Judges whether each object is still there.
     """
 
     image_size: tuple[int, int]
@@ -79,7 +79,7 @@ class _Memory:
     frame: int = 0
     kept: dict[int, tuple[Array, Array]] = field(default_factory=dict)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
-    first: list[Appearance] = field(default_factory=list)
+    presence: list[Presence] = field(default_factory=list)
 
     @property
     def classes(self) -> int:
@@ -200,7 +200,7 @@ class MASTTracker(Tracker):
                 )
         memory.kept[0] = features, one_hot(cells, memory.classes)[None]
         objects = range(1, memory.classes)
-        memory.first = [Appearance.of(*memory.kept[0], label) for label in objects]
+        memory.presence = [Presence(Appearance.of(*memory.kept[0], label)) for label in objects]
         self._memory, self.labels, self._object = memory, labels, 1
 
     @inference
@@ -310,10 +310,11 @@ class MASTTracker(Tracker):
         target = self.labels == number
         found, score = bool(target.any()), 0.0
         if found:
-            score, agreement = self._judge(carried, number)
+            score = min(float(carried.pixels[number][carried.labels == number].mean()), 1.0)
             memory.boxes[number - 1] = tight_box(target)
-            if agreement < LEAST_AGREEMENT:
-                found, score = False, score * agreement
+            now = Appearance.of(*memory.kept[memory.frame], number)
+            found, share = memory.presence[number - 1].judge(now)
+            score *= 1.0 if found else share
         return TrackResult(
             box=memory.boxes[number - 1],
             score=score,
@@ -342,14 +343,6 @@ class MASTTracker(Tracker):
             points = [_pixel(m.row, m.column) if m.reference == index else nowhere for m in found]
             views.append(View(f"read from frame {frame}", shown, points=tuple(points)))
         return tuple(views)
-
-    def _judge(self, carried: _Carried, number: int) -> tuple[float, float]:
-        """Return how sure the labels of an object are, and how much of it looks as it did."""
-        assert self._memory is not None
-        memory = self._memory
-        now = Appearance.of(*memory.kept[memory.frame], number)
-        score = float(carried.pixels[number][carried.labels == number].mean())
-        return min(score, 1.0), now.agreement(memory.first[number - 1])
 
     @property
     def runtime_info(self) -> dict[str, str]:
