@@ -340,6 +340,26 @@ def test_streams_are_read_once_from_standard_input(numbered, monkeypatch):
     assert bright[0] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("start", [0, 2])
+@pytest.mark.parametrize("kind", ["stream", "webcam", "files"])
+def test_the_first_image_can_be_seen_before_the_rest(kind, start, tmp_path, monkeypatch):
+    raw = np.stack([np.full((6, 8, 3), index, np.uint8) for index in range(5)])
+    if kind == "stream":
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw.tobytes())))
+    if kind == "webcam":
+        pictures = iter([raw[0], *raw])  # the one by which the camera is tried is not kept
+        monkeypatch.setattr(cv2, "VideoCapture", _Camera)
+        monkeypatch.setattr(_Camera, "read", lambda camera: (True, next(pictures)))
+    for index, picture in enumerate(raw):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), picture)
+    name = {"stream": "-", "webcam": "0", "files": tmp_path}[kind]
+    with open_video(name, size=(8, 6), start=start, count=3) as video:
+        assert video.first_image().max() == start
+        assert video.first_image().max() == start
+        frames = [int(image.max()) for _, image in video.timed_frames()]
+    assert frames == [start, start + 1, start + 2]
+
+
 def test_an_address_that_does_not_answer_is_named():
     with pytest.raises(FileNotFoundError, match=r"http://127\.0\.0\.1:9/a\.mjpg gives no video"):
         open_video("http://127.0.0.1:9/a.mjpg")

@@ -89,13 +89,11 @@ def targets_of_boxes(args: argparse.Namespace, video: VideoSource) -> Targets:
     from tracker_ros.geometry import parse_box
 
     if args.box:
-        from tracker_ros.geometry import parse_box
-
         return Targets(boxes=tuple(parse_box(box) for box in args.box))
     if video.first_box is not None:
         return Targets(boxes=(video.first_box,))
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
-        return Targets(boxes=(draw_box(next(iter(video))),))
+        return Targets(boxes=(draw_box(video.first_image()),))
     raise ValueError("--box is missing; give the target in the first frame: --box X Y W H")
 
 

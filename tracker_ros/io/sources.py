@@ -23,7 +23,6 @@ import importlib
 import itertools
 import logging
 import re
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -106,6 +105,13 @@ class VideoSource(ABC):
             else:
                 yield image
 
+    def first_image(self) -> np.ndarray:
+        """Return the first image that can be read; the next iteration begins with it."""
+        image = next(iter(self), None)
+        if image is None:
+            raise ValueError(f"{self.name} gave no frame; see whether it plays elsewhere")
+        return image
+
     def __len__(self) -> int:
         if self.frame_count is None:
             raise TypeError(f"the number of frames of {self.name} is not known beforehand")
@@ -167,10 +173,9 @@ def open_video(
         source_class = getattr(importlib.import_module(module), name)
         opened = source_class(text, fps, size, None if count is None else start + count)
     elif camera := re.fullmatch(r"(?:/dev/video)?(\d+)", text):
-        opened = Webcam(camera[1], fps, size)
+        opened = _streams().Webcam(camera[1], fps, size)
     elif text == "-" or "://" in text:
-        streams = importlib.import_module("tracker_ros.io.streams")
-        opened = streams.Stream(text, fps, size)
+        opened = _streams().Stream(text, fps, size)
     elif "%" in text and not Path(text).exists():
         opened = ImageFiles(text, _numbered_files(text), fps)
     elif glob.has_magic(text) and not Path(text).exists():
@@ -188,6 +193,11 @@ def open_video(
         opened = VideoFile(text, fps)
     opened.mono16_range = mono16_range
     return _Stretch(opened, start, count) if start or count is not None else opened
+
+
+def _streams() -> Any:
+    """Import the sources that come once, which build on this module."""
+    return importlib.import_module("tracker_ros.io.streams")
 
 
 def source_path(source: str | Path) -> Path | None:
@@ -244,6 +254,7 @@ class _Stretch(VideoSource):
         self.live = whole.live
         self._whole = whole
         self._start, self._count = start, count
+        self._begun: Iterator[tuple[float, np.ndarray | BadFrame]] | None = None
         if start == 0:
             self.first_box = whole.first_box
         if whole.frame_count is not None:
@@ -257,12 +268,24 @@ class _Stretch(VideoSource):
             self.frame_count = rest if count is None else min(count, rest)
 
     def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
-        frames = itertools.islice(self._whole.timed_frames(self._start), self._count)
+        frames, self._begun = self._begun or self._frames(), None
         begin: float | None = None
         for number, (time_s, image) in enumerate(frames):
             begin = time_s if begin is None else begin
             if number >= start:
                 yield time_s - begin, image
+
+    def first_image(self) -> np.ndarray:
+        frames, taken = self._begun or self._frames(), []
+        for time_s, image in frames:
+            taken.append((time_s, image))
+            if not isinstance(image, BadFrame):
+                self._begun = itertools.chain(taken, frames)
+                return image
+        raise ValueError(f"{self.name} gave no frame; see whether it plays elsewhere")
+
+    def _frames(self) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
+        return itertools.islice(self._whole.timed_frames(self._start), self._count)
 
     def close(self) -> None:
         self._whole.close()
@@ -452,47 +475,3 @@ def read_image(path: Path, grey: GreyRange | None = None) -> np.ndarray:
         raise ValueError(f"{str(path)!r} holds {image.dtype}, expected pixels of 8 or 16 bits")
     code = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
     return np.asarray(cv2.cvtColor(image, code))
-
-
-class Webcam(VideoSource):
-    """A camera of this machine; a new iteration goes on with its next image.
-
-    OpenCV reads it: unlike PyAV it negotiates the camera's pixel format and size by itself, and
-    needs no name of a driver. Rate and size are asked for. Raises FileNotFoundError if there is no
-    such camera, or it gives no image.
-    """
-
-    def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
-        self.name = f"webcam {name}"
-        self.live = True
-        self._capture = cv2.VideoCapture(int(name))
-        if size is not None:
-            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
-            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
-        if fps is not None:
-            self._capture.set(cv2.CAP_PROP_FPS, fps)
-        ok, frame = self._capture.read()
-        if not ok:
-            self._capture.release()
-            raise FileNotFoundError(
-                f"webcam {name} gives no picture; see which exist with ls /dev/video*, "
-                "and whether another program holds it"
-            )
-        self.size = (frame.shape[1], frame.shape[0])
-        self.fps = float(fps or self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
-
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
-        """Yield time and image of each frame; see `VideoSource`."""
-        begin: float | None = None
-        for number in itertools.count():
-            ok, frame = self._capture.read()
-            if not ok:
-                return
-            now = time.monotonic()
-            begin = now if begin is None else begin
-            if number >= start:
-                yield now - begin, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-    def close(self) -> None:
-        """Let go of the camera."""
-        self._capture.release()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a stream that comes once: from a camera in the network, or from another program.
+"""Read what comes once: from a camera, here or in the network, or from another program.
 
 | Source | Means |
 | --- | --- |
+| ``0`` or ``/dev/video0`` | the webcam of that index |
 | ``rtsp://…``, ``http://…``, ``udp://…`` … | what FFmpeg reads from such an address |
 | ``-`` | standard input: a container that FFmpeg recognises (Y4M, MJPEG, Matroska …) |
 | ``-`` with a size | standard input: raw frames, 3 bytes R, G, B per pixel, one after the other |
@@ -10,13 +11,16 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import numpy as np
 
-from tracker_ros.io.sources import DEFAULT_FPS, VideoSource, upright
+from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, upright
 
 _TIMEOUT_S = 15.0
 
@@ -61,17 +65,21 @@ class Stream(VideoSource):
         self._begin = self._first.time or 0.0
         self._number = 0
 
+    def first_image(self) -> np.ndarray:
+        """Return the first image; see `VideoSource`. Once frames were taken, it is the next."""
+        self._first = self._next()
+        if self._first is None:
+            raise ValueError(f"{self.name} has ended")
+        return upright(self._first)
+
     def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray]]:
         """Yield time and image of each frame still to come; see `VideoSource`."""
-        skipped = 0
         while (frame := self._next()) is not None:
             timed = self._keep_times and frame.time is not None
             time_s = frame.time - self._begin if timed else self._number / self.fps
             self._number += 1
-            if skipped < start:
-                skipped += 1
-                continue
-            yield time_s, upright(frame)
+            if self._number > start:
+                yield time_s, upright(frame)
 
     def _next(self) -> Any:
         """Return the next frame, or None at the end."""
@@ -83,6 +91,63 @@ class Stream(VideoSource):
     def close(self) -> None:
         """End the connection."""
         self._container.close()
+
+
+class Webcam(VideoSource):
+    """A camera of this machine; a new iteration goes on with its next image.
+
+    OpenCV reads it: unlike PyAV it negotiates the camera's pixel format and size by itself, and
+    needs no name of a driver. Rate and size are asked for. Raises FileNotFoundError if there is no
+    such camera, or it gives no image.
+    """
+
+    def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
+        self.name = f"webcam {name}"
+        self.live = True
+        self._capture = cv2.VideoCapture(int(name))
+        if size is not None:
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+        if fps is not None:
+            self._capture.set(cv2.CAP_PROP_FPS, fps)
+        ok, frame = self._capture.read()
+        if not ok:
+            self._capture.release()
+            raise FileNotFoundError(
+                f"webcam {name} gives no picture; see which exist with ls /dev/video*, "
+                "and whether another program holds it"
+            )
+        self.size = (frame.shape[1], frame.shape[0])
+        self.fps = float(fps or self._capture.get(cv2.CAP_PROP_FPS) or DEFAULT_FPS)
+        self._first: tuple[float, np.ndarray] | None = None
+
+    def first_image(self) -> np.ndarray:
+        """Return the next image; see `VideoSource`."""
+        self._first = self._first or self._read()
+        if self._first is None:
+            raise ValueError(f"{self.name} gives no picture any more; is it still connected?")
+        return self._first[1]
+
+    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
+        """Yield time and image of each frame; see `VideoSource`."""
+        begin: float | None = None
+        for number in itertools.count():
+            taken, self._first = self._first or self._read(), None
+            if taken is None:
+                return
+            taken_s, image = taken
+            begin = taken_s if begin is None else begin
+            if number >= start:
+                yield taken_s - begin, image
+
+    def _read(self) -> tuple[float, np.ndarray] | None:
+        """Return when the next image came, and the image; None at the end."""
+        ok, frame = self._capture.read()
+        return (time.monotonic(), cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if ok else None
+
+    def close(self) -> None:
+        """Let go of the camera."""
+        self._capture.release()
 
 
 def _open(av: Any, name: str, fps: float, size: tuple[int, int] | None) -> Any:
