@@ -133,6 +133,12 @@ def test_a_type_may_be_named_without_its_middle_part(tmp_path):
         assert len(list(video)) == 10
 
 
+def test_messages_without_a_type_are_named(tmp_path):
+    path = write_mcap(tmp_path / "drive.mcap", "", name="")
+    with pytest.raises(ValueError, match="/image holds cdr messages without a type"):
+        open_video(f"bag:{path}")
+
+
 def test_a_damaged_chunk_ends_the_recording(tmp_path):
     path = write_mcap(tmp_path / "drive.mcap", "", ("lz4", lz4_of))
     content = bytearray(path.read_bytes())

@@ -289,9 +289,8 @@ class _McapReader(BagReader):
                     name, c.kind, c.definition, is_idl, count=counts[name]
                 )
             else:
-                self.refused.append(
-                    f"topic {name} holds {c.encoding or 'unknown'} messages, not those of ROS 2"
-                )
+                held = f"{c.encoding or 'unknown'} messages{'' if c.kind else ' without a type'}"
+                self.refused.append(f"topic {name} holds {held}, not those of ROS 2")
 
     def _read(self, strict: bool = False) -> Iterator[tuple[McapChannel, int, bytes]]:
         """Yield all messages; a file that was cut ends where it was cut."""

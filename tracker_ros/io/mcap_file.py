@@ -50,7 +50,7 @@ class McapChannel:
     def is_ros2(self) -> bool:
         """Whether its messages are those of ROS 2."""
         schemas = ("ros2msg", "ros2idl", "omgidl", "")
-        return self.encoding == "cdr" and self.schema_encoding in schemas
+        return self.encoding == "cdr" and self.schema_encoding in schemas and bool(self.kind)
 
 
 def read_mcap(path: Path) -> Iterator[tuple[McapChannel, int, bytes]]:
