@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tracker_ros import create_tracker
-from tracker_ros.models.mast.appearance import Appearance
+from tracker_ros.models.mast.appearance import Appearance, Presence
 from tracker_ros.tracker import Verdict
 
 HEIGHT, WIDTH = 152, 200
@@ -67,3 +67,27 @@ def test_the_share_counts_cells_that_look_like_the_object():
     assert Appearance(cells, torch.zeros(4, dtype=torch.bool)).agreement(first) == 0.0
     everything = Appearance(cells, torch.ones(4, dtype=torch.bool))
     assert mixed.agreement(everything) == 1.0
+
+
+def shown(alike: int, other: int) -> Appearance:
+    """A mask of so many cells that look like the object, the first half of a frame, or not."""
+    target = torch.zeros(80, dtype=torch.bool)
+    target[:alike] = True
+    target[40 : 40 + other] = True
+    return Appearance(torch.eye(80), target)
+
+
+@pytest.mark.parametrize(
+    ("masks", "there"),
+    [
+        ([(36, 4), (38, 2), (14, 26)], [True, True, False]),
+        ([(36, 4), (30, 10), (26, 14), (20, 20), (18, 22)], [True] * 5),
+        ([(9, 31)], [False]),
+        ([(36, 4), (2, 0), (1, 1), (36, 4)], [True, False, False, True]),
+        ([(3, 0), (2, 1), (3, 0)], [True] * 3),
+    ],
+    ids=["sudden", "gradual", "unlike", "remnant", "small"],
+)
+def test_presence_is_judged_by_what_is_usual(masks, there):
+    presence = Presence(shown(40, 0))
+    assert [presence.judge(shown(*mask))[0] for mask in masks] == there
