@@ -20,8 +20,8 @@ test: setup ## Run the tests, as many at once as WORKERS says; ARGS="..." goes t
 	@dev/browser >/dev/null
 	@dev/run python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --costs=out/test_costs.json $(ARGS)
 
-# Tests on ROS 2 Kilted: lifecycle, topics, services, launch and the programs.
-KILTED_TESTS ?= $(addprefix test/ros/test_,lifecycle.py following.py launch.py programs.py images.py)
+# Tests on ROS 2 Kilted: lifecycle, topics, services and their refusals, launch and the programs.
+KILTED_TESTS ?= $(addprefix test/ros/test_,lifecycle.py following.py refusals.py launch.py programs.py images.py)
 
 kilted: setup ## Build ROS 2 Kilted beside Jazzy and run ROS tests on it; KILTED_TESTS=test/ros runs all of them
 	@dev/setup --distro kilted

@@ -56,6 +56,25 @@ def test_other_encodings_are_followed(probe, make_message, encoding):
     assert probe.follows(target)
 
 
+def test_a_narrow_thermal_band_is_followed_like_the_full_range(probe, make_message):
+    overlaps = []
+    for low, high in ((0, 65_535), (7_600, 8_110)):
+
+        def make(header, low=low, high=high):
+            grey = cv2.cvtColor(probe.scene.image(probe.place), cv2.COLOR_RGB2GRAY)
+            counts = (low + grey * ((high - low) / 255)).astype("<u2")
+            return make_message(counts[:, :, None].view(np.uint8), header, "mono16")
+
+        probe.begin()
+        assert probe.select(probe.scene.box(probe.place), probe.show(make=make).header).success
+        for _ in range(4):
+            status = probe.show(make=make)
+        target = probe.until(lambda s=status: probe.target_of(s.header), "a box")
+        overlaps.append(probe.overlap(target))
+    assert overlaps[0] > 0.7
+    assert overlaps[1] == pytest.approx(overlaps[0], abs=0.05)
+
+
 def test_an_unknown_encoding_is_told_once_and_the_node_goes_on(probe, make_message):
     target_id = probe.start_following()
     before = probe.show().frames_rejected
