@@ -16,7 +16,7 @@ from tools.harness.domain import private_domain
 from tools.harness.program import Program, node_command
 from tools.kills import Kill, kill_once, table
 
-SHARED = "/dev/shm/fastrtps_"
+SHARED = ("/dev/shm/fastrtps_", "/dev/shm/fastdds_")  # of Fast DDS 2 and 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +39,8 @@ def test_a_killed_node_ends_in_silence_and_leaves_nothing(state, sign):
 def large_segments(pid: int) -> set[Path]:
     """Return the files of shared memory above a megabyte that a process uses."""
     maps = Path(f"/proc/{pid}/maps").read_text()
-    files = {Path(line[line.index("/dev/shm/") :]) for line in maps.splitlines() if SHARED in line}
+    names = {line[line.index("/dev/shm/") :] for line in maps.splitlines() if "/dev/shm/" in line}
+    files = {Path(name) for name in names if name.startswith(SHARED)}
     return {path for path in files if path.exists() and path.stat().st_size > 1_000_000}
 
 
