@@ -38,7 +38,6 @@ def generate_launch_description():
                 DeclareLaunchArgument(name, default_value=default, description=text)
                 for name, default, text in ARGUMENTS
             ),
-            IncludeLaunchDescription(tracker),
             Node(
                 package="opennav_following",
                 executable="opennav_following",
@@ -56,5 +55,7 @@ def generate_launch_description():
                 output="screen",
                 ros_arguments=logging,
             ),
+            # Last: where nav2 is missing, launch fails before the tracker has been started.
+            IncludeLaunchDescription(tracker),
         ]
     )

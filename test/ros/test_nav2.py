@@ -71,6 +71,8 @@ def test_the_launch_file_starts_tracker_server_and_manager():
         ("nav2_lifecycle_manager", "lifecycle_manager"),
     ]
     assert sum(isinstance(entity, IncludeLaunchDescription) for entity in entities) == 1
+    # A package that is missing ends the launch before there is a tracker that would be left alone.
+    assert isinstance(entities[-1], IncludeLaunchDescription)
     own = {entity.name for entity in entities if isinstance(entity, DeclareLaunchArgument)}
     assert own == {"follow_params_file", "cmd_vel_topic", "follow_log_level"}
 
