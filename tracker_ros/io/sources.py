@@ -276,7 +276,8 @@ class _Stretch(VideoSource):
                 yield time_s - begin, image
 
     def first_image(self) -> np.ndarray:
-        frames, taken = self._begun or self._frames(), []
+        frames = self._begun or self._frames()
+        taken: list[tuple[float, np.ndarray | BadFrame]] = []
         for time_s, image in frames:
             taken.append((time_s, image))
             if not isinstance(image, BadFrame):
