@@ -154,6 +154,16 @@ def test_evaluate_takes_yardsticks_from_the_cache(sequences, tmp_path, monkeypat
     assert second["trackers"] == first["trackers"]
 
 
+def test_evaluate_notes_that_lost_targets_were_looked_for(sequences, capsys):
+    arguments = ["evaluate", str(sequences), "--models", "ostrack_tiny", "--json"]
+    notes = []
+    for more in ([], ["--redetect"]):
+        assert main([*arguments, *more]) == 0
+        (tracker,) = json.loads(capsys.readouterr().out)["trackers"]
+        notes.append(tracker["note"])
+    assert notes[0] != notes[1]
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_evaluate_keeps_the_scores_so_far(
     sequences, tmp_path, monkeypatch, capsys, number, status

@@ -111,11 +111,12 @@ class TrackerRun:
 
     @property
     def full_note(self) -> str:
-        """The note, with the sequences that the tracker failed on."""
+        """The note, with how lost targets were looked for and what failed."""
+        searched = "lost targets looked for in the whole image" if self.entry.redetection else ""
         failed = f"failed on {', '.join(self.failed)}" if self.failed else ""
         count = sum(map(len, self.bad_frames.values()))
         unread = f"{count} frames unread" if count else ""
-        return ", ".join(filter(None, (self.note, failed, unread)))
+        return ", ".join(filter(None, (self.note, searched, failed, unread)))
 
     def mask_rows(self) -> list[MaskRow]:
         """Return the rows of the table of masks."""
