@@ -73,7 +73,9 @@ def test_no_more_than_its_depth_waits(pair):
     pair.say(*map(str, range(10)))
     pair.say("last")
     time.sleep(0.2)
-    assert len(topic.take()) <= DEPTH
+    taken = topic.take()
+    assert len(taken) <= DEPTH
+    assert taken[-1].data == "last"
 
 
 def test_messages_may_be_taken_as_bytes(pair):

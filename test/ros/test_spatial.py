@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import rclpy
 import tf2_ros
 from conftest import SpunNode
 from foxglove_msgs.msg import ImageAnnotations
@@ -36,6 +37,7 @@ from tracker_interfaces.msg import (
     TargetVelocityArray,
 )
 from tracker_ros.nodes.messages import box_of, stamp_message, stamp_nanoseconds
+from tracker_ros.nodes.spatial.inputs import FixedFrame
 from tracker_ros.nodes.track import TrackNode
 from tracker_ros.spatial.target_locator import TargetLocator
 
@@ -501,6 +503,39 @@ def test_a_late_transform_is_replaced_by_the_newest_for_a_tenth_of_a_second(movi
         assert pose.pose.pose.position.x == pytest.approx(14.0 + NEAR, abs=0.02)
     finally:
         rig.close()
+
+
+def test_transforms_from_before_a_jump_back_do_not_hide_later_ones():
+    node = rclpy.create_node("moved_camera", cli_args=["--ros-args", "-r", "/tf:=/tf_of_jumps"])
+    publisher = node.create_publisher(TFMessage, "/tf", 10)
+    fixed = FixedFrame(node, "before_and_after")
+
+    def move(time_s: int, x: float) -> None:
+        message = TransformStamped(child_frame_id="moved_camera")
+        message.header.frame_id = fixed.frame
+        message.header.stamp = stamp_message(time_s * 10**9)
+        message.transform.translation.x = x
+        publisher.publish(TFMessage(transforms=[message]))
+        assert publisher.wait_for_all_acked()
+
+    def position(time_s: int) -> float:
+        return float(fixed.lookup("moved_camera", time_s * 10**9).translation[0])
+
+    try:
+        end = time.monotonic() + 30.0
+        while publisher.get_subscription_count() == 0:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        move(1000, 1.0)
+        assert position(1000) == 1.0
+        move(1001, 2.0)
+        move(5, 3.0)
+        assert position(5) == 3.0
+        move(6, 4.0)
+        assert position(6) == 4.0
+    finally:
+        fixed.close()
+        node.destroy_node()
 
 
 def test_viewers_are_told_where_targets_are(moving):

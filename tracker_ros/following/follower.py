@@ -397,9 +397,9 @@ class Follower(Generic[T]):
         return results
 
     def _note_size(self, height: int, width: int) -> bool:
-        """Return whether a change of the image's size cannot be the same view.
+        """Return whether the image's size has changed to one that cannot show the same view.
 
-        Each change is logged once in the life of the latest target, and only the first few.
+        Each change is logged once until targets are selected anew, and only the first few.
         """
         before, self._image_size = self._image_size, (height, width)
         if before in (None, (height, width)):

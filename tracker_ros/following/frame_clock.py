@@ -19,8 +19,9 @@ _MAX_AHEAD_S = 30.0
 _FASTEST_PLAYBACK = 20.0
 _WINDOW = 12
 _JUMPS = 3
-# Stamps are too slow where they tell of a rate that few cameras have, and images come at another.
-# Slower stamps may be those of a recording played slowly: seconds between stamps, times too slow.
+# Stamps advance too slowly if they tell of at least 80 Hz and images come at a quarter of that, or
+# of at least 33 Hz and an eighth: few cameras are so fast. Slower stamps may belong to a recording
+# that is played slowly. In each pair: most seconds between stamps, and the least such quotient.
 _TOO_SLOW = ((0.0125, 4.0), (0.03, 8.0))
 _MIN_ARRIVAL_S = 1e-3
 

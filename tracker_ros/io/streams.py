@@ -66,7 +66,7 @@ class Stream(VideoSource):
         self._number = 0
 
     def first_image(self) -> np.ndarray:
-        """Return the first image; see `VideoSource`. Once frames were taken, it is the next."""
+        """Return the next image, at the beginning the first; see `VideoSource`."""
         self._first = self._next()
         if self._first is None:
             raise ValueError(f"{self.name} has ended")

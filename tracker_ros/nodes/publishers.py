@@ -116,8 +116,8 @@ class Publishers:
             create = node.create_publisher if latched else node.create_lifecycle_publisher
             options = QoSOverridingOptions.with_default_policies()
             qos = keep_last(1, latched=latched)
-            # The executor would look at two events of each publisher whenever an image comes. All
-            # they do is to log a mismatch that the subscriber logs, too.
+            # The executor would check two events of each publisher whenever an image comes. They
+            # only log a QoS that does not fit, and the subscriber logs that, too.
             events = PublisherEventCallbacks(use_default_callbacks=False)
             return create(kind, topic, qos, event_callbacks=events, qos_overriding_options=options)
 

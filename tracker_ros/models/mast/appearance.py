@@ -23,7 +23,7 @@ On public sequences, true masks reach 0.39 or more; on drawn scenes, what goes o
 has gone rarely reaches more than 0.25.
 """
 LEAST_OF_USUAL = 0.5
-"""The same as a part of the usual share: on public sequences, true masks keep 0.59 of it."""
+"""Least part of the usual share; on public sequences, true masks keep 0.59 of it or more."""
 _MAX_CELLS = 256
 _CELLS_IN_DOUBT = 3
 _ADAPTATION = 0.1
@@ -86,7 +86,7 @@ class Presence:
     def judge(self, now: Appearance) -> tuple[bool, float]:
         """Return whether the object is there, and the share of its cells that look like it.
 
-        Three cells more are counted as unlike: a remnant of two cells proves nothing.
+        Three more cells are counted as unlike, so that one or two cells prove nothing.
         """
         cells = min(int(to_numpy(now.target).sum()), _MAX_CELLS)
         share = now.agreement(self._first) * cells / (cells + _CELLS_IN_DOUBT)

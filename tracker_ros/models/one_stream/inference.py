@@ -63,7 +63,8 @@ class OneStreamInference(ABC):
         packed: Use oneDNN's prepacked layers; None uses them where this build of torch has them.
         precision: "fp32" or "bf16".
 
-    Raises ValueError if this device does not gain by the precision.
+    Raises:
+        ValueError: This device does not gain by the precision.
     """
 
     config: OneStreamConfig
@@ -94,7 +95,7 @@ class OneStreamInference(ABC):
 
     @abstractmethod
     def _run(self, template: EncodedTemplate, search: Tensor) -> tuple[HeadMaps, list[Tensor]]:
-        """Return the maps of (B, Nx, C) embedded search tokens, and `_masks`."""
+        """Return the maps of (B, Nx, C) embedded search tokens, and the masks for `_masks`."""
 
     @abstractmethod
     def _stack(self, of_boxes: Sequence[Any]) -> Any:

@@ -87,16 +87,7 @@ class FixedFrame:
         Raises:
             ValueError: There is none; says why.
         """
-        if stamp_ns < self._newest_ns - _JUMP_NS:
-            self._buffer.clear()  # tf2 refuses what is older than what it has
-        self._newest_ns = stamp_ns
-        for topic, keep in (
-            (self._static, self._buffer.set_transform_static),
-            (self._moving, self._buffer.set_transform),
-        ):
-            for message in topic.take():
-                for transform in message.transforms:
-                    keep(transform, "track")
+        self._take_transforms(stamp_ns)
         try:
             try:
                 found = self._lookup(camera_frame, Time(nanoseconds=stamp_ns))
@@ -110,6 +101,24 @@ class FixedFrame:
         moved, turned = found.transform.translation, found.transform.rotation
         quaternion = (turned.x, turned.y, turned.z, turned.w)
         return Transform.create((moved.x, moved.y, moved.z), quaternion)
+
+    def _take_transforms(self, stamp_ns: int) -> None:
+        """Take the transforms that have come, and start anew where time has jumped back.
+
+        tf2 refuses what is much older than what it has, so transforms from before the jump, even
+        those that still wait, would keep the later ones out.
+        """
+        jumped = stamp_ns < self._newest_ns - _JUMP_NS
+        self._newest_ns = stamp_ns
+        if jumped:
+            self._buffer.clear()
+        for message in self._static.take():
+            for transform in message.transforms:
+                self._buffer.set_transform_static(transform, "track")
+        for message in self._moving.take():
+            for transform in message.transforms:
+                if not jumped or stamp_nanoseconds(transform.header) <= stamp_ns + _JUMP_NS:
+                    self._buffer.set_transform(transform, "track")
 
     def _lookup(self, camera_frame: str, when: Time) -> Any:
         return self._buffer.lookup_transform(self.frame, camera_frame, when)

@@ -20,18 +20,18 @@ __all__ = ["PolledTopic"]
 
 
 class _NeverWaitedFor(ReentrantCallbackGroup):
-    """Keeps a subscription away from the executor, and its events too.
+    """Keeps the executor from waiting for a subscription and for its QoS events.
 
-    An event of a subscription whose messages are not taken ends every wait at once with Fast DDS.
+    With Fast DDS, a wait for the events alone ends at once while messages have not been taken.
     """
 
     def can_execute(self, entity: Any) -> bool:
-        """Return that the executor may not wait for anything in this group."""
+        """Return False: the executor waits for nothing in this group."""
         return False
 
 
 class PolledTopic:
-    """A topic whose messages are taken by hand, in any thread.
+    """A subscription whose messages are taken with `take`, in any thread.
 
     Args:
         node: The node, or its part for one camera.
@@ -45,7 +45,7 @@ class PolledTopic:
         self, node: Node, kind: type, topic: str, qos: QoSProfile, raw: bool = False
     ) -> None:
         self._node = node
-        self._closing = threading.Lock()
+        self._lock = threading.Lock()  # between `take` and `close`
         self._subscription: Any = node.create_subscription(
             kind,
             topic,
@@ -58,7 +58,7 @@ class PolledTopic:
 
     def take(self) -> list[Any]:
         """Return the messages that have come since the last call, oldest first."""
-        with self._closing:
+        with self._lock:
             source = self._subscription
             if source is None:
                 return []
@@ -67,8 +67,8 @@ class PolledTopic:
                 return [message for message, _ in iter(take, None)]
 
     def close(self) -> None:
-        """Unsubscribe; nothing is taken any more."""
-        with self._closing:
+        """Unsubscribe; `take` returns nothing any more."""
+        with self._lock:
             if self._subscription is not None:
                 self._node.destroy_subscription(self._subscription)
                 self._subscription = None
