@@ -48,7 +48,8 @@ def rgb_from_image(message: Any, decoder: ImageDecoder | None = None) -> np.ndar
         decoder: The camera's decoder, which remembers its range of grey; a new one if left out.
 
     Returns:
-        (H, W, 3) uint8 RGB; for rgb8 and rgba8 a view of the message, which must not be changed.
+        (H, W, 3) uint8 RGB. For rgb8 and rgba8, and for bgr8 if the decoder gives reversed views,
+        a view of the message, which must not be changed.
 
     Raises:
         UnsupportedEncodingError: The encoding cannot be decoded; names those that can.
