@@ -172,6 +172,7 @@ class Publishers:
             self._diagnostics.latency.add(latency)
             self.spatial.publish(header, report, measured)
         self._publish_statuses(header, report, latency)
+        self.spatial.keep_up(report.frame.stamp_ns)
         if self._annotations is not None and self._annotations.get_subscription_count() > 0:
             self._annotations.publish(annotations_message(header, report.targets))
         self._publish_mask(header, report.first)

@@ -87,7 +87,7 @@ class FixedFrame:
         Raises:
             ValueError: There is none; says why.
         """
-        self._take_transforms(stamp_ns)
+        self.take(stamp_ns)
         try:
             try:
                 found = self._lookup(camera_frame, Time(nanoseconds=stamp_ns))
@@ -102,8 +102,11 @@ class FixedFrame:
         quaternion = (turned.x, turned.y, turned.z, turned.w)
         return Transform.create((moved.x, moved.y, moved.z), quaternion)
 
-    def _take_transforms(self, stamp_ns: int) -> None:
+    def take(self, stamp_ns: int) -> None:
         """Take the transforms that have come, and start anew where time has jumped back.
+
+        To take what a busy robot sends in two seconds needs a third of a second, so this is to be
+        called for each image.
 
         tf2 refuses what is much older than what it has, so transforms from before the jump, even
         those that still wait, would keep the later ones out.

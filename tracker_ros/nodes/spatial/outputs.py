@@ -144,6 +144,11 @@ class SpatialOutputs:
         if self._fixed_frame is not None:
             self._fixed_frame.close()
 
+    def keep_up(self, stamp_ns: int) -> None:
+        """Take the transforms that have come until an image, so that few wait for the next."""
+        if self._fixed_frame is not None:
+            self._fixed_frame.take(stamp_ns)
+
     def forget(self, target_ids: Collection[str]) -> None:
         """Forget targets that are no longer followed."""
         for target_id in target_ids:
