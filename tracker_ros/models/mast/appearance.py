@@ -23,7 +23,10 @@ On public sequences, true masks reach 0.39 or more; on drawn scenes, what goes o
 has gone rarely reaches more than 0.25.
 """
 LEAST_OF_USUAL = 0.5
-"""Least part of the usual share; on public sequences, true masks keep 0.59 of it or more."""
+"""The same as a part of the usual share.
+
+In five public sequences of 40 frames, 7 of 227 right boxes of `mast_tiny` fall below one of both.
+"""
 _MAX_CELLS = 256
 _CELLS_IN_DOUBT = 3
 _ADAPTATION = 0.1
