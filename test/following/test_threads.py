@@ -11,6 +11,7 @@ import random
 import sys
 import threading
 import time
+from collections import Counter
 
 import pytest
 from follower_bench import Bench
@@ -78,6 +79,9 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
         assert list(bench.states().values()) == [state, state], "the newest thresholds"
     assert worker.stop(follower.unload, 60)
     assert faults == []
-    assert {outcome.code for outcome in bench.outcomes} == {SelectionCode.OK}
+    # A request that waits for a target to catch up is interrupted by a clear or a newer one.
+    codes = Counter(outcome.code for outcome in bench.outcomes)
+    assert codes.keys() <= {SelectionCode.OK, SelectionCode.INTERRUPTED}
+    assert codes[SelectionCode.OK] > codes[SelectionCode.INTERRUPTED]
     assert threads == {"tracker"}
     bench.counts()
