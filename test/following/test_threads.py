@@ -60,6 +60,10 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
             if turn % 50 == 0:
                 time.sleep(0.001)  # let others have a turn
 
+    def catch_up():
+        while follower.catch_up():
+            pass
+
     changing = threading.Thread(target=change_often)
     changing.start()
     selected = 0
@@ -74,6 +78,7 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
     for limits, state in ((LENIENT, TargetState.TRACKING), (STRICT, TargetState.UNCERTAIN)):
         change(limits)
         assert worker.run_and_wait(lambda: (bench.request(), bench.request(append=True)), 60)
+        assert worker.run_and_wait(catch_up, 60)
         frame = bench.arrive(step_s=0.01)
         assert worker.run_and_wait(lambda frame=frame: follower.handle(frame), 60)
         assert list(bench.states().values()) == [state, state], "the newest thresholds"
