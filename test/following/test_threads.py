@@ -11,7 +11,6 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
 
 import pytest
 from follower_bench import Bench
@@ -70,6 +69,8 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
     while changing.is_alive() or selected < 50:
         worker.put(bench.arrive(step_s=0.01))
         append = selected % 5 > 0
+        if not append:  # else the request may wait, and be interrupted by a clear or a newer one
+            assert worker.run_and_wait(catch_up, 60)
         assert worker.run_and_wait(lambda append=append: bench.request(append=append), 60)
         selected += 1
         if selected % 7 == 0:
@@ -77,6 +78,7 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
     changing.join()
     for limits, state in ((LENIENT, TargetState.TRACKING), (STRICT, TargetState.UNCERTAIN)):
         change(limits)
+        assert worker.run_and_wait(catch_up, 60)
         assert worker.run_and_wait(lambda: (bench.request(), bench.request(append=True)), 60)
         assert worker.run_and_wait(catch_up, 60)
         frame = bench.arrive(step_s=0.01)
@@ -84,9 +86,6 @@ def test_ten_thousand_changes_while_targets_come_and_go(quick_switches):
         assert list(bench.states().values()) == [state, state], "the newest thresholds"
     assert worker.stop(follower.unload, 60)
     assert faults == []
-    # A request that waits for a target to catch up is interrupted by a clear or a newer one.
-    codes = Counter(outcome.code for outcome in bench.outcomes)
-    assert codes.keys() <= {SelectionCode.OK, SelectionCode.INTERRUPTED}
-    assert codes[SelectionCode.OK] > codes[SelectionCode.INTERRUPTED]
+    assert {outcome.code for outcome in bench.outcomes} == {SelectionCode.OK}
     assert threads == {"tracker"}
     bench.counts()
