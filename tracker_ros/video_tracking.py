@@ -30,7 +30,14 @@ from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import Doubt, TargetState
 from tracker_ros.geometry import Box, check_box_size
-from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, check_rate, open_video
+from tracker_ros.io.sources import (
+    DEFAULT_FPS,
+    BadFrame,
+    VideoSource,
+    check_rate,
+    no_frame,
+    open_video,
+)
 from tracker_ros.masks import label_map, one_object
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
@@ -270,7 +277,7 @@ def _follow(
             if image is not None:
                 yield VideoFrame(frame.number - 1, frame.time_s, image, report.targets, taken)
     if report is None:
-        raise ValueError(f"{name} gave no frame; see whether it plays elsewhere")
+        raise no_frame(name)
 
 
 def _log_bad_frame(frame: BadFrame) -> None:

@@ -109,7 +109,7 @@ class VideoSource(ABC):
         """Return the first image that can be read; the next iteration begins with it."""
         image = next(iter(self), None)
         if image is None:
-            raise ValueError(f"{self.name} gave no frame; see whether it plays elsewhere")
+            raise no_frame(self.name)
         return image
 
     def __len__(self) -> int:
@@ -193,6 +193,11 @@ def open_video(
         opened = VideoFile(text, fps)
     opened.mono16_range = mono16_range
     return _Stretch(opened, start, count) if start or count is not None else opened
+
+
+def no_frame(name: str) -> ValueError:
+    """Return the error that a source of this name has no image that can be read."""
+    return ValueError(f"{name} gave no frame; see whether it plays elsewhere")
 
 
 def _streams() -> Any:
@@ -283,7 +288,7 @@ class _Stretch(VideoSource):
             if not isinstance(image, BadFrame):
                 self._begun = itertools.chain(taken, frames)
                 return image
-        raise ValueError(f"{self.name} gave no frame; see whether it plays elsewhere")
+        raise no_frame(self.name)
 
     def _frames(self) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
         return itertools.islice(self._whole.timed_frames(self._start), self._count)
