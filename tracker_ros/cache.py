@@ -62,14 +62,10 @@ def cache_folder(purpose: str) -> Path:
 
 @dataclass(frozen=True)
 class Key:
-    """Everything that an entry's files depend on.
+    """Everything that an entry's files depend on."""
 
-    Attributes:
-        subject: What the files are of, such as "ostrack_tiny track".
-        parts: Values by name; "precision", if there is one, becomes part of the files' names.
-    """
-
-    subject: str
+    subject: str  # what the files are of, such as "ostrack_tiny track"
+    # values by name; "precision", if there is one, becomes part of the files' names
     parts: Mapping[str, str]
 
     @property
@@ -91,26 +87,16 @@ class Key:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known about one entry.
+    """What is known about one entry."""
 
-    Attributes:
-        stem: Name of its files without their suffixes.
-        key: What its files depend on.
-        sha256: Of each file, by suffix; empty if making the files failed for good.
-        info: Further facts, for people and for whoever made the entry.
-        made: When, UTC, in ISO 8601.
-        used: When it was last used or written, in seconds since 1970.
-        size: Of all files, in bytes.
-        sizes: Of each file in bytes, by suffix; without those that an earlier version wrote.
-    """
-
-    stem: str
-    key: Key
-    sha256: dict[str, str]
-    info: dict[str, Any]
-    made: str
-    used: float
-    size: int
+    stem: str  # name of its files without their suffixes
+    key: Key  # what its files depend on
+    sha256: dict[str, str]  # of each file, by suffix; empty if making the files failed for good
+    info: dict[str, Any]  # further facts, for people and for whoever made the entry
+    made: str  # when, UTC, in ISO 8601
+    used: float  # when it was last used or written, in seconds since 1970
+    size: int  # of all files, in bytes
+    # of each file in bytes, by suffix; without those that an earlier version wrote
     sizes: dict[str, int]
 
 

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["EVIDENCE", "SCORE_ONLY", "Calibration"]
-
 EVIDENCE = (
     "score",  # logit of the tracker's score
     "rival",  # highest score outside the box over that of the target
@@ -33,17 +31,14 @@ EVIDENCE = (
 class Calibration:
     """A logistic regression from evidence to a probability.
 
-    Attributes:
-        bias: Log odds without evidence.
-        weights: Log odds per unit of each kind of `EVIDENCE`; 0 for those that are missing.
-        typical: Mean evidence of right results, for each weight.
-
     Raises:
         ValueError: A name is no kind of evidence, or a number is not finite.
     """
 
-    bias: float
+    bias: float  # log odds without evidence
+    # log odds per unit of each kind of `EVIDENCE`; 0 for those that are missing
     weights: Mapping[str, float]
+    # mean evidence of right results, for each weight
     typical: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

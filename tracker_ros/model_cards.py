@@ -39,30 +39,19 @@ class Family:
     """A method that several models share.
 
     Import paths are written "module:name", so that nothing is imported before it is used.
-
-    Attributes:
-        name: Lower case.
-        models: Configurations of its models by name.
-        create: Import path of the factory of its trackers, see `registry.create_tracker`.
-        network: Import path of the function that makes a model's network, given its name.
-        training: Import path of the task that trains it.
-        settings: Returns what options may change of a model, beside the factory's own arguments.
-        paper: Where the method is published.
-        code: The authors' code.
-        licence: Of the authors' weights.
-        checkpoint: File name of the authors' weights; None if there are none.
     """
 
-    name: str
-    models: Mapping[str, Any]
-    create: str
-    network: str
-    training: str
+    name: str  # lower case
+    models: Mapping[str, Any]  # configurations of its models by name
+    create: str  # import path of the factory of its trackers, see `registry.create_tracker`
+    network: str  # import path of the function that makes a model's network, given its name
+    training: str  # import path of the task that trains it
+    # returns what options may change of a model, beside the factory's own arguments
     settings: Callable[[str], Settings]
-    paper: str
-    code: str
-    licence: str
-    checkpoint: str | None
+    paper: str  # where the method is published
+    code: str  # the authors' code
+    licence: str  # of the authors' weights
+    checkpoint: str | None  # file name of the authors' weights; None if there are none
 
 
 _MAE_LICENCE = (
@@ -156,42 +145,26 @@ def similar_names(name: str, known: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Facts about a model, known before it is loaded.
+    """Facts about a model, known before it is loaded."""
 
-    Attributes:
-        name: The name that `create_tracker` takes.
-        family: Name of its family, a key of `FAMILIES`.
-        summary: One line.
-        template_size: Side of the crop of the first image, pixels.
-        search_size: Side of the crops of later images, pixels.
-        paper: Where the method is published.
-        code: The authors' code.
-        licence: Of the weights.
-        parameters: Number of trained weights; None for embedded weights without a card.
-        weights: File name inside the package, or None if `weights=` must be given.
-        sha256: Of that file.
-        checkpoint: The authors' file to convert, for models without embedded weights.
-        mean: Subtracted from RGB in [0, 1].
-        std: Divides the result.
-        accuracy: Measured figures by name, for embedded weights.
-        calibration: How likely results are right, for embedded weights of which it was measured.
-    """
-
-    name: str
-    family: str
-    summary: str
-    template_size: int
-    search_size: int
-    paper: str
-    code: str
-    licence: str
-    parameters: int | None
-    weights: str | None = None
-    sha256: str | None = None
+    name: str  # the name that `create_tracker` takes
+    family: str  # name of its family, a key of `FAMILIES`
+    summary: str  # one line
+    template_size: int  # side of the crop of the first image, pixels
+    search_size: int  # side of the crops of later images, pixels
+    paper: str  # where the method is published
+    code: str  # the authors' code
+    licence: str  # of the weights
+    parameters: int | None  # number of trained weights; None for embedded weights without a card
+    weights: str | None = None  # file name inside the package, or None if `weights=` must be given
+    sha256: str | None = None  # of that file
+    # the authors' file to convert, for models without embedded weights
     checkpoint: str | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # subtracted from RGB in [0, 1]
+    std: tuple[float, float, float] = IMAGENET_STD  # divides the result
+    # measured figures by name, for embedded weights
     accuracy: dict[str, float] = field(default_factory=dict)
+    # how likely results are right, for embedded weights of which it was measured
     calibration: Calibration | None = None
 
 

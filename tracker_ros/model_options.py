@@ -33,19 +33,14 @@ _TRUTH = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a model that options may change.
+    """The settings of a model that options may change."""
 
-    Attributes:
-        values: A dataclass; its fields, and those of dataclasses in it, are the options.
-        names: The fields that are options; None for all.
-        official_names: Other names of options, as the authors' files have them, lower case.
-        elsewhere: What the authors' files set and no option does, lower case, with the reason or
-            what to use instead.
-    """
-
-    values: Any
-    names: tuple[str, ...] | None = None
+    values: Any  # a dataclass; its fields, and those of dataclasses in it, are the options
+    names: tuple[str, ...] | None = None  # the fields that are options; None for all
+    # other names of options, as the authors' files have them, lower case
     official_names: Mapping[str, str] = field(default_factory=dict)
+    # what the authors' files set and no option does, lower case, with the reason or what to use
+    # instead
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -21,16 +21,6 @@ from pathlib import Path
 
 from tracker_ros.process import at_sudden_end
 
-__all__ = [
-    "UnfinishedFile",
-    "UnfinishedFolder",
-    "check_outputs",
-    "check_writable",
-    "remove_left_overs",
-    "replacement",
-    "write_whole",
-]
-
 LEFT_OVER_S = 60.0
 """Age from which an unfinished file that no process holds is removed, seconds."""
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")

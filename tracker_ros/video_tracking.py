@@ -42,8 +42,6 @@ from tracker_ros.masks import label_map, one_object
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
-__all__ = ["VideoFrame", "VideoResult", "track_targets", "track_video"]
-
 
 @dataclass(frozen=True)
 class VideoResult:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["STILL", "Servo", "ServoLimits", "turning_rate"]
-
 Rates = tuple[float, float]
 
 STILL: Rates = (0.0, 0.0)
@@ -21,22 +19,15 @@ STILL: Rates = (0.0, 0.0)
 
 @dataclass(frozen=True)
 class ServoLimits:
-    """What the servo may do.
+    """What the servo may do."""
 
-    Attributes:
-        gain: Rate for each unit of error, 1/s. The error falls to a third in 1 / gain seconds. A
-            target that moves by v rad/s stays v / gain from the centre.
-        max_rate: Greatest rate about each axis, rad/s.
-        max_acceleration: Greatest change of the rates, rad/s².
-        dead_band: Error that is left alone, rad.
-        timeout: Seconds without a bearing after which the camera stands still.
-    """
-
+    # rate for each unit of error, 1/s. The error falls to a third in 1 / gain seconds. A target
+    # that moves by v rad/s stays v / gain from the centre.
     gain: float = 1.5
-    max_rate: float = 1.0
-    max_acceleration: float = 4.0
-    dead_band: float = 0.01
-    timeout: float = 0.3
+    max_rate: float = 1.0  # greatest rate about each axis, rad/s
+    max_acceleration: float = 4.0  # greatest change of the rates, rad/s²
+    dead_band: float = 0.01  # error that is left alone, rad
+    timeout: float = 0.3  # seconds without a bearing after which the camera stands still
 
 
 def turning_rate(bearing: tuple[float, float, float], limits: ServoLimits) -> Rates:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tracker_ros.evaluation.annotations import RunLengthMask, read_annotations
-from tracker_ros.evaluation.sequences import find_sequences, read_boxes
+from tracker_ros.evaluation.sequences import find_sequences
 from tracker_ros.io.mask_files import write_label_map
 
 
@@ -52,7 +52,7 @@ def test_numbers_without_padding_are_in_natural_order(tmp_path):
 def test_separators_absence_and_corners(tmp_path):
     file = tmp_path / "boxes.txt"
     file.write_text("1,2,3,4\n1\t2\t3\t4\n1 2 3 4\nNaN,NaN,NaN,NaN\n0,0,0,0\n1,2,5,1,6,9,2,10\n")
-    boxes = read_boxes(file)
+    boxes = read_annotations(file).boxes
     assert boxes[:3].tolist() == [[1, 2, 3, 4]] * 3
     assert np.isnan(boxes[3:5]).all()
     assert boxes[5].tolist() == [1, 1, 5, 9]
@@ -129,7 +129,7 @@ BOX = "1,2,3,4\n"
 )
 def test_lines_of_every_benchmark(line, box, tmp_path):
     (tmp_path / "a.txt").write_text(f"{BOX}{line}\n{BOX}")
-    boxes = read_boxes(tmp_path / "a.txt")
+    boxes = read_annotations(tmp_path / "a.txt").boxes
     assert boxes[[0, 2]].tolist() == [[1, 2, 3, 4]] * 2
     assert np.isnan(boxes[1]).all() if box is None else boxes[1].tolist() == box
 
@@ -140,7 +140,7 @@ def test_lines_of_every_benchmark(line, box, tmp_path):
 def test_what_is_no_annotation_is_named(line, tmp_path):
     (tmp_path / "a.txt").write_text(f"{BOX}{line}\n")
     with pytest.raises(ValueError, match=r"a\.txt:2: .* is no annotation"):
-        read_boxes(tmp_path / "a.txt")
+        read_annotations(tmp_path / "a.txt")
 
 
 def test_masks_are_read_and_written_as_run_lengths(tmp_path):

@@ -17,8 +17,6 @@ import numpy as np
 from tracker_ros.geometry import Box
 from tracker_ros.spatial.camera import CameraModel
 
-__all__ = ["RgbdFrame", "RgbdScene"]
-
 WIDTH, HEIGHT, FOCAL = 640, 480, 480.0
 WALL_M, FLOOR_M, POST_M = 9.0, 1.1, 1.6
 BOARD_M = (0.6, 1.3)

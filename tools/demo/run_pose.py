@@ -33,8 +33,6 @@ from tracker_ros.evaluation.machine import describe_machine
 from tracker_ros.io.writer import VideoWriter
 from tracker_ros.nodes.messages import box_of, image_from_array, keep_last, stamp_nanoseconds
 
-__all__ = ["run_pose"]
-
 FRAMES, RATE_HZ = 150, 15.0
 LOADING_S = 180.0
 MAX_ERROR_PERCENT, MIN_LOCATED = 2.0, 0.8

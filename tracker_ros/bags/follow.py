@@ -38,8 +38,6 @@ from tracker_ros.io.video_packets import PacketDecoder
 from tracker_ros.spatial.camera import CalibrationError, CameraModel
 from tracker_ros.tracker import Tracker
 
-__all__ = ["BagReport", "BagSettings", "BagTopics", "follow_bag"]
-
 _LOG = logging.getLogger(__name__)
 _KEPT_DEPTH_IMAGES = 8
 _SILENCE_STEP_NS = 250_000_000
@@ -48,18 +46,12 @@ _MAX_SILENCE_STEPS = 400
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The topics of a bag that are followed; empty ones are not there.
+    """The topics of a bag that are followed; empty ones are not there."""
 
-    Attributes:
-        image: The images, raw, compressed or packets of a video stream.
-        camera_info: Their calibration.
-        depth: Depth images registered to them, raw or compressedDepth.
-        selections: Requests to follow a target, and whether they add one.
-    """
-
-    image: str
+    image: str  # the images, raw, compressed or packets of a video stream
     camera_info: str = ""
-    depth: str = ""
+    depth: str = ""  # depth images registered to them, raw or compressedDepth
+    # requests to follow a target, and whether they add one
     selections: tuple[tuple[str, bool], ...] = ()
 
     @property
@@ -71,53 +63,33 @@ class BagTopics:
 
 @dataclass(frozen=True)
 class BagSettings:
-    """How a bag is followed; the defaults are those of the node.
+    """How a bag is followed; the defaults are those of the node."""
 
-    Attributes:
-        rate: How many times faster than recorded; 0 as fast as possible, without leaving out any
-            image.
-        limits: Thresholds of the targets' states.
-        redetection: How lost targets are looked for; None looks where they were lost alone.
-        buffer_seconds: Seconds of images that are kept for selections on earlier ones.
-        buffer_bytes: Bytes that these may take.
-        mono16_range: Counts of 16-bit grey that become black and white.
-        rectified: Whether the images are rectified.
-        depth_tolerance_s: By how much the stamps of an image and its depth may differ.
-        start_s: Seconds from the first image to the one on which the given selections start.
-        start_image: Number of that image, counted from 0, if it is later.
-        start_stamp_ns: Stamp of that image, nanoseconds, if it is later.
-    """
-
+    # how many times faster than recorded; 0 as fast as possible, without leaving out any image
     rate: float = 0.0
-    limits: StateLimits = StateLimits()
+    limits: StateLimits = StateLimits()  # thresholds of the targets' states
+    # how lost targets are looked for; None looks where they were lost alone
     redetection: RedetectionSettings | None = None
-    buffer_seconds: float = 5.0
-    buffer_bytes: int = 256_000_000
-    mono16_range: str = "auto"
+    buffer_seconds: float = 5.0  # seconds of images that are kept for selections on earlier ones
+    buffer_bytes: int = 256_000_000  # bytes that these may take
+    mono16_range: str = "auto"  # counts of 16-bit grey that become black and white
     rectified: bool = False
-    depth_tolerance_s: float = 0.05
+    depth_tolerance_s: float = 0.05  # by how much the stamps of an image and its depth may differ
+    # seconds from the first image to the one on which the given selections start
     start_s: float = 0.0
-    start_image: int = 0
-    start_stamp_ns: int = 0
+    start_image: int = 0  # number of that image, counted from 0, if it is later
+    start_stamp_ns: int = 0  # stamp of that image, nanoseconds, if it is later
 
 
 @dataclass(frozen=True)
 class BagReport:
-    """A report of the follower, and what was known beside the image.
+    """A report of the follower, and what was known beside the image."""
 
-    Attributes:
-        time_ns: When the image was recorded, or the time of a change without one, nanoseconds.
-        report: The report. Its processing time is in seconds of this machine.
-        latency_s: Seconds from the image's recording to its result, of those in the bag.
-        camera: The calibration; None without one.
-        depth: The depth image that belongs to the frame; None without one.
-    """
-
-    time_ns: int
-    report: FrameReport[Any]
-    latency_s: float
-    camera: CameraModel | None = None
-    depth: DepthImage | None = None
+    time_ns: int  # when the image was recorded, or the time of a change without one, nanoseconds
+    report: FrameReport[Any]  # its processing time is in seconds of this machine
+    latency_s: float  # seconds from the image's recording to its result, of those in the bag
+    camera: CameraModel | None = None  # the calibration; None without one
+    depth: DepthImage | None = None  # the depth image that belongs to the frame; None without one
 
 
 def follow_bag(

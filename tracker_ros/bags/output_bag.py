@@ -11,8 +11,6 @@ from tracker_ros.bags.outputs import TOPICS, BagOutputs
 from tracker_ros.io.bag_reader import BagReader
 from tracker_ros.io.bag_writer import BagWriter
 
-__all__ = ["OutputBag"]
-
 
 class OutputBag:
     """Writes what a node would publish, in the order of time.

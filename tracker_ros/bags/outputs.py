@@ -20,8 +20,6 @@ from tracker_ros.following.target_state import VISIBLE, TargetState
 from tracker_ros.io.message_types import Content
 from tracker_ros.spatial.target_locator import Measurement, TargetLocator
 
-__all__ = ["TOPICS", "BagOutputs"]
-
 TOPICS: Mapping[str, str] = {
     "target": "vision_msgs/msg/Detection2D",
     "targets": "vision_msgs/msg/Detection2DArray",

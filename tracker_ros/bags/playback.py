@@ -11,22 +11,14 @@ from typing import Any
 
 from tracker_ros.io.bag_reader import BagReader
 
-__all__ = ["BagClock", "BagMessage", "bag_messages", "with_next"]
-
 
 @dataclass(frozen=True)
 class BagMessage:
-    """A message of a bag.
-
-    Attributes:
-        topic: Its topic.
-        time_ns: When it was recorded, nanoseconds.
-        data: Its serialised form.
-    """
+    """A message of a bag."""
 
     topic: str
-    time_ns: int
-    data: bytes
+    time_ns: int  # when it was recorded, nanoseconds
+    data: bytes  # its serialised form
 
 
 def bag_messages(

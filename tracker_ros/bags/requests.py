@@ -10,8 +10,6 @@ from tracker_ros.following.selection import Selection
 from tracker_ros.following.selection_messages import selection_from, selection_from_detection
 from tracker_ros.io.bag_reader import BagReader
 
-__all__ = ["DETECTION", "DETECTIONS", "SELECTION_TYPES", "SelectionReader", "find_selections"]
-
 DETECTION = "vision_msgs/msg/Detection2D"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
 _REQUEST = "tracker_interfaces/srv/SelectTarget_Request"

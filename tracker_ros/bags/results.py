@@ -9,8 +9,6 @@ from tracker_ros.bags.follow import BagReport
 from tracker_ros.following.frames import TargetReport
 from tracker_ros.following.target_state import VISIBLE
 
-__all__ = ["BagResults"]
-
 
 class BagResults:
     """Collects the reports of a run.

@@ -14,8 +14,6 @@ from tracker_ros.geometry import Box
 from tracker_ros.io.bag_reader import BagReader, find_topic
 from tracker_ros.io.image_messages import nanoseconds
 
-__all__ = ["match_truth", "truth_of_file", "truth_of_topic"]
-
 _TOLERANCE_NS = 20_000_000
 
 

@@ -20,18 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """One command of `tracker-ros`.
+    """One command of `tracker-ros`."""
 
-    Attributes:
-        summary: Its line in the list of commands.
-        description: The sentence at the top of its help.
-        add_arguments: Adds its arguments to a parser.
-        run: Runs it and returns the exit code; heavy modules are imported here.
-    """
-
-    summary: str
-    description: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    summary: str  # its line in the list of commands
+    description: str  # the sentence at the top of its help
+    add_arguments: Callable[[argparse.ArgumentParser], None]  # adds its arguments to a parser
+    # runs it and returns the exit code; heavy modules are imported here
     run: Callable[[argparse.Namespace], int]
 
 

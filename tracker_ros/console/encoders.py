@@ -14,8 +14,6 @@ import numpy as np
 
 from tracker_ros.console.hub import Hub, Picture, VideoPacket
 
-__all__ = ["PictureEncoder", "VideoEncoder", "encode_jpeg", "shrink"]
-
 CLOCK_HZ = 90_000
 """Ticks per second of the time stamps of video in RTP."""
 _KEY_INTERVAL = 60
@@ -98,21 +96,13 @@ class VideoEncoder:
 
 @dataclass
 class PictureEncoder:
-    """Encodes the pictures of one camera once, in the kinds that its viewers take.
+    """Encodes the pictures of one camera once, in the kinds that its viewers take."""
 
-    Attributes:
-        hub: Where viewers are, and where pictures go.
-        name: Of the pictures, as in `Picture`.
-        max_width: Width at most, pixels.
-        quality: Of JPEG, 1 to 100.
-        bitrate: Of video, bits per second at most.
-    """
-
-    hub: Hub
-    name: str
-    max_width: int
-    quality: int
-    bitrate: int
+    hub: Hub  # where viewers are, and where pictures go
+    name: str  # of the pictures, as in `Picture`
+    max_width: int  # width at most, pixels
+    quality: int  # of JPEG, 1 to 100
+    bitrate: int  # of video, bits per second at most
 
     def __post_init__(self) -> None:
         self._video: VideoEncoder | None = None

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Hub", "Picture", "TooManyViewersError", "Track", "VideoPacket", "Viewer", "Wanted"]
-
 MAX_VIEWERS = 16
 _MAX_ON_THE_WAY = 2
 _MAX_LINES = 200
@@ -31,34 +29,21 @@ class TooManyViewersError(RuntimeError):
 
 @dataclass(frozen=True)
 class VideoPacket:
-    """One picture of a video.
+    """One picture of a video."""
 
-    Attributes:
-        data: H.264 with start codes (Annex B).
-        ticks: Time stamp in RTP's ticks, 90 000 per second.
-        key: Whether decoding can begin here.
-    """
-
-    data: bytes
-    ticks: int
-    key: bool
+    data: bytes  # H.264 with start codes (Annex B)
+    ticks: int  # time stamp in RTP's ticks, 90 000 per second
+    key: bool  # whether decoding can begin here
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for the viewers.
+    """A picture for the viewers."""
 
-    Attributes:
-        name: Which picture: ``NAME/image`` or ``NAME/score``, with the camera's name.
-        jpeg: The picture as JPEG; None if nobody takes it so.
-        facts: What is known of it, as JSON values: stamp, size, boxes.
-        packet: The picture as part of a video; None if nobody takes it so.
-    """
-
-    name: str
-    jpeg: bytes | None
-    facts: dict[str, Any]
-    packet: VideoPacket | None = None
+    name: str  # which picture: ``NAME/image`` or ``NAME/score``, with the camera's name
+    jpeg: bytes | None  # the picture as JPEG; None if nobody takes it so
+    facts: dict[str, Any]  # what is known of it, as JSON values: stamp, size, boxes
+    packet: VideoPacket | None = None  # the picture as part of a video; None if nobody takes it so
 
     def encoded(self) -> bytes | None:
         """Return the binary message: length of the JSON (4 bytes, big-endian), JSON, JPEG."""
@@ -70,31 +55,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Wanted:
-    """In which kinds viewers take a picture.
+    """In which kinds viewers take a picture."""
 
-    Attributes:
-        jpeg: Somebody takes it as JPEG.
-        video: Somebody takes it as video.
-        key: Somebody's video must begin with the next picture.
-    """
-
-    jpeg: bool
-    video: bool
-    key: bool
+    jpeg: bool  # somebody takes it as JPEG
+    video: bool  # somebody takes it as video
+    key: bool  # somebody's video must begin with the next picture
 
 
 class Track(Protocol):
-    """The video of one camera on its way to one viewer.
+    """The video of one camera on its way to one viewer."""
 
-    Attributes:
-        opened: Whether the viewer shows it, so that it needs no JPEG.
-        asks: Whether packets can be sent.
-        needs_key: Whether the next packet must be one with which decoding can begin.
-    """
-
-    opened: bool
-    asks: bool
-    needs_key: bool
+    opened: bool  # whether the viewer shows it, so that it needs no JPEG
+    asks: bool  # whether packets can be sent
+    needs_key: bool  # whether the next packet must be one with which decoding can begin
 
     def offer(self, packet: VideoPacket) -> bool:
         """Send a packet, unless decoding could not use it. Returns whether it was sent."""
@@ -102,28 +75,23 @@ class Track(Protocol):
 
 @dataclass
 class Viewer:
-    """One connected browser, used in the event loop alone.
+    """One connected browser, used in the event loop alone."""
 
-    Attributes:
-        pictures: The newest picture of each name that was not sent yet, encoded.
-        states: The newest message of each kind and camera that was not sent yet.
-        frames: What is known of the pictures that were sent as video, not sent yet.
-        answers: Answers to this viewer's commands.
-        lines: Log lines not sent yet.
-        tracks: The videos that the viewer gets, by the picture's name.
-        looking: Whether the page can be seen; a hidden one gets no pictures.
-        on_the_way: Pictures sent and not yet acknowledged.
-        wake: Set when there is something to send.
-    """
-
+    # the newest picture of each name that was not sent yet, encoded
     pictures: dict[str, bytes] = field(default_factory=dict)
+    # the newest message of each kind and camera that was not sent yet
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # what is known of the pictures that were sent as video, not sent yet
     frames: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_FRAMES))
+    # answers to this viewer's commands
     answers: deque[dict[str, Any]] = field(default_factory=deque)
+    # log lines not sent yet
     lines: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MAX_LINES))
+    # the videos that the viewer gets, by the picture's name
     tracks: dict[str, Track] = field(default_factory=dict)
-    looking: bool = True
-    on_the_way: int = 0
+    looking: bool = True  # whether the page can be seen; a hidden one gets no pictures
+    on_the_way: int = 0  # pictures sent and not yet acknowledged
+    # set when there is something to send
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, picture: Picture, message: bytes | None) -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["FramePairing"]
-
 _Image = TypeVar("_Image")
 _Boxes = TypeVar("_Boxes")
 _KEPT = 8

@@ -42,8 +42,6 @@ from tracker_ros.console.hub import Hub, TooManyViewersError, Viewer
 if TYPE_CHECKING:
     from tracker_ros.console.webrtc import ViewerVideo
 
-__all__ = ["ConsoleServer", "is_loopback"]
-
 STATIC = Path(__file__).parent / "static"
 MAX_MESSAGE_BYTES = 16_384
 MAX_CONNECTIONS = 64

@@ -26,8 +26,6 @@ from aiortc.mediastreams import MediaStreamTrack
 from tracker_ros.console.encoders import CLOCK_HZ
 from tracker_ros.console.hub import VideoPacket, Viewer
 
-__all__ = ["PictureTrack", "ViewerVideo", "missing_encoder", "without_hidden_hosts"]
-
 MAX_PEERS = 8
 _MAX_WAITING = 8
 _PATIENCE_S = 15.0

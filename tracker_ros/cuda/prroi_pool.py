@@ -119,15 +119,11 @@ def pool_boxes(features: Tensor, boxes: Tensor, bins: int, spatial_scale: float)
 
 
 class Pooled(NamedTuple):
-    """What boxes show of one map.
+    """What boxes show of one map."""
 
-    Attributes:
-        values: (P, bins, bins, C); rows of bins from top to bottom.
-        box_gradient: Turns the gradient by the values, of their shape, into that by the boxes,
-            (P, 4) by x0, y0, x1, y1.
-    """
-
-    values: Tensor
+    values: Tensor  # (P, bins, bins, C); rows of bins from top to bottom
+    # turns the gradient by the values, of their shape, into that by the boxes, (P, 4) by x0, y0,
+    # x1, y1
     box_gradient: Callable[[Tensor], Tensor]
 
 

@@ -15,8 +15,6 @@ from tracker_ros.drawing.text import RGB
 from tracker_ros.following.frames import TargetReport
 from tracker_ros.following.target_state import VISIBLE, TargetState
 
-__all__ = ["image_annotations"]
-
 _LINE_LOOP = 2
 _THICKNESS, _FONT = 2.0, 14.0
 

@@ -66,14 +66,10 @@ class RunLengthMask:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a file says of a target.
+    """What a file says of a target."""
 
-    Attributes:
-        boxes: (N, 4) float64, x, y, w, h as in the file; NaN where there is no target.
-        masks: For each frame its mask, None where there is none; empty if no line is a mask.
-    """
-
-    boxes: np.ndarray
+    boxes: np.ndarray  # (N, 4) float64, x, y, w, h as in the file; NaN where there is no target
+    # for each frame its mask, None where there is none; empty if no line is a mask
     masks: tuple[RunLengthMask | None, ...] = ()
 
 
@@ -106,11 +102,6 @@ def read_annotations(path: Path, frames: int | None = None) -> Annotations:
     array = np.array(boxes, dtype=np.float64)
     array[~visible(array)] = np.nan
     return Annotations(array, tuple(masks) if any(masks) else ())
-
-
-def read_boxes(path: Path) -> np.ndarray:
-    """Return the boxes (N, 4) float64 of a file of annotations; see `read_annotations`."""
-    return read_annotations(path).boxes
 
 
 def read_flags(path: Path) -> np.ndarray:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tracker_ros.evaluation.annotations import read_flags
 
-__all__ = ["read_attributes"]
-
 _LOG = logging.getLogger(__name__)
 _UAV123 = (
     *("scale variation", "aspect ratio change", "low resolution", "fast motion"),

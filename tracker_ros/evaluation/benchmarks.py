@@ -36,23 +36,14 @@ from tracker_ros.geometry import visible
 
 @dataclass(frozen=True)
 class BenchmarkRecord:
-    """What the benchmarks' scores need of one tracked sequence.
-
-    Attributes:
-        sequence: Its name.
-        got10k_overlaps: Overlaps of the frames that GOT-10k counts, (M,).
-        otb: OTB's scores.
-        lasot: LaSOT's scores.
-        vot: VOT's accuracy and robustness.
-        long_term: VOT's overlaps with the confidences.
-    """
+    """What the benchmarks' scores need of one tracked sequence."""
 
     sequence: str
-    got10k_overlaps: np.ndarray
+    got10k_overlaps: np.ndarray  # overlaps of the frames that GOT-10k counts, (M,)
     otb: OtbScore
     lasot: LasotScore
-    vot: VotScore
-    long_term: LongTermRun
+    vot: VotScore  # VOT's accuracy and robustness
+    long_term: LongTermRun  # VOT's overlaps with the confidences
 
 
 @dataclass(frozen=True)

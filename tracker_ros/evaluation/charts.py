@@ -24,8 +24,6 @@ from tracker_ros.evaluation.metrics import (
 from tracker_ros.evaluation.records import SequenceRecord
 from tracker_ros.geometry import visible
 
-__all__ = ["COLOURS", "calibration_chart", "cost_chart", "precision_chart", "success_chart"]
-
 COLOURS = ("#2f6fde", "#d9482b", "#1f9d57", "#8a4fd3", "#c98a00", "#0e9aa7", "#b0367c", "#5b6472")
 """The colours of the runs, in their order."""
 

@@ -15,22 +15,15 @@ from tracker_ros.evaluation.film_strips import film_strip, find_stretches
 from tracker_ros.evaluation.metrics import SequenceScore
 from tracker_ros.evaluation.records import RunQuality, SequenceRecord
 
-__all__ = ["ComparedRun", "compare_page"]
-
 _TEMPLATE = Path(__file__).parent / "compare_page.html"
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A tracker's run over sequences.
+    """A tracker's run over sequences."""
 
-    Attributes:
-        name: Its name on the page.
-        records: What it did, by sequence.
-    """
-
-    name: str
-    records: dict[str, SequenceRecord]
+    name: str  # its name on the page
+    records: dict[str, SequenceRecord]  # what it did, by sequence
 
 
 def compare_page(runs: Sequence[ComparedRun], about: str, strips: int = 8) -> str:

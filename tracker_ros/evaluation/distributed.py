@@ -17,8 +17,6 @@ from typing import Any
 from tracker_ros.evaluation.runner import TrackerRun, Video
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 
-__all__ = ["Team", "join_team"]
-
 _PATIENCE = datetime.timedelta(days=7)  # that of the slowest video of a slow machine
 _POLL_S = 1.0
 

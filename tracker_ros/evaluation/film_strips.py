@@ -16,8 +16,6 @@ from tracker_ros.evaluation.records import TRACKING, SequenceRecord
 from tracker_ros.geometry import visible
 from tracker_ros.io.sources import BadFrame, open_video, read_image
 
-__all__ = ["Picture", "Stretch", "find_stretches", "film_strip"]
-
 _WIDTH = 300
 _WINDOW = 10
 _PICTURES = 5
@@ -26,37 +24,24 @@ _JPEG_QUALITY = 80
 
 @dataclass(frozen=True)
 class Stretch:
-    """Frames of a sequence in which a run is worse than another one, or just bad.
-
-    Attributes:
-        sequence: Name of the sequence.
-        worse: Number of the run.
-        first: Its first frame.
-        last: Its last frame.
-        loss: By how much the mean overlap is lower than the best other run's, or than 1. A frame
-            without a target counts as 1, and as 0 if the run claims to track it.
-    """
+    """Frames of a sequence in which a run is worse than another one, or just bad."""
 
     sequence: str
-    worse: int
+    worse: int  # number of the run
     first: int
     last: int
+    # by how much the mean overlap is lower than the best other run's, or than 1. A frame without a
+    # target counts as 1, and as 0 if the run claims to track it.
     loss: float
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame of a film strip.
-
-    Attributes:
-        frame: Its number.
-        data: A JPEG, as the URL of its own data.
-        notes: What each run says of it: score, state and overlap.
-    """
+    """A frame of a film strip."""
 
     frame: int
-    data: str
-    notes: tuple[str, ...]
+    data: str  # a JPEG, as the URL of its own data
+    notes: tuple[str, ...]  # what each run says of it: score, state and overlap
 
 
 def find_stretches(records: Sequence[dict[str, SequenceRecord]], count: int = 8) -> list[Stretch]:

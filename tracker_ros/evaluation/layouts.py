@@ -59,19 +59,13 @@ _UAV123_PARTS = {
 
 @dataclass(frozen=True)
 class Location:
-    """Where a sequence lies.
-
-    Attributes:
-        name: Its name.
-        frames: Folder of its frames, or one above them.
-        truth: File of annotations, or a folder of label maps (DAVIS).
-        first_frame: Number, from 1, of the image that the annotations begin with, where these
-            cover only a part; None where images and annotations must be equally many.
-    """
+    """Where a sequence lies."""
 
     name: str
-    frames: Path
-    truth: Path
+    frames: Path  # folder of its frames, or one above them
+    truth: Path  # file of annotations, or a folder of label maps (DAVIS)
+    # number, from 1, of the image that the annotations begin with, where these cover only a part;
+    # None where images and annotations must be equally many
     first_frame: int | None = None
 
 

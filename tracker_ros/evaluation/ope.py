@@ -28,26 +28,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrackedSequence:
-    """A tracker's results on a sequence.
+    """A tracker's results on a sequence."""
 
-    Attributes:
-        boxes: (N, 4) float64, x, y, w, h in pixels; the first is the given one.
-        scores: (N,) float64 in [0, 1], see `TargetReport.score`; the first is 1.
-        seconds: Time spent on tracking and on model updates, without reading images.
-        masks: (H, W) bool per frame, if the tracker gives masks and the sequence has true ones;
-            else empty.
-        frame_seconds: (N,) float64, the time spent on each frame; 0 for the first one.
-        states: Name of the target's state in each frame; empty if they are not known.
-        bad_frames: A line for each frame whose image could not be read. The tracker has not seen
-            it: its last answer counts there, with score 0.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    seconds: float
+    boxes: np.ndarray  # (N, 4) float64, x, y, w, h in pixels; the first is the given one
+    scores: np.ndarray  # (N,) float64 in [0, 1], see `TargetReport.score`; the first is 1
+    seconds: float  # time spent on tracking and on model updates, without reading images
+    # (H, W) bool per frame, if the tracker gives masks and the sequence has true ones; else empty
     masks: tuple[np.ndarray, ...] = ()
+    # (N,) float64, the time spent on each frame; 0 for the first one
     frame_seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    # name of the target's state in each frame; empty if they are not known
     states: tuple[str, ...] = ()
+    # a line for each frame whose image could not be read. The tracker has not seen it: its last
+    # answer counts there, with score 0.
     bad_frames: tuple[str, ...] = ()
 
 

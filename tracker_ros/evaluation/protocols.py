@@ -84,17 +84,11 @@ class LongTermScore:
 
 @dataclass(frozen=True)
 class LongTermRun:
-    """What the long-term scores need of one sequence.
+    """What the long-term scores need of one sequence."""
 
-    Attributes:
-        overlaps: (N,) float64, as VOT counts them; see `vot_overlaps`.
-        confidences: (N,) float64.
-        visible: Number of frames with the target.
-    """
-
-    overlaps: np.ndarray
-    confidences: np.ndarray
-    visible: int
+    overlaps: np.ndarray  # (N,) float64, as VOT counts them; see `vot_overlaps`
+    confidences: np.ndarray  # (N,) float64
+    visible: int  # number of frames with the target
 
 
 def got10k_overlaps(

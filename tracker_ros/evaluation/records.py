@@ -20,43 +20,29 @@ from tracker_ros.evaluation.ope import TrackedSequence
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.geometry import ious, visible
 
-__all__ = ["RunQuality", "SequenceRecord", "read_record", "record_sequence"]
-
 TRACKING = "TRACKING"
 _KIND = "tracker_ros/sequence_record"
 
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """One tracker on one sequence, frame by frame; the first frame is given and does not count.
-
-    Attributes:
-        tracker: Its name.
-        sequence: Name of the sequence.
-        images: The image files, or one source that `open_video` opens; empty if unknown.
-        times: (N,) float64, seconds from the first frame.
-        truth: (N, 4) float64, x, y, w, h in pixels; NaN where the target is absent or unknown.
-        known: (N,) bool, whether it is known where the target is, or that it is absent.
-        boxes: (N, 4) float64, the tracker's boxes; NaN where it gave none.
-        scores: (N,) float64 in [0, 1].
-        states: Name of the target's state in each frame; empty if they were not noted.
-        seconds: (N,) float64, time spent on each frame.
-        first_image: Number of the first frame within the source.
-        attributes: What makes the sequence difficult, by the data set.
-    """
+    """One tracker on one sequence, frame by frame; the first frame is given and does not count."""
 
     tracker: str
     sequence: str
+    # the image files, or one source that `open_video` opens; empty if unknown
     images: tuple[str, ...]
-    times: np.ndarray
+    times: np.ndarray  # (N,) float64, seconds from the first frame
+    # (N, 4) float64, x, y, w, h in pixels; NaN where the target is absent or unknown
     truth: np.ndarray
-    known: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
+    known: np.ndarray  # (N,) bool, whether it is known where the target is, or that it is absent
+    boxes: np.ndarray  # (N, 4) float64, the tracker's boxes; NaN where it gave none
+    scores: np.ndarray  # (N,) float64 in [0, 1]
+    # name of the target's state in each frame; empty if they were not noted
     states: tuple[str, ...]
-    seconds: np.ndarray
-    first_image: int = 0
-    attributes: tuple[str, ...] = ()
+    seconds: np.ndarray  # (N,) float64, time spent on each frame
+    first_image: int = 0  # number of the first frame within the source
+    attributes: tuple[str, ...] = ()  # what makes the sequence difficult, by the data set
 
     @property
     def overlaps(self) -> np.ndarray:
@@ -163,18 +149,14 @@ class RunQuality:
 
     A target is lost in a frame that shows it if the tracker's box does not overlap it at all or
     is missing.
-
-    Attributes:
-        time_to_loss: From the start to the first loss; None if it was never lost.
-        times_to_find_again: From each loss to the next overlap; those never found are left out.
-        never_found: Losses that lasted to the end.
-        false_tracking: Share of the frames reported as TRACKING, and whose truth is known, in
-            which the box does not overlap the target; None if there are none.
     """
 
-    time_to_loss: float | None
+    time_to_loss: float | None  # from the start to the first loss; None if it was never lost
+    # from each loss to the next overlap; those never found are left out
     times_to_find_again: tuple[float, ...]
-    never_found: int
+    never_found: int  # losses that lasted to the end
+    # share of the frames reported as TRACKING, and whose truth is known, in which the box does not
+    # overlap the target; None if there are none
     false_tracking: float | None
 
     @staticmethod

@@ -37,31 +37,21 @@ class SequenceNote:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one evaluation.
+    """The results of one evaluation."""
 
-    Attributes:
-        scores: One entry per tracker, in the order asked for.
-        sequences: The sequences they ran on.
-        machine: Where the package's own models ran.
-        device: Device they ran on.
-        notes: Remarks on the trackers, e.g. which weights; by tracker.
-        benchmarks: The scores as benchmarks count them; one entry per tracker.
-        masks: J and F of masks, where sequences have any.
-        left_out: Sequences that could not be read or tracked, and why.
-        bad_frames: A line for each frame that could not be read, by tracker and sequence.
-        ended_by: What broke the evaluation off, if anything did; the last tracker then lacks
-            sequences, and further ones may be missing.
-    """
-
-    scores: tuple[TrackerScore, ...]
-    sequences: tuple[SequenceNote, ...]
-    machine: Machine
-    device: str
-    notes: dict[str, str]
+    scores: tuple[TrackerScore, ...]  # one per tracker, in the order asked for
+    sequences: tuple[SequenceNote, ...]  # the sequences they ran on
+    machine: Machine  # where the package's own models ran
+    device: str  # device they ran on
+    notes: dict[str, str]  # remarks on the trackers, e.g. which weights; by tracker
+    # the scores as benchmarks count them; one entry per tracker
     benchmarks: tuple[BenchmarkScores, ...] = ()
-    masks: tuple[MaskRow, ...] = ()
-    left_out: tuple[str, ...] = ()
+    masks: tuple[MaskRow, ...] = ()  # J and F of masks, where sequences have any
+    left_out: tuple[str, ...] = ()  # sequences that could not be read or tracked, and why
+    # a line for each frame that could not be read, by tracker and sequence
     bad_frames: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    # what broke the evaluation off, if anything did; the last tracker then lacks sequences, and
+    # further ones may be missing
     ended_by: str = ""
 
     def as_data(self) -> dict[str, Any]:

@@ -37,44 +37,35 @@ Video = list[AnnotatedSequence]
 
 @dataclass(frozen=True)
 class Entry:
-    """A tracker that is measured.
+    """A tracker that is measured."""
 
-    Attributes:
-        name: Its name in tables.
-        create: Loads it, when it is first needed; returns it and a note for the report.
-        cache_key: What its results depend on, if they may be kept in the cache; else empty.
-        fresh: Whether kept results are made anew.
-        redetection: How lost targets are looked for; None looks where they were lost alone.
-    """
-
-    name: str
+    name: str  # its name in tables
+    # loads it, when it is first needed; returns it and a note for the report
     create: Callable[[], tuple[Tracker, str]]
-    cache_key: str = ""
-    fresh: bool = False
+    cache_key: str = ""  # what its results depend on, if they may be kept in the cache; else empty
+    fresh: bool = False  # whether kept results are made anew
+    # how lost targets are looked for; None looks where they were lost alone
     redetection: RedetectionSettings | None = None
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What happens beside a run.
+    """What happens beside a run."""
 
-    Attributes:
-        started: Called with the tracker's and the sequence's name.
-        frames: Called with the number of frames that were finished.
-        failed: Called with the tracker's name, the sequence's and the reason.
-        unread: Called with the same and a line about each frame that could not be read.
-        answered: Called with the tracker's name, the sequences of a video, the results on them
-            and those that were started on the first masks, e.g. to write them.
-        claim: Chooses which videos to track, given the tracker's name and all videos.
-    """
-
+    # called with the tracker's and the sequence's name
     started: Callable[[str, str], None] = lambda tracker, sequence: None
+    # called with the number of frames that were finished
     frames: Callable[[int], None] = lambda count: None
+    # called with the tracker's name, the sequence's and the reason
     failed: Callable[[str, str, str], None] = lambda tracker, sequence, why: None
+    # called with the same and a line about each frame that could not be read
     unread: Callable[[str, str, Sequence[str]], None] = lambda tracker, sequence, lines: None
+    # called with the tracker's name, the sequences of a video, the results on them and those that
+    # were started on the first masks, e.g. to write them
     answered: Callable[[str, Sequence[AnnotatedSequence], Answers, Answers], None] = (
         lambda tracker, video, answers, from_masks: None
     )
+    # chooses which videos to track, given the tracker's name and all videos
     claim: Callable[[str, Sequence[Video]], Iterable[Video]] = lambda tracker, videos: videos
 
 
@@ -84,28 +75,22 @@ _BY_SEQUENCE = ("scores", "records", "tracked", "regions", "regions_from_mask")
 
 @dataclass
 class TrackerRun:
-    """What is known of one tracker so far.
-
-    Attributes:
-        entry: The tracker.
-        note: A remark on it, e.g. which weights.
-        failed: Sequences that it failed on, and why.
-        bad_frames: Sequences with frames that could not be read, and a line for each of these.
-        scores: Its scores, one for each sequence that was finished.
-        records: What the scores of the benchmarks need, one for each of these.
-        tracked: The results frame by frame, one for each of these.
-        regions: J and F of its masks, where there are true ones.
-        regions_from_mask: The same, started on the first mask in place of the first box.
-    """
+    """What is known of one tracker so far."""
 
     entry: Entry
-    note: str = ""
-    failed: dict[str, str] = field(default_factory=dict)
+    note: str = ""  # a remark on it, e.g. which weights
+    failed: dict[str, str] = field(default_factory=dict)  # sequences that it failed on, and why
+    # sequences with frames that could not be read, and a line for each of these
     bad_frames: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # its scores, one for each sequence that was finished
     scores: list[SequenceScore] = field(default_factory=list)
+    # what the scores of the benchmarks need, one for each of these
     records: list[BenchmarkRecord] = field(default_factory=list)
+    # the results frame by frame, one for each of these
     tracked: list[SequenceRecord] = field(default_factory=list)
+    # J and F of its masks, where there are true ones
     regions: list[MaskScore] = field(default_factory=list)
+    # the same, started on the first mask in place of the first box
     regions_from_mask: list[MaskScore] = field(default_factory=list)
     _tracker: Tracker | None = None
 

@@ -18,20 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tracker_ros.evaluation.annotations import (
-    RunLengthMask,
-    read_annotations,
-    read_boxes,
-    read_flags,
-)
+from tracker_ros.evaluation.annotations import RunLengthMask, read_annotations, read_flags
 from tracker_ros.evaluation.attributes import read_attributes
 from tracker_ros.evaluation.layouts import Location, locate_sequences
 from tracker_ros.geometry import iou, tight_box
 from tracker_ros.io.mask_files import read_label_map
 from tracker_ros.io.sources import read_image, sort_images
 from tracker_ros.masks import object_numbers
-
-__all__ = ["AnnotatedSequence", "find_sequences", "read_boxes"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,26 +38,21 @@ _COVER_NAME = "cover.label"
 
 @dataclass(frozen=True)
 class AnnotatedSequence:
-    """Frames with one target's boxes.
+    """Frames with one target's boxes."""
 
-    Attributes:
-        name: Name of the sequence (its folder's name).
-        frames: Image files in order, or the images themselves, (H, W, 3) uint8 RGB.
-        boxes: (N, 4) float64, x, y, w, h in pixels, 0-based; NaN where the target is absent.
-        about: Content of ``meta.json`` beside the boxes, e.g. dataset and licence.
-        masks: For each frame a picture of masks, the target's mask (H, W) bool, its run lengths,
-            or None without the target; empty if the sequence has no masks.
-        object_number: The target's label in those pictures; None if they show nothing else.
-        video: Name of the video, where several targets of it are sequences of their own.
-    """
-
-    name: str
+    name: str  # name of the sequence (its folder's name)
+    # image files in order, or the images themselves, (H, W, 3) uint8 RGB
     frames: tuple[Path | np.ndarray, ...]
+    # (N, 4) float64, x, y, w, h in pixels, 0-based; NaN where the target is absent
     boxes: np.ndarray
+    # content of ``meta.json`` beside the boxes, e.g. dataset and licence
     about: dict[str, object] = field(default_factory=dict)
+    # for each frame a picture of masks, the target's mask (H, W) bool, its run lengths, or None
+    # without the target; empty if the sequence has no masks
     masks: tuple[Path | np.ndarray | RunLengthMask | None, ...] = ()
+    # the target's label in those pictures; None if they show nothing else
     object_number: int | None = None
-    video: str = ""
+    video: str = ""  # name of the video, where several targets of it are sequences of their own
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -20,32 +20,20 @@ from typing import Any
 from tracker_ros.io.mcap_file import McapChannel, McapError, read_mcap
 from tracker_ros.io.message_types import common_types, message_type
 
-__all__ = ["BagReader", "BagTopic", "find_topic", "open_bag", "types_of"]
-
 _LATENESS_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class BagTopic:
-    """A topic of a bag.
-
-    Attributes:
-        name: Its name.
-        kind: Type of its messages, ``package/msg/Name``.
-        definition: The definition of the type; empty where the bag has none.
-        is_idl: Whether the definition is IDL instead of ROS's own format.
-        digest: Hash of the type (REP 2011); may be empty.
-        qos: The profiles that its publishers offered, as rosbags has them.
-        count: Number of messages.
-    """
+    """A topic of a bag."""
 
     name: str
-    kind: str
-    definition: str = ""
-    is_idl: bool = False
-    digest: str = ""
-    qos: tuple[Any, ...] = ()
-    count: int = 0
+    kind: str  # type of its messages, ``package/msg/Name``
+    definition: str = ""  # the definition of the type; empty where the bag has none
+    is_idl: bool = False  # whether the definition is IDL instead of ROS's own format
+    digest: str = ""  # hash of the type (REP 2011); may be empty
+    qos: tuple[Any, ...] = ()  # the profiles that its publishers offered, as rosbags has them
+    count: int = 0  # number of messages
 
 
 class BagReader(ABC):

@@ -11,8 +11,6 @@ from tracker_ros.io.bag_reader import BagTopic, types_of
 from tracker_ros.io.message_types import Content, common_types, make_message, message_type
 from tracker_ros.output_files import UnfinishedFolder
 
-__all__ = ["BagWriter", "check_bag_name"]
-
 _MCAP, _SQLITE = ".mcap", ".db3"
 _VERSION = 9  # of rosbag2's metadata: Iron and newer; older ones read it too
 

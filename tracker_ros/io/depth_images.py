@@ -21,8 +21,6 @@ import numpy as np
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
 from tracker_ros.quoting import quote
 
-__all__ = ["DEPTH_ENCODINGS", "DepthImage", "decode_compressed_depth", "decode_depth"]
-
 DEPTH_ENCODINGS = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4", "64fc1": "f8"}
 """The raw encodings in lower case, with their NumPy types without a byte order."""
 

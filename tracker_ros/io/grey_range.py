@@ -13,8 +13,6 @@ import numpy as np
 
 from tracker_ros.io.image_encodings import scale_full_range
 
-__all__ = ["GreyRange", "parse_grey_range"]
-
 _DARKEST, _BRIGHTEST = 0.001, 0.999  # shares of the pixels
 _SAMPLES = 20_000
 _ADAPTATION = 0.1

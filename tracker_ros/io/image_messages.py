@@ -13,16 +13,6 @@ import numpy as np
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.video_packets import StreamImage, VideoPacket
 
-__all__ = [
-    "COMPRESSED_IMAGE",
-    "IMAGE",
-    "IMAGE_TYPES",
-    "PACKET_TYPES",
-    "nanoseconds",
-    "packet_from",
-    "rgb_from_image",
-]
-
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 PACKET_TYPES = (

@@ -16,8 +16,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["McapChannel", "McapError", "read_mcap"]
-
 _MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 3, 4, 5, 6, 15
 _MAX_RECORD = 1 << 31
@@ -29,22 +27,15 @@ class McapError(ValueError):
 
 @dataclass(frozen=True)
 class McapChannel:
-    """A topic of a file.
-
-    Attributes:
-        topic: Its name.
-        kind: Type of its messages, ``package/msg/Name`` for ROS 2, also where the file leaves
-            out the middle part.
-        encoding: How they are written: ``cdr`` for ROS 2.
-        schema_encoding: What the definition is written in: ``ros2msg``, ``ros2idl`` or other.
-        definition: The definition of the type; empty where there is none.
-    """
+    """A topic of a file."""
 
     topic: str
+    # type of its messages, ``package/msg/Name`` for ROS 2, also where the file leaves out the
+    # middle part
     kind: str
-    encoding: str
-    schema_encoding: str
-    definition: str
+    encoding: str  # how they are written: ``cdr`` for ROS 2
+    schema_encoding: str  # what the definition is written in: ``ros2msg``, ``ros2idl`` or other
+    definition: str  # the definition of the type; empty where there is none
 
     @property
     def is_ros2(self) -> bool:

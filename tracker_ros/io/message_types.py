@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Content", "common_types", "make_message", "message_type"]
-
 Content = Mapping[str, Any]
 """Fields of a message by name: numbers, texts, arrays, lists, and further contents."""
 

@@ -69,23 +69,16 @@ class VideoSource(ABC):
     times too. Every source except a webcam starts again with each new iteration. ``len()`` returns
     the number of frames and raises TypeError where it is not known; ``frame_count`` is the same as
     an attribute, None where not known.
-
-    Attributes:
-        name: The source as given.
-        fps: Frames per second at which it was recorded, or should be shown.
-        size: Width and height in pixels.
-        frame_count: Number of frames, or None.
-        first_box: The target's box x, y, w, h in the first frame, where the source knows it.
-        live: Whether frames come when they are taken, and reading waits for them.
-        mono16_range: How grey of 16 bits becomes 8 bits; see `tracker_ros.io.grey_range`.
     """
 
-    name: str
-    fps: float
-    size: tuple[int, int]
-    frame_count: int | None = None
+    name: str  # the source as given
+    fps: float  # frames per second at which it was recorded, or should be shown
+    size: tuple[int, int]  # width and height in pixels
+    frame_count: int | None = None  # number of frames, or None
+    # the target's box x, y, w, h in the first frame, where the source knows it
     first_box: Box | None = None
-    live: bool = False
+    live: bool = False  # whether frames come when they are taken, and reading waits for them
+    # how grey of 16 bits becomes 8 bits; see `tracker_ros.io.grey_range`
     mono16_range: str = "auto"
 
     @abstractmethod

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["EncodedImage", "VideoEncoder"]
-
 # The first encoder that there is, with the options by which each image gives one packet at once.
 _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "libx264": (
@@ -22,13 +20,9 @@ _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 class EncodedImage(bytes):
-    """The packet of one image.
+    """The packet of one image."""
 
-    Attributes:
-        is_key: Whether decoding can begin with it.
-    """
-
-    is_key: bool = False
+    is_key: bool = False  # whether decoding can begin with it
 
 
 class VideoEncoder:

@@ -33,8 +33,6 @@ from tracker_ros.mavlink.tracking_messages import (
 )
 from tracker_ros.mavlink.vehicle import GeoPosition, VehicleState, quaternion_of_angles
 
-__all__ = ["CameraComponent", "OutcomeAnswer", "Sender", "TrackerPort"]
-
 OutcomeAnswer = Callable[[Outcome], None]
 
 _HEARTBEAT_S = 1.0

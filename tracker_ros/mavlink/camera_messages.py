@@ -13,8 +13,6 @@ from tracker_ros.following.target_state import TargetState
 from tracker_ros.mavlink.dialect import load_dialect
 from tracker_ros.mavlink.tracking_messages import TrackView
 
-__all__ = ["CameraSettings", "camera_information", "heartbeat"]
-
 _MAVLINK_VERSION = 3
 _NAME_BYTES = 32
 

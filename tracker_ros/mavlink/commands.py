@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-__all__ = ["GIVE_UP_S", "Command", "CommandDesk", "CommandResult"]
-
 _REMEMBER_S = 5.0
 _LATE_S = 2.0
 _PROGRESS_S = 0.5
@@ -37,23 +35,14 @@ class CommandResult(IntEnum):
 
 @dataclass(frozen=True)
 class Command:
-    """A command as it came.
+    """A command as it came."""
 
-    Attributes:
-        number: MAV_CMD.
-        params: Its seven parameters.
-        sender: Whom to answer; hashable.
-        sequence: Number of its packet, 0 to 255.
-        confirmation: How often it was sent before.
-        broadcast: Whether it was sent to all components rather than to this one.
-    """
-
-    number: int
-    params: tuple[float, ...]
-    sender: Any
-    sequence: int
-    confirmation: int = 0
-    broadcast: bool = False
+    number: int  # MAV_CMD
+    params: tuple[float, ...]  # its seven parameters
+    sender: Any  # whom to answer; hashable
+    sequence: int  # number of its packet, 0 to 255
+    confirmation: int = 0  # how often it was sent before
+    broadcast: bool = False  # whether it was sent to all components rather than to this one
 
     def repeats(self, other: Command) -> bool:
         """Whether this is another copy of ``other``, doubled by the network or sent again."""

@@ -16,15 +16,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-__all__ = [
-    "AUTOPILOT",
-    "DEVICE_NOT_OF_THIS_COMPONENT",
-    "TARGET_OBS_FRAME_BODY_FRD",
-    "TARGET_RELATIVE_ID",
-    "load_dialect",
-    "target_relative",
-]
-
 AUTOPILOT = 1
 """Component id of an autopilot."""
 

@@ -16,8 +16,6 @@ from typing import Any
 
 from tracker_ros.mavlink.dialect import load_dialect
 
-__all__ = ["Link", "LinkError", "Peer", "SerialLink", "UdpLink", "open_link"]
-
 FORGET_AFTER_S = 60.0
 """A program that has been silent for so long is not sent anything any more."""
 

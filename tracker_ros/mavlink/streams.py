@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["MessageStreams"]
-
 P = TypeVar("P", bound=Hashable)
 
 _MAX_STATIONS = 32

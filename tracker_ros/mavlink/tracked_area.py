@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from tracker_ros.geometry import Box
 
-__all__ = ["area_of_point", "area_of_rectangle"]
-
 
 def area_of_rectangle(params: Sequence[float], size: tuple[int, int]) -> Box:
     """Return the box ``(x, y, w, h)``, pixels, of MAV_CMD_CAMERA_TRACK_RECTANGLE.

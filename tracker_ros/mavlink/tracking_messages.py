@@ -20,14 +20,6 @@ from tracker_ros.mavlink.vehicle import (
     rotation_of_quaternion,
 )
 
-__all__ = [
-    "TargetPosition",
-    "TrackView",
-    "geo_status",
-    "image_status",
-    "relative_position",
-]
-
 _NAN = math.nan
 _NO_ATTITUDE = (0.0, 0.0, 0.0, 0.0)
 _FLAGS = {
@@ -41,21 +33,14 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class TrackView:
-    """What is seen of the target in one image.
-
-    Attributes:
-        state: The target's state.
-        box: Its box ``(x, y, w, h)`` in pixels; None if there is none to show.
-        size: Width and height of the image, pixels; None if they are not known.
-        target_id: The target's id.
-        alive: Whether images and the tracker are there.
-    """
+    """What is seen of the target in one image."""
 
     state: TargetState = TargetState.IDLE
-    box: Box | None = None
+    box: Box | None = None  # its box ``(x, y, w, h)`` in pixels; None if there is none to show
+    # width and height of the image, pixels; None if they are not known
     size: tuple[int, int] | None = None
     target_id: str = ""
-    alive: bool = False
+    alive: bool = False  # whether images and the tracker are there
 
     @property
     def flags(self) -> int:
@@ -66,21 +51,13 @@ class TrackView:
 
 @dataclass(frozen=True)
 class TargetPosition:
-    """Where the target is.
+    """Where the target is."""
 
-    Attributes:
-        stamp_us: Time of the image, microseconds since 1970.
-        target: Number of the target.
-        position: (3,) metres in the camera's optical frame: right, down, forward.
-        covariance: (3, 3) of the position, square metres.
-        seen_at: Time of the image by the clock of the vehicle's attitudes, seconds.
-    """
-
-    stamp_us: int
+    stamp_us: int  # time of the image, microseconds since 1970
     target: int
-    position: np.ndarray
-    covariance: np.ndarray
-    seen_at: float
+    position: np.ndarray  # (3,) metres in the camera's optical frame: right, down, forward
+    covariance: np.ndarray  # (3, 3) of the position, square metres
+    seen_at: float  # time of the image by the clock of the vehicle's attitudes, seconds
 
 
 def image_status(view: TrackView, as_point: bool) -> Any:

@@ -9,16 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = [
-    "OPTICAL_TO_FORWARD",
-    "GeoPosition",
-    "VehicleState",
-    "moved",
-    "quaternion_of_angles",
-    "rotation_of_angles",
-    "rotation_of_quaternion",
-]
-
 Quaternion = tuple[float, float, float, float]
 
 OPTICAL_TO_FORWARD = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

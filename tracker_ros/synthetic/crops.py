@@ -70,28 +70,18 @@ class PairConfig:
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of B = P + Q scenes, as one crop of each shows them; picture scenes come first.
+    """A batch of B = P + Q scenes, as one crop of each shows them; picture scenes come first."""
 
-    Attributes:
-        pictures: (P, 4, 256, 256) pictures, the target's segment as alpha.
-        cutouts: (Q, 4, 112, 112) targets of the other scenes, with alpha.
-        growth: (B,) box side over the visible object's, for annotations with context.
-        companions: Distractors (B, 4, 112, 112) that stay with the target from crop to crop;
-            without any, each crop draws its own.
-        ground: (B, 3, 256, 256) backgrounds.
-        ground_pose: Angle and logarithmic zoom of the background, each (B,).
-        shape: How the targets lie.
-        style: What all crops of a scene share.
-    """
-
-    pictures: Tensor
-    cutouts: Tensor
-    growth: Tensor
+    pictures: Tensor  # (P, 4, 256, 256) pictures, the target's segment as alpha
+    cutouts: Tensor  # (Q, 4, 112, 112) targets of the other scenes, with alpha
+    growth: Tensor  # (B,) box side over the visible object's, for annotations with context
+    # distractors (B, 4, 112, 112) that stay with the target from crop to crop; without any, each
+    # crop draws its own
     companions: tuple[Tensor, ...]
-    ground: Tensor
-    ground_pose: tuple[Tensor, Tensor]
-    shape: Shape
-    style: Style
+    ground: Tensor  # (B, 3, 256, 256) backgrounds
+    ground_pose: tuple[Tensor, Tensor]  # angle and logarithmic zoom of the background, each (B,)
+    shape: Shape  # how the targets lie
+    style: Style  # what all crops of a scene share
 
     def targets(self) -> list[tuple[slice, Tensor]]:
         """Return the textures of equal size, each with the rows of the batch they belong to."""
@@ -102,19 +92,12 @@ class Scenes:
 
 @dataclass(frozen=True)
 class View:
-    """The place of the targets in a batch of B crops.
+    """The place of the targets in a batch of B crops."""
 
-    Attributes:
-        side: Side of the crop, pixels.
-        target: (B,) square root of the target's box area, pixels.
-        position: (B, 2) x, y of the box's centre from the middle of the crop, pixels.
-        searching: Whether it is a search crop; otherwise it is a template.
-    """
-
-    side: int
-    target: Tensor
-    position: Tensor
-    searching: bool
+    side: int  # side of the crop, pixels
+    target: Tensor  # (B,) square root of the target's box area, pixels
+    position: Tensor  # (B, 2) x, y of the box's centre from the middle of the crop, pixels
+    searching: bool  # whether it is a search crop; otherwise it is a template
 
 
 class SceneCrops:

@@ -41,57 +41,38 @@ FLICKER = PhotometricConfig(
 
 @dataclass(frozen=True)
 class FrameConfig:
-    """How short runs of frames vary. Numbers from ``pan`` on are standard deviations.
+    """How short runs of frames vary. Numbers from ``pan`` on are standard deviations."""
 
-    Attributes:
-        frames: Frames of a run.
-        far_gap: How many frames before the second the first frame of a run is, at most; 0 for the
-            one just before it. Only runs of real videos have such a frame.
-        size: Side of a frame, pixels.
-        objects: Maximum number of objects in front of the background.
-        object_fraction: Probability of each.
-        smallest: Minimum side of an object, as a fraction of the frame's.
-        largest: Maximum side of an object.
-        pan: Speed of the camera along an axis, pixels per frame.
-        speed: Speed of an object, in addition to the camera's.
-        speed_spread: Spread of the logarithm of a run's speeds, so that some runs hardly move.
-        turn: Rotation of an object, radians per frame; the camera turns a quarter of it.
-        growth: Change of an object's logarithmic size per frame; the camera zooms half of it.
-        deformation: Elastic displacement of objects, texture pixels.
-        bending: Change of the displacement per frame.
-        light: Logarithmic brightness of a run; half of it for each colour.
-        photometric: Changes of light from frame to frame.
-    """
-
-    frames: int = 4
+    frames: int = 4  # frames of a run
+    # how many frames before the second the first frame of a run is, at most; 0 for the one just
+    # before it. Only runs of real videos have such a frame.
     far_gap: int = 0
-    size: int = 256
-    objects: int = 3
-    object_fraction: float = 0.8
-    smallest: float = 0.2
-    largest: float = 0.8
-    pan: float = 3.0
-    speed: float = 4.0
+    size: int = 256  # side of a frame, pixels
+    objects: int = 3  # maximum number of objects in front of the background
+    object_fraction: float = 0.8  # probability of each
+    smallest: float = 0.2  # minimum side of an object, as a fraction of the frame's
+    largest: float = 0.8  # maximum side of an object
+    pan: float = 3.0  # speed of the camera along an axis, pixels per frame
+    speed: float = 4.0  # speed of an object, in addition to the camera's
+    # spread of the logarithm of a run's speeds, so that some runs hardly move
     speed_spread: float = 0.7
+    # rotation of an object, radians per frame; the camera turns a quarter of it
     turn: float = 0.04
+    # change of an object's logarithmic size per frame; the camera zooms half of it
     growth: float = 0.015
-    deformation: float = 3.0
-    bending: float = 0.8
-    light: float = 0.2
-    photometric: PhotometricConfig = FLICKER
+    deformation: float = 3.0  # elastic displacement of objects, texture pixels
+    bending: float = 0.8  # change of the displacement per frame
+    light: float = 0.2  # logarithmic brightness of a run; half of it for each colour
+    photometric: PhotometricConfig = FLICKER  # changes of light from frame to frame
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """A batch of runs of T consecutive frames.
+    """A batch of runs of T consecutive frames."""
 
-    Attributes:
-        images: (B, T, 3, S, S) float in [0, 1], RGB.
-        labels: (B, T, S, S) uint8, 0 for background, 1 to K for the visible part of an object;
-            None for runs without labels.
-    """
-
-    images: Tensor
+    images: Tensor  # (B, T, 3, S, S) float in [0, 1], RGB
+    # (B, T, S, S) uint8, 0 for background, 1 to K for the visible part of an object; None for runs
+    # without labels
     labels: Tensor | None
 
 

@@ -43,19 +43,12 @@ class PhotometricConfig:
 
 @dataclass(frozen=True)
 class Style:
-    """What all crops of a scene share.
+    """What all crops of a scene share."""
 
-    Attributes:
-        config: Strength of the effects.
-        grey: (B,) bool; scenes without colour.
-        order: (B, 3) order of the colour channels.
-        distant: (B,) bool; scenes seen from so far that a target has few pixels.
-    """
-
-    config: PhotometricConfig
-    grey: Tensor
-    order: Tensor
-    distant: Tensor
+    config: PhotometricConfig  # strength of the effects
+    grey: Tensor  # (B,) bool; scenes without colour
+    order: Tensor  # (B, 3) order of the colour channels
+    distant: Tensor  # (B,) bool; scenes seen from so far that a target has few pixels
 
     @classmethod
     def draw(cls, draw: Draw, size: int, config: PhotometricConfig) -> Style:

@@ -21,20 +21,13 @@ from tracker_ros.synthetic.textures import TextureBank
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A batch of training pairs.
+    """A batch of training pairs."""
 
-    Attributes:
-        template: (B, 3, t, t) float in [0, 1], RGB; the target in the middle.
-        template_boxes: (B, 4) x, y, w, h of the target in it, fractions of its side.
-        search: (B, 3, s, s) float in [0, 1], RGB.
-        boxes: (B, 4) x, y, w, h of the target in the search crop, fractions of its side.
-        present: (B,) bool; False where the target is out of sight (its box means nothing then).
-    """
-
-    template: Tensor
-    template_boxes: Tensor
-    search: Tensor
-    boxes: Tensor
+    template: Tensor  # (B, 3, t, t) float in [0, 1], RGB; the target in the middle
+    template_boxes: Tensor  # (B, 4) x, y, w, h of the target in it, fractions of its side
+    search: Tensor  # (B, 3, s, s) float in [0, 1], RGB
+    boxes: Tensor  # (B, 4) x, y, w, h of the target in the search crop, fractions of its side
+    # (B,) bool; False where the target is out of sight (its box means nothing then)
     present: Tensor
 
 
@@ -91,41 +84,28 @@ class PairGenerator(SceneCrops):
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """The crops of a clip, and where the target lies in them.
+    """The crops of a clip, and where the target lies in them."""
 
-    Attributes:
-        train_crops: Number of crops to learn the target from; it is visible in each.
-        test_crops: Number of crops to find it in.
-        train_centre: Largest distance of its centre from the crop's, target sides, along an axis.
-        train_scale: Standard deviation of the logarithm of its size.
-        test_centre: The same for the crops to find it in. Half of the targets lie anywhere
-            within it, the others near the middle.
-        test_scale: The same as `train_scale`, for the crops to find it in.
-    """
-
-    train_crops: int = 2
-    test_crops: int = 2
+    train_crops: int = 2  # number of crops to learn the target from; it is visible in each
+    test_crops: int = 2  # number of crops to find it in
+    # largest distance of its centre from the crop's, target sides, along an axis
     train_centre: float = 1.2
-    train_scale: float = 0.2
+    train_scale: float = 0.2  # standard deviation of the logarithm of its size
+    # the same for the crops to find it in. Half of the targets lie anywhere within it, the others
+    # near the middle.
     test_centre: float = 1.6
-    test_scale: float = 0.35
+    test_scale: float = 0.35  # the same as `train_scale`, for the crops to find it in
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """A batch of clips of T crops each.
+    """A batch of clips of T crops each."""
 
-    Attributes:
-        images: (B, T, 3, S, S) float in [0, 1], RGB; those to learn from come first.
-        boxes: (B, T, 4) x, y, w, h of the target, crop pixels.
-        present: (B, T) bool; False where the target is out of sight (its box means nothing then).
-        train_crops: Number of crops to learn from.
-    """
-
-    images: Tensor
-    boxes: Tensor
+    images: Tensor  # (B, T, 3, S, S) float in [0, 1], RGB; those to learn from come first
+    boxes: Tensor  # (B, T, 4) x, y, w, h of the target, crop pixels
+    # (B, T) bool; False where the target is out of sight (its box means nothing then)
     present: Tensor
-    train_crops: int
+    train_crops: int  # number of crops to learn from
 
 
 class ClipGenerator(SceneCrops):

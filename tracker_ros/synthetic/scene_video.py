@@ -42,53 +42,33 @@ BLUR_SPEED = 6.0
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What happens in a scene. Lengths are fractions of the frame's shorter side.
+    """What happens in a scene. Lengths are fractions of the frame's shorter side."""
 
-    Attributes:
-        target_side: Mean side of the target.
-        travel: Largest distance of the target from the middle of the frame, along each axis.
-        period: Seconds until the target is about where it began.
-        scale_change: Amplitude of the change of size, as a fraction.
-        turn: Amplitude of rotation, radians.
-        deformation: Amplitude of elastic deformation, texture pixels.
-        limbs: Number of limbs that swing about the target's middle.
-        distractors: Number of other moving objects; every second one looks like the target.
-        occluders: Number of objects that stand still in front of the target's path.
-        camera: Amplitude of the background's movement.
-        light: Amplitude of the change of light, logarithmic.
-        leaves: Whether the target leaves the frame once and comes back.
-    """
-
-    target_side: float = 0.18
+    target_side: float = 0.18  # mean side of the target
+    # largest distance of the target from the middle of the frame, along each axis
     travel: float = 0.28
-    period: float = 5.0
-    scale_change: float = 0.2
-    turn: float = 0.25
-    deformation: float = 3.0
-    limbs: int = 2
-    distractors: int = 2
-    occluders: int = 1
-    camera: float = 0.08
-    light: float = 0.15
-    leaves: bool = False
+    period: float = 5.0  # seconds until the target is about where it began
+    scale_change: float = 0.2  # amplitude of the change of size, as a fraction
+    turn: float = 0.25  # amplitude of rotation, radians
+    deformation: float = 3.0  # amplitude of elastic deformation, texture pixels
+    limbs: int = 2  # number of limbs that swing about the target's middle
+    distractors: int = 2  # number of other moving objects; every second one looks like the target
+    occluders: int = 1  # number of objects that stand still in front of the target's path
+    camera: float = 0.08  # amplitude of the background's movement
+    light: float = 0.15  # amplitude of the change of light, logarithmic
+    leaves: bool = False  # whether the target leaves the frame once and comes back
 
 
 @dataclass(frozen=True)
 class SyntheticFrame:
-    """One frame and its truth.
+    """One frame and its truth."""
 
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        box: x, y, w, h in pixels around the whole target, hidden parts included, cut at the
-            frame's edges; zeros if no part of it is in the frame.
-        mask: (H, W) bool, the target's visible pixels.
-        visibility: Visible share of the whole target, in [0, 1].
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    # x, y, w, h in pixels around the whole target, hidden parts included, cut at the frame's
+    # edges; zeros if no part of it is in the frame
     box: Box
-    mask: np.ndarray
-    visibility: float
+    mask: np.ndarray  # (H, W) bool, the target's visible pixels
+    visibility: float  # visible share of the whole target, in [0, 1]
 
 
 class _Path:

@@ -27,17 +27,13 @@ CUTOUT_MARGIN = 8
 
 @dataclass(frozen=True)
 class TextureBank:
-    """Material for scenes, all uint8.
+    """Material for scenes, all uint8."""
 
-    Attributes:
-        tiles: (M, 256, 256, 3) RGB pictures.
-        labels: (M, 128, 128) segment maps at half resolution; 0 is background, 1..K a segment that
-            may serve as a target.
-        cutouts: (N, 112, 112, 4) RGB and alpha of objects, centred with a transparent margin.
-    """
-
-    tiles: np.ndarray
+    tiles: np.ndarray  # (M, 256, 256, 3) RGB pictures
+    # (M, 128, 128) segment maps at half resolution; 0 is background, 1..K a segment that may serve
+    # as a target
     labels: np.ndarray
+    # (N, 112, 112, 4) RGB and alpha of objects, centred with a transparent margin
     cutouts: np.ndarray
 
     def __post_init__(self) -> None:

@@ -197,17 +197,11 @@ def overlap_loss(predicted: Tensor, iou: Tensor) -> Tensor:
 
 
 class DensityProposals(NamedTuple):
-    """Boxes to judge, and how likely they are.
+    """Boxes to judge, and how likely they are."""
 
-    Attributes:
-        boxes: (N, P, 4) xywh.
-        density: (N, P) of being drawn.
-        label: (N, P) of being the target's box, which annotators too know only nearly.
-    """
-
-    boxes: Tensor
-    density: Tensor
-    label: Tensor
+    boxes: Tensor  # (N, P, 4) xywh
+    density: Tensor  # (N, P) of being drawn
+    label: Tensor  # (N, P) of being the target's box, which annotators too know only nearly
 
 
 def draw_density_proposals(boxes: Tensor, count: int) -> DensityProposals:

@@ -37,21 +37,16 @@ RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where training samples come from.
+    """Where training samples come from."""
 
-    Attributes:
-        kind: "synthetic" (the scene generator), "footage" (real clips without labels), "got10k",
-            "lasot", "trackingnet", "coco", or "videos" (a folder of videos or frames).
-        weight: Share of the batches drawn from this source, relative to the others'.
-        path: Root folder of a data set, an ``.npz`` of clips for "footage", or a texture bank
-            (``.npz``) for "synthetic"; without a bank, procedural textures are used.
-        split: Part of a data set to use: "train" or "val".
-    """
-
+    # "synthetic" (the scene generator), "footage" (real clips without labels), "got10k", "lasot",
+    # "trackingnet", "coco", or "videos" (a folder of videos or frames)
     kind: str = "synthetic"
-    weight: float = 1.0
+    weight: float = 1.0  # share of the batches drawn from this source, relative to the others'
+    # root folder of a data set, an ``.npz`` of clips for "footage", or a texture bank (``.npz``)
+    # for "synthetic"; without a bank, procedural textures are used
     path: str = ""
-    split: str = "train"
+    split: str = "train"  # part of a data set to use: "train" or "val"
 
 
 @dataclass(frozen=True)
@@ -65,83 +60,65 @@ class Recipe:
     Every step draws ``batch_size`` samples from ``sources``: pairs of crops for one-stream
     trackers, clips of several crops for trackers that learn online, runs of consecutive frames for
     trackers that match whole images. ``pairs`` describes the scenes of pairs and clips.
-
-    Attributes:
-        model: Name of the model to train.
-        seed: Decides everything that is random.
-        backbone_multiplier: Learning rate of the backbone over that of the rest.
-        gradient_clip: Maximum norm of the gradient.
-        average_decay: Decay of the moving average of the weights, which is what is saved.
-        similar_query_key: See `initialisation.begin_from_scratch`.
-        meeting_share: Mean share of search tokens that GRM compares with the template; 0 does not
-            control it, as officially.
-        precision: "fp32" or "bf16".
-        drop_path: Stochastic depth of the last block of a one-stream tracker, rising from 0 in the
-            first; officially 0.1.
-        ce_keep_ratio: Share of the search tokens that an elimination of OSTrack keeps in the end;
-            0 takes the model's.
-        ce_start_epoch: Epoch, counted from 1, until which eliminations keep all tokens.
-        ce_warm_epochs: Epochs over which their share then falls to `ce_keep_ratio`.
-        steps_per_epoch: Steps that count as an epoch in the schedule of candidate elimination; by
-            default 60,000 pairs in batches of 32, as officially.
-        loader_workers: Processes that draw samples where the training process does not.
-        threads: Threads of torch; 0 leaves their number alone.
-        start_from: A safetensors file of the whole model's weights or of a pretrained classifier's
-            backbone, or the name of a model with embedded weights.
-        clips: Number of crops of a clip, and the target's place in them.
-        frozen_layers: Layers of the backbone of TrDiMP and TrSiam that stay as they are;
-            officially [conv1, bn1, layer1, layer2] of a pretrained ResNet-50.
-        box_loss: What the IoU branch learns: "overlap", the IoU of proposals; or "density", as
-            officially, the logarithm of a density of boxes, up to a constant.
-        filter_iterations: Unrolled steps of the filter's optimiser.
-        proposals: Boxes that the IoU branch judges per crop; officially 128.
-        later_crops: Number of search crops of a clip for trackers with templates.
-        frozen_steps: First steps, in which a pretrained body stays as it is.
-        replays: In those steps, how often features of the body are used again, on average. Of
-            `replays` + 1 steps, only one draws new samples.
-        frames: The runs of consecutive frames.
-        one_reference_steps: First steps, in which a frame is matched with its neighbour alone;
-            later ones match it with all earlier frames of its run.
-        dynamic_from: First step of the dynamic stage, in which the first frame of a run lies
-            `frames.far_gap` frames back and is looked up where a wide search finds it; 0 for none.
     """
 
-    model: str = "ostrack_tiny"
-    seed: int = 0
+    model: str = "ostrack_tiny"  # name of the model to train
+    seed: int = 0  # decides everything that is random
     steps: int = 20_000
     batch_size: int = 64
     learning_rate: float = 6e-4
-    backbone_multiplier: float = 1.0
+    backbone_multiplier: float = 1.0  # learning rate of the backbone over that of the rest
     weight_decay: float = 1e-4
     warmup_steps: int = 500
     decay_steps: int = 5_000
-    gradient_clip: float = 1.0
+    gradient_clip: float = 1.0  # maximum norm of the gradient
+    # decay of the moving average of the weights, which is what is saved
     average_decay: float = 0.999
-    similar_query_key: float = 0.05
+    similar_query_key: float = 0.05  # see `initialisation.begin_from_scratch`
+    # mean share of search tokens that GRM compares with the template; 0 does not control it, as
+    # officially
     meeting_share: float = 0.0
-    precision: str = "bf16"
+    precision: str = "bf16"  # "fp32" or "bf16"
+    # stochastic depth of the last block of a one-stream tracker, rising from 0 in the first;
+    # officially 0.1
     drop_path: float = 0.0
+    # share of the search tokens that an elimination of OSTrack keeps in the end; 0 takes the
+    # model's
     ce_keep_ratio: float = 0.0
-    ce_start_epoch: int = 20
-    ce_warm_epochs: int = 80
+    ce_start_epoch: int = 20  # epoch, counted from 1, until which eliminations keep all tokens
+    ce_warm_epochs: int = 80  # epochs over which their share then falls to `ce_keep_ratio`
+    # steps that count as an epoch in the schedule of candidate elimination; by default 60,000
+    # pairs in batches of 32, as officially
     steps_per_epoch: int = 1_875
-    loader_workers: int = 1
-    threads: int = 0
+    loader_workers: int = 1  # processes that draw samples where the training process does not
+    threads: int = 0  # threads of torch; 0 leaves their number alone
     validate_every: int = 500
     validation_samples: int = 512
+    # a safetensors file of the whole model's weights or of a pretrained classifier's backbone, or
+    # the name of a model with embedded weights
     start_from: str = ""
     sources: tuple[Source, ...] = (Source(),)
     pairs: PairConfig = PairConfig()
-    clips: ClipConfig = ClipConfig()
+    clips: ClipConfig = ClipConfig()  # number of crops of a clip, and the target's place in them
+    # layers of the backbone of TrDiMP and TrSiam that stay as they are; officially [conv1, bn1,
+    # layer1, layer2] of a pretrained ResNet-50
     frozen_layers: tuple[str, ...] = ()
+    # what the IoU branch learns: "overlap", the IoU of proposals; or "density", as officially, the
+    # logarithm of a density of boxes, up to a constant
     box_loss: str = "overlap"
-    filter_iterations: int = 5
-    proposals: int = 8
-    later_crops: int = 3
-    frozen_steps: int = 0
+    filter_iterations: int = 5  # unrolled steps of the filter's optimiser
+    proposals: int = 8  # boxes that the IoU branch judges per crop; officially 128
+    later_crops: int = 3  # number of search crops of a clip for trackers with templates
+    frozen_steps: int = 0  # first steps, in which a pretrained body stays as it is
+    # in those steps, how often features of the body are used again, on average. Of `replays` + 1
+    # steps, only one draws new samples.
     replays: int = 0
-    frames: FrameConfig = FrameConfig()
+    frames: FrameConfig = FrameConfig()  # the runs of consecutive frames
+    # first steps, in which a frame is matched with its neighbour alone; later ones match it with
+    # all earlier frames of its run
     one_reference_steps: int = 0
+    # first step of the dynamic stage, in which the first frame of a run lies `frames.far_gap`
+    # frames back and is looked up where a wide search finds it; 0 for none
     dynamic_from: int = 0
 
     def __post_init__(self) -> None:
