@@ -101,14 +101,9 @@ class Entry:
 
 
 class Cache:
-    """A folder of entries.
+    """A folder of entries, made if need be; those used longest ago make room for others.
 
-    Args:
-        folder: Made if need be.
-        limit_bytes: Entries used longest ago are removed when the cache grows above this.
-
-    Raises:
-        OSError: The folder cannot be used; the message names it and the remedy.
+    Raises OSError, which names the folder and the remedy, if it cannot be used.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -251,18 +246,11 @@ class Cache:
         return ""
 
     def prune(self, limit_bytes: int, *, keep: str = "", verify: bool = False) -> list[str]:
-        """Remove damaged entries, then those used longest ago until the rest fits a size.
+        """Remove damaged entries, then those used longest ago until the rest fits.
 
-        What killed processes have left unfinished is removed too. Entries that another process is
-        making stay.
-
-        Args:
-            limit_bytes: 0 removes everything.
-            keep: Stem of an entry that stays in any case.
-            verify: Read all files to find damage, rather than the sidecars only.
-
-        Returns:
-            The stems of the removed entries.
+        Returns the stems of what was removed. What killed processes have left unfinished is
+        removed too. Entries that another process is making stay, and the one to `keep`. With
+        `verify` all files are read to find damage, rather than the sidecars only.
         """
         remove_left_overs(self.folder)
         entries: list[Entry] = []

@@ -31,8 +31,7 @@ EVIDENCE = (
 class Calibration:
     """A logistic regression from evidence to a probability.
 
-    Raises:
-        ValueError: A name is no kind of evidence, or a number is not finite.
+    Raises ValueError if a name is no kind of evidence, or a number is not finite.
     """
 
     bias: float  # log odds without evidence

@@ -59,19 +59,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def read_weights(
     path: str | os.PathLike[str], sha256: str | None = None
 ) -> dict[str, torch.Tensor]:
-    """Read every tensor of a safetensors file, half precision widened to float32.
+    """Read every tensor of a safetensors file by name, half precision widened to float32.
 
-    Args:
-        path: The file.
-        sha256: Expected hash of the file; None accepts any file.
-
-    Returns:
-        Tensors by name.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: Not a safetensors file, another sha256, or a value that is NaN or infinite; the
-            message says what to do.
+    Raises FileNotFoundError if there is no such file; ValueError, which says what to do, if it is
+    not a safetensors file, has another sha256 than expected, or a value is NaN or infinite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -125,20 +116,11 @@ def write_weights(
     half: bool = False,
     metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Write tensors to a safetensors file, which is there whole or not at all.
+    """Write tensors to a safetensors file, which is there whole or not at all. Returns its sha256.
 
-    Args:
-        state: Tensors by name.
-        path: The file; an existing one is replaced.
-        half: Store floating-point tensors as float16.
-        metadata: Strings kept in the file's header.
-
-    Returns:
-        The file's sha256.
-
-    Raises:
-        ValueError: A value is NaN or infinite, or too large for float16.
-        OSError: The file cannot be written; an earlier one is left as it was.
+    With `half`, floating-point tensors are stored as float16. Raises ValueError if a value is NaN,
+    infinite or too large for float16, OSError if the file cannot be written; an earlier one is
+    left as it was.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -262,21 +244,12 @@ def convert_checkpoint(
 ) -> tuple[str, dict[str, torch.Tensor]]:
     """Copy the network of a `.pth.tar` checkpoint into a safetensors file.
 
-    Args:
-        path: The checkpoint; its tensors are under `net`, `state_dict` or `model`, or are the
-            whole file.
-        out: The safetensors file to write; an existing one is replaced.
-        half: Store floating-point tensors as float16.
+    The tensors are under `net`, `state_dict` or `model`, or are the whole checkpoint. Returns the
+    written file's sha256 and the written tensors by name; see `as_backbone`.
 
-    Returns:
-        The written file's sha256, and the written tensors by name; see `as_backbone`.
-
-    Raises:
-        FileNotFoundError: There is no such checkpoint.
-        ValueError: Not a torch checkpoint, one that names code outside the known research
-            packages, or one without plain tensors where they are expected; a value is NaN,
-            infinite, or too large for float16; `out` is the checkpoint.
-        OSError: `out` cannot be written.
+    Raises FileNotFoundError if there is no checkpoint, and as `write_weights`; ValueError if it is
+    not a torch checkpoint, names code outside the known research packages, has no plain tensors
+    where they are expected, or is the output.
     """
     check_outputs({"the output": Path(out)}, {"the checkpoint": Path(path)})
     state = as_backbone(read_checkpoint(path))

@@ -188,13 +188,8 @@ def map_box_back(
     """Map a box found in the search crop back to the image: `(x, y, w, h)` in its pixels.
 
     The crop was cut at whole pixels, but the box is placed relative to the unrounded centre of the
-    previous box, as officially.
-
-    Args:
-        pred_cxcywh: Centre and size in image pixels, measured from the crop's corner.
-        previous: `(x, y, w, h)` that the crop was made around.
-        resize_factor: Crop pixels per image pixel.
-        size: Side of the crop after resizing.
+    `previous` xywh box, as officially. The found one is given in image pixels, measured from the
+    crop's corner; the factor is crop pixels per image pixel, the size the side of the crop.
     """
     cx, cy, w, h = pred_cxcywh
     half = 0.5 * size / resize_factor

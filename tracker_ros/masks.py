@@ -35,14 +35,10 @@ _MIDDLE = 0.15, 0.85
 def label_map(picture: np.ndarray, *, lossy: bool = False) -> np.ndarray:
     """Return the labels of a picture of masks: (H, W) int32, 0 beside all objects.
 
-    Args:
-        picture: (H, W) of any number type or bool, or (H, W, 3) RGB.
-        lossy: Whether the picture was compressed with losses (JPEG), so that small differences
-            mean nothing.
-
-    Raises:
-        ValueError: Another shape, nothing in it stands out, or a picture with losses has areas of
-            several levels, which may have been labels.
+    The picture is (H, W) of any number type or bool, or (H, W, 3) RGB. It is `lossy` if it was
+    compressed with losses (JPEG), so that small differences mean nothing. Raises ValueError if it
+    has another shape, nothing in it stands out, or a lossy one has areas of several levels, which
+    may have been labels.
     """
     picture = np.asarray(picture)
     if picture.ndim == 3 and picture.shape[2] == 1:
@@ -78,14 +74,10 @@ def object_numbers(labels: np.ndarray) -> list[int]:
 
 
 def one_object(labels: np.ndarray, number: int | None = None) -> np.ndarray:
-    """Return the mask (H, W) bool of one object of a label map.
+    """Return the mask (H, W) bool of one object of a label map, (H, W) integers.
 
-    Args:
-        labels: (H, W) integers, as from `label_map`.
-        number: Label of the object; may be left out where there is only one.
-
-    Raises:
-        ValueError: There is no object, not that one, or more than one to choose from.
+    The number may be left out where there is only one. Raises ValueError if there is no object,
+    not that one, or more than one to choose from.
     """
     present = object_numbers(labels)
     listed = ", ".join(map(str, present))

@@ -72,12 +72,9 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
 def known_options(
     factory: Callable[..., Any], given: Collection[str], settings: Settings | None = None
 ) -> dict[str, Option]:
-    """Return the options of a model by name.
+    """Return the options of a model by name: its factory's parameters, and the settings' fields.
 
-    Args:
-        factory: Its parameters are options, except the first and those in `given`.
-        given: Names of parameters that are no options.
-        settings: Further options.
+    The first parameter, and those in `given`, are no options.
     """
     hints = typing.get_type_hints(factory)
     _, *others = inspect.signature(factory).parameters.values()
@@ -127,21 +124,11 @@ def checked_options(
     options: Mapping[str, Any],
     settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Convert options to the types that a model's factory expects.
+    """Return options by name, converted to the types that a model's factory expects.
 
-    Args:
-        factory: See `known_options`.
-        model: Name of the model, for messages.
-        given: See `known_options`.
-        options: Values by name; texts become numbers, truth values or tuples where those are
-            expected.
-        settings: See `known_options`.
-
-    Returns:
-        Values by name.
-
-    Raises:
-        ValueError: There is no such option, or its value has another type.
+    See `known_options`. Texts become numbers, truth values or tuples where those are expected.
+    Raises ValueError, which names the model, if there is no such option, or its value has another
+    type.
     """
     known = known_options(factory, given, settings)
     result: dict[str, Any] = {}

@@ -30,22 +30,14 @@ _open: set[UnfinishedFile | UnfinishedFolder] = set()
 
 
 class UnfinishedFile:
-    """A file that takes the place of another one when it is finished.
+    """A file that takes the place of another one, the target, when it is finished.
 
-    It is locked for as long as its process lives. A link is followed; a device or a pipe is
-    written to directly.
+    It is locked for as long as its process lives, and written at `path` meanwhile, which ends like
+    the target's name. The target's folder is made when missing; a link is followed; a device or a
+    pipe is written to directly. A `private` file only this user may read. Another one gets the
+    mode of the file that it replaces, or the usual one.
 
-    Args:
-        target: The place; its folder is made when missing.
-        private: Whether only this user may read the file. Otherwise it gets the mode of the file
-            that it replaces, or the usual one.
-
-    Attributes:
-        path: Where to write meanwhile; ends like the target's name.
-
-    Raises:
-        OSError: The target is a folder, or its folder cannot be written; the message names it and
-            the remedy.
+    Raises OSError, which names target and remedy, if it is a folder or cannot be written.
     """
 
     def __init__(self, target: Path, *, private: bool = False) -> None:
@@ -97,19 +89,11 @@ class UnfinishedFile:
 
 
 class UnfinishedFolder:
-    """A folder to write in, of which one file or folder then takes its place.
+    """A folder to write in, at `path`, of which one file or folder then takes the target's place.
 
     It is locked for as long as its process lives. What a killed process has left is removed when
-    the same target is written again.
-
-    Args:
-        target: The place; its folder is made when missing. A file there is replaced.
-
-    Attributes:
-        path: Where to write meanwhile.
-
-    Raises:
-        OSError: The folder cannot be written; the message names it and the remedy.
+    the same target is written again. Raises OSError, which names target and remedy, if it cannot
+    be written.
     """
 
     def __init__(self, target: Path) -> None:

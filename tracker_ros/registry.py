@@ -300,13 +300,9 @@ def is_device_name(text: str) -> bool:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the torch device of a name.
+    """Return the torch device of `auto` (the first GPU, else the CPU), `cpu`, `cuda` or `cuda:N`.
 
-    Args:
-        device: `auto` (the first GPU if there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        ValueError: Another name, or a GPU that this machine or this build of torch lacks.
+    Raises ValueError for another name, or a GPU that this machine or this build of torch lacks.
     """
     import torch
 

@@ -250,18 +250,13 @@ def _follow(
             raise image
         return image
 
-    def complain(source: FaultSource, text: str, error: Exception | None) -> None:
-        if isinstance(error, BadFrame):
-            on_bad_frame(error)
-        elif error is not None:
-            raise error
-
     def is_unreadable(frame: Frame[np.ndarray | BadFrame]) -> bool:
         if isinstance(frame.payload, BadFrame):
             on_bad_frame(frame.payload)
             return True
         return False
 
+    complain = telling_bad_frames(on_bad_frame)
     follower = Follower[np.ndarray | BadFrame](decode, targets, complain=complain)
     seconds = 0.0
     report = None
@@ -276,6 +271,23 @@ def _follow(
                 yield VideoFrame(frame.number - 1, frame.time_s, image, report.targets, taken)
     if report is None:
         raise no_frame(name)
+
+
+def telling_bad_frames(
+    on_bad_frame: Callable[[BadFrame], None],
+) -> Callable[[FaultSource, str, Exception | None], None]:
+    """Return a follower's `complain` that tells of frames that cannot be read, and raises others.
+
+    So an offline run goes on without those frames, and whatever else fails ends it.
+    """
+
+    def complain(source: FaultSource, text: str, error: Exception | None) -> None:
+        if isinstance(error, BadFrame):
+            on_bad_frame(error)
+        elif error is not None:
+            raise error
+
+    return complain
 
 
 def _log_bad_frame(frame: BadFrame) -> None:

@@ -33,13 +33,9 @@ class ServoLimits:
 def turning_rate(bearing: tuple[float, float, float], limits: ServoLimits) -> Rates:
     """Return the rates that turn the camera to a bearing, before the limit of acceleration.
 
-    Args:
-        bearing: Direction of the target in the optical frame (right, down, forward); any length.
-        limits: Gain, dead band and greatest rate.
-
-    Returns:
-        Rates about the camera's x and y axes, rad/s: positive ones turn it up and to the right.
-        Still for a bearing that is zero or not finite.
+    The bearing is a direction of any length in the optical frame (right, down, forward). The rates
+    are about the camera's x and y axes, rad/s: positive ones turn it up and to the right. They are
+    zero for a bearing that is zero or not finite.
     """
     right, down, forward = bearing
     aside = math.hypot(right, down)

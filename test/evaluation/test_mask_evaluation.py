@@ -59,7 +59,7 @@ def test_masks_are_kept_only_where_there_are_true_ones():
 
 
 def test_a_tracker_can_be_started_on_the_first_mask():
-    answer = run_ope(_Upper(), still(), from_mask=True)
+    (answer,) = run_objects(_Upper(), [still()])
     assert np.argwhere(answer.masks[1]).min(0).tolist() == [11, 10]
 
 
@@ -70,14 +70,11 @@ def test_a_frame_that_cannot_be_read_has_the_last_mask(tmp_path):
         frames = list(whole.frames)
         frames[broken] = tmp_path / "broken.png"
         sequence = AnnotatedSequence("still", tuple(frames), whole.boxes, {}, whole.masks)
-        for answer in (
-            run_ope(_Upper(), sequence, from_mask=True),
-            *run_objects(_Upper(), [sequence]),
-        ):
-            assert len(answer.masks) == len(answer.boxes) == 4
-            assert np.array_equal(answer.masks[broken], answer.masks[broken - 1])
-            assert answer.scores[broken] == 0.0
-            assert len(answer.bad_frames) == 1
+        (answer,) = run_objects(_Upper(), [sequence])
+        assert len(answer.masks) == len(answer.boxes) == 4
+        assert np.array_equal(answer.masks[broken], answer.masks[broken - 1])
+        assert answer.scores[broken] == 0.0
+        assert len(answer.bad_frames) == 1
 
 
 @pytest.fixture

@@ -100,21 +100,11 @@ def follow_bag(
     settings: BagSettings | None = None,
     tell: Callable[[str], object] = _LOG.warning,
 ) -> Iterator[BagReport]:
-    """Follow targets through the images of a bag.
+    """Follow targets through the images of a bag. Yields a report of each image and change.
 
-    Args:
-        reader: The bag.
-        topics: What to read of it.
-        tracker: The model.
-        first: Selections on the first image that can be read, from ``start_s`` on.
-        settings: How.
-        tell: Called with a line about what cannot be used, once for each kind of fault.
-
-    Yields:
-        A report of every image, and of every change.
-
-    Raises:
-        ValueError: One of the first selections is refused, or no image can be read.
+    The first selections are those on the first image that can be read, from ``start_s`` on. `tell`
+    is called with a line about what cannot be used, once for each kind of fault. Raises ValueError
+    if one of these selections is refused, or no image can be read.
     """
     settings = settings or BagSettings()
     run = _BagRun(reader, topics, tracker, first, settings, tell)

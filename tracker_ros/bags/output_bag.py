@@ -13,17 +13,9 @@ from tracker_ros.io.bag_writer import BagWriter
 
 
 class OutputBag:
-    """Writes what a node would publish, in the order of time.
+    """Writes what a node would publish, in the order of time; an empty namespace stands for none.
 
-    Args:
-        path: The bag; see `BagWriter`.
-        outputs: Makes the messages.
-        namespace: Of the topics; empty for none.
-        compress: Whether the bag is compressed.
-
-    Raises:
-        ValueError: The bag is there already, or has another ending.
-        OSError: It cannot be written.
+    Raises ValueError or OSError as `BagWriter` does.
     """
 
     def __init__(
@@ -40,8 +32,7 @@ class OutputBag:
     def copy_input(self, reader: BagReader, tell: Callable[[str], object]) -> None:
         """Copy the messages of a bag, too; tell of topics that cannot be copied.
 
-        Raises:
-            ValueError: A topic would be in the bag twice.
+        Raises ValueError if a topic would be in the bag twice.
         """
         copied = []
         for topic in reader.topics.values():

@@ -38,9 +38,8 @@ _FATES = ("received", "tracked", "dropped", "rejected", "idle")
 class BagOutputs:
     """Makes the contents of messages.
 
-    Args:
-        model: Name of the model, the class of a target without a label.
-        target_size_m: What the longer side of a target's box shows, metres; 0 if unknown.
+    The model's name is the class of a target without a label. `target_size_m` is what the longer
+    side of a target's box shows, metres; 0 if unknown.
     """
 
     def __init__(self, model: str, target_size_m: float = 0.0) -> None:

@@ -26,12 +26,8 @@ def bag_messages(
 ) -> Iterator[BagMessage]:
     """Yield the messages of some topics by time.
 
-    Args:
-        reader: The bag.
-        topics: Which topics.
-        early: Topics whose messages come before others that were recorded up to ``early_ns``
-            earlier: what belongs to an image is recorded a moment after it.
-        early_ns: Nanoseconds.
+    Those of the `early` topics come before others that were recorded up to ``early_ns`` earlier:
+    what belongs to an image is recorded a moment after it.
     """
     waiting: list[tuple[int, int, BagMessage]] = []
     for place, (topic, time_ns, data) in enumerate(reader.messages(topics)):
@@ -46,10 +42,7 @@ def bag_messages(
 class BagClock:
     """The time in a bag: that of the message at hand, or that of a clock that runs on.
 
-    Args:
-        rate: How many times faster than recorded; 0 as fast as the messages are handled.
-        sleep: Waits for some seconds.
-        wall: Returns seconds that only grow.
+    The rate says how many times faster than recorded; 0 is as fast as messages are handled.
     """
 
     def __init__(

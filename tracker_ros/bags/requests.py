@@ -20,13 +20,10 @@ _NAMES = {"selection": False, "selection_append": True}
 
 
 def find_selections(reader: BagReader) -> tuple[tuple[str, bool], ...]:
-    """Return the topics of a bag by which a node is asked to follow a target.
+    """Return the topics by which a node is asked to follow a target, and whether each adds one.
 
     They are those with the names of the node, and calls of ``select_target`` that ROS recorded
     (service introspection).
-
-    Returns:
-        The topics, and whether a detection on them adds a target.
     """
     found = []
     for topic in reader.topics.values():
@@ -39,11 +36,7 @@ def find_selections(reader: BagReader) -> tuple[tuple[str, bool], ...]:
 
 
 class SelectionReader:
-    """Reads requests from messages.
-
-    Args:
-        appends: Whether a detection on a topic adds a target, by topic.
-    """
+    """Reads requests from messages; `appends` tells whether detections on a topic add a target."""
 
     def __init__(self, appends: Mapping[str, bool]) -> None:
         self._appends = appends
@@ -52,8 +45,7 @@ class SelectionReader:
     def read(self, topic: str, message: Any) -> Selection | None:
         """Return the request of a message; None if it holds none that is new.
 
-        Raises:
-            SelectionRefused: Its box is rotated.
+        Raises SelectionRefused if its box is rotated.
         """
         if hasattr(message, "results"):
             return selection_from_detection(message, self._appends[topic])

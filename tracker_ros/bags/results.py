@@ -11,11 +11,7 @@ from tracker_ros.following.target_state import VISIBLE
 
 
 class BagResults:
-    """Collects the reports of a run.
-
-    Attributes:
-        frames: One entry for each image that was handled.
-    """
+    """Collects the reports of a run; `frames` has an entry for each image that was handled."""
 
     def __init__(self) -> None:
         self.frames: list[dict[str, Any]] = []

@@ -20,14 +20,9 @@ _TOLERANCE_NS = 20_000_000
 def truth_of_topic(reader: BagReader, topic: str, target_id: str = "") -> dict[int, Box | None]:
     """Return the true box by stamp, nanoseconds; None where the target is said to be absent.
 
-    Args:
-        reader: The bag.
-        topic: Of Detection2DArray, in which an array without the target says that it is absent,
-            or of Detection2D, which says where it is seen.
-        target_id: Id of its detections; empty takes those of any id, one for each image.
-
-    Raises:
-        ValueError: There is no such topic, or an image has several detections and no id was given.
+    An array of detections without the target says that it is absent; a single Detection2D says
+    where it is seen. An empty id takes the detections of any id, one for each image. Raises
+    ValueError if there is no such topic, or an image has several detections and no id was given.
     """
     topic = find_topic(reader, topic, (DETECTION, DETECTIONS), "truth")
     truth: dict[int, Box | None] = {}
@@ -53,9 +48,7 @@ def truth_of_file(path: Path) -> dict[int, Box | None]:
     """Return the true box by the number of the image, from a text file.
 
     Each line is ``x, y, w, h`` of the next image, pixels; ``nan`` where the target is absent.
-
-    Raises:
-        ValueError: A line is something else; names file and line.
+    Raises ValueError, which names file and line, if a line is something else.
     """
     truth: dict[int, Box | None] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines()):
@@ -80,10 +73,7 @@ def match_truth(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the truth of some images: boxes (N, 4), NaN without one, and whether it is known.
 
-    Args:
-        truth: By stamp in nanoseconds, or by number.
-        keys: Stamp or number of each image.
-        tolerance: By how much a stamp may differ.
+    The keys are the images' stamps, which may differ by the tolerance, or their numbers.
     """
     stamps = np.array(sorted(truth), np.int64)
     boxes, known = np.full((len(keys), 4), np.nan), np.zeros(len(keys), bool)

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     truth.add_argument("--record", type=Path, metavar="OUT.json", help=record)
     model = parser.add_argument_group("how to follow")
     model.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
-    model.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
+    model.add_argument("--weights", help="safetensors file, if none is embedded")
     add_model_options(parser)
     add_redetection_options(parser, default=True)
     rate = (

@@ -63,9 +63,7 @@ def write_page(path: Path, runs: list[ComparedRun], strips: int, origin: str) ->
 def read_runs(path: Path) -> list[ComparedRun]:
     """Return the runs in a file: those of an evaluation, or one record.
 
-    Raises:
-        FileNotFoundError: It does not exist, or its records do not.
-        ValueError: It is something else.
+    Raises FileNotFoundError if it or its records do not exist, ValueError if it is something else.
     """
     from tracker_ros.evaluation.compare_page import ComparedRun
     from tracker_ros.evaluation.records import SequenceRecord, read_record

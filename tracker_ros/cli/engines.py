@@ -38,14 +38,13 @@ _NAMES = {"engines": "engines", "exported": "exported graphs"}
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="see models")
-    parser.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
+    parser.add_argument("--weights", help="safetensors file, if none is embedded")
     parser.add_argument(
         "--backend", choices=list(BACKENDS), default="onnx", help="(default: %(default)s)"
     )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "int8"),
-        default=None,
         help="(default: fp32 for onnx, fp16 for tensorrt)",
     )
     add_family_option(parser)
@@ -59,7 +58,6 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=None,
         metavar="DIR",
         help="folder to write to (default: the user's cache of engines)",
     )
@@ -168,14 +166,12 @@ def _engines_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache",
         type=Path,
-        default=None,
         metavar="DIR",
         help="folder of engines (default: the user's cache of engines)",
     )
     parser.add_argument(
         "--limit-mb",
         type=float,
-        default=None,
         help="prune: megabytes to keep of engines and of exported graphs, 0 for none (default: "
         "what building and exporting keep to)",
     )

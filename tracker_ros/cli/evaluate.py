@@ -30,7 +30,6 @@ from tracker_ros.process import EndRequest
 
 if TYPE_CHECKING:
     from tracker_ros.evaluation.distributed import Team
-    from tracker_ros.evaluation.records import SequenceRecord
     from tracker_ros.evaluation.runner import Answers, Entry, Listener, TrackerRun
     from tracker_ros.evaluation.sequences import AnnotatedSequence
     from tracker_ros.tracker import Tracker
@@ -60,12 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_options(parser)
     add_redetection_options(parser, default=False)
-    parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder for results")
-    parser.add_argument(
-        "--markdown", type=Path, default=None, metavar="FILE", help="write the full page here"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for results")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the full page here")
     page = "write a page in HTML that shows the runs: curves, table, film strips (needs --out)"
-    parser.add_argument("--html", type=Path, default=None, metavar="PAGE", help=page)
+    parser.add_argument("--html", type=Path, metavar="PAGE", help=page)
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -101,8 +98,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, team: Team | None) -> int:
-    from tracker_ros.evaluation.benchmarks import score_benchmarks
-    from tracker_ros.evaluation.metrics import score_tracker
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.runner import TrackerRun, best_boxes
     from tracker_ros.evaluation.sequences import find_sequences
@@ -121,13 +116,14 @@ def _run(args: argparse.Namespace, team: Team | None) -> int:
         )
     ]
     if team is None or team.is_first:
-        _tell_left_out(left_out)
+        for fault in left_out:
+            print(f"tracker-ros evaluate: left out: {fault}", file=sys.stderr)
     _check_names(sequences, args.models, args.option)
     _check_targets(args, weights)
     cache = AnswerCache(args.out / "answers") if args.resume else AnswerCache.default()
     if team is not None:
         team.check_same(_command_of(args, sequences))
-    scores, benchmarks, notes, masks = [], [], {}, best_boxes(sequences)
+    best = best_boxes(sequences)
     end, failure = EndRequest(), None
     runs: list[TrackerRun] = []
     with progress_bar(
@@ -147,11 +143,6 @@ def _run(args: argparse.Namespace, team: Team | None) -> int:
             except (ValueError, RuntimeError, OSError) as error:
                 failure = error
             runs.append(done)
-            if done.scores:
-                scores.append(score_tracker(name, done.scores))
-                benchmarks.append(score_benchmarks(name, done.records))
-                masks += done.mask_rows()
-                notes.update({name: done.full_note} if done.full_note else {})
             left_out += [f"{name}: {sequence}: {why}" for sequence, why in done.failed.items()]
             if end or failure is not None:
                 break
@@ -159,21 +150,20 @@ def _run(args: argparse.Namespace, team: Team | None) -> int:
         if failure is not None:
             raise failure
         return end.status
-    if scores:
+    scored = [run for run in runs if run.scores]
+    if scored:
         if args.out is not None:
             _write_records(args.out, runs)
         ended_by = str(failure) if failure is not None else end.name
         bad_frames = {run.entry.name: run.bad_frames for run in runs if run.bad_frames}
-        print_report(
-            args, sequences, scores, notes, benchmarks, masks, left_out, bad_frames, ended_by
-        )
+        print_report(args, sequences, scored, best, left_out, bad_frames, ended_by)
         if args.html is not None and not ended_by:
             _write_page(args, runs)
     elif failure is None and not end and not args.save:
         raise ValueError(f"no sequence could be scored: {'; '.join(left_out[:3])}")
     if failure is not None:
         raise failure
-    if end and scores:
+    if end and scored:
         print("tracker-ros evaluate: interrupted; these are the scores so far", file=sys.stderr)
     unread = any(run.bad_frames for run in runs)
     return end.status or (1 if left_out else BAD_FRAMES if unread else 0)
@@ -187,15 +177,12 @@ def _command_of(args: argparse.Namespace, sequences: Sequence[AnnotatedSequence]
 
 def _write_records(folder: Path, runs: Sequence[TrackerRun]) -> None:
     """Write the results frame by frame, for compare."""
-    for run in runs:
-        for record in run.tracked:
-            write_json(_record_file(folder, record), record.as_data())
-
-
-def _record_file(folder: Path, record: SequenceRecord) -> Path:
     from tracker_ros.cli.compare import RECORDS
 
-    return folder / RECORDS / record.tracker / f"{record.sequence.replace('/', '_')}.json"
+    for run in runs:
+        for record in run.tracked:
+            name = f"{record.sequence.replace('/', '_')}.json"
+            write_json(folder / RECORDS / record.tracker / name, record.as_data())
 
 
 def _write_page(args: argparse.Namespace, runs: Sequence[TrackerRun]) -> None:
@@ -266,12 +253,6 @@ def _check_forms(args: argparse.Namespace) -> None:
         raise ValueError("--resume keeps results in a folder; give it with --out")
 
 
-def _tell_left_out(faults: list[str]) -> None:
-    """Print a line for each sequence that is left out."""
-    for fault in faults:
-        print(f"tracker-ros evaluate: left out: {fault}", file=sys.stderr)
-
-
 def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
     """Refuse outputs that are inputs, or that cannot be written."""
     outputs: dict[str, Path | None] = {"--markdown": args.markdown, "--html": args.html}
@@ -323,11 +304,14 @@ def _check_names(
 
 def _entry(name: str, weights: str | None, args: argparse.Namespace) -> Entry:
     """Return a model, or one of OpenCV's trackers, of which results may come from the cache."""
+    import cv2
+
     from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
     from tracker_ros.evaluation.runner import Entry
 
     if name in BASELINES:
-        key = f"{name} OpenCV {_opencv_version()}"
+        # Version and architecture decide the answers of OpenCV's trackers.
+        key = f"{name} OpenCV {cv2.__version__} {os.uname().machine}"
         return Entry(name, lambda: (OpenCvTracker(name), ""), key, args.fresh)
     key = _key_of(name, weights, args) if args.resume else ""
     redetection = redetection_settings(args)
@@ -359,13 +343,6 @@ def _create_model(name: str, weights: str | None, args: argparse.Namespace) -> t
     else:
         digest, origin = model_card(name).sha256 or "", "embedded weights"
     return tracker, origin + (f", sha256 {digest[:16]}…" if digest else "") + options
-
-
-def _opencv_version() -> str:
-    """Return version and architecture, all that decides the answers of OpenCV's trackers."""
-    import cv2
-
-    return f"{cv2.__version__} {os.uname().machine}"
 
 
 EVALUATE = Command(

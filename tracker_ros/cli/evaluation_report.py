@@ -12,25 +12,28 @@ from tracker_ros.cli.options import print_json, write_json
 from tracker_ros.output_files import write_whole
 
 if TYPE_CHECKING:
-    from tracker_ros.evaluation.benchmarks import BenchmarkScores
-    from tracker_ros.evaluation.metrics import MaskRow, TrackerScore
+    from tracker_ros.evaluation.metrics import MaskRow
     from tracker_ros.evaluation.report import Report
+    from tracker_ros.evaluation.runner import TrackerRun
     from tracker_ros.evaluation.sequences import AnnotatedSequence
 
 
 def print_report(
     args: argparse.Namespace,
     sequences: list[AnnotatedSequence],
-    scores: list[TrackerScore],
-    notes: dict[str, str],
-    benchmarks: list[BenchmarkScores],
-    masks: list[MaskRow],
+    runs: list[TrackerRun],
+    best: list[MaskRow],
     left_out: list[str],
     bad_frames: dict[str, dict[str, tuple[str, ...]]],
     ended_by: str,
 ) -> None:
-    """Write the results into the files asked for, then print them."""
+    """Write the results of runs into the files asked for, then print them.
+
+    `best` is how well boxes could fit the true masks.
+    """
+    from tracker_ros.evaluation.benchmarks import score_benchmarks
     from tracker_ros.evaluation.machine import describe_machine
+    from tracker_ros.evaluation.metrics import score_tracker
     from tracker_ros.evaluation.report import (
         Report,
         SequenceNote,
@@ -40,13 +43,16 @@ def print_report(
         summary_table,
     )
 
+    scores = [score_tracker(run.entry.name, run.scores) for run in runs]
+    benchmarks = [score_benchmarks(run.entry.name, run.records) for run in runs]
+    masks = [*best, *(row for run in runs for row in run.mask_rows())]
     device = _resolved(args)
     report = Report(
         scores=tuple(scores),
         sequences=tuple(SequenceNote.of(sequence) for sequence in sequences),
         machine=describe_machine(device),
         device=device,
-        notes=notes,
+        notes={run.entry.name: run.full_note for run in runs if run.full_note},
         benchmarks=tuple(benchmarks),
         masks=tuple(masks),
         left_out=tuple(left_out),

@@ -63,14 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command, given the arguments without the program's name. Returns the exit code.
 
-    Args:
-        argv: Arguments without the program's name; those of the process when None.
-
-    Returns:
-        Exit code: 0 for success, 2 for anything the user can correct (one line on stderr says
-        what), 130 after Ctrl-C, 143 after SIGTERM; a command may have others.
+    It is 0 for success, 2 for anything the user can correct (one line on stderr says what), 130
+    after Ctrl-C, 143 after SIGTERM; a command may have others.
     """
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="tracker-ros: %(message)s", level=logging.WARNING)

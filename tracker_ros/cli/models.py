@@ -112,7 +112,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="what to train, and how")
-    parser.add_argument("--out", type=Path, default=None, metavar="DIR", help="folder of the run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run")
     add_device_option(parser)
 
 

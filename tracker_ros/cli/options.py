@@ -40,7 +40,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine-cache",
         type=Path,
-        default=None,
         metavar="DIR",
         help="folder that export --out wrote (default: the user's cache of engines)",
     )

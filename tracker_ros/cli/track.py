@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="OUT.json", help=results)
     add_json_option(parser)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="see models (default: %(default)s)")
-    parser.add_argument("--weights", default=None, help="safetensors file, if none is embedded")
+    parser.add_argument("--weights", help="safetensors file, if none is embedded")
     add_model_options(parser)
     add_redetection_options(parser, default=True)
     parser.add_argument(
@@ -70,10 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--label", default="", help="what the target is, shown in the tag")
     parser.add_argument("--start", type=int, default=0, help="frames to leave out first")
-    parser.add_argument("--count", type=int, default=None, help="frames to take at most")
+    parser.add_argument("--count", type=int, help="frames to take at most")
     size = "size of raw RGB frames on standard input, or wanted from a webcam"
     parser.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help=size)
-    parser.add_argument("--fps", type=float, default=None, help="frame rate, if not the source's")
+    parser.add_argument("--fps", type=float, help="frame rate, if not the source's")
     grey = "counts of 16-bit grey that become black and white: auto, full or LOW,HIGH"
     parser.add_argument("--mono16-range", default="auto", metavar="RANGE", help=grey)
 

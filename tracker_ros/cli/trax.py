@@ -33,7 +33,7 @@ _MASK_FAMILIES = ("mast",)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("--model", default=DEFAULT_MODEL, help="model (default: %(default)s)")
-    parser.add_argument("--weights", default=None, metavar="FILE", help="its safetensors file")
+    parser.add_argument("--weights", metavar="FILE", help="its safetensors file")
     add_model_options(parser)
 
 
@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
 class TraxSession:
     """The objects that a client follows: regions of TraX in, the same kind of regions out.
 
-    Args:
-        tracker: Follows the first object; the others get forks of it.
+    The tracker follows the first object; the others get forks of it.
     """
 
     def __init__(self, tracker: Tracker) -> None:

@@ -41,8 +41,7 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
 class VideoEncoder:
     """Encodes pictures as H.264 that every browser decodes, without delaying any.
 
-    Args:
-        bitrate: Bits per second at most, over one second.
+    The bitrate is the most bits per second, over one second.
     """
 
     def __init__(self, bitrate: int) -> None:
@@ -52,14 +51,9 @@ class VideoEncoder:
     def encode(self, pixels: np.ndarray, ticks: int, *, key: bool) -> VideoPacket:
         """Encode (H, W, 3) uint8 RGB; the last row and column are cut if H or W is odd.
 
-        Args:
-            pixels: The picture.
-            ticks: Its time in ticks of `CLOCK_HZ`, later than that of the picture before.
-            key: Whether decoding must be able to begin with this picture.
-
-        Raises:
-            av.FFmpegError: PyAV has no H.264 encoder, or it fails.
-            cv2.error: The picture is narrower or lower than two pixels.
+        The time, in ticks of `CLOCK_HZ`, is later than that of the picture before. Decoding can
+        begin with a `key` picture. Raises av.FFmpegError if PyAV has no H.264 encoder or it fails,
+        cv2.error if the picture is narrower or lower than two pixels.
         """
         import av
         from av.video.frame import PictureType

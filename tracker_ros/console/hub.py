@@ -136,8 +136,7 @@ class Viewer:
 class Hub:
     """Passes what the nodes offer to all viewers.
 
-    Args:
-        watched: Called in the event loop with the number of viewers that look when it changes.
+    `watched` is called in the event loop with the number of viewers that look when it changes.
     """
 
     def __init__(self, watched: Callable[[int], None] = lambda count: None) -> None:
@@ -197,8 +196,7 @@ class Hub:
     def enter(self) -> Viewer:
         """Return a new viewer that is up to date; call it in the event loop.
 
-        Raises:
-            TooManyViewersError: `MAX_VIEWERS` are connected.
+        Raises TooManyViewersError if `MAX_VIEWERS` are connected.
         """
         if len(self._viewers) >= MAX_VIEWERS:
             raise TooManyViewersError(f"{MAX_VIEWERS} viewers are connected, the maximum")

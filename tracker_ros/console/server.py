@@ -66,18 +66,12 @@ def is_loopback(host: str) -> bool:
 class ConsoleServer:
     """Serves the console in a thread of its own.
 
-    Args:
-        hub: Where pictures and states come from.
-        command: Carries out a command; called in the event loop with what the browser sent.
-            Returns what the browser is answered.
-        host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
-        token: What the page's address must contain; empty makes one unless `host` is loopback.
-        webrtc: Whether pictures may go as video over WebRTC.
+    `command` is called in the event loop with what a browser sent, and returns what that is
+    answered. Port 0 takes a free one. The token is what the page's address must contain; an empty
+    one is made unless `host` is loopback. With `webrtc` pictures may go as video.
 
-    Raises:
-        ImportError: `webrtc` needs aiortc, which is not installed.
-        OSError: The address cannot be listened on.
+    Raises ImportError if `webrtc` is wanted and aiortc not installed, OSError if the address
+    cannot be listened on.
     """
 
     def __init__(

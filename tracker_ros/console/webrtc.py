@@ -39,11 +39,7 @@ def missing_encoder() -> str:
 
 
 class PictureTrack(MediaStreamTrack):
-    """Packets for one viewer; used in the event loop alone.
-
-    Attributes:
-        opened: Whether the viewer shows pictures, so that more than the first are sent.
-    """
+    """Packets for one viewer; used in the event loop alone. See `Track`."""
 
     kind = "video"
 
@@ -82,12 +78,7 @@ class PictureTrack(MediaStreamTrack):
 
 
 class ViewerVideo:
-    """The videos of one viewer: a connection for each camera.
-
-    Args:
-        viewer: Whose tracks are set.
-        address: Address of its browser.
-    """
+    """The videos of one viewer, whose tracks it sets: a connection for each camera."""
 
     def __init__(self, viewer: Viewer, address: str) -> None:
         self._viewer, self._address = viewer, address
@@ -97,8 +88,7 @@ class ViewerVideo:
     async def carry_out(self, command: dict[str, Any]) -> dict[str, Any]:
         """Do what the page asks for a camera's video: ``offer``, ``opened`` or ``stop``.
 
-        Raises:
-            KeyError, TypeError, ValueError: The command is not understood.
+        Raises KeyError, TypeError or ValueError if the command is not understood.
         """
         name, step = f"{command['camera']}/image", command["step"]
         if step == "offer":

@@ -85,12 +85,9 @@ def _softmax(scores: list[np.ndarray]) -> list[np.ndarray]:
 
 
 class _Windows:
-    """The windows around the displaced pixels of a map.
+    """The windows around the pixels of a map, displaced by (H, W, 2) pixels (dx, dy).
 
-    Args:
-        offset: (H, W, 2) displacement (dx, dy) of each pixel.
-        radius: Places on each side of a window's middle.
-        dilation: Pixels between places.
+    A window has `radius` places on each side of its middle, `dilation` pixels apart.
     """
 
     def __init__(self, offset: np.ndarray, radius: int, dilation: int) -> None:

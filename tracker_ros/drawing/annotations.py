@@ -20,12 +20,7 @@ _THICKNESS, _FONT = 2.0, 14.0
 
 
 def image_annotations(stamp_ns: int, targets: Sequence[TargetReport]) -> dict[str, Any]:
-    """Return the content of a ``foxglove_msgs/ImageAnnotations``: boxes and their tags.
-
-    Args:
-        stamp_ns: Stamp of the image, nanoseconds.
-        targets: The targets of the frame; only those that can be seen are drawn.
-    """
+    """Return ``foxglove_msgs/ImageAnnotations``: boxes and tags of visible targets."""
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     stamp = {"sec": sec, "nanosec": nanosec}
     points, texts = [], []

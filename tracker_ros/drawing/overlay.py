@@ -59,23 +59,15 @@ def draw_targets(
     rate_hz: float | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw boxes, ids, labels, scores, states and rate on a copy of an image.
+    """Draw boxes, ids, labels, scores, states and rate on a copy of an image, (H, W, 3) uint8 RGB.
 
     A lost target's box, at its last known place, is dashed. A mask, where a result has one, tints
     the target. A single target has the colour of its state; several have a colour each, and their
-    tags name every state except TRACKING.
+    tags name every state except TRACKING. Where nothing is followed, give one target in state
+    IDLE.
 
-    Args:
-        image_rgb: (H, W, 3) uint8, RGB.
-        targets: At least one; where nothing is followed, one in state IDLE.
-        rate_hz: Frames tracked per second, or None to leave it out.
-        scale: Size of the drawing relative to the image; below 1 the image is shrunk first.
-
-    Returns:
-        A new RGB uint8 image of shape (round(H·scale), round(W·scale), 3).
-
-    Raises:
-        ValueError: The image is not (H, W, 3) uint8 or the scale is not positive.
+    The result is `scale` times as large; below 1 the image is shrunk first. Raises ValueError if
+    the image is not (H, W, 3) uint8 or the scale is not positive.
     """
     canvas = _scaled_copy(image_rgb, scale)
     height, width = canvas.shape[:2]
@@ -128,11 +120,8 @@ def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray
 def draw_token_mask(picture_rgb: np.ndarray, token_mask: np.ndarray, region: Box) -> np.ndarray:
     """Tint the tokens of a search region that were compared with the template, darken the rest.
 
-    Args:
-        picture_rgb: (H, W, 3) uint8.
-        token_mask: (layers, n, n) bool of a `TrackResult`; tokens that only some of the layers
-            compare are tinted in proportion.
-        region: `(x, y, w, h)` that the mask covers, pixels of the picture; darker outside it.
+    The mask, (layers, n, n) bool of a `TrackResult`, covers the xywh region of the picture, which
+    is darker outside it. Tokens that only some of the layers compare are tinted in proportion.
     """
     height, width = picture_rgb.shape[:2]
     x, y, w, h = region

@@ -77,9 +77,7 @@ def read_annotations(path: Path, frames: int | None = None) -> Annotations:
     """Read a file of annotations.
 
     Empty lines at its end count as frames without the target if the sequence has that many frames.
-
-    Raises:
-        ValueError: A line is no annotation (file, line and content are named), or there is none.
+    Raises ValueError if there is no annotation, or a line is none; names file, line and content.
     """
     lines = [line.strip(" ,;\t") for line in read_text(path).splitlines()]
     filled = len(lines)

@@ -18,13 +18,10 @@ _UAV123 = (
 
 
 def read_attributes(truth: Path) -> list[str]:
-    """Return the attributes that files beside a sequence's annotations name; empty without any.
+    """Return the attributes that files beside a file of annotations name; empty without any.
 
     VOT has a file ``NAME.tag`` for each attribute, with 1 for each frame that has it. UAV123 has
     twelve flags in ``att/SEQUENCE.txt``. A file that cannot be read is logged and left out.
-
-    Args:
-        truth: The file of annotations.
     """
     found = []
     for file in sorted(truth.parent.glob("*.tag")):

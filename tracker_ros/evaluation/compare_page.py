@@ -27,16 +27,9 @@ class ComparedRun:
 
 
 def compare_page(runs: Sequence[ComparedRun], about: str, strips: int = 8) -> str:
-    """Return the page.
+    """Return the page, on which further runs are compared with the first one.
 
-    Args:
-        runs: One or more; the second and further ones are compared with the first.
-        about: A line that says where the runs come from.
-        strips: Film strips at most.
-
-    Raises:
-        ImportError: Matplotlib is missing.
-        ValueError: No sequence of a run can be scored.
+    Raises ImportError without Matplotlib, ValueError if no sequence of a run can be scored.
     """
     scores = [_scores(run) for run in runs]
     listed = [(run.name, list(run.records.values())) for run in runs]

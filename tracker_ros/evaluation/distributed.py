@@ -24,8 +24,7 @@ _POLL_S = 1.0
 def join_team() -> Team | None:
     """Join the processes that `torchrun` has started; None in a process on its own.
 
-    Raises:
-        RuntimeError: The others cannot be reached.
+    Raises RuntimeError if the others cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
@@ -41,16 +40,7 @@ def join_team() -> Team | None:
 
 
 class Team:
-    """The processes of an evaluation.
-
-    Args:
-        rank: Number of this process.
-        size: Number of processes.
-        store: What they share: counters by name.
-
-    Attributes:
-        is_first: Whether this process reports.
-    """
+    """The processes of an evaluation, which share counters by name; the first one reports."""
 
     def __init__(self, rank: int, size: int, store: Any) -> None:
         self.rank = rank
@@ -93,10 +83,8 @@ class Team:
     ) -> None:
         """Bring the results of all processes into the run of the first one.
 
-        Args:
-            run: What this process has found; that of the first process is completed.
-            sequences: All sequences, which give the order.
-            waiting: Called each second by the first process while others are at work.
+        They come in the order of the sequences. `waiting` is called each second by the first
+        process while others are at work.
         """
         import torch.distributed as dist
 

@@ -45,12 +45,7 @@ class Picture:
 
 
 def find_stretches(records: Sequence[dict[str, SequenceRecord]], count: int = 8) -> list[Stretch]:
-    """Return the worst stretches, the worst first, one of each run in each sequence at most.
-
-    Args:
-        records: The records of each run, by sequence.
-        count: How many.
-    """
+    """Return the worst stretches, the worst first, one of each run in each sequence at most."""
     found = []
     for name in records[0]:
         given = [run.get(name) for run in records]

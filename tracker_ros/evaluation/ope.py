@@ -15,13 +15,14 @@ import numpy as np
 from tracker_ros.cache import cache_folder
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.following.follower import Follower
-from tracker_ros.following.frames import FaultSource, number_frames
+from tracker_ros.following.frames import number_frames
 from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.io.sources import BadFrame
 from tracker_ros.output_files import write_whole
 from tracker_ros.tracker import Tracker, TrackResult
+from tracker_ros.video_tracking import telling_bad_frames
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,72 +48,17 @@ class TrackedSequence:
 def run_ope(
     tracker: Tracker,
     sequence: AnnotatedSequence,
-    on_frame: Callable[[], None] | None = None,
+    on_frame: Callable[[], None] = lambda: None,
     *,
-    from_mask: bool = False,
     redetection: RedetectionSettings | None = None,
 ) -> TrackedSequence:
-    """Track a sequence from its first box or mask, forgetting the tracker's earlier target.
+    """Track a sequence from its first box, forgetting the tracker's earlier target.
 
-    `on_frame` is called after each frame, e.g. to move a progress bar; `from_mask` starts on the
-    first frame's true mask, which the sequence must have. `redetection` says how a lost target is
-    looked for. A box that is not finite counts as no answer.
+    `on_frame` is called after each frame, e.g. to move a progress bar. `redetection` says how a
+    lost target is looked for. A box that is not finite counts as no answer.
     """
     x, y, w, h = sequence.boxes[0].tolist()
-    selection = Selection(mask=sequence.mask(0)) if from_mask else Selection((x, y, w, h))
-    bad_frames: list[str] = []
-    follower = _follower(tracker, sequence, bad_frames, redetection)
-    times = [0.0]
-    last = TrackResult((x, y, w, h), 1.0, None, (x, y, w, h))
-    boxes, masks, scores, states = [], [], [], []
-    for report in follower.follow(selection, number_frames(range(len(sequence)))):
-        first = report.first
-        last = first.result or last
-        boxes.append(last.box)
-        masks.append(last.mask)
-        scores.append(first.score if first.result else 0.0)
-        states.append(first.state.name)
-        times.append(follower.tracking_seconds)
-        if on_frame is not None:
-            on_frame()
-    boxes[0] = (x, y, w, h)
-    return TrackedSequence(
-        np.array(boxes, np.float64),
-        np.array(scores, np.float64),
-        follower.tracking_seconds,
-        _masks_of(sequence, masks) if sequence.masks else (),
-        np.diff(times),
-        tuple(states),
-        tuple(bad_frames),
-    )
-
-
-def _follower(
-    tracker: Tracker,
-    sequence: AnnotatedSequence,
-    bad_frames: list[str],
-    redetection: RedetectionSettings | None = None,
-) -> Follower[int]:
-    """Return a follower of a sequence's frames, which are given by their numbers.
-
-    A line about each image that cannot be read is added to ``bad_frames``. What the tracker raises
-    ends the run.
-    """
-
-    def decode(number: int) -> np.ndarray:
-        try:
-            return sequence.image(number)
-        except ValueError as error:
-            raise BadFrame(f"frame {number}: {error}") from error
-
-    def complain(source: FaultSource, text: str, error: Exception | None) -> None:
-        if isinstance(error, BadFrame):
-            bad_frames.append(text)
-        elif error is not None:
-            raise error
-
-    targets = TargetSet(tracker=tracker, redetection=redetection)
-    return Follower(decode, targets, complain=complain)
+    return _run(tracker, [sequence], [Selection((x, y, w, h))], on_frame, redetection)[0]
 
 
 def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> list[TrackedSequence]:
@@ -121,26 +67,47 @@ def run_objects(tracker: Tracker, sequences: Sequence[AnnotatedSequence]) -> lis
     A tracker that segments gives each pixel to one object. The time of each object is that of all,
     divided by their number.
     """
-    first = sequences[0]
-    bad_frames: list[str] = []
-    follower = _follower(tracker, first, bad_frames)
-    selections = [Selection(mask=sequence.mask(0)) for sequence in sequences]
+    return _run(tracker, sequences, [Selection(mask=sequence.mask(0)) for sequence in sequences])
+
+
+def _run(
+    tracker: Tracker,
+    sequences: Sequence[AnnotatedSequence],
+    selections: Sequence[Selection],
+    on_frame: Callable[[], None] = lambda: None,
+    redetection: RedetectionSettings | None = None,
+) -> list[TrackedSequence]:
+    """Track targets of one video. What the tracker raises ends the run."""
+    first, bad_frames = sequences[0], []
+
+    def decode(number: int) -> np.ndarray:
+        try:
+            return first.image(number)
+        except ValueError as error:
+            raise BadFrame(f"frame {number}: {error}") from error
+
+    targets = TargetSet(tracker=tracker, redetection=redetection)
+    complain = telling_bad_frames(lambda frame: bad_frames.append(str(frame)))
+    follower = Follower(decode, targets, complain=complain)
     times = [0.0]
     found: list[list[TrackResult]] = []
-    scores: list[list[float]] = []
+    scores, states = [], []
     for report in follower.follow(selections, number_frames(range(len(first)))):
         results = [target.result for target in report.targets if target.result is not None]
         found.append(results or found[-1])
         scores.append([target.score if results else 0.0 for target in report.targets])
+        states.append([target.state.name for target in report.targets])
         times.append(follower.tracking_seconds)
+        on_frame()
     return [
         TrackedSequence(
             np.array([frame[place].box for frame in found], np.float64),
             np.array([frame[place] for frame in scores], np.float64),
             follower.tracking_seconds / len(sequences),
-            _masks_of(sequence, [frame[place].mask for frame in found]),
+            _masks_of(sequence, [frame[place].mask for frame in found]) if sequence.masks else (),
             np.diff(times) / len(sequences),
-            bad_frames=tuple(bad_frames),
+            tuple(frame[place] for frame in states),
+            tuple(bad_frames),
         )
         for place, sequence in enumerate(sequences)
     ]

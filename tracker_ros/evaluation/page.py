@@ -27,9 +27,9 @@ from tracker_ros.output_files import replacement
 from tracker_ros.registry import list_models, model_card
 
 
-def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
-    """Return one sentence per model that compares it to a baseline; empty without the baseline."""
-    reference = next((score for score in scores if score.tracker == baseline), None)
+def comparison(scores: Sequence[TrackerScore]) -> str:
+    """Return one sentence per model that compares it to CSRT; empty without CSRT."""
+    reference = next((score for score in scores if score.tracker == "csrt"), None)
     if reference is None:
         return ""
     sentences = []
@@ -44,7 +44,7 @@ def comparison(scores: Sequence[TrackerScore], baseline: str = "csrt") -> str:
         relation = "above" if gap > 0 else "below"
         worst = min(score.sequences, key=lambda entry: entry.auc)
         sentences.append(
-            f"`{score.tracker}` is {abs(gap):.3f} AUC {relation} {baseline.upper()} in the mean "
+            f"`{score.tracker}` is {abs(gap):.3f} AUC {relation} CSRT in the mean "
             f"and better on {wins} of {len(score.sequences)} sequences; its weakest is "
             f"{worst.sequence} ({worst.auc:.3f})."
         )

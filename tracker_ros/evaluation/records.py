@@ -19,6 +19,7 @@ from tracker_ros.evaluation.metrics import SequenceScore, score_sequence
 from tracker_ros.evaluation.ope import TrackedSequence
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.geometry import ious, visible
+from tracker_ros.io.sources import DEFAULT_FPS
 
 TRACKING = "TRACKING"
 _KIND = "tracker_ros/sequence_record"
@@ -113,9 +114,9 @@ def _boxes_from(data: Sequence[Sequence[float] | None]) -> np.ndarray:
 
 
 def record_sequence(
-    tracker: str, sequence: AnnotatedSequence, answer: TrackedSequence, fps: float = 30.0
+    tracker: str, sequence: AnnotatedSequence, answer: TrackedSequence
 ) -> SequenceRecord:
-    """Return the record of a one-pass evaluation."""
+    """Return the record of a one-pass evaluation; its times are those of 30 frames per second."""
     count = len(sequence)
     images = tuple(str(f.resolve()) for f in sequence.frames if isinstance(f, Path))
     seconds = answer.frame_seconds if len(answer.frame_seconds) == count else np.zeros(count)
@@ -124,7 +125,7 @@ def record_sequence(
         tracker,
         sequence.name,
         images if len(images) == count else (),
-        np.arange(count) / fps,
+        np.arange(count) / DEFAULT_FPS,
         sequence.boxes,
         np.ones(count, bool),
         answer.boxes,

@@ -28,14 +28,9 @@ FORMS = ("boxes", "got10k", "vot", "davis")
 def save_results(
     folder: Path, form: str, sequence: AnnotatedSequence, answer: TrackedSequence, shift: float = 0
 ) -> None:
-    """Write the results on one sequence below a folder.
+    """Write the results on one sequence below a tracker's folder, in any form except ``davis``.
 
-    Args:
-        folder: Of the tracker; made if needed.
-        form: One of `FORMS` except ``davis``; see `save_label_maps`.
-        sequence: The sequence.
-        answer: The results.
-        shift: Added to x and y: 1 where the benchmark counts pixels from 1.
+    `shift` is added to x and y: 1 where the benchmark counts pixels from 1. See `save_label_maps`.
     """
     name, boxes = sequence.name, answer.boxes + np.array([shift, shift, 0.0, 0.0])
     if form == "boxes":

@@ -137,12 +137,7 @@ class TrackerRun:
         return {name: getattr(self, name) for name in (*_ONCE, *_BY_SEQUENCE)}
 
     def take_findings(self, parts: Sequence[dict[str, Any]], order: Sequence[str]) -> None:
-        """Replace what was found by the findings of several processes.
-
-        Args:
-            parts: From `findings`, of each process.
-            order: Names of all sequences.
-        """
+        """Replace what was found by the `findings` of several processes, in a given order."""
         places = {name: place for place, name in enumerate(order)}
         self.note = next((part["note"] for part in parts if part["note"]), self.note)
         self.failed = {name: why for part in parts for name, why in part["failed"].items()}

@@ -91,23 +91,16 @@ def find_sequences(
     unannotated: bool = False,
     complain: Callable[[str], None] = warn_of,
 ) -> list[AnnotatedSequence]:
-    """Read the sequence at a folder, or all sequences in it.
+    """Read the sequence at a folder, or all sequences in it, in natural order of their folders.
 
-    Args:
-        path: One sequence's folder, the root of a data set or any folder between (see `layouts`),
-            a text file that lists folders relative to itself (one per line, ``#`` for comments),
-            or ``synthetic[:SEED]`` for the built-in scene.
-        one_based: Whether pixel coordinates in the files start at 1 (OTB, LaSOT, VOT archives).
-        unannotated: Whether to read sequences with nothing but the first box (test splits), too;
-            the target then counts as absent in all other frames.
-        complain: Called with one line for each sequence that cannot be used; the others are read.
+    The path is one sequence's folder, the root of a data set or any folder between (see
+    `layouts`), a text file that lists folders relative to itself (one per line, ``#`` for
+    comments), or ``synthetic[:SEED]`` for the built-in scene. Pixel coordinates may be `one_based`
+    (OTB, LaSOT, VOT archives). With `unannotated`, sequences with nothing but the first box (test
+    splits) are read, too; the target then counts as absent in all other frames. `complain` is
+    called with one line for each sequence that cannot be used; the others are read.
 
-    Returns:
-        The sequences, in natural order of their folders.
-
-    Raises:
-        FileNotFoundError: The folder does not exist.
-        ValueError: It holds no sequence, or none that can be used.
+    Raises FileNotFoundError if there is nothing, ValueError if no sequence in it can be used.
     """
     if str(path) == "synthetic" or str(path).startswith("synthetic:"):
         return [_synthetic_sequence(str(path))]

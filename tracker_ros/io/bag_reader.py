@@ -37,13 +37,7 @@ class BagTopic:
 
 
 class BagReader(ABC):
-    """The messages of a bag.
-
-    Attributes:
-        path: The bag.
-        topics: Its topics with messages of ROS 2, by name.
-        refused: Lines about topics and files that cannot be read.
-    """
+    """The messages of a bag, its topics of ROS 2, and lines about what cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -56,11 +50,7 @@ class BagReader(ABC):
         """Yield topic, time of recording (nanoseconds) and data of each message, by time."""
 
     def deserialize(self, topic: str, data: bytes) -> Any:
-        """Return a message.
-
-        Raises:
-            ValueError: The data do not fit the type, or the type is not known.
-        """
+        """Return a message; raises ValueError if its type is not known, or the data do not fit."""
         kind = message_type(self.topics[topic].kind)
         if topic not in self._stores:
             self._stores[topic] = types_of(self.topics[topic])
@@ -73,8 +63,7 @@ class BagReader(ABC):
 def types_of(topic: BagTopic) -> Any:
     """Return rosbags' store of types by a topic's own definition, or the common ones.
 
-    Raises:
-        ValueError: There is no usable definition, and the type is not a common one.
+    Raises ValueError without a usable definition, if the type is not a common one.
     """
     from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
@@ -104,15 +93,10 @@ def types_of(topic: BagTopic) -> Any:
 
 
 def open_bag(path: str | Path) -> BagReader:
-    """Open a bag.
+    """Open a rosbag2 folder, or one of its files.
 
-    Args:
-        path: A rosbag2 folder, or one of its files.
-
-    Raises:
-        FileNotFoundError: There is nothing.
-        ValueError: It cannot be read.
-        ImportError: The package rosbags is missing.
+    Raises FileNotFoundError if there is nothing, ValueError if it cannot be read, ImportError
+    without the package rosbags.
     """
     try:
         import rosbags.rosbag2  # noqa: F401
@@ -148,16 +132,10 @@ def open_bag(path: str | Path) -> BagReader:
 
 
 def find_topic(reader: BagReader, name: str, kinds: Iterable[str], what: str) -> str:
-    """Return the topic of one of some types that a user means.
+    """Return the topic of one of some types that a user means; an empty name takes the only one.
 
-    Args:
-        reader: The bag.
-        name: What the user gave; empty takes the only one.
-        kinds: The types.
-        what: What it holds, for messages, such as "image".
-
-    Raises:
-        ValueError: There is none, or several; names those there are, the nearest first.
+    `what` it holds is for messages, such as "image". Raises ValueError if there is none, or
+    several; names those there are, the nearest first.
     """
     accepted = set(kinds)
     fitting = sorted(t.name for t in reader.topics.values() if t.kind in accepted)

@@ -27,16 +27,11 @@ def check_bag_name(path: Path) -> None:
 
 
 class BagWriter:
-    """Writes a bag: one file, or a folder with its metadata, as the name says.
+    """Writes a bag: ``NAME.mcap``, ``NAME.db3``, or a new folder with its metadata (MCAP inside).
 
-    Args:
-        path: ``NAME.mcap``, ``NAME.db3``, or a folder that is not there yet (MCAP inside). A file
-            that is there is replaced.
-        compress: Whether the chunks of MCAP are compressed with zstd.
-
-    Raises:
-        ValueError: The name is none of these, or the folder is there.
-        OSError: It cannot be written; names the path and the remedy.
+    A file that is there is replaced. The chunks of MCAP may be compressed, with zstd. Raises
+    ValueError for another name or a folder that is there, OSError, which names path and remedy, if
+    it cannot be written.
     """
 
     def __init__(self, path: Path, *, compress: bool = False) -> None:
@@ -59,11 +54,7 @@ class BagWriter:
             raise self._place.unwritable(error) from error
 
     def add_topic(self, topic: str, kind: str) -> None:
-        """Begin a topic of messages of a common type.
-
-        Raises:
-            ValueError: The bag has the topic.
-        """
+        """Begin a topic of messages of a common type; raises ValueError if the bag has it."""
         store, own = common_types(), message_type(kind)
         definition, _ = store.generate_msgdef(own, ros_version=2)
         self._add(topic, kind, msgdef=definition, rihs01=store.hash_rihs01(own))
@@ -100,8 +91,7 @@ class BagWriter:
     def write(self, topic: str, time_ns: int, content: Content) -> None:
         """Write a message by its content; see `make_message`.
 
-        Raises:
-            OSError: The disk is full, for example; the bag is then given up.
+        Raises OSError if the disk is full, for example; the bag is then given up.
         """
         store, kind = common_types(), message_type(self._links[topic].msgtype)
         self.copy(topic, time_ns, store.serialize_cdr(make_message(store, kind, content), kind))

@@ -31,13 +31,9 @@ _MAX_DIGITS = 11  # of 3 bits: enough for 32 bits
 
 
 class DepthImage:
-    """A depth image as it came; only the part that is asked for is decoded.
+    """A depth image as it came, raw or compressedDepth; only what is asked for is decoded.
 
-    Args:
-        message: An Image, or a CompressedImage of the transport compressedDepth.
-
-    Raises:
-        ValueError: The encoding is not one of depth, or the message is malformed.
+    Raises ValueError if the encoding is not one of depth, or the message is malformed.
     """
 
     def __init__(self, message: Any) -> None:
@@ -88,14 +84,11 @@ def decode_depth(
     data: bytes | bytearray | memoryview | np.ndarray,
     is_bigendian: bool = False,
 ) -> np.ndarray:
-    """Turn the fields of a depth ``sensor_msgs/Image`` into metres.
+    """Turn the fields of a depth ``sensor_msgs/Image`` into metres along the optical axis.
 
-    Returns:
-        (H, W) float32, metres along the optical axis; NaN where nothing was measured.
-
-    Raises:
-        UnsupportedEncodingError: The encoding is not in `DEPTH_ENCODINGS`.
-        MalformedImageError: Sizes, step and data do not fit together; names the one at fault.
+    Returns (H, W) float32, NaN where nothing was measured. Raises UnsupportedEncodingError if the
+    encoding is not in `DEPTH_ENCODINGS`; MalformedImageError, which names the one at fault, if
+    sizes, step and data do not fit together.
     """
     kind = DEPTH_ENCODINGS.get(encoding.strip().lower())
     if kind is None:
@@ -125,18 +118,11 @@ def decode_depth(
 
 
 def decode_compressed_depth(format_text: str, data: bytes | memoryview | np.ndarray) -> np.ndarray:
-    """Turn the fields of a ``sensor_msgs/CompressedImage`` of a compressedDepth topic into metres.
+    """Turn the fields of a ``sensor_msgs/CompressedImage`` of compressedDepth into metres.
 
-    Args:
-        format_text: For example ``16UC1; compressedDepth png`` or ``32FC1; compressedDepth rvl``.
-        data: The bytes.
-
-    Returns:
-        (H, W) float32, metres along the optical axis; NaN where nothing was measured.
-
-    Raises:
-        UnsupportedEncodingError: The format is not compressed depth.
-        MalformedImageError: The data does not decode.
+    The format is ``16UC1; compressedDepth png`` or ``32FC1; compressedDepth rvl``, for example.
+    Returns as `decode_depth`. Raises UnsupportedEncodingError if the format is not compressed
+    depth, MalformedImageError if the data does not decode.
     """
     encoding, _, codec = (part.strip().lower() for part in format_text.partition(";"))
     if encoding not in ("16uc1", "32fc1", "mono16") or (codec and "compresseddepth" not in codec):

@@ -20,13 +20,9 @@ _MIN_WIDTH = 32.0  # counts; less is the sensor's noise
 
 
 def parse_grey_range(text: str) -> tuple[float, float] | None:
-    """Read ``auto``, ``full`` or ``[low, high]``.
+    """Return the counts that ``full`` or ``[low, high]`` makes black and white; None for ``auto``.
 
-    Returns:
-        The counts that become black and white; None for ``auto``.
-
-    Raises:
-        ValueError: The text is none of these.
+    Raises ValueError if the text is none of these.
     """
     word = text.strip().lower()
     if word in ("auto", "full"):
@@ -42,14 +38,11 @@ def parse_grey_range(text: str) -> tuple[float, float] | None:
 
 
 class GreyRange:
-    """Scales the counts of one camera to 8 bits.
+    """Scales the counts of one camera to 8 bits, by a setting as `parse_grey_range` reads it.
 
     With ``auto`` the range is that of the picture without its darkest and brightest thousandth. It
     follows the pictures slowly, so that brightness does not flicker; where most of a picture is
     outside (the camera has switched its gain), it follows at once.
-
-    Args:
-        setting: As `parse_grey_range` reads it.
     """
 
     def __init__(self, setting: str = "auto") -> None:

@@ -27,13 +27,8 @@ _JPEG_SUFFIXES = (".jpg", ".jpeg")
 def read_label_map(path: str | Path, *, alpha: bool = False) -> np.ndarray:
     """Return the labels in a picture of masks: (H, W) int32, 0 beside all objects.
 
-    Args:
-        path: A picture that OpenCV reads.
-        alpha: Take the alpha channel as the mask. Otherwise it is not looked at.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: OpenCV cannot read it, or it has no alpha channel.
+    An alpha channel is not looked at unless it is asked for as the mask. Raises FileNotFoundError
+    if there is no such file, ValueError if OpenCV cannot read it, or it has no alpha channel.
     """
     path = Path(path)
     if not path.is_file():

@@ -47,9 +47,8 @@ class McapChannel:
 def read_mcap(path: Path) -> Iterator[tuple[McapChannel, int, bytes]]:
     """Yield channel, time of logging (nanoseconds) and data of each message.
 
-    Raises:
-        McapError: The file is not MCAP or was cut; the messages before that have been yielded.
-        ImportError: A package that unpacks its chunks is missing.
+    Raises McapError if the file is not MCAP or was cut, after the messages before that;
+    ImportError if a package that unpacks its chunks is missing.
     """
     schemas: dict[int, tuple[str, str, str]] = {}
     channels: dict[int, McapChannel] = {}

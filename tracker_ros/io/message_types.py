@@ -49,11 +49,7 @@ def _definitions() -> Iterator[tuple[str, str]]:
 
 
 def make_message(store: Any, kind: str, content: Content) -> Any:
-    """Make a message of a store's type.
-
-    Raises:
-        ValueError: The content has a field that the type lacks.
-    """
+    """Make a message of a store's type; raises ValueError for a field that the type lacks."""
     fields = store.fielddefs[kind][1]
     if unknown := set(content).difference(name for name, _ in fields):
         raise ValueError(f"{kind} has no field {', '.join(sorted(unknown))}")

@@ -438,17 +438,10 @@ def check_rate(fps: float | None) -> None:
 
 
 def read_image(path: Path, grey: GreyRange | None = None) -> np.ndarray:
-    """Read an image file as RGB, turned upright where its metadata says so.
+    """Read an image file as RGB (H, W, 3) uint8, turned upright where its metadata says so.
 
-    Args:
-        path: The file.
-        grey: How grey of 16 bits becomes 8 bits; by default by the image's own range.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        ValueError: OpenCV cannot read it, or it was cut.
+    Grey of 16 bits becomes 8 bits by the image's own range, unless another is given. Raises
+    ValueError if OpenCV cannot read it, or it was cut.
     """
     try:
         content = np.fromfile(path, np.uint8)

@@ -28,15 +28,9 @@ _TIMEOUT_S = 15.0
 class Stream(VideoSource):
     """A stream decoded by PyAV; a new iteration goes on with its next frame.
 
-    Args:
-        name: Address, or ``-``.
-        fps: Overrides the rate and the times of the frames.
-        size: Width and height of raw frames on standard input.
-
-    Raises:
-        FileNotFoundError: The address does not answer.
-        ValueError: What comes is no video.
-        ImportError: PyAV is missing.
+    The name is an address, or ``-``, of which raw frames have the given size. `fps` overrides the
+    rate and the times of the frames. Raises FileNotFoundError if the address does not answer,
+    ValueError if what comes is no video, ImportError without PyAV.
     """
 
     def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:

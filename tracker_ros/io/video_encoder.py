@@ -26,22 +26,13 @@ class EncodedImage(bytes):
 
 
 class VideoEncoder:
-    """Encodes images as H.264, or as MPEG-4 where PyAV has no encoder for that.
+    """Encodes images as H.264, or as MPEG-4 where PyAV has no encoder for that; see `codec`.
 
-    Args:
-        rate_hz: Images per second.
-        key_interval_s: Seconds from one key frame to the next: a subscriber that comes later, or
-            loses a packet, waits for the next one.
-
-    Attributes:
-        codec: ``h264`` or ``mpeg4``.
-        count: Number of images so far.
-
-    Raises:
-        ImportError: PyAV is not installed, or has none of these encoders.
+    A key frame comes each second: a subscriber that comes later, or loses a packet, waits for the
+    next one. Raises ImportError if PyAV is not installed, or has none of these encoders.
     """
 
-    def __init__(self, rate_hz: float, key_interval_s: float = 1.0) -> None:
+    def __init__(self, rate_hz: float) -> None:
         try:
             import av
         except ImportError as error:
@@ -56,17 +47,15 @@ class VideoEncoder:
         self._name = name
         self.codec = _ENCODERS[name][0]
         self._rate_hz = rate_hz
-        self._group = max(1, round(rate_hz * key_interval_s))
+        self._group = max(1, round(rate_hz))  # images from one key frame to the next
         self._context: Any = None
         self.count = 0
 
     def encode(self, pixels: np.ndarray) -> EncodedImage:
         """Return the packet of an image, (H, W, 3) uint8 RGB.
 
-        Images of another size than before begin a new stream, with a key frame.
-
-        Raises:
-            RuntimeError: The encoder keeps the image back.
+        Images of another size than before begin a new stream, with a key frame. Raises
+        RuntimeError if the encoder keeps the image back.
         """
         height, width = pixels.shape[:2]
         if self._context is None or (self._context.width, self._context.height) != (width, height):

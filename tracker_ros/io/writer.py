@@ -34,18 +34,10 @@ class VideoWriter:
     understand, and a warning is logged. yuv420p needs even sides: an odd side grows by one
     repeated row or column.
 
-    The file appears under its name only when complete. Leaving a ``with`` block by an
-    exception discards it.
-
-    Args:
-        path: File to write; its folder is made when missing. Should end in ``.mp4``.
-        fps: Frames per second, above 0.
-        size: Width and height of the frames in pixels.
-
-    Raises:
-        ValueError: The rate or the size is not positive.
-        ImportError: PyAV is missing.
-        OSError: The file cannot be written; an earlier one is left as it was.
+    The file appears under its name only when complete. Leaving a ``with`` block by an exception
+    discards it. Its folder is made when missing, and the size is width and height in pixels.
+    Raises ValueError if rate or size is not positive, ImportError without PyAV, OSError if the
+    file cannot be written; an earlier one is left as it was.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float, size: tuple[int, int]) -> None:
@@ -106,16 +98,11 @@ class VideoWriter:
         )
 
     def write(self, frame_rgb: np.ndarray, time_s: float | None = None) -> None:
-        """Append one frame.
+        """Append one frame, RGB uint8 in the size of the video.
 
-        Args:
-            frame_rgb: RGB uint8 in the size of the video.
-            time_s: When it is shown, seconds from the start, later than the frame before; by
-                default at the rate of the video.
-
-        Raises:
-            ValueError: The frame has another size or type.
-            OSError: The file cannot be written.
+        It is shown at a time in seconds from the start, later than the frame before; by default at
+        the rate of the video. Raises ValueError for another size or type, OSError if the file
+        cannot be written.
         """
         width, height = self.size
         if frame_rgb.shape != (height, width, 3) or frame_rgb.dtype != np.uint8:

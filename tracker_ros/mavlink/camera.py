@@ -88,12 +88,8 @@ class TrackerPort(Protocol):
 class CameraComponent:
     """A MAVLink camera that tracks.
 
-    Args:
-        settings: What it is.
-        tracker: Follows targets.
-        peers: Returns the programs that can be spoken to now.
-        complain: Called with what is refused or ignored.
-        start: The time at which it starts.
+    `peers` returns the programs that can be spoken to now; `complain` is called with what is
+    refused or ignored.
     """
 
     def __init__(

@@ -70,13 +70,11 @@ class _Record:
 class CommandDesk:
     """Takes commands, has them executed, and acknowledges all of them.
 
-    Args:
-        handlers: Executes each known command; calls its second argument with the result, for those
-            in ``once`` at once or later. One that never calls it sends no acknowledgement.
-        once: Commands that must not be executed twice, nor late, after a newer one of these. The
-            others are executed each time they come.
-        acknowledge: Sends COMMAND_ACK: command, result, progress.
-        complain: Called with what is refused here.
+    A handler executes a known command and calls its second argument with the result, for those in
+    `once` at once or later; one that never calls it sends no acknowledgement. Commands in `once`
+    must not be executed twice, nor late, after a newer one of these; the others are executed each
+    time they come. `acknowledge` sends COMMAND_ACK: command, result, progress. `complain` is
+    called with what is refused here.
     """
 
     def __init__(

@@ -31,8 +31,7 @@ _TARGET_TYPE_VISION_OTHER = 3
 def load_dialect() -> Any:
     """Import and return pymavlink's module of messages, with TARGET_RELATIVE.
 
-    Raises:
-        ImportError: pymavlink is not installed; says how to install it.
+    Raises ImportError, which says how to install it, without pymavlink.
     """
     try:
         from pymavlink.dialects.v20 import common
@@ -53,13 +52,9 @@ def target_relative(
 ) -> Any:
     """Return a TARGET_RELATIVE message in the vehicle's body frame.
 
-    Args:
-        timestamp_us: Time of the image, microseconds since 1970.
-        target: Number of the target, 0 to 255.
-        position: Forward, right and down of the vehicle, metres.
-        position_std: Standard deviations along the same axes, metres.
-        attitude: Quaternion (w, x, y, z) from the body frame to north, east, down; zeros if it is
-            not known.
+    The time is that of the image, microseconds since 1970; the target's number 0 to 255. Position
+    and its standard deviations are forward, right and down of the vehicle, metres. The attitude is
+    a quaternion (w, x, y, z) from the body frame to north, east, down; zeros if it is not known.
     """
     message = load_dialect().mavlink_map[TARGET_RELATIVE_ID]
     return message(

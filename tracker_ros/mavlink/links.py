@@ -32,14 +32,8 @@ class LinkError(RuntimeError):
 class Peer:
     """A program at the other end of a link; it has a sequence of packets of its own.
 
-    Args:
-        write: Sends bytes to it.
-        name: Its address, for messages.
-        system_id, component_id: What it sees as the sender.
-        fixed: Whether it was named by the user, and is never forgotten.
-
-    Attributes:
-        heard: Time at which something last came from it, seconds.
+    It sees the two ids as the sender. One that is `fixed` was named by the user, and is never
+    forgotten; of others counts when they were last heard, seconds.
     """
 
     def __init__(
@@ -68,14 +62,8 @@ class Peer:
 class Link:
     """A connection. A thread reads it; everything else happens in the caller's thread.
 
-    Args:
-        name: As the user wrote it.
-        system_id, component_id: The sender of what is sent.
-        complain: Called with what goes wrong.
-
-    Attributes:
-        peers: The programs at its other end, by address.
-        damaged: Number of damaged packets so far.
+    It has a name as the user wrote it, the programs at its other end by address, and the number of
+    damaged packets so far. `complain` is called with what goes wrong.
     """
 
     def __init__(

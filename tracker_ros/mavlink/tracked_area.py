@@ -12,12 +12,9 @@ from tracker_ros.geometry import Box
 def area_of_rectangle(params: Sequence[float], size: tuple[int, int]) -> Box:
     """Return the box ``(x, y, w, h)``, pixels, of MAV_CMD_CAMERA_TRACK_RECTANGLE.
 
-    Args:
-        params: Left, top, right and bottom, each from 0 to 1.
-        size: Width and height of the image, pixels.
-
-    Raises:
-        ValueError: The rectangle is not inside the image, empty or the wrong way round.
+    The parameters are left, top, right and bottom, each from 0 to 1; the size is the image's width
+    and height. Raises ValueError if the rectangle is not inside the image, empty or the wrong way
+    round.
     """
     left, top, right, bottom = params
     if not all(0.0 <= value <= 1.0 for value in params) or left >= right or top >= bottom:
@@ -32,14 +29,9 @@ def area_of_rectangle(params: Sequence[float], size: tuple[int, int]) -> Box:
 def area_of_point(params: Sequence[float], size: tuple[int, int], least: float) -> Box:
     """Return the square around the point of MAV_CMD_CAMERA_TRACK_POINT, cut at the edges.
 
-    Args:
-        params: Point from 0 to 1 in both directions; radius as a part of the image's width, which
-            may be 0 or NaN.
-        size: Width and height of the image, pixels.
-        least: The square's least side as a part of the image's width.
-
-    Raises:
-        ValueError: The point is not inside the image, or the radius out of range.
+    The parameters are the point, from 0 to 1 in both directions, and its radius as a part of the
+    image's width, which may be 0 or NaN; `least` is the square's least side as such a part. Raises
+    ValueError if the point is not inside the image, or the radius out of range.
     """
     x, y, radius = params
     radius = 0.0 if math.isnan(radius) else radius

@@ -101,11 +101,7 @@ def geo_status(
 ) -> Any | None:
     """Return CAMERA_TRACKING_GEO_STATUS; None while the vehicle's attitude or position is unknown.
 
-    Args:
-        view: What is seen.
-        target: Where it is.
-        vehicle: Where the vehicle is.
-        mount: (3, 3) rotation from the camera (forward, right, down) to the vehicle's body.
+    The mount is the (3, 3) rotation from the camera (forward, right, down) to the vehicle's body.
     """
     attitude = vehicle.attitude_at(target.seen_at)
     here = vehicle.position_at(target.seen_at)

@@ -42,19 +42,6 @@ from tracker_ros.nodes.node_main import NodeStartError
 from tracker_ros.quoting import printable
 from tracker_ros.registry import BACKENDS, PRECISIONS, is_device_name, model_card
 
-__all__ = [
-    "CONSOLE_PARAMETERS",
-    "Change",
-    "ParameterError",
-    "ParameterSpec",
-    "ParameterTable",
-    "TRACK_PARAMETERS",
-    "VIDEO_PARAMETERS",
-    "Value",
-    "check_command_line",
-    "check_scores",
-]
-
 Value = bool | int | float | str
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -76,26 +63,17 @@ class Change(Enum):
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter.
-
-    Attributes:
-        name: Its name.
-        default: Its default, which also determines the type.
-        change: When it may change.
-        description: What it does.
-        limits: Least and greatest accepted number.
-        choices: Accepted strings; empty accepts any.
-        check: Further check of one value. Returns what was expected, or an empty string.
-        read: Turns another way to give a value into the usual one.
-    """
+    """One parameter."""
 
     name: str
-    default: Value
-    change: Change
-    description: str
-    limits: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
+    default: Value  # its default, which also determines the type
+    change: Change  # when it may change
+    description: str  # what it does
+    limits: tuple[float, float] | None = None  # least and greatest accepted number
+    choices: tuple[str, ...] = ()  # accepted strings; empty accepts any
+    # further check of one value. Returns what was expected, or an empty string.
     check: Callable[[Value], str] | None = None
+    # turns another way to give a value into the usual one
     read: Callable[[object], object] = lambda value: value
 
     @property
@@ -115,8 +93,7 @@ class ParameterSpec:
     def checked(self, value: object) -> Value:
         """Return ``value`` in the parameter's type.
 
-        Raises:
-            ParameterError: The value has another type or is out of range.
+        Raises ParameterError if the value has another type or is out of range.
         """
         value = self.read(value)
         kind = type(self.default)
@@ -137,8 +114,7 @@ class ParameterSpec:
     def parse(self, text: str) -> Value:
         """Read the parameter's value from a text, as a launch argument gives it.
 
-        Raises:
-            ParameterError: The text cannot be read, or the value is refused.
+        Raises ParameterError if the text cannot be read, or the value is refused.
         """
         kind = type(self.default)
         try:
@@ -172,15 +148,9 @@ class ParameterSpec:
 class ParameterTable:
     """Declares a table of parameters on a node, keeps their values and guards their changes.
 
-    Args:
-        node: The node.
-        specs: The table.
-        cross_check: Called with all values; raises ParameterError if they contradict each other.
-        configured: Returns whether the node is configured: UNCONFIGURED parameters are fixed then.
-        changed: Called with all values after an accepted change at run time.
-
-    Raises:
-        NodeStartError: A value given at start is refused.
+    `cross_check` raises ParameterError if all values together contradict each other. UNCONFIGURED
+    parameters are fixed while `configured` returns True. `changed` is called with all values after
+    an accepted change at run time. Raises NodeStartError if a value given at start is refused.
     """
 
     def __init__(
@@ -263,11 +233,7 @@ class ParameterTable:
 
 
 def check_scores(values: Mapping[str, Value]) -> None:
-    """Refuse thresholds that contradict each other.
-
-    Raises:
-        ParameterError: ``score_lost`` exceeds ``score_found``.
-    """
+    """Raise ParameterError if ``score_lost`` exceeds ``score_found``."""
     found, lost = cast(float, values["score_found"]), cast(float, values["score_lost"])
     if lost > found:
         raise ParameterError(
@@ -281,14 +247,8 @@ def check_command_line(
 ) -> None:
     """Show the help of a node if it is asked for; refuse arguments that are not ROS's.
 
-    Args:
-        program: Name of the executable.
-        about: What it does, in a sentence.
-        specs: Its parameters.
-        args: Command line without the program's name, that of this process if None.
-
-    Raises:
-        SystemExit: 0 after help; 2 for an argument that would be ignored.
+    The arguments are those without the program's name, by default those of this process. Raises
+    SystemExit: 0 after help; 2 for an argument that would be ignored.
     """
     indent = "      "
     parameters = "\n".join(
@@ -307,42 +267,31 @@ def check_command_line(
     parser.parse_args(remove_ros_args(sys.argv[1:] if args is None else args))
 
 
-def _check_model(value: Value) -> str:
-    try:
-        model_card(str(value))
-    except ValueError as error:
-        return f"the name of a model: {error}"
-    return ""
+def _readable(read: Callable[[str], object], what: str) -> Callable[[Value], str]:
+    """Return a check that a function can read a value; it tells `what` is expected, and why."""
+
+    def check(value: Value) -> str:
+        try:
+            read(str(value))
+        except ValueError as error:
+            return f"{what}: {error}"
+        return ""
+
+    return check
+
+
+_check_model = _readable(model_card, "the name of a model")
+_check_encoding = _readable(lambda text: ImageDecoder(encoding_override=text), "an encoding")
+_check_range = _readable(parse_grey_range, "a range of grey")
+_check_options = _readable(
+    lambda text: parse_options(text.split()), "NAME=VALUE, several separated by spaces"
+)
 
 
 def _check_device(value: Value) -> str:
     if is_device_name(str(value)):
         return ""
     return "'auto', 'cpu', 'cuda' or 'cuda:N' with the number of a GPU"
-
-
-def _check_options(value: Value) -> str:
-    try:
-        parse_options(str(value).split())
-    except ValueError as error:
-        return f"NAME=VALUE, several separated by spaces: {error}"
-    return ""
-
-
-def _check_encoding(value: Value) -> str:
-    try:
-        ImageDecoder(encoding_override=str(value))
-    except ValueError as error:
-        return f"an encoding: {error}"
-    return ""
-
-
-def _check_range(value: Value) -> str:
-    try:
-        parse_grey_range(str(value))
-    except ValueError as error:
-        return f"a range of grey: {error}"
-    return ""
 
 
 def _range_text(value: object) -> object:

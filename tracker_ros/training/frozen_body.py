@@ -19,13 +19,8 @@ CHUNK = 4
 def frozen(function: nn.Module, size: int, threads: int) -> Callable[[Tensor], Tensor]:
     """Return a function that computes the same as a module does now, without gradients.
 
-    Args:
-        function: Takes (B, 3, S, S) float32 on the CPU and returns one tensor.
-        size: S.
-        threads: Of ONNX Runtime; 0 leaves their number to it.
-
-    Raises:
-        ImportError: ONNX or ONNX Runtime is not installed.
+    The module takes (B, 3, size, size) float32 on the CPU and returns one tensor. 0 threads leave
+    their number to ONNX Runtime. Raises ImportError if ONNX or ONNX Runtime is not installed.
     """
     import onnx  # noqa: F401  (torch's exporter needs it)
 

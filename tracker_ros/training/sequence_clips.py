@@ -34,14 +34,11 @@ MAX_GAP, GAP_GROWTH = 500, 5
 
 
 class SequenceClips:
-    """Draw clips from sequences; the same seed gives the same clips.
+    """Draw clips from sequences that show their targets; the same seed gives the same clips.
 
-    Args:
-        sequences: Where clips come from; each shows its target at least once.
-        tracking: Side, extent and borders of the crops.
-        clips: Their numbers and jitter. Centres lie anywhere within the largest distance; sizes
-            are drawn as there.
-        grey_fraction: Share of clips without colour.
+    The crops have side, extent and borders as when tracking. Of the configuration of clips,
+    centres lie anywhere within the largest distance; sizes are drawn as there. `grey_fraction` is
+    the share of clips without colour.
     """
 
     def __init__(
@@ -120,14 +117,8 @@ def draw_frames(
 ) -> list[int]:
     """Draw the frames of a clip: those to learn from, the first of them the latest, then others.
 
-    Args:
-        shown: Frames that show the target, ascending, at least one.
-        learned: Number of frames to learn from.
-        searched: Number of later frames.
-        rng: Draws.
-
-    Returns:
-        Frames, some of them more than once where the target is shown too seldom.
+    Given the frames that show the target, ascending, at least one, and how many to draw of both
+    kinds. Some come more than once where the target is shown too seldom.
     """
     inner = shown[min(learned - 1, len(shown) - 1) : max(len(shown) - searched, 1)]
     first = int(rng.choice(inner if len(inner) else shown))

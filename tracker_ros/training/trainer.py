@@ -67,14 +67,8 @@ def refresh_batch_norm(task: TrainingTask, batches: Sequence[Any], step: int) ->
 class Trainer:
     """Train one network by a recipe, in a folder that holds checkpoint, log and curve.
 
-    Args:
-        recipe: What to train and how.
-        folder: Made if it is missing; a checkpoint in it is resumed.
-        device: Where to train.
-
-    Raises:
-        ValueError: The checkpoint is damaged, or of another model or recipe.
-        OSError: The folder cannot be written.
+    The folder is made if it is missing; a checkpoint in it is resumed. Raises ValueError if the
+    checkpoint is damaged, or of another model or recipe, OSError if the folder cannot be written.
     """
 
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device) -> None:
@@ -319,10 +313,8 @@ def _check_folder(recipe: Recipe, recipe_path: Path, folder: Path) -> None:
 def hold_folder(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder; the system lets it go however this process ends.
 
-    Of several processes under ``torchrun`` only the first one holds it.
-
-    Raises:
-        ValueError: Another run holds it.
+    Of several processes under ``torchrun`` only the first one holds it. Raises ValueError if
+    another run does.
     """
     from filelock import FileLock, Timeout
 

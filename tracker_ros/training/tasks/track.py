@@ -137,14 +137,9 @@ class TrackTask(TrainingTask):
     ) -> tuple[HeadMaps, Tensor, Tensor]:
         """Search every crop but the first.
 
-        Args:
-            network: Finds the targets.
-            raw: (B, T, ., n, n) of the body.
-            boxes: (B, T, 4) xywh as fractions of the crops.
-            present: (B, T) bool.
-
-        Returns:
-            Maps, boxes (B * (T - 1), 4) and presence (B * (T - 1),) of the later crops.
+        Given (B, T, ., n, n) of the body, boxes (B, T, 4) xywh as fractions of the crops, and
+        presence (B, T) bool, returns maps, boxes (B * (T - 1), 4) and presence (B * (T - 1),) of
+        the later crops.
         """
         batch, count = present.shape
         later = count - 1
