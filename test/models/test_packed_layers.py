@@ -85,20 +85,6 @@ def test_folded_modules_give_the_same_numbers(packed: bool) -> None:
         torch.testing.assert_close(folded(image), module(image), rtol=0, atol=1e-5)
 
 
-@layouts
-@pytest.mark.parametrize("relu", [False, True])
-@torch.inference_mode()
-def test_a_convolution_adds_before_its_activation(packed: bool, relu: bool) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(4, 6, 3, stride=2, padding=1)
-    image, plus = torch.randn(2, 4, 9, 9), torch.randn(2, 6, 5, 5)
-    wanted = conv(image) + plus
-    if relu:
-        wanted = wanted.relu()
-    found = InferenceConv(conv, packed=packed, relu=relu)(image, plus=plus)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
-
-
 @torch.inference_mode()
 def test_a_convolution_takes_images_of_any_size_in_any_order() -> None:
     torch.manual_seed(0)

@@ -109,9 +109,7 @@ def _linear_flop(tokens: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     return 2 * torch.Size(tokens).numel() * weight[0]
 
 
-def _convolution_flop(image: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
-    # An addend may stand between image and weight.
-    weight = next(shape for shape in args if len(shape) == 4 and tuple(shape) != tuple(out_shape))
+def _convolution_flop(image: Any, weight: Any, *args: Any, out_shape: Any, **kwargs: Any) -> int:
     return conv_flop_count(image, weight, out_shape)
 
 

@@ -66,10 +66,9 @@ def test_counted_operations_are_the_official_ones_less_what_is_saved(packed: boo
 
 
 @torch.inference_mode()
-def test_a_convolution_that_adds_counts_as_one_that_does_not() -> None:
+def test_convolutions_of_onednn_are_counted() -> None:
     image = torch.randn(2, 4, 8, 8)
     layer = InferenceConv(torch.nn.Conv2d(4, 4, 3, padding=1), packed=True)
-    assert counted_gflop(lambda: layer(image, plus=image)) == counted_gflop(lambda: layer(image))
     assert counted_gflop(lambda: layer(image)) == pytest.approx(2e-9 * 2 * 64 * 4 * 4 * 9)
 
 

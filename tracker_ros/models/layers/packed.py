@@ -170,25 +170,18 @@ class InferenceConv(nn.Module):
         )
         self._laid_out_for = pixels
 
-    def forward(self, image: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Convolve (B, inputs, H, W); `plus`, of the output's shape, is added before the ReLU."""
+    def forward(self, image: Tensor) -> Tensor:
+        """Convolve (B, inputs, H, W)."""
         image = image.to(self.dtype)
         if self.packed:
             self._lay_out(image.shape)
         padding, stride, dilation, groups = self.geometry
-        if self.packed and plus is not None:
-            return torch.ops.mkldnn._convolution_pointwise.binary(
-                image, plus, self.weight, self.bias, padding, stride, dilation, groups,
-                "add", 1.0, "relu" if self.relu else None, [], "",
-            )  # fmt: skip
         if self.packed:
             return torch.ops.mkldnn._convolution_pointwise(
                 image, self.weight, self.bias, padding, stride, dilation, groups,
                 "relu" if self.relu else "none", [], "",
             )  # fmt: skip
         result = F.conv2d(image, self.weight, self.bias, stride, padding, dilation, groups)
-        if plus is not None:
-            result = result + plus
         return F.relu(result) if self.relu else result
 
 

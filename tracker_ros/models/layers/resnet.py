@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The residual network that TrDiMP reads features from, for training and with folded norms.
+"""The residual network that TrDiMP reads features from.
 
 Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016
 (https://arxiv.org/abs/1512.03385); in TrDiMP `ltr/models/backbone/resnet.py` of
@@ -8,10 +8,6 @@ and shapes. The stride of a bottleneck is on its 3 x 3 convolution.
 
 Tracking reads the second and the third stage. The official weights file also holds the fourth
 stage and the classifier; they are built where the configuration asks for them and never run.
-
-`FoldedResNet` is this package's own: it gives the same numbers with batch norms folded into the
-convolutions, which also compute the activations and the sums of the residual blocks. Channels are
-innermost in memory, which suits the matrix library and the transformer that reads the features.
 """
 
 from __future__ import annotations
@@ -19,12 +15,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tracker_ros.engines.half_precision import fold_norms
-from tracker_ros.models.layers.packed import InferenceConv
 from tracker_ros.models.trdimp.config import TrDiMPConfig
 
 _CLASSES = 1000
@@ -143,57 +136,3 @@ class ResNet(nn.Module):
         image = self.maxpool(F.relu(self.bn1(self.conv1(images))))
         layer2 = self.layer2(self.layer1(image))
         return Features(layer2, self.layer3(layer2))
-
-
-class FoldedBlock:
-    """A residual block with fixed weights; `packed` lays them out for oneDNN."""
-
-    def __init__(self, block: ResidualBlock, *, packed: bool) -> None:
-        names = ("1", "2", "3") if isinstance(block, Bottleneck) else ("1", "2")
-        pairs = [(getattr(block, f"conv{n}"), getattr(block, f"bn{n}")) for n in names]
-        self.convolutions = [_folded(*pair, packed=packed, relu=True) for pair in pairs]
-        self.downsample: InferenceConv | None = None
-        if isinstance(block.downsample, nn.Sequential):
-            self.downsample = _folded(*block.downsample, packed=packed, relu=False)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
-        shortcut = image if self.downsample is None else self.downsample(image)
-        for convolution in self.convolutions[:-1]:
-            image = convolution(image)
-        return self.convolutions[-1](image, plus=shortcut)
-
-
-class FoldedResNet:
-    """The stem and the three stages that tracking runs, with fixed weights.
-
-    The backbone is not changed; `packed` lays weights out for oneDNN.
-    """
-
-    def __init__(self, backbone: ResNet, *, packed: bool) -> None:
-        self.stem = _folded(backbone.conv1, backbone.bn1, packed=packed, relu=True)
-        self.stages = [
-            [
-                FoldedBlock(block, packed=packed)
-                for block in stage
-                if isinstance(block, ResidualBlock)
-            ]
-            for stage in (backbone.layer1, backbone.layer2, backbone.layer3)
-        ]
-
-    def __call__(self, images: Tensor) -> Features:
-        """Return features of (N, 3, S, S) normalised RGB, with their channels innermost."""
-        image = images.contiguous(memory_format=torch.channels_last)
-        image = F.max_pool2d(self.stem(image), 3, stride=2, padding=1)
-        outputs = []
-        for stage in self.stages:
-            for block in stage:
-                image = block(image)
-            outputs.append(image)
-        return Features(outputs[1], outputs[2])
-
-
-def _folded(conv: nn.Module, norm: nn.Module, *, packed: bool, relu: bool) -> InferenceConv:
-    """Return a convolution with its norm folded in; neither is changed."""
-    folded = fold_norms(nn.Sequential(conv, norm))[0]  # type: ignore[index]
-    return InferenceConv(folded, packed=packed, relu=relu)

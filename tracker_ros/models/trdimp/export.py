@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ from tracker_ros.models.trdimp.export_modules import (
     PatchPart,
     RefinePart,
     ScorePart,
+    keys_of,
     tokens_of,
     with_norm,
 )
@@ -239,10 +241,7 @@ def draw_example(
     weights = 1 + 20 * torch.rand((*tokens.shape[:2], 1), generator=draws)
     drawn["sums"] = torch.cat([weights * tokens.roll(1, 0), weights], dim=-1)
     compute("encode")
-    cross_keys = drawn["cross_keys"]
-    drawn["self_keys"] = torch.stack(
-        [modules["meet"](image[None], tokens, cross_keys)[0] for image in as_features(tokens)]
-    )
+    drawn["self_keys"] = keys_of(cast(MeetPart, modules["meet"]).projection, tokens)
 
     count = sizes["samples"][0]
     filled = (count + 1) // 2

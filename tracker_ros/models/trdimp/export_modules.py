@@ -76,7 +76,7 @@ def tokens_of(image: Tensor) -> Tensor:
 
 
 class PatchPart(nn.Module):
-    """Features of a patch."""
+    """Features of patches, with batch norms folded; torch runs it too."""
 
     def __init__(self, network: TrDiMPNetwork) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class PatchPart(nn.Module):
         self.scale = cast(InstanceL2Norm, norm).scale
 
     def forward(self, patch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(1, 3, S, S) normalised RGB -> features; see `PatchFeatures`."""
+        """(N, 3, S, S) normalised RGB -> features; see `PatchFeatures`. Graphs have N = 1."""
         layer2, layer3 = self.backbone(patch)
         classification = self.conv(layer3)
         tokens = with_norm(classification.flatten(2), self.scale)

@@ -9,7 +9,7 @@ from tracker_ros.arrays import Array
 
 
 class PatchFeatures(NamedTuple):
-    """Features of N patches; channels are innermost in memory.
+    """Features of N patches.
 
     Attributes:
         layer2: (N, layer2_dim, S / 8, S / 8).

@@ -2,8 +2,9 @@
 """TrDiMP and TrSiam as a tracker runs them in torch.
 
 Paper and official code: see `network.py`. Written for this package. The numbers are those of
-`network.py`; the work is done in another order, as `layers/resnet.py`, `memory.py`,
-`filter_fitting.py` and `boxes.py` describe. Boxes are xywh in crop pixels.
+`network.py`. Features come from the module that is exported; the rest of the work is done in
+another order, as `memory.py`, `filter_fitting.py` and `boxes.py` describe, which static graphs
+cannot follow. Boxes are xywh in crop pixels.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from tracker_ros.cuda.prroi_pool import MapPool, pool_by_matrix
 from tracker_ros.models.layers.packed import can_pack, for_inference, in_float32
-from tracker_ros.models.layers.resnet import FoldedResNet
 from tracker_ros.models.trdimp.boxes import BoxRefinement
 from tracker_ros.models.trdimp.config import TrackingParameters
+from tracker_ros.models.trdimp.export_modules import PatchPart
 from tracker_ros.models.trdimp.features import Modulation, PatchFeatures
 from tracker_ros.models.trdimp.filter_fitting import FilterFitting, FirstFilter
 from tracker_ros.models.trdimp.memory import FixedTransformer, TransformerMemory
@@ -50,15 +51,11 @@ class TrDiMPInference:
         self.config = network.config
         self.device = device
         self.packed = can_pack(device) if packed is None else packed
-        # Each part releases the original weights, so that they are never in memory twice.
-        backbone = network.feature_extractor.eval().to(device)
+        # Each part copies its weights, so that nothing keeps a memory-mapped weights file open.
+        self._patch = for_inference(PatchPart(network.eval()).to(device), packed=self.packed)
         del network.feature_extractor
-        self._backbone = FoldedResNet(backbone, packed=self.packed)
-        del backbone
-        # Copied, so that nothing keeps a memory-mapped weights file open.
-        network = copy.deepcopy(network.eval()).to(device)
+        network = copy.deepcopy(network).to(device)
         classifier = network.classifier
-        self._classification = for_inference(classifier.feature_extractor, packed=self.packed)
         self._transformer = FixedTransformer(classifier.transformer, packed=self.packed)
         self.initial_filter = FirstFilter(classifier.filter_initializer)
         self._fitting = FilterFitting(classifier.filter_optimizer, packed=self.packed)
@@ -74,8 +71,7 @@ class TrDiMPInference:
     @in_float32
     def features(self, patches: Tensor) -> PatchFeatures:
         """(N, 3, S, S) normalised RGB -> features."""
-        layer2, layer3 = self._backbone(patches.to(self.device))
-        return PatchFeatures(layer2, layer3, self._classification(layer3))
+        return PatchFeatures(*self._patch(patches.to(self.device)))
 
     @torch.inference_mode()
     def start_memory(
