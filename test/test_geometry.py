@@ -18,7 +18,6 @@ XYXY = np.array([[10.0, 20.0, 14.0, 26.0], [-3.0, 0.5, -2.0, 9.5]])
         (boxes.xywh_to_cxcywh, XYWH, CXCYWH),
         (boxes.cxcywh_to_xywh, CXCYWH, XYWH),
         (boxes.xywh_to_xyxy, XYWH, XYXY),
-        (boxes.xyxy_to_xywh, XYXY, XYWH),
         (boxes.cxcywh_to_xyxy, CXCYWH, XYXY),
     ],
 )

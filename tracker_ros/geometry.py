@@ -45,12 +45,6 @@ def xywh_to_xyxy(boxes: Any) -> Any:
     return _join(boxes, [x, y, x + w, y + h])
 
 
-def xyxy_to_xywh(boxes: Any) -> Any:
-    """Convert (..., 4) left, top, right, bottom to left, top, width, height."""
-    x0, y0, x1, y1 = (boxes[..., i] for i in range(4))
-    return _join(boxes, [x0, y0, x1 - x0, y1 - y0])
-
-
 def cxcywh_to_xyxy(boxes: Any) -> Any:
     """Convert (..., 4) centre x, centre y, width, height to left, top, right, bottom."""
     cx, cy, w, h = (boxes[..., i] for i in range(4))

@@ -74,30 +74,24 @@ def empty_network(name: str) -> nn.Module:
 
 def matching_models(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Return the models whose keys and shapes are exactly those of a network's tensors."""
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    return tuple(
-        name
-        for name in list_models()
-        if found == {k: tuple(t.shape) for k, t in empty_network(name).state_dict().items()}
-    )
+    names = list_models()
+    return tuple(n for n in names if _shapes(state) == _shapes(empty_network(n).state_dict()))
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
 def models_to_train_from(state: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Return the models whose training can start from these tensors of a pretrained backbone."""
     from tracker_ros.models.one_stream.network import is_added_to_classifier
 
-    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    return tuple(
-        name
-        for name in list_models()
-        if FAMILIES[model_card(name).family].name in ("grm", "ostrack")
-        and found
-        == {
-            k: tuple(t.shape)
-            for k, t in empty_network(name).state_dict().items()
-            if not is_added_to_classifier(k)
-        }
-    )
+    def start(name: str) -> dict[str, torch.Tensor]:
+        own = empty_network(name).state_dict()
+        return {key: tensor for key, tensor in own.items() if not is_added_to_classifier(key)}
+
+    names = [name for name in list_models() if model_card(name).family in ("grm", "ostrack")]
+    return tuple(name for name in names if _shapes(state) == _shapes(start(name)))
 
 
 def create_tracker(

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import struct
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from tracker_ros.io.depth_images import decode_compressed_depth, decode_depth
+from tracker_ros.io.depth_images import DepthImage, decode_compressed_depth
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
 
 NAN = float("nan")
@@ -53,6 +54,15 @@ def compressed(levels: np.ndarray, codec: str, scale: float = 0.0, offset: float
     return struct.pack("<iff", 0, scale, offset) + body
 
 
+def raw_depth(encoding, height, width, step, data, is_bigendian=False) -> np.ndarray:
+    """Return all of a raw depth image in metres."""
+    message = SimpleNamespace(
+        encoding=encoding, height=height, width=width, step=step, data=data,
+        is_bigendian=is_bigendian,
+    )  # fmt: skip
+    return DepthImage(message).region((0, 0, width, height))
+
+
 def scene(height: int = 48, width: int = 64) -> np.ndarray:
     """Return (H, W) uint16 of slopes, steps and holes."""
     rng = np.random.default_rng(5)
@@ -68,7 +78,7 @@ def scene(height: int = 48, width: int = 64) -> np.ndarray:
 def test_millimetres(encoding, big, padding):
     rows = np.array([[1000, 0, 65535], [1, 2500, 0]], ">u2" if big else "<u2").view(np.uint8)
     data = np.pad(rows, ((0, 0), (0, padding)), constant_values=7).tobytes()
-    depth = decode_depth(encoding, 2, 3, 6 + padding, data[: len(data) - padding], big)
+    depth = raw_depth(encoding, 2, 3, 6 + padding, data[: len(data) - padding], big)
     assert depth.dtype == np.float32
     np.testing.assert_allclose(depth, [[1.0, NAN, 65.535], [0.001, 2.5, NAN]], rtol=1e-6)
 
@@ -77,7 +87,7 @@ def test_millimetres(encoding, big, padding):
 @pytest.mark.parametrize("order", "<>")
 def test_metres(encoding, kind, order):
     values = np.array([[0.5, NAN, np.inf], [-np.inf, 0.0, -1.0]], order + kind)
-    depth = decode_depth(encoding, 2, 3, values.strides[0], values.tobytes(), order == ">")
+    depth = raw_depth(encoding, 2, 3, values.strides[0], values.tobytes(), order == ">")
     np.testing.assert_array_equal(depth, np.array([[0.5, NAN, NAN], [NAN] * 3], np.float32))
 
 
@@ -116,7 +126,7 @@ def test_what_is_no_depth_is_refused(text):
     with pytest.raises(UnsupportedEncodingError, match="expected"):
         decode_compressed_depth(text, bytes(100))
     with pytest.raises(UnsupportedEncodingError, match="expected"):
-        decode_depth("rgb8", 2, 2, 6, bytes(12))
+        raw_depth("rgb8", 2, 2, 6, bytes(12))
 
 
 @pytest.mark.parametrize("codec", ["png", "rvl"])
@@ -132,7 +142,7 @@ def test_cut_data_is_refused(codec, keep):
 )
 def test_sizes_that_do_not_fit_are_refused(height, width, step, size):
     with pytest.raises(MalformedImageError):
-        decode_depth("16UC1", height, width, step, bytes(size))
+        raw_depth("16UC1", height, width, step, bytes(size))
 
 
 def test_random_bytes_never_decode_by_chance():

@@ -21,7 +21,7 @@ import numpy as np
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
 from tracker_ros.quoting import quote
 
-DEPTH_ENCODINGS = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4", "64fc1": "f8"}
+_DEPTH_ENCODINGS = {"16uc1": "u2", "mono16": "u2", "32fc1": "f4", "64fc1": "f8"}
 """The raw encodings in lower case, with their NumPy types without a byte order."""
 
 _HEADER = struct.Struct("<iff")
@@ -31,75 +31,45 @@ _MAX_DIGITS = 11  # of 3 bits: enough for 32 bits
 
 
 class DepthImage:
-    """A depth image as it came, raw or compressedDepth; only what is asked for is decoded.
+    """A depth image as it came, raw or compressedDepth; only what is asked for becomes metres.
 
-    Raises ValueError if the encoding is not one of depth, or the message is malformed.
+    Raises UnsupportedEncodingError if the encoding is not one of depth; MalformedImageError, which
+    names the one at fault, if sizes, step and data do not fit together, or do not decode.
     """
 
     def __init__(self, message: Any) -> None:
-        self._raw: Any = None
-        self._metres: np.ndarray | None = None
-        if not hasattr(message, "encoding"):
-            self._metres = decode_compressed_depth(message.format, message.data)
-            self.height, self.width = self._metres.shape
-            return
-        self._raw, self.height, self.width = message, message.height, message.width
-        self._bytes = np.frombuffer(message.data, np.uint8)
-        begin_of_last_row = message.step * (self.height - 1)
-        if self.height > 0 and self.width > 0 and self._bytes.size <= begin_of_last_row:
-            raise MalformedImageError(
-                f"data holds {self._bytes.size} bytes, expected {message.step * self.height} for "
-                f"{self.width}x{self.height} px: the image was cut short"
-            )
-        self._rows(max(0, self.height - 1), self.height, self.width)  # refuses what is malformed
-
-    @property
-    def is_float(self) -> bool:
-        """Whether it came as metres, so that a publisher may have mistaken the unit."""
-        return self._raw is not None and "f" in DEPTH_ENCODINGS[self._raw.encoding.strip().lower()]
+        is_raw = hasattr(message, "encoding")
+        if is_raw:
+            self._pixels = _raw_pixels(message)
+        else:
+            self._pixels = decode_compressed_depth(message.format, message.data)
+        self.height, self.width = self._pixels.shape
+        # It came as metres, so that a publisher may have mistaken the unit.
+        self.is_float = is_raw and self._pixels.dtype.kind == "f"
 
     def region(self, region: tuple[int, int, int, int]) -> np.ndarray:
         """Return the depth of the pixels ``left, top, right, bottom``.
 
-        It is (bottom - top, right - left) float32, metres, NaN where nothing was measured.
+        It is (bottom - top, right - left) float32, metres along the optical axis, NaN where
+        nothing was measured.
         """
         left, top, right, bottom = region
-        if self._metres is not None:
-            return self._metres[top:bottom, left:right]
-        return self._rows(top, bottom, right)[:, left:]
-
-    def _rows(self, top: int, bottom: int, right: int) -> np.ndarray:
-        """Decode rows of a raw image up to a column."""
-        message = self._raw
-        encoding, step = message.encoding, message.step
-        begin, big = self._bytes[top * step :], bool(message.is_bigendian)
-        return decode_depth(encoding, bottom - top, right, step, begin, big)
+        return _metres(self._pixels[top:bottom, left:right])
 
 
-def decode_depth(
-    encoding: str,
-    height: int,
-    width: int,
-    step: int,
-    data: bytes | bytearray | memoryview | np.ndarray,
-    is_bigendian: bool = False,
-) -> np.ndarray:
-    """Turn the fields of a depth ``sensor_msgs/Image`` into metres along the optical axis.
-
-    Returns (H, W) float32, NaN where nothing was measured. Raises UnsupportedEncodingError if the
-    encoding is not in `DEPTH_ENCODINGS`; MalformedImageError, which names the one at fault, if
-    sizes, step and data do not fit together.
-    """
-    kind = DEPTH_ENCODINGS.get(encoding.strip().lower())
+def _raw_pixels(message: Any) -> np.ndarray:
+    """Return the values of a raw depth image, (H, W) of its own type, as a view of its data."""
+    encoding, step, width, height = message.encoding, message.step, message.width, message.height
+    kind = _DEPTH_ENCODINGS.get(encoding.strip().lower())
     if kind is None:
         raise UnsupportedEncodingError(
             f"depth has encoding {quote(encoding)}, expected 16UC1 (millimetres) or 32FC1 "
             "(metres): give the topic of the depth image, registered to the colour image"
         )
-    dtype = np.dtype((">" if is_bigendian else "<") + kind)
+    dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
     if height <= 0 or width <= 0:
         raise MalformedImageError(f"depth is {width}x{height} pixels, expected at least 1x1")
-    values = np.frombuffer(data, dtype=np.uint8)
+    values = np.frombuffer(message.data, dtype=np.uint8)
     if step < width * dtype.itemsize:
         raise MalformedImageError(
             f"step is {step} bytes, expected at least {width * dtype.itemsize} for {width} "
@@ -111,18 +81,15 @@ def decode_depth(
             f"data holds {values.size} bytes, expected at least {step * height} for a "
             f"{width}x{height} {encoding} image: the image was cut short"
         )
-    pixels: np.ndarray = np.ndarray(
-        (height, width), dtype, buffer=values, strides=(step, dtype.itemsize)
-    )
-    return _metres(pixels)
+    return np.ndarray((height, width), dtype, buffer=values, strides=(step, dtype.itemsize))
 
 
 def decode_compressed_depth(format_text: str, data: bytes | memoryview | np.ndarray) -> np.ndarray:
     """Turn the fields of a ``sensor_msgs/CompressedImage`` of compressedDepth into metres.
 
     The format is ``16UC1; compressedDepth png`` or ``32FC1; compressedDepth rvl``, for example.
-    Returns as `decode_depth`. Raises UnsupportedEncodingError if the format is not compressed
-    depth, MalformedImageError if the data does not decode.
+    Returns (H, W) float32, NaN where nothing was measured. Raises UnsupportedEncodingError if the
+    format is not compressed depth, MalformedImageError if the data does not decode.
     """
     encoding, _, codec = (part.strip().lower() for part in format_text.partition(";"))
     if encoding not in ("16uc1", "32fc1", "mono16") or (codec and "compresseddepth" not in codec):

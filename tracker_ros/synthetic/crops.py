@@ -187,6 +187,26 @@ class SceneCrops:
         side = self.search_target
         return View(self.search_size, side * zoom, side * place, True)
 
+    def _template_view(self, draw: Draw, size: int, side: int, target: float) -> View:
+        """Place targets in the middle of templates of some side, nearly; lengths in pixels."""
+        jitter = self.config.template_jitter
+        scale = torch.exp(draw.normal(size, jitter))
+        return View(side, target * scale, draw.normal((size, 2), jitter * target), False)
+
+    def _search_crop(
+        self, draw: Draw, scenes: Scenes, limit: float, jitter: float, even: float, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw a search crop, in a share of which the target is absent.
+
+        Places are those of `_search_view`, results those of `_crop`.
+        """
+        size = len(scenes.ground)
+        absent = draw.chance(size, self.config.absent_fraction)
+        view = self._search_view(draw, size, limit, jitter, even, scale)
+        view = self._without_target(view, absent, scenes)
+        image, boxes, seen = self._crop(draw, view, scenes, absent)
+        return image, boxes, seen & ~absent
+
     def _without_target(self, view: View, absent: Tensor, scenes: Scenes) -> View:
         """Look beside absent targets of picture scenes; in cut-out scenes they are not drawn."""
         split = len(scenes.pictures)

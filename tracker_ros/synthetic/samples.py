@@ -55,31 +55,15 @@ class PairGenerator(SceneCrops):
         """Draw ``size`` pairs. The same seed gives the same pairs on the same kind of device."""
         draw, c = Draw(self.device, seed), self.config
         scenes = self._scenes(draw, size)
-        view = self._template_view(draw, size)
+        view = self._template_view(draw, size, self.template_size, self.template_target)
         template, template_boxes, _ = self._crop(draw, view, scenes)
         scenes = self._later(draw, scenes, scenes.shape)
-        absent = draw.chance(size, c.absent_fraction)
-        view = self._search_view(
-            draw, size, c.centre_limit, c.centre_jitter, c.uniform_centre_fraction, c.scale_jitter
-        )
-        view = self._without_target(view, absent, scenes)
-        search, boxes, seen = self._crop(draw, view, scenes, absent)
-        return PairBatch(
-            template,
-            template_boxes / self.template_size,
-            search,
-            boxes / self.search_size,
-            seen & ~absent,
-        )
-
-    def _template_view(self, draw: Draw, size: int) -> View:
-        jitter, side = self.config.template_jitter, self.template_target
-        return View(
-            self.template_size,
-            side * torch.exp(draw.normal(size, jitter)),
-            draw.normal((size, 2), jitter * side),
-            False,
-        )
+        search, boxes, present = self._search_crop(
+            draw, scenes, c.centre_limit, c.centre_jitter, c.uniform_centre_fraction,
+            c.scale_jitter,
+        )  # fmt: skip
+        template_boxes = template_boxes / self.template_size
+        return PairBatch(template, template_boxes, search, boxes / self.search_size, present)
 
 
 @dataclass(frozen=True)
@@ -141,13 +125,8 @@ class ClipGenerator(SceneCrops):
                 crop = self._crop(draw, view, scenes)
                 crops.append(self._visible_or_first(crop, crops[0]))
                 continue
-            absent = draw.chance(size, self.config.absent_fraction)
-            view = self._search_view(
-                draw, size, c.test_centre, c.test_centre / 3, 0.5, c.test_scale
-            )
-            view = self._without_target(view, absent, scenes)
-            image, boxes, seen = self._crop(draw, view, scenes, absent)
-            crops.append((image, boxes, seen & ~absent))
+            places = (c.test_centre, c.test_centre / 3, 0.5, c.test_scale)
+            crops.append(self._search_crop(draw, scenes, *places))
         images, boxes, present = (torch.stack(part, 1) for part in zip(*crops, strict=True))
         return ClipBatch(images, boxes, present, c.train_crops)
 
@@ -186,23 +165,15 @@ class TrackGenerator(ClipGenerator):
         draw, c = Draw(self.device, seed), self.config
         scenes = self._scenes(draw, size, companions=c.distractors)
         first = scenes.shape
-        images, boxes, _ = self._crop(draw, self._first_view(draw, size), scenes)
+        view = self._template_view(draw, size, self.search_size, self.search_target)
+        images, boxes, _ = self._crop(draw, view, scenes)
         crops = [(images, boxes, torch.ones(size, dtype=torch.bool, device=self.device))]
         for _ in range(self.clips.test_crops):
             scenes = self._later(draw, scenes, first)
-            absent = draw.chance(size, c.absent_fraction)
-            view = self._search_view(
-                draw, size, c.centre_limit, c.centre_jitter, c.uniform_centre_fraction,
+            crop = self._search_crop(
+                draw, scenes, c.centre_limit, c.centre_jitter, c.uniform_centre_fraction,
                 c.scale_jitter,
             )  # fmt: skip
-            view = self._without_target(view, absent, scenes)
-            image, box, seen = self._crop(draw, view, scenes, absent)
-            crops.append((image, box, seen & ~absent))
+            crops.append(crop)
         images, boxes, present = (torch.stack(part, 1) for part in zip(*crops, strict=True))
         return ClipBatch(images, boxes, present, train_crops=1)
-
-    def _first_view(self, draw: Draw, size: int) -> View:
-        jitter, side = self.config.template_jitter, self.search_target
-        scale = torch.exp(draw.normal(size, jitter))
-        place = draw.normal((size, 2), jitter * side)
-        return View(self.search_size, side * scale, place, False)
