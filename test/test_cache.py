@@ -254,14 +254,6 @@ def test_a_file_of_another_size_is_refused_unread(cache: Cache, suffix: str) -> 
     assert cache.prune(cache.limit_bytes, verify=True) == [KEY.stem]
 
 
-def test_entries_of_an_earlier_version_have_no_sizes(cache: Cache) -> None:
-    cache.store(KEY, CONTENTS, INFO)
-    sidecar = json.loads(file_of(cache, ".json").read_text())
-    del sidecar["bytes"]
-    file_of(cache, ".json").write_text(json.dumps(sidecar))
-    assert load(cache) == CONTENTS
-
-
 def test_a_folder_with_an_entrys_name_is_left_alone(cache: Cache) -> None:
     cache.store(KEY, CONTENTS, INFO)
     file_of(cache, ".plan").unlink()

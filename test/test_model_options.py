@@ -21,7 +21,7 @@ from tracker_ros.registry import create_tracker, list_models, model_options
 def factory(
     name: str,
     *,
-    device: str,
+    backend: str,
     seed: int = 0,
     size: int | None = None,
     threshold: str | float = "default",
@@ -30,8 +30,13 @@ def factory(
     """Takes some options."""
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """Settings without fields."""
+
+
 def checked(**options):
-    return checked_options(factory, "some_model", {"device"}, options)
+    return checked_options(factory, "some_model", options, Settings(Nothing()))
 
 
 def test_texts_become_what_the_factory_wants():
@@ -125,7 +130,7 @@ class Values:
 
 def read(**options):
     settings = Settings(Values(), None, {"ce_loc": "layers"}, {"debug": "it draws windows"})
-    return checked_options(factory, "some_model", {"device"}, options, settings)
+    return checked_options(factory, "some_model", options, settings)
 
 
 def test_tuples_are_written_with_commas():
@@ -168,7 +173,7 @@ def test_every_option_can_be_written_as_it_is_listed(name):
     texts = {k: v for k, v in model_options(name).items() if v != "none"}
     module, _, attribute = family.create.partition(":")
     create = getattr(__import__(module, fromlist=[attribute]), attribute)
-    read_back = checked_options(create, name, ("backend", "weights", "sha256"), texts, settings)
+    read_back = checked_options(create, name, texts, settings)
     changed = with_settings(settings.values, read_back)
     # What is listed is rounded to six digits.
     if hasattr(changed, "random_shift_factor"):

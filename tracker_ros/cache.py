@@ -96,8 +96,7 @@ class Entry:
     made: str  # when, UTC, in ISO 8601
     used: float  # when it was last used or written, in seconds since 1970
     size: int  # of all files, in bytes
-    # of each file in bytes, by suffix; without those that an earlier version wrote
-    sizes: dict[str, int]
+    sizes: dict[str, int]  # of each file in bytes, by suffix
 
 
 class Cache:
@@ -133,7 +132,7 @@ class Cache:
         for suffix, wanted in entry.sha256.items():
             path = self.path(entry.stem, suffix)
             with _opened(path) as file:
-                digest, left = hashlib.sha256(), _size(path, file, entry.sizes.get(suffix))
+                digest, left = hashlib.sha256(), _size(path, file, entry.sizes[suffix])
                 while left > 0 and (chunk := file.read(min(left, 1 << 20))):
                     digest.update(chunk)
                     left -= len(chunk)
@@ -147,7 +146,7 @@ class Cache:
         for suffix, wanted in entry.sha256.items():
             path = self.path(entry.stem, suffix)
             with _opened(path) as file:
-                contents[suffix] = file.read(_size(path, file, entry.sizes.get(suffix)))
+                contents[suffix] = file.read(_size(path, file, entry.sizes[suffix]))
             _check_digest(path, hashlib.sha256(contents[suffix]).hexdigest(), wanted)
         self._mark_used(entry)
         return contents
@@ -229,7 +228,7 @@ class Cache:
                 made=str(sidecar["made"]),
                 used=path.lstat().st_mtime,
                 size=sum(file.lstat().st_size for file in self._files(stem)),
-                sizes={str(name): int(n) for name, n in sidecar.get("bytes", {}).items()},
+                sizes={str(name): int(sidecar["bytes"][name]) for name in sidecar["sha256"]},
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise NotCached(f"{path.name} is damaged ({type(error).__name__}: {error})") from error

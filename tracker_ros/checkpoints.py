@@ -289,7 +289,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     foreign = [str(key) for key, value in content.items() if not torch.is_tensor(value)]
     if foreign:
         raise ValueError(
-            f"checkpoint {path.name} has values that are not tensors ({', '.join(foreign[:5])}); "
+            f"checkpoint {path.name} has {_listed('values that are not tensors', foreign)}; "
             f"expected tensors by name, alone or under one of {', '.join(_STATE_KEYS)}"
         )
     state = {str(key).removeprefix("module."): value for key, value in content.items()}
@@ -328,8 +328,11 @@ def _check_plain(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def _load_inert(path: Path) -> Any:
-    _check_size(path)
-    foreign = _zip_classes(path) if zipfile.is_zipfile(path) else _legacy_classes(path)
+    if zipfile.is_zipfile(path):
+        _check_size(path)
+        foreign = _zip_classes(path)
+    else:
+        foreign = _legacy_classes(path)
     refused = [name for name in foreign if name.split(".")[0] not in PLACEHOLDER_PACKAGES]
     if refused:
         raise ValueError(
@@ -353,8 +356,6 @@ def _load_inert(path: Path) -> Any:
 
 def _check_size(path: Path) -> None:
     """Refuse an archive that would take more memory than the file has bytes."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import math
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ _OWN_ARGUMENTS = (
     "build_engine",
 )
 """Arguments of `create_tracker` that are no options."""
+_GIVEN = ("backend", "weights", "sha256")
+"""Arguments of a family's factory that are no options."""
 _TRUTH = {"true": True, "false": False}
 
 
@@ -69,21 +71,19 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
     return options
 
 
-def known_options(
-    factory: Callable[..., Any], given: Collection[str], settings: Settings | None = None
-) -> dict[str, Option]:
+def known_options(factory: Callable[..., Any], settings: Settings) -> dict[str, Option]:
     """Return the options of a model by name: its factory's parameters, and the settings' fields.
 
-    The first parameter, and those in `given`, are no options.
+    The first parameter, and those in `_GIVEN`, are no options.
     """
     hints = typing.get_type_hints(factory)
     _, *others = inspect.signature(factory).parameters.values()
     known = {
         p.name: Option(hints[p.name], p.default)
         for p in others
-        if p.name not in given and p.kind is not p.VAR_KEYWORD
+        if p.name not in _GIVEN and p.kind is not p.VAR_KEYWORD
     }
-    return known | ({} if settings is None else _fields(settings.values, settings.names))
+    return known | _fields(settings.values, settings.names)
 
 
 def _fields(values: Any, names: tuple[str, ...] | None = None) -> dict[str, Option]:
@@ -118,11 +118,7 @@ def with_settings(values: T, changes: Mapping[str, Any]) -> T:
 
 
 def checked_options(
-    factory: Callable[..., Any],
-    model: str,
-    given: Collection[str],
-    options: Mapping[str, Any],
-    settings: Settings | None = None,
+    factory: Callable[..., Any], model: str, options: Mapping[str, Any], settings: Settings
 ) -> dict[str, Any]:
     """Return options by name, converted to the types that a model's factory expects.
 
@@ -130,12 +126,10 @@ def checked_options(
     Raises ValueError, which names the model, if there is no such option, or its value has another
     type.
     """
-    known = known_options(factory, given, settings)
+    known = known_options(factory, settings)
     result: dict[str, Any] = {}
     for written, value in options.items():
-        name = written.lower()
-        if settings is not None:
-            name = settings.official_names.get(name, name)
+        name = settings.official_names.get(written.lower(), written.lower())
         if name not in known:
             raise ValueError(_unknown(written, model, known, settings))
         if name in result:
@@ -150,13 +144,12 @@ def checked_options(
     return result
 
 
-def _unknown(name: str, model: str, known: Mapping[str, Option], settings: Settings | None) -> str:
+def _unknown(name: str, model: str, known: Mapping[str, Option], settings: Settings) -> str:
     """Return why there is no such option, with the nearest name and the list of all."""
-    elsewhere = {} if settings is None else settings.elsewhere
-    if name.lower() in elsewhere:
-        return f"{name!r} is no option of model {model}: {elsewhere[name.lower()]}"
-    others = {} if settings is None else settings.official_names
-    near = difflib.get_close_matches(name.lower(), [*known, *others], n=1, cutoff=0.6)
+    if name.lower() in settings.elsewhere:
+        return f"{name!r} is no option of model {model}: {settings.elsewhere[name.lower()]}"
+    names = [*known, *settings.official_names]
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}? " if near else ""
     takes = f"it takes {', '.join(known) or 'none'}"
     return f"model {model} has no option {name!r}; {hint}{takes}"

@@ -26,23 +26,49 @@ LEFT_OVER_S = 60.0
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 _TOKEN_BYTES = 4
 _UNFINISHED_NAME = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.part(\.\w+)?")
-_open: set[UnfinishedFile | UnfinishedFolder] = set()
+_open: set[_Unfinished] = set()
 
 
-class UnfinishedFile:
+class _Unfinished:
+    """What is written at `path`, and is locked for as long as its process lives."""
+
+    path: Path
+    target: Path
+    _descriptor: int | None = None
+
+    def _hold(self, flags: int, mode: int = 0o777) -> None:
+        """Open and lock what is at the path, so that others do not take it for a left-over."""
+        self._descriptor = os.open(self.path, flags | os.O_CLOEXEC, mode)
+        _open.add(self)
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self) -> None:
+        """Remove what is at the path, and leave the rest to the end of the process."""
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Remove what was written, unless it is in its place already."""
+        if self._descriptor is not None:
+            self.remove()
+            os.close(self._descriptor)
+            self._descriptor = None
+        _open.discard(self)
+
+
+class UnfinishedFile(_Unfinished):
     """A file that takes the place of another one, the target, when it is finished.
 
-    It is locked for as long as its process lives, and written at `path` meanwhile, which ends like
-    the target's name. The target's folder is made when missing; a link is followed; a device or a
-    pipe is written to directly. A `private` file only this user may read. Another one gets the
-    mode of the file that it replaces, or the usual one.
+    It is written at `path` meanwhile, which ends like the target's name. The target's folder is
+    made when missing; a link is followed; a device or a pipe is written to directly. A `private`
+    file only this user may read. Another one gets the mode of the file that it replaces, or the
+    usual one.
 
     Raises OSError, which names target and remedy, if it is a folder or cannot be written.
     """
 
     def __init__(self, target: Path, *, private: bool = False) -> None:
         self.target = self.path = target
-        self._descriptor: int | None = None
         try:
             mode = target.stat().st_mode if target.exists() else None
             if mode is not None and stat.S_ISDIR(mode):
@@ -55,11 +81,8 @@ class UnfinishedFile:
             remove_left_overs(folder, name)
             token = secrets.token_hex(_TOKEN_BYTES)
             self.path = folder / f".{name.stem}.{token}.part{name.suffix}"
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, 0o600 if private else 0o666)
-            _open.add(self)
-            with suppress(OSError):  # some file systems have no locks
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            self._hold(flags, 0o600 if private else 0o666)
             if mode is not None and not private:
                 with suppress(PermissionError):
                     os.fchmod(self._descriptor, stat.S_IMODE(mode))
@@ -79,26 +102,20 @@ class UnfinishedFile:
         finally:
             self.discard()
 
-    def discard(self) -> None:
-        """Remove the file, unless it is in its place already."""
-        if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-        _open.discard(self)
+    def remove(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
 
 
-class UnfinishedFolder:
+class UnfinishedFolder(_Unfinished):
     """A folder to write in, at `path`, of which one file or folder then takes the target's place.
 
-    It is locked for as long as its process lives. What a killed process has left is removed when
-    the same target is written again. Raises OSError, which names target and remedy, if it cannot
-    be written.
+    What a killed process has left is removed when the same target is written again. Raises
+    OSError, which names target and remedy, if it cannot be written.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = Path(os.path.realpath(target))
-        self._descriptor: int | None = None
         parent, begin = self.target.parent, f".{self.target.name}."
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -110,10 +127,7 @@ class UnfinishedFolder:
                         shutil.rmtree(entry.path, ignore_errors=True)
             self.path = parent / f"{begin}{secrets.token_hex(_TOKEN_BYTES)}.part"
             self.path.mkdir()
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            _open.add(self)
-            with suppress(OSError):  # as for files
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._hold(os.O_RDONLY)
         except OSError as error:
             raise _unwritable(target, error) from error
 
@@ -132,13 +146,9 @@ class UnfinishedFolder:
         _sync_folder(self.target.parent)
         self.discard()
 
-    def discard(self) -> None:
+    def remove(self) -> None:
         """Remove the folder with what was written."""
-        if self._descriptor is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._descriptor)
-            self._descriptor = None
-        _open.discard(self)
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 @contextmanager
@@ -274,7 +284,4 @@ def _unwritable(path: Path, error: OSError) -> OSError:
 def _discard_all() -> None:
     for unfinished in list(_open):
         with suppress(OSError):
-            if isinstance(unfinished, UnfinishedFolder):
-                shutil.rmtree(unfinished.path, ignore_errors=True)
-            else:
-                unfinished.path.unlink(missing_ok=True)
+            unfinished.remove()

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "torch", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8")
-_GIVEN = ("backend", "weights", "sha256")
-"""Arguments of a family's factory that are no options."""
 _LOG = logging.getLogger(__name__)
 _DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
@@ -272,7 +270,7 @@ def _weights_path(name: str, weights: str | os.PathLike[str] | None) -> Path:
 def model_options(name: str) -> dict[str, str]:
     """Return the options of a model as they are written, each with the value it has without."""
     family = FAMILIES[model_card(name).family]
-    known = known_options(_imported(family.create), _GIVEN, family.settings(name))
+    known = known_options(_imported(family.create), family.settings(name))
     return {option: shown(default) for option, (_, default) in known.items()}
 
 
@@ -284,7 +282,7 @@ def _maker(
     sha256 = card.sha256 if weights is None else None
     family = FAMILIES[card.family]
     factory = _imported(family.create)
-    checked = checked_options(factory, name, _GIVEN, options, family.settings(name))
+    checked = checked_options(factory, name, options, family.settings(name))
     return lambda backend: factory(name, backend=backend, weights=path, sha256=sha256, **checked)
 
 

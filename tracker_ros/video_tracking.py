@@ -163,24 +163,13 @@ def track_targets(
 ) -> Iterator[VideoFrame]:
     """Follow several targets through a video with one copy of the network.
 
-    Args:
-        source: As for `track_video`.
-        boxes: `(x, y, w, h)` of each target in the first frame. They may be left out for a source
-            that knows its target.
-        masks: (H, W) bool for each further target. The targets of masks share no pixel.
-        model: As for `track_video`.
-        fps: As for `track_video`.
-        on_bad_frame: Called with each frame of the source that cannot be read; by default it is
-            logged. Such a frame gives no result, and the run goes on.
-        redetection: How lost targets are looked for; None looks where they were lost alone.
-        **options: As for `track_video`.
+    Source, model, rate and options, and what is raised, are as for `track_video`. Boxes `(x, y, w,
+    h)` of the targets in the first frame may be left out for a source that knows its target;
+    masks, (H, W) bool for each further target, share no pixel. `on_bad_frame` is called with each
+    frame of the source that cannot be read; by default it is logged. Such a frame gives no result,
+    and the run goes on.
 
-    Returns:
-        An iterator with all targets of every frame, those of boxes first.
-
-    Raises:
-        FileNotFoundError: As for `track_video`.
-        ValueError: As for `track_video`.
+    Returns an iterator with all targets of every frame, those of boxes first.
     """
     if isinstance(model, Tracker) and options:
         raise ValueError(f"{', '.join(options)}: give these to create_tracker, with the model")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tracker_ros.drawing.overlay import STATE_COLOURS, TARGET_COLOURS
+from tracker_ros.drawing.overlay import target_colour
 from tracker_ros.drawing.text import RGB
 from tracker_ros.following.frames import TargetReport
 from tracker_ros.following.target_state import VISIBLE, TargetState
@@ -28,7 +28,7 @@ def image_annotations(stamp_ns: int, targets: Sequence[TargetReport]) -> dict[st
         if target.result is None or target.state not in VISIBLE:
             continue
         x, y, w, h = (float(value) for value in target.result.box)
-        colour = _colour(_colour_of(target, len(targets) > 1))
+        colour = _colour(target_colour(target.state, target.target_id, len(targets) > 1))
         corners = ((x, y), (x + w, y), (x + w, y + h), (x, y + h))
         points.append(
             {
@@ -52,14 +52,6 @@ def image_annotations(stamp_ns: int, targets: Sequence[TargetReport]) -> dict[st
             }
         )
     return {"points": points, "texts": texts}
-
-
-def _colour_of(target: TargetReport, several: bool) -> RGB:
-    """Return the colour of a target: of its state, or its own one of several."""
-    if not several:
-        return STATE_COLOURS[target.state]
-    number = int(target.target_id) - 1 if target.target_id.isdigit() else 0
-    return TARGET_COLOURS[number % len(TARGET_COLOURS)]
 
 
 def _colour(rgb: RGB, alpha: float = 1.0) -> dict[str, float]:

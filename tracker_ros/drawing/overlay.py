@@ -77,10 +77,7 @@ def draw_targets(
         result, state = target.result, target.state
         if result is None or state is TargetState.IDLE:
             continue
-        colour = STATE_COLOURS[state]
-        if several:
-            number = int(target.target_id) - 1 if target.target_id.isdigit() else 0
-            colour = TARGET_COLOURS[number % len(TARGET_COLOURS)]
+        colour = target_colour(state, target.target_id, several)
         if result.mask is not None:
             _tint(canvas, result.mask, colour)
         corners = _corners(result.box, width / image_rgb.shape[1], height / image_rgb.shape[0])
@@ -92,6 +89,14 @@ def draw_targets(
             _draw_tag(canvas, " ".join(filter(None, parts)), corners, colour, sizes)
     _draw_status(canvas, targets, rate_hz, sizes)
     return canvas
+
+
+def target_colour(state: TargetState, target_id: str, several: bool) -> RGB:
+    """Return the colour of a target: of its state, or its own one of several."""
+    if not several:
+        return STATE_COLOURS[state]
+    number = int(target_id) - 1 if target_id.isdigit() else 0
+    return TARGET_COLOURS[number % len(TARGET_COLOURS)]
 
 
 def colour_map_score(score_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -153,15 +153,13 @@ class AnswerCache:
         try:
             kept = json.loads(file.read_text())
             boxes, scores = (np.array(kept[name], np.float64) for name in ("boxes", "scores"))
-            seconds = float(kept["seconds"])
+            seconds, states = float(kept["seconds"]), tuple(map(str, kept["states"]))
+            times = np.array(kept["frame_seconds"], np.float64)
             if boxes.shape != (len(sequence), 4) or scores.shape != (len(sequence),):
                 raise ValueError(f"{boxes.shape} boxes of {len(sequence)} frames")
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             _LOG.warning("%s is damaged (%s), and is made again", file, error)
             return None
-        even = np.full(len(boxes), seconds / max(len(boxes) - 1, 1))
-        times = np.array(kept.get("frame_seconds", even), np.float64)
-        states = tuple(map(str, kept.get("states", ())))
         return TrackedSequence(boxes, scores, seconds, frame_seconds=times, states=states)
 
     def put(self, key: str, sequence: AnnotatedSequence, answer: TrackedSequence) -> None:

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple, Protocol
 from tracker_ros.following.selection import Outcome, SelectionCode
 from tracker_ros.geometry import Box
 from tracker_ros.mavlink.camera_messages import CameraSettings, camera_information, heartbeat
-from tracker_ros.mavlink.commands import GIVE_UP_S, Answer, Command, CommandDesk, CommandResult
+from tracker_ros.mavlink.commands import (
+    GIVE_UP_S,
+    Answer,
+    Command,
+    CommandDesk,
+    CommandResult,
+    Handler,
+)
 from tracker_ros.mavlink.dialect import (
     AUTOPILOT,
     DEVICE_NOT_OF_THIS_COMPONENT,
@@ -118,7 +125,7 @@ class CameraComponent:
         self._next_request = start
         d = self._dialect
         self._messages: dict[int, Callable[[], Any | None]] = {
-            d.MAVLINK_MSG_ID_HEARTBEAT: self._heartbeat,
+            d.MAVLINK_MSG_ID_HEARTBEAT: lambda: heartbeat(self._view),
             d.MAVLINK_MSG_ID_CAMERA_INFORMATION: self._information,
             d.MAVLINK_MSG_ID_CAMERA_TRACKING_IMAGE_STATUS: self._image_status,
         }
@@ -127,21 +134,20 @@ class CameraComponent:
         if settings.target_relative:
             self._messages[TARGET_RELATIVE_ID] = self._relative
         self._streamed = set(self._messages) - {d.MAVLINK_MSG_ID_HEARTBEAT}
-        track, stop = (
-            (d.MAV_CMD_CAMERA_TRACK_POINT, d.MAV_CMD_CAMERA_TRACK_RECTANGLE),
-            d.MAV_CMD_CAMERA_STOP_TRACKING,
-        )
+        once: dict[int, Handler] = {
+            d.MAV_CMD_CAMERA_TRACK_POINT: self._track_point,
+            d.MAV_CMD_CAMERA_TRACK_RECTANGLE: self._track_rectangle,
+            d.MAV_CMD_CAMERA_STOP_TRACKING: self._stop,
+        }
         self._desk = CommandDesk(
             {
-                track[0]: self._track_point,
-                track[1]: self._track_rectangle,
-                stop: self._stop,
+                **once,
                 d.MAV_CMD_SET_MESSAGE_INTERVAL: self._set_interval,
                 d.MAV_CMD_GET_MESSAGE_INTERVAL: self._get_interval,
                 d.MAV_CMD_REQUEST_MESSAGE: self._request_message,
                 d.MAV_CMD_REQUEST_CAMERA_INFORMATION: self._request_information,
             },
-            once=frozenset((*track, stop)),
+            once=frozenset(once),
             acknowledge=self._acknowledge,
             complain=complain,
         )
@@ -191,7 +197,7 @@ class CameraComponent:
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + _HEARTBEAT_S
             for peer in self._peers():
-                peer.send(self._heartbeat())
+                peer.send(heartbeat(self._view))
         if now - self._updated > _SILENT_S:
             self._send_streams()
         if now - self._updated > _STALE_S and self._view.alive:
@@ -390,9 +396,6 @@ class CameraComponent:
         self._complain(text)
         answer(CommandResult.DENIED)
 
-    def _heartbeat(self) -> Any:
-        return heartbeat(self._view)
-
     def _information(self) -> Any:
         return camera_information(self._settings, self._view, self._now - self._start)
 
@@ -407,13 +410,9 @@ class CameraComponent:
         return self._target
 
     def _geo_status(self) -> Any | None:
-        target = self._current_target()
-        if target is None:
-            return None
-        return geo_status(self._view, target, self._vehicle, self._settings.mount)
+        target, mount = self._current_target(), self._settings.mount
+        return None if target is None else geo_status(self._view, target, self._vehicle, mount)
 
     def _relative(self) -> Any | None:
-        target = self._current_target()
-        if target is None:
-            return None
-        return relative_position(target, self._vehicle, self._settings.mount)
+        target, mount = self._current_target(), self._settings.mount
+        return None if target is None else relative_position(target, self._vehicle, mount)

@@ -19,28 +19,20 @@ _NAME_BYTES = 32
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """What the camera is.
+    """What the camera is."""
 
-    Attributes:
-        system_id, component_id: Its address: the vehicle's, and 100 to 105 for cameras.
-        model: Its name.
-        version: Major, minor and patch number of the software.
-        default_rate: Messages per second of a stream for which no interval is given.
-        point_size: Side of the box that is followed around a point without radius, as a part of
-            the image's width.
-        geo_status: Whether CAMERA_TRACKING_GEO_STATUS is offered.
-        target_relative: Whether TARGET_RELATIVE is offered, and sent to the autopilot unasked.
-        mount: (3, 3) rotation from the camera (forward, right, down) to the vehicle's body.
-    """
-
+    # its address: the vehicle's, and 100 to 105 for cameras
     system_id: int = 1
     component_id: int = 100
     model: str = "tracker_ros"
-    version: tuple[int, int, int] = (0, 0, 0)
-    default_rate: float = 10.0
+    version: tuple[int, int, int] = (0, 0, 0)  # major, minor and patch number of the software
+    default_rate: float = 10.0  # messages per second of a stream without an interval of its own
+    # side of the box around a point without radius, as a part of the image's width
     point_size: float = 0.1
-    geo_status: bool = False
+    geo_status: bool = False  # whether CAMERA_TRACKING_GEO_STATUS is offered
+    # whether TARGET_RELATIVE is offered, and sent to the autopilot unasked
     target_relative: bool = False
+    # (3, 3) rotation from the camera (forward, right, down) to the vehicle's body
     mount: np.ndarray = field(default_factory=lambda: np.eye(3))
 
 
