@@ -199,20 +199,12 @@ def check_box(
     max_ratio: float = 4.0,
     slack: float = 0.0,
 ) -> Box:
-    """Return a box as four floats if a tracker can start on it.
+    """Return a box `(x, y, w, h)` in pixels as four floats if a tracker can start on it.
 
-    Args:
-        box: `(x, y, w, h)` in pixels.
-        height: Image height in pixels.
-        width: Image width in pixels.
-        min_side: Minimum width and height in pixels.
-        min_visible: Minimum width and height of the part inside the image in pixels.
-        max_ratio: Maximum width and height relative to the image's.
-        slack: Pixels by which the maximum may be exceeded.
-
-    Raises:
-        ValueError: As for `check_box_size`, or too large for the image.
-        BoxOutsideImageError: Too little of it is inside the image, or it looks like two corners.
+    Sides and visible sides have a minimum, pixels; width and height a maximum relative to the
+    image's, which may be exceeded by `slack` pixels. Raises ValueError as `check_box_size`, or if
+    it is too large for the image; BoxOutsideImageError if too little of it is inside the image, or
+    it looks like two corners.
     """
     values = x, y, w, h = check_box_size(box, min_side)
     text = f"box {list(values)} (centre {x + w / 2:g}, {y + h / 2:g})"

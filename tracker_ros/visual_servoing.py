@@ -52,10 +52,9 @@ def turning_rate(bearing: tuple[float, float, float], limits: ServoLimits) -> Ra
 
 
 class Servo:
-    """Keeps a target centred; stands still without one. Times are in seconds.
+    """Keeps a target centred, within limits that may change. Times are in seconds.
 
-    Args:
-        limits: What it may do; may be replaced at any time.
+    It stands still without a target.
     """
 
     def __init__(self, limits: ServoLimits | None = None) -> None:

@@ -8,6 +8,7 @@ to the newest one. Played at a rate, images are left out as a node leaves them o
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker_ros.bags.playback import BagClock, BagMessage, bag_messages, with_next
+from tracker_ros.bags.playback import BagClock, BagMessage, bag_messages
 from tracker_ros.bags.requests import SelectionReader
 from tracker_ros.following.frames import FaultSource, Frame, FrameBuffer, FrameReport
 from tracker_ros.following.live_follower import LiveFollower
@@ -111,7 +112,9 @@ def follow_bag(
     early_ns = round(settings.depth_tolerance_s * 1e9)
     beside = [name for name in (topics.camera_info, topics.depth) if name]
     messages = bag_messages(reader, topics.all, beside, early_ns if beside else 0)
-    for message, following in with_next(messages):
+    messages, later = itertools.tee(messages)
+    next(later, None)
+    for message, following in itertools.zip_longest(messages, later):
         run.take(message, following)
         yield from run.reports()
     run.finish()
@@ -120,8 +123,6 @@ def follow_bag(
 
 @dataclass(frozen=True)
 class _Recorded:
-    """An image message, and when it was recorded, nanoseconds."""
-
     message: Any
     time_ns: int
 

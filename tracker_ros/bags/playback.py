@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,3 @@ class BagClock:
             if ahead_s > 0:
                 self._sleep(ahead_s)
         self._at_ns = max(self._at_ns, time_ns)
-
-
-def with_next(messages: Iterable[BagMessage]) -> Iterator[tuple[BagMessage, BagMessage | None]]:
-    """Yield each message with the one after it, None after the last."""
-    source = iter(messages)
-    current = next(source, None)
-    while current is not None:
-        following = next(source, None)
-        yield current, following
-        current = following

@@ -315,7 +315,6 @@ class _Truth:
 
 
 def _print_summary(data: dict[str, Any], written: list[Path]) -> None:
-    """Print a few lines for people."""
     rate = data["frames_per_second"]
     speed = f", {rate:.1f} images/s" if rate else ""
     where = ", ".join(str(data[key]) for key in ("backend", "precision") if key in data)

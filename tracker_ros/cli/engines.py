@@ -65,7 +65,6 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    """Export every graph of a model."""
     from tracker_ros.cache import cache_folder
     from tracker_ros.engines.select_backend import Backend
     from tracker_ros.model_options import parse_options
@@ -179,7 +178,6 @@ def _engines_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _engines(args: argparse.Namespace) -> int:
-    """List, verify or prune both caches, and print the outcome."""
     from tracker_ros.cache import Cache, cache_folder
     from tracker_ros.engines.onnx_engine import graph_cache
 
@@ -245,7 +243,6 @@ def _described(cache: Cache, stem: str, *, verify: bool) -> dict[str, Any]:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    """Return the text about one entry."""
     if "key" not in entry:
         return f"{entry['name']}: {entry['problem']}"
     key, info = entry["key"], entry["info"]

@@ -186,7 +186,6 @@ def _write_records(folder: Path, runs: Sequence[TrackerRun]) -> None:
 
 
 def _write_page(args: argparse.Namespace, runs: Sequence[TrackerRun]) -> None:
-    """Write the page of --html."""
     from tracker_ros.cli.compare import write_page
     from tracker_ros.evaluation.compare_page import ComparedRun
 
@@ -266,7 +265,6 @@ def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
 
 
 def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:
-    """Return the files of `MODEL=FILE` pairs by model."""
     weights = {}
     for text in given:
         name, equals, file = text.partition("=")

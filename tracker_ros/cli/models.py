@@ -75,7 +75,6 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> int:
-    """Convert one checkpoint."""
     stem = args.checkpoint.name
     for ending in (".tar", ".pth", ".pt"):
         stem = stem.removesuffix(ending)
@@ -117,7 +116,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    """Run a recipe."""
     if not args.recipe.is_file():
         raise FileNotFoundError(f"no recipe at {str(args.recipe)!r}; see the folder recipes/")
     from tracker_ros.training.trainer import train_command

@@ -334,7 +334,6 @@ class _Drawing:
 
 
 def _print_summary(results: dict[str, Any], written: list[Path]) -> None:
-    """Print a few lines for people."""
     frames, tracked, rate = (
         results[key] for key in ("frames", "frames_tracked", "frames_per_second")
     )

@@ -149,7 +149,6 @@ def _uav123(folder: Path) -> Iterator[Location]:
 
 
 def _listed(file: Path) -> list[Location]:
-    """Return the sequences that a list names."""
     lines = [line.split("#")[0].strip() for line in read_text(file).splitlines()]
     lines = [line for line in lines if line]
     root = next((parent.parent for parent in file.parents if parent.name == "ImageSets"), None)

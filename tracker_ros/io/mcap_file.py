@@ -97,7 +97,6 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _unpack(chunk: bytes) -> bytes:
-    """Return the records of a chunk."""
     fields = _Fields(chunk[16:])
     fields.number("Q"), fields.number("I")  # size and checksum
     compression = fields.text()
@@ -125,8 +124,6 @@ def _zstandard() -> Any:
 
 
 class _Fields:
-    """Reads the fields of a record."""
-
     def __init__(self, record: bytes) -> None:
         self._record = record
         self._place = 0

@@ -76,7 +76,6 @@ class Stream(VideoSource):
                 yield time_s, upright(frame)
 
     def _next(self) -> Any:
-        """Return the next frame, or None at the end."""
         if self._first is not None:
             frame, self._first = self._first, None
             return frame

@@ -251,11 +251,7 @@ class SerialLink(Link):
 def open_link(
     text: str, system_id: int, component_id: int, complain: Callable[[str], None]
 ) -> Link:
-    """Open the connection that a text names.
-
-    Raises:
-        LinkError: The text is none, or the port cannot be opened.
-    """
+    """Open the connection that a text names; raises LinkError if it is none or does not open."""
     kind, _, rest = text.partition(":")
     host, _, number = rest.rpartition(":")
     common: dict[str, Any] = {

@@ -61,12 +61,7 @@ class TargetPosition:
 
 
 def image_status(view: TrackView, as_point: bool) -> Any:
-    """Return CAMERA_TRACKING_IMAGE_STATUS.
-
-    Args:
-        view: What is seen.
-        as_point: Whether the target was chosen by a point, and is told of as a point and a radius.
-    """
+    """Return CAMERA_TRACKING_IMAGE_STATUS, on request with a point and a radius."""
     dialect = load_dialect()
     mode = data = 0
     point = [_NAN, _NAN, _NAN]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracker_ros.spatial.transform import Transform
+
 Quaternion = tuple[float, float, float, float]
 
 OPTICAL_TO_FORWARD = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -86,13 +88,7 @@ def moved(position: GeoPosition, north_east_down: np.ndarray) -> GeoPosition:
 def rotation_of_quaternion(quaternion: Quaternion) -> np.ndarray:
     """Return the (3, 3) rotation of a unit quaternion (w, x, y, z)."""
     w, x, y, z = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    return Transform.create((0.0, 0.0, 0.0), (x, y, z, w)).rotation
 
 
 def quaternion_of_angles(roll: float, pitch: float, yaw: float) -> Quaternion:

@@ -100,7 +100,6 @@ class Trainer:
             self.model = nn.parallel.DistributedDataParallel(self.task)
 
     def _resume(self) -> None:
-        """Continue from the checkpoint."""
         path = self.folder / CHECKPOINT
         remedy = "name another folder with --out, or remove the file to begin anew"
         try:
@@ -352,7 +351,6 @@ def train_command(args: argparse.Namespace) -> int:
 
 
 def _train(recipe: Recipe, recipe_path: Path, folder: Path, device: torch.device) -> int:
-    """Train to the end or to a signal. Returns the exit status."""
     trainer = Trainer(recipe, folder, device)
     with hold_end_signals() as end:
         trainer.run(end)
