@@ -30,14 +30,8 @@ from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import Doubt, TargetState
 from tracker_ros.geometry import Box, check_box_size
-from tracker_ros.io.sources import (
-    DEFAULT_FPS,
-    BadFrame,
-    VideoSource,
-    check_rate,
-    no_frame,
-    open_video,
-)
+from tracker_ros.io.sources import open_video
+from tracker_ros.io.video_source import DEFAULT_FPS, BadFrame, VideoSource, check_rate, no_frame
 from tracker_ros.masks import label_map, one_object
 from tracker_ros.registry import create_tracker
 from tracker_ros.tracker import Tracker, TrackResult, Verdict

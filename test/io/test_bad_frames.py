@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tracker_ros.cli.main import main
-from tracker_ros.io.sources import BadFrame, open_video
+from tracker_ros.io.sources import open_video
+from tracker_ros.io.video_source import BadFrame
 from tracker_ros.io.writer import VideoWriter, fit_picture
 
 COUNT = 8

@@ -13,7 +13,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from tracker_ros.io.sources import BadFrame, open_video
+from tracker_ros.io.sources import open_video
+from tracker_ros.io.video_source import BadFrame
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

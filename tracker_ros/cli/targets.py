@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tracker_ros.geometry import Box
-    from tracker_ros.io.sources import VideoSource
+    from tracker_ros.io.video_source import VideoSource
 
 _WINDOW = "Draw a box, then press Enter"
 

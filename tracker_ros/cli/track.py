@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tracker_ros.following.frames import TargetReport
-    from tracker_ros.io.sources import BadFrame, VideoSource
+    from tracker_ros.io.video_source import BadFrame, VideoSource
     from tracker_ros.video_tracking import VideoFrame
 
 MIN_SHEET = 480

@@ -14,7 +14,8 @@ import numpy as np
 from tracker_ros.evaluation.charts import COLOURS
 from tracker_ros.evaluation.records import TRACKING, SequenceRecord
 from tracker_ros.geometry import visible
-from tracker_ros.io.sources import BadFrame, open_video, read_image
+from tracker_ros.io.sources import open_video, read_image
+from tracker_ros.io.video_source import BadFrame
 
 _WIDTH = 300
 _WINDOW = 10

@@ -19,7 +19,7 @@ from tracker_ros.following.frames import number_frames
 from tracker_ros.following.redetection import RedetectionSettings
 from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
-from tracker_ros.io.sources import BadFrame
+from tracker_ros.io.video_source import BadFrame
 from tracker_ros.output_files import write_whole
 from tracker_ros.tracker import Tracker, TrackResult
 from tracker_ros.video_tracking import telling_bad_frames

@@ -19,7 +19,7 @@ from tracker_ros.evaluation.metrics import SequenceScore, score_sequence
 from tracker_ros.evaluation.ope import TrackedSequence
 from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.geometry import ious, visible
-from tracker_ros.io.sources import DEFAULT_FPS
+from tracker_ros.io.video_source import DEFAULT_FPS
 
 TRACKING = "TRACKING"
 _KIND = "tracker_ros/sequence_record"

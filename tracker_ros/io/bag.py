@@ -12,8 +12,8 @@ import numpy as np
 from tracker_ros.io.bag_reader import find_topic, open_bag
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.image_messages import IMAGE_TYPES, PACKET_TYPES, packet_from, rgb_from_image
-from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource
 from tracker_ros.io.video_packets import PacketDecoder
+from tracker_ros.io.video_source import DEFAULT_FPS, BadFrame, VideoSource
 
 
 class BagImages(VideoSource):

@@ -21,9 +21,7 @@ from __future__ import annotations
 import glob
 import importlib
 import itertools
-import logging
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,22 +29,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracker_ros.geometry import Box
 from tracker_ros.io.grey_range import GreyRange, parse_grey_range
 from tracker_ros.io.image_decoder import is_cut_jpeg
 from tracker_ros.io.image_encodings import scale_full_range
-
-_LOG = logging.getLogger(__name__)
-
-DEFAULT_FPS = 30.0
-"""Rate of a source that has none of its own, frames per second."""
+from tracker_ros.io.streams import Stream, Webcam
+from tracker_ros.io.video_source import (
+    DEFAULT_FPS,
+    BadFrame,
+    VideoSource,
+    check_rate,
+    no_frame,
+    upright,
+)
 
 _MAX_LEFT_OUT = 2
 
 MAX_PIXELS = 2**30
 """Pixels up to which OpenCV reads an image."""
-
-_RATES = 1e-6, 1e6
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
 """File endings that count as images in a folder."""
@@ -56,71 +55,6 @@ SCHEMES = {
     "synthetic": "tracker_ros.synthetic.scene_video:SceneSource",
 }
 """Sources named by a prefix: their classes, imported when one is opened (rosbags, torch)."""
-
-
-class BadFrame(ValueError):
-    """A frame that a source has and that cannot be read; names the file and the frame's number."""
-
-
-class VideoSource(ABC):
-    """Frames in order, with what is known about them beforehand.
-
-    Iterate to get RGB ``uint8`` arrays of shape (H, W, 3), or over `timed_frames` to get their
-    times too. Every source except a webcam starts again with each new iteration. ``len()`` returns
-    the number of frames and raises TypeError where it is not known; ``frame_count`` is the same as
-    an attribute, None where not known.
-    """
-
-    name: str  # the source as given
-    fps: float  # frames per second at which it was recorded, or should be shown
-    size: tuple[int, int]  # width and height in pixels
-    frame_count: int | None = None  # number of frames, or None
-    # the target's box x, y, w, h in the first frame, where the source knows it
-    first_box: Box | None = None
-    live: bool = False  # whether frames come when they are taken, and reading waits for them
-    # how grey of 16 bits becomes 8 bits; see `tracker_ros.io.grey_range`
-    mono16_range: str = "auto"
-
-    @abstractmethod
-    def timed_frames(self, start: int = 0) -> Iterator[tuple[float, np.ndarray | BadFrame]]:
-        """Yield time and image of each frame from `start` on, skipping earlier ones cheaply.
-
-        The time is in seconds since frame 0, as recorded where the source knows it and else the
-        frame's number divided by ``fps``; the image is (H, W, 3) uint8 RGB. A frame that cannot be
-        read is a `BadFrame` instead, and the next ones follow.
-        """
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the images; those that cannot be read are logged and left out."""
-        for _, image in self.timed_frames():
-            if isinstance(image, BadFrame):
-                _LOG.warning("%s", image)
-            else:
-                yield image
-
-    def first_image(self) -> np.ndarray:
-        """Return the first image that can be read; the next iteration begins with it."""
-        image = next(iter(self), None)
-        if image is None:
-            raise no_frame(self.name)
-        return image
-
-    def __len__(self) -> int:
-        if self.frame_count is None:
-            raise TypeError(f"the number of frames of {self.name} is not known beforehand")
-        return self.frame_count
-
-    def __bool__(self) -> bool:
-        return True
-
-    def close(self) -> None:  # noqa: B027  (most sources hold nothing open)
-        """Release what the source holds; it gives no frames afterwards."""
-
-    def __enter__(self) -> VideoSource:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
 
 
 def open_video(
@@ -166,9 +100,9 @@ def open_video(
         source_class = getattr(importlib.import_module(module), name)
         opened = source_class(text, fps, size, None if count is None else start + count)
     elif camera := re.fullmatch(r"(?:/dev/video)?(\d+)", text):
-        opened = _streams().Webcam(camera[1], fps, size)
+        opened = Webcam(camera[1], fps, size)
     elif text == "-" or "://" in text:
-        opened = _streams().Stream(text, fps, size)
+        opened = Stream(text, fps, size)
     elif "%" in text and not Path(text).exists():
         opened = ImageFiles(text, _numbered_files(text), fps)
     elif glob.has_magic(text) and not Path(text).exists():
@@ -186,16 +120,6 @@ def open_video(
         opened = VideoFile(text, fps)
     opened.mono16_range = mono16_range
     return _Stretch(opened, start, count) if start or count is not None else opened
-
-
-def no_frame(name: str) -> ValueError:
-    """Return the error that a source of this name has no image that can be read."""
-    return ValueError(f"{name} gave no frame; see whether it plays elsewhere")
-
-
-def _streams() -> Any:
-    """Import the sources that come once, which build on this module."""
-    return importlib.import_module("tracker_ros.io.streams")
 
 
 def source_path(source: str | Path) -> Path | None:
@@ -369,13 +293,6 @@ class VideoFile(VideoSource):
             )
 
 
-def upright(frame: Any) -> np.ndarray:
-    """Return a decoded frame as RGB, turned by the quarter turns its metadata asks for."""
-    image = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
-
-
 class ImageFiles(VideoSource):
     """Images of one size in natural order (``2.png`` before ``10.png``).
 
@@ -428,13 +345,6 @@ def sort_images(files: Iterable[str | Path]) -> list[Path]:
 def natural_key(name: str) -> list[Any]:
     """Return a sort key that orders numbers inside names by value: ``f2`` before ``f10``."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def check_rate(fps: float | None) -> None:
-    """Raise ValueError unless a rate in frames/s gives times that can be counted, or is None."""
-    slowest, fastest = _RATES
-    if fps is not None and not slowest <= fps <= fastest:
-        raise ValueError(f"fps is {fps}; give a rate above 0, from {slowest:g} to {fastest:g}")
 
 
 def read_image(path: Path, grey: GreyRange | None = None) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracker_ros.io.sources import DEFAULT_FPS, BadFrame, VideoSource, upright
+from tracker_ros.io.video_source import DEFAULT_FPS, BadFrame, VideoSource, upright
 
 _TIMEOUT_S = 15.0
 

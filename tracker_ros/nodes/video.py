@@ -22,8 +22,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from tracker_interfaces.msg import TargetStatus
-from tracker_ros.io.sources import BadFrame, VideoSource, open_video
+from tracker_ros.io.sources import open_video
 from tracker_ros.io.video_encoder import VideoEncoder
+from tracker_ros.io.video_source import BadFrame, VideoSource
 from tracker_ros.nodes.image_input import installed_kind, message_class
 from tracker_ros.nodes.messages import (
     compressed_from_array,

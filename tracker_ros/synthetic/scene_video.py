@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tracker_ros.geometry import Box
-from tracker_ros.io.sources import DEFAULT_FPS, VideoSource
+from tracker_ros.io.video_source import DEFAULT_FPS, VideoSource
 from tracker_ros.synthetic.photometric import disguise
 from tracker_ros.synthetic.render import (
     Draw,

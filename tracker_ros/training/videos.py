@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracker_ros.io.sources import IMAGE_SUFFIXES, BadFrame, VideoFile, read_image, sort_images
+from tracker_ros.io.sources import IMAGE_SUFFIXES, VideoFile, read_image, sort_images
+from tracker_ros.io.video_source import BadFrame
 from tracker_ros.synthetic.footage import HEIGHT, Frames, with_shorter_side
 from tracker_ros.synthetic.moving_scenes import FrameConfig
 
