@@ -36,12 +36,16 @@ class _Unfinished:
     target: Path
     _descriptor: int | None = None
 
-    def _hold(self, flags: int, mode: int = 0o777) -> None:
-        """Open and lock what is at the path, so that others do not take it for a left-over."""
-        self._descriptor = os.open(self.path, flags | os.O_CLOEXEC, mode)
+    def _hold(self, flags: int, mode: int = 0o777) -> int:
+        """Open and lock what is at the path, so that others do not take it for a left-over.
+
+        Returns its descriptor.
+        """
+        self._descriptor = descriptor = os.open(self.path, flags | os.O_CLOEXEC, mode)
         _open.add(self)
         with suppress(OSError):  # some file systems have no locks
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return descriptor
 
     def remove(self) -> None:
         """Remove what is at the path, and leave the rest to the end of the process."""
@@ -82,10 +86,10 @@ class UnfinishedFile(_Unfinished):
             token = secrets.token_hex(_TOKEN_BYTES)
             self.path = folder / f".{name.stem}.{token}.part{name.suffix}"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            self._hold(flags, 0o600 if private else 0o666)
+            descriptor = self._hold(flags, 0o600 if private else 0o666)
             if mode is not None and not private:
                 with suppress(PermissionError):
-                    os.fchmod(self._descriptor, stat.S_IMODE(mode))
+                    os.fchmod(descriptor, stat.S_IMODE(mode))
         except OSError as error:
             self.discard()
             raise _unwritable(target, error) from error
