@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -24,13 +24,12 @@ from tracker_ros.models.mast.config import settings as mast_settings
 from tracker_ros.models.one_stream.config import (
     GRM_CONFIGS,
     OSTRACK_CONFIGS,
-    OneStreamConfig,
     grm_settings,
     ostrack_settings,
 )
 from tracker_ros.models.trdimp.config import TINY_WEIGHTS, TRDIMP_MODELS
 from tracker_ros.models.trdimp.config import settings as trdimp_settings
-from tracker_ros.models.two_stream.config import TWO_STREAM_CONFIGS, TwoStreamConfig
+from tracker_ros.models.two_stream.config import TWO_STREAM_CONFIGS
 from tracker_ros.models.two_stream.config import settings as two_stream_settings
 
 
@@ -190,14 +189,7 @@ def _embedded_facts(stem: str) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def model_cards() -> dict[str, ModelCard]:
     """Return the cards of all models by name, sorted."""
-    cards = [
-        *(_one_stream_card("ostrack", name, config) for name, config in OSTRACK_CONFIGS.items()),
-        *(_one_stream_card("grm", name, config) for name, config in GRM_CONFIGS.items()),
-        *map(_trdimp_card, TRDIMP_MODELS),
-        *map(_mast_card, MAST_MODELS),
-        *(_two_stream_card(name, config) for name, config in TWO_STREAM_CONFIGS.items()),
-    ]
-    return {card.name: card for card in sorted(cards, key=lambda card: card.name)}
+    return {card.name: card for card in sorted(_cards(), key=lambda card: card.name)}
 
 
 def _card(
@@ -245,21 +237,6 @@ _ONE_STREAM: dict[str, tuple[str, int | None]] = {
 """Summary, and number of parameters where no card of embedded weights tells it."""
 
 
-def _one_stream_card(family: str, name: str, config: OneStreamConfig) -> ModelCard:
-    network = name.removesuffix("_got10k")
-    trained_on = ", trained on GOT-10k only" if network != name else ""
-    summary, parameters = _ONE_STREAM[network]
-    return _card(
-        family,
-        name,
-        summary + trained_on,
-        config.search_size,
-        name if config.stem == "conv" else None,
-        template_size=config.template_size,
-        parameters=parameters,
-    )
-
-
 _TRDIMP_METHODS = {
     "trdimp": "filter learned online, transformer memory",
     "trsiam": "pooled filter that stays, transformer memory",
@@ -274,40 +251,35 @@ _TRDIMP_NETWORKS = {
 }
 
 
-def _trdimp_card(name: str) -> ModelCard:
-    size = TRDIMP_MODELS[name][1].image_sample_size
-    method, _, network = name.partition("_")
-    summary = f"{_TRDIMP_METHODS[method]}; {_TRDIMP_NETWORKS[network]}"
-    embedded = TINY_WEIGHTS if network == "tiny" else None
-    return _card("trdimp", name, summary, size, embedded, parameters=43_753_943)
-
-
 _MAST_SUMMARIES = {
     "mast_resnet18": "masks by self-supervised matching; ResNet-18",
     "mast_tiny": "masks by self-supervised matching; compact, trained here, weights embedded",
 }
 
 
-def _mast_card(name: str) -> ModelCard:
-    # The network sees the whole image, with its shorter side reduced to this size, in CIE Lab.
-    return _card(
-        "mast",
-        name,
-        _MAST_SUMMARIES[name],
-        MAST_MODELS[name][1],
-        None if name == "mast_resnet18" else name,
-        parameters=5_291_648,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-    )
-
-
-def _two_stream_card(name: str, config: TwoStreamConfig) -> ModelCard:
-    return _card(
-        "two_stream",
-        name,
-        "two templates and a search crop on a pretrained MobileNetV2",
-        config.search_size,
-        None,
-        parameters=1_107_653,
-    )
+def _cards() -> Iterator[ModelCard]:
+    """Yield the card of each model."""
+    for family, configs in (("ostrack", OSTRACK_CONFIGS), ("grm", GRM_CONFIGS)):
+        for name, config in configs.items():
+            network = name.removesuffix("_got10k")
+            trained_on = ", trained on GOT-10k only" if network != name else ""
+            summary, parameters = _ONE_STREAM[network]
+            embedded = name if config.stem == "conv" else None
+            facts = {"template_size": config.template_size, "parameters": parameters}
+            yield _card(family, name, summary + trained_on, config.search_size, embedded, **facts)
+    for name, (_, tracking) in TRDIMP_MODELS.items():
+        method, _, network = name.partition("_")
+        summary = f"{_TRDIMP_METHODS[method]}; {_TRDIMP_NETWORKS[network]}"
+        embedded = TINY_WEIGHTS if network == "tiny" else None
+        size = tracking.image_sample_size
+        yield _card("trdimp", name, summary, size, embedded, parameters=43_753_943)
+    for name, (_, side) in MAST_MODELS.items():
+        # The network sees the whole image, with its shorter side reduced to this, in CIE Lab.
+        embedded = None if name == "mast_resnet18" else name
+        levels = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        summary = _MAST_SUMMARIES[name]
+        yield _card("mast", name, summary, side, embedded, parameters=5_291_648, **levels)
+    for name, two_stream in TWO_STREAM_CONFIGS.items():
+        summary = "two templates and a search crop on a pretrained MobileNetV2"
+        size = two_stream.search_size
+        yield _card("two_stream", name, summary, size, None, parameters=1_107_653)
