@@ -39,7 +39,7 @@ setup(
     package_data={
         NAME: [
             *("py.typed", "weights/*", "graphs/*/*", "cuda/kernels/*", "console/static/*"),
-            *("io/*.txt", "evaluation/*.html"),
+            *("io/*.txt", "evaluation/*.html", "evaluation/*.md"),
         ]
     },
     data_files=[

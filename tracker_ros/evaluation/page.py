@@ -26,6 +26,9 @@ from tracker_ros.evaluation.report import (
 from tracker_ros.output_files import replacement
 from tracker_ros.registry import list_models, model_card
 
+_TEMPLATE = Path(__file__).parent / "accuracy_page.md"
+"""The page, then what it holds where there are scores of benchmarks, and of masks."""
+
 
 def comparison(scores: Sequence[TrackerScore]) -> str:
     """Return one sentence per model that compares it to CSRT; empty without CSRT."""
@@ -82,94 +85,6 @@ def _speed(score: TrackerScore) -> str:
     return f" at {rate:.0f} frames/s" if rate else ""
 
 
-_PAGE = """\
-# Accuracy
-
-Made by `{command}`; do not edit by hand.
-
-Measured: {machine}. Device of the package's own models: `{device}`.
-
-Each tracker starts on the true box of the first frame and gets no help afterwards, on {count}
-sequences of {frames} frames in all. They are short beginnings of public benchmark sequences:
-enough to see whether a tracker works and to compare two of them on the same frames, too few and
-too short to compare with numbers from the full benchmarks.
-
-{remarks}
-
-## By sequence
-
-Success AUC, and how often the target was lost.
-
-{by_sequence}
-
-{benchmarks}{masks}## Definitions
-
-- **Overlap**: intersection over union of the tracker's box and the true one.
-- **Success AUC**: mean, over the thresholds 0, 0.05, …, 1, of the share of frames whose overlap is
-  above the threshold.
-- **Precision at {radius:g} px**: share of frames with the two centres at most {radius:g} px apart.
-- **Failures**: how often the overlap fell to 0, counted over all sequences. The tracker is not
-  started again.
-- The first frame and frames without a visible target do not count. A tracker that reports its
-  target lost keeps its last box. The mean gives every sequence the same weight.
-- **Frames/s**: frames tracked per second, without the reading of images. It is an indication: the
-  machine may have had other work; `docs/performance.md` has speeds of a quiet one.
-- CSRT, KCF and MIL are OpenCV's, with its default parameters. MIL draws random samples from a
-  generator that cannot be seeded: its numbers change a little from run to run.
-
-## Sequences
-
-{sequences}
-
-Frames of public benchmarks are used for measuring only: none is in this repository, and the
-embedded weights were not trained on any.
-
-## Measure your own
-
-```bash
-tracker-ros evaluate FOLDER… --models ostrack_tiny csrt kcf mil --out out/evaluation
-tracker-ros evaluate synthetic:1 synthetic:2 --models ostrack_tiny csrt   # nothing to download
-```
-
-A folder holds one sequence or many: frames in `NAME/img/` with `NAME/groundtruth.txt` (x, y, w, h
-per line, 0-based pixels) and, for J and F, pictures in `NAME/masks/`, above 0 on the target. The
-layouts of OTB (`groundtruth_rect.txt`), VOT, GOT-10k, LaSOT and TrackingNet are read as they are;
-pass `--one-based` where a data set counts pixels from 1.
-"""
-
-_BENCHMARKS = """\
-## As the benchmarks count
-
-The same boxes, counted as each benchmark counts those on its own sequences. Benchmarks treat the
-first frame and frames without the target differently ([evaluation.md](evaluation.md)), so these
-numbers differ from those above and from each other. Compare them with published ones only if the
-sequences are all those of that benchmark.
-
-{table}
-
-"""
-
-_MASKS = """\
-## Masks
-
-How masks fit the true ones, on the sequences that have any. A tracker that follows boxes counts
-with its box, filled; *true box, filled* fills the tight box of every true mask, about the best
-that boxes can reach. Every tracker starts on the first box alone; *from the first mask*, the usual
-way to compare video object segmentation, it is given that mask instead.
-
-{table}
-
-{davis}
-
-- **J** (region similarity): intersection over union of mask and true mask.
-- **F** (contour accuracy): harmonic mean of the shares of both outlines that lie within
-  {tolerance:.1%} of the image's diagonal of each other.
-- Both are means over all frames except the first, and over the sequences. DAVIS counts neither
-  the first frame nor the last, and gives each object the same weight.
-
-"""
-
-
 def markdown_page(report: Report, command: str, plot: str | None) -> str:
     """Return the text of the page `docs/accuracy.md`.
 
@@ -183,11 +98,12 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         "\n".join(f"- `{name}`: {note}" for name, note in report.notes.items()),
         f"![Success curves]({plot})" if plot else "",
     )
+    page, of_benchmarks, of_masks = _TEMPLATE.read_text(encoding="utf-8").split("<!-- part -->\n")
     benchmarks = masks = ""
     if report.benchmarks:
-        benchmarks = _BENCHMARKS.format(table=benchmark_table(report.benchmarks))
+        benchmarks = of_benchmarks.format(table=benchmark_table(report.benchmarks))
     if report.masks:
-        masks = _MASKS.format(
+        masks = of_masks.format(
             table=mask_table(report.masks),
             davis=davis_table(report.masks),
             tolerance=CONTOUR_TOLERANCE,
@@ -196,7 +112,7 @@ def markdown_page(report: Report, command: str, plot: str | None) -> str:
         (note.name, note.dataset or "–", str(note.frames), note.licence or "–")
         for note in report.sequences
     )
-    return _PAGE.format(
+    return page.format(
         command=command,
         machine=report.machine.sentence(),
         device=report.device,
