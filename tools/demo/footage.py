@@ -33,27 +33,17 @@ class FootageError(RuntimeError):
 
 @dataclass(frozen=True)
 class Footage:
-    """What the camera stand-in shows, and facts about it.
+    """What the camera stand-in shows, and facts about it."""
 
-    Attributes:
-        title: Description of the footage.
-        source: Source for the program `video`.
-        rate_hz: Frames per second to publish.
-        label: What the target is.
-        first_box: Box of the target in the first frame: x, y, w, h in pixels.
-        check_boxes: True boxes by frame number, counted from the first frame shown.
-        frames: Number of frames in the stretch.
-        away: The first frame without the target, and the first in which it is back; None if it
-            is always there.
-    """
-
-    title: str
-    source: str
-    rate_hz: float
-    label: str
-    first_box: Box
-    check_boxes: dict[int, Box]
-    frames: int
+    title: str  # description of the footage
+    source: str  # source for the program `video`
+    rate_hz: float  # frames per second to publish
+    label: str  # what the target is
+    first_box: Box  # box of the target in the first frame: x, y, w, h in pixels
+    check_boxes: dict[int, Box]  # true boxes by frame number, counted from the first frame shown
+    frames: int  # number of frames in the stretch
+    # the first frame without the target, and the first in which it is back; None if it is always
+    # there
     away: tuple[int, int] | None = None
 
 

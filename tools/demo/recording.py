@@ -31,47 +31,32 @@ class Counters:
 
 @dataclass
 class FrameRecord:
-    """What the topics said about one image.
+    """What the topics said about one image."""
 
-    Attributes:
-        index: Number of the frame in the stretch shown, counted from 0.
-        stamp_ns: The image's stamp.
-        state: From `target_status`; None if no status described this image.
-        score: From `target_status`.
-        latency_s: From `target_status`: image stamp to publication.
-        target_id: From `target_status`.
-        box: From `target`: x, y, w, h in pixels; None where it was silent.
-        score_image: From `debug/score`: (h, w, 3) uint8 RGB, None where there was none.
-        heard_s: When the status arrived here, seconds on a steady clock.
-    """
-
-    index: int
-    stamp_ns: int
+    index: int  # number of the frame in the stretch shown, counted from 0
+    stamp_ns: int  # the image's stamp
+    # from `target_status`; None if no status described this image
     state: TargetState | None = None
-    score: float = 0.0
-    latency_s: float = 0.0
-    target_id: str = ""
-    box: Box | None = None
+    score: float = 0.0  # from `target_status`
+    latency_s: float = 0.0  # from `target_status`: image stamp to publication
+    target_id: str = ""  # from `target_status`
+    box: Box | None = None  # from `target`: x, y, w, h in pixels; None where it was silent
+    # from `debug/score`: (h, w, 3) uint8 RGB, None where there was none
     score_image: np.ndarray | None = None
-    heard_s: float = 0.0
+    heard_s: float = 0.0  # when the status arrived here, seconds on a steady clock
 
 
 @dataclass
 class Recording:
-    """Everything received from the selection to the end of the stretch.
+    """Everything received from the selection to the end of the stretch."""
 
-    Attributes:
-        frames: Images in the order of their stamps; the first frame, which the camera stand-in
-            holds until a target is selected, occurs several times.
-        changes: State changes as (stamp in ns, state).
-        at_start: Counters of the last status before the target was selected.
-        at_end: Counters of the last status.
-    """
-
+    # images in the order of their stamps; the first frame, which the camera stand-in holds until a
+    # target is selected, occurs several times
     frames: list[FrameRecord] = field(default_factory=list)
+    # state changes as (stamp in ns, state)
     changes: list[tuple[int, TargetState]] = field(default_factory=list)
-    at_start: Counters = Counters()
-    at_end: Counters = Counters()
+    at_start: Counters = Counters()  # counters of the last status before the target was selected
+    at_end: Counters = Counters()  # counters of the last status
 
     def answered(self) -> list[FrameRecord]:
         """Return the frames that were tracked, from the selection on."""

@@ -26,19 +26,12 @@ _MISSED = 0.03
 
 @dataclass(frozen=True)
 class RgbdFrame:
-    """One image of the scene.
+    """One image of the scene."""
 
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        depth_mm: (H, W) uint16, millimetres; 0 where nothing was measured.
-        box: ``(x, y, w, h)`` of the target, pixels.
-        point: (3,) centre of the target in the optical frame, metres.
-    """
-
-    image: np.ndarray
-    depth_mm: np.ndarray
-    box: Box
-    point: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    depth_mm: np.ndarray  # (H, W) uint16, millimetres; 0 where nothing was measured
+    box: Box  # ``(x, y, w, h)`` of the target, pixels
+    point: np.ndarray  # (3,) centre of the target in the optical frame, metres
 
 
 class RgbdScene:
