@@ -179,9 +179,9 @@ def write_whole(path: Path, content: bytes | str, *, private: bool = False) -> N
         file.write(data)
 
 
-def check_writable(*paths: Path) -> None:
+def check_writable(*paths: Path | None) -> None:
     """Try to begin files, so that a long task does not fail at its end; see `UnfinishedFile`."""
-    for path in paths:
+    for path in filter(None, paths):
         UnfinishedFile(path).discard()
 
 

@@ -182,7 +182,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--truth-id and --record are about a truth; give it with --truth")
     outputs = {"--out": args.out, "--results": args.results, "--record": args.record}
     check_outputs(outputs, {"the bag": args.bag})
-    check_writable(*(path for path in (args.results, args.record) if path is not None))
+    check_writable(args.results, args.record)
     if args.out is not None:
         check_bag_name(args.out)
 

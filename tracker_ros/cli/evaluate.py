@@ -261,7 +261,7 @@ def _check_targets(args: argparse.Namespace, weights: dict[str, str]) -> None:
     inputs = {f"--weights {name}": file for name, file in weights.items()}
     inputs |= {f"PATH {path}": path for path in args.paths}
     check_outputs(outputs, inputs)
-    check_writable(*(path for path in outputs.values() if path is not None))
+    check_writable(*outputs.values())
 
 
 def _parse_weights(given: list[str], models: list[str]) -> dict[str, str]:

@@ -93,7 +93,7 @@ def _check_targets(args: argparse.Namespace, results: Path | None) -> None:
     }
     outputs = {"--out": args.out, "--results": results}
     check_outputs(outputs, inputs)
-    check_writable(*(path for path in outputs.values() if path is not None))
+    check_writable(*outputs.values())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ from tracker_ros.io.video_source import (
     BadFrame,
     VideoSource,
     check_rate,
+    import_av,
     no_frame,
     upright,
 )
@@ -222,14 +223,8 @@ class VideoFile(VideoSource):
     """
 
     def __init__(self, name: str, fps: float | None) -> None:
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError(
-                f"reading video files needs PyAV ({error}): pip install av"
-            ) from error
+        self._av = av = import_av("reading video files")
         self.name = name
-        self._av = av
         self._keep_times = fps is None
         try:
             with av.open(name) as container:

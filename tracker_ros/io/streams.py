@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tracker_ros.io.video_source import DEFAULT_FPS, BadFrame, VideoSource, upright
+from tracker_ros.io.video_source import DEFAULT_FPS, BadFrame, VideoSource, import_av, upright
 
 _TIMEOUT_S = 15.0
 
@@ -34,10 +34,7 @@ class Stream(VideoSource):
     """
 
     def __init__(self, name: str, fps: float | None, size: tuple[int, int] | None) -> None:
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError(f"reading streams needs PyAV ({error}): pip install av") from error
+        av = import_av("reading streams")
         self.name = "standard input" if name == "-" else name
         self._keep_times = fps is None
         try:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tracker_ros.io.video_source import import_av
+
 # The first encoder that there is, with the options by which each image gives one packet at once.
 _ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "libx264": (
@@ -33,11 +35,7 @@ class VideoEncoder:
     """
 
     def __init__(self, rate_hz: float) -> None:
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError(f"video streams need PyAV ({error}): pip install av") from error
-        self._av = av
+        self._av = av = import_av("encoding video")
         name = next((name for name in _ENCODERS if _has_encoder(av, name)), None)
         if name is None:
             raise ImportError(

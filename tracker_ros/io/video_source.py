@@ -102,3 +102,12 @@ def upright(frame: Any) -> np.ndarray:
     image = frame.to_ndarray(format="rgb24")
     quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def import_av(purpose: str) -> Any:
+    """Import and return PyAV; raises ImportError, which says what needs it, if it is missing."""
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"{purpose} needs PyAV ({error}): pip install av") from error
+    return av

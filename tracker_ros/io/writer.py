@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tracker_ros.io.video_source import import_av
 from tracker_ros.output_files import UnfinishedFile
 
 _LOG = logging.getLogger(__name__)
@@ -45,16 +46,12 @@ class VideoWriter:
             raise ValueError(f"fps is {fps}; give a rate above 0 and up to 1000 frames/s")
         if min(size) < 1:
             raise ValueError(f"size is {size}; width and height must be at least 1 pixel")
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError(f"writing videos needs PyAV ({error}): pip install av") from error
+        self._av = av = import_av("writing videos")
         self.path = Path(path)
         self.fps = float(fps)
         self.size = (int(size[0]), int(size[1]))
         self.frames_written = 0
         self._last_tick = -1
-        self._av = av
         self._file = UnfinishedFile(self.path)
         try:
             self._container, self._stream = self._open_encoder(av)
