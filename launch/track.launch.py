@@ -115,6 +115,8 @@ def nodes(values, given):
     if flag("console", values["console"]):
         names = ParameterValue(" ".join(cameras), value_type=str)
         shown = {"cameras": names} if any(cameras) else {}
+        if values["image_transport"] == "compressed":
+            shown["image_transport"] = "compressed"
         result.append(program("console", params_file, shown, use_sim_time, topics=topics))
     if flag("rviz", values["rviz"]):
         rviz = {"executable": "rviz2", "package": "rviz2", "name": "rviz2", "output": "screen"}

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import pytest
 from graph_probe import image_message
+from sensor_msgs.msg import CompressedImage
 
 from tools.demo.footage import BOXES_FILE, street_scene
 from tracker_interfaces.srv import SelectFromDetections
 from tracker_ros.cache import cache_folder
 from tracker_ros.geometry import iou
+from tracker_ros.nodes.messages import compressed_from_array, stamp_nanoseconds
 from tracker_ros.nodes.robot.hog_people import find_people
 
 pytestmark = pytest.mark.ros
@@ -63,21 +65,28 @@ def test_the_person_of_the_demo_is_found():
     assert min(overlaps) > 0.45
 
 
-def test_the_detector_hands_a_person_to_the_tracker(probe, run_program):
-    process = run_program("hog_people", "--ros-args", "-r", "__ns:=/shared", "-p", "rate:=20.0")
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_the_detector_hands_a_person_to_the_tracker(transport, probe, run_program):
+    settings = ["-p", "rate:=20.0", "-p", f"image_transport:={transport}"]
+    process = run_program("hog_people", "--ros-args", "-r", "__ns:=/shared", *settings)
+    begin = stamp_nanoseconds(probe.header())
+    jpegs = probe.node.create_publisher(CompressedImage, "image/compressed", 1)
     client = probe.node.create_client(SelectFromDetections, "select_from_detections")
     request = SelectFromDetections.Request(class_id="person", min_score=0.4)
 
     def walk():
         probe.place += 1
         left = 150 + (probe.place % 60)
-        probe.publish(image_message(figure(left)[0], probe.header()))
+        picture, header = figure(left)[0], probe.header()
+        probe.publish(image_message(picture, header))
+        jpegs.publish(compressed_from_array(picture, header))
         return left
 
     def selected():
         walk()
         answer = probe.call(client, request)
-        return answer if answer.success else None
+        is_new = stamp_nanoseconds(answer.detection.header) > begin
+        return answer if answer.success and is_new else None
 
     answer = probe.until(selected, "a person")
     assert answer.detection.results[0].hypothesis.class_id == "person"
@@ -95,4 +104,5 @@ def test_the_detector_hands_a_person_to_the_tracker(probe, run_program):
 
     probe.until(followed, "the person's box")
     probe.node.destroy_client(client)
+    probe.node.destroy_publisher(jpegs)
     assert "Traceback" not in process.output

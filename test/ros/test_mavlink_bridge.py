@@ -7,10 +7,11 @@ import math
 import random
 import sys
 
+import numpy as np
 import pytest
 from geometry_msgs.msg import Vector3
 from graph_probe import latched
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D
 
@@ -20,6 +21,7 @@ from tracker_interfaces.msg import TargetDirection, TargetStatus
 from tracker_interfaces.srv import SelectTarget
 from tracker_ros.geometry import iou
 from tracker_ros.mavlink.dialect import TARGET_RELATIVE_ID, load_dialect
+from tracker_ros.nodes.messages import compressed_from_array
 
 pytestmark = pytest.mark.ros
 d = load_dialect()
@@ -266,6 +268,25 @@ def test_a_target_is_selected_on_the_image_that_was_seen(robot):
     assert request.bbox.center.position.x == pytest.approx(0.2 * 640)
     assert (request.bbox.size_x, request.bbox.size_y) == pytest.approx((128, 96))
     probe.node.destroy_service(service)
+
+
+def test_the_size_of_compressed_images_is_seen(tmp_path, make_probe):
+    port, probe = free_port(), make_probe("/jpegs")
+    jpegs = probe.node.create_publisher(CompressedImage, "image/compressed", 1)
+    statuses = probe.node.create_publisher(TargetStatus, "target_status", latched(1))
+    pixels = np.zeros((90, 160, 3), np.uint8)
+
+    def show():
+        jpegs.publish(CompressedImage(header=probe.header(), format="jpeg"))
+        jpegs.publish(compressed_from_array(pixels, probe.header()))
+        statuses.publish(TargetStatus(header=probe.header(), state=TargetStatus.IDLE))
+        probe.until(lambda: False, "", 0.02, fail=False)
+
+    with start(tmp_path, port, "/jpegs", "image_transport:=compressed"):
+        station = GroundStation(port, busy=show)
+        information = connect(station)
+        station.close()
+    assert (information.resolution_h, information.resolution_v) == (160, 90)
 
 
 def test_map_and_autopilot_are_told_where_the_target_is(robot):

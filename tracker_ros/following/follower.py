@@ -159,6 +159,11 @@ class Follower(Generic[T]):
         tracker = self._targets.tracker
         return tracker is not None and tracker.shares_passes
 
+    @property
+    def is_following(self) -> bool:
+        """Whether targets are looked for in new frames; may be asked in any thread."""
+        return len(self._targets) > 0 and not self._paused
+
     def unload(self) -> None:
         """Drop the targets and the model."""
         self._drop_targets("the model has been unloaded")

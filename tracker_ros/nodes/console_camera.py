@@ -21,6 +21,7 @@ from tracker_ros.following.target_state import VISIBLE, Doubt, TargetState
 from tracker_ros.io.image_decoder import ImageDecoder
 from tracker_ros.io.image_encodings import MalformedImageError, UnsupportedEncodingError
 from tracker_ros.nodes.console_commands import TrackerCommands
+from tracker_ros.nodes.image_input import whole_images
 from tracker_ros.nodes.messages import box_of, keep_last, rgb_from_image, stamp_nanoseconds
 from tracker_ros.nodes.parameters import ParameterTable
 
@@ -28,7 +29,6 @@ __all__ = ["ConsoleCamera"]
 
 _STATUS_PATIENCE_S = 0.5
 _FATES = ("received", "tracked", "dropped")
-_IMAGES = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
 
 
 class ConsoleCamera:
@@ -52,7 +52,7 @@ class ConsoleCamera:
         self._node = node
         self._hub = hub
         self._interval_s = 1.0 / table.number("max_rate")
-        self._images = _IMAGES[table.text("image_transport")]
+        self._transport = table.text("image_transport")
         self._pictures = PictureEncoder(
             hub,
             f"{name}/image",
@@ -82,14 +82,17 @@ class ConsoleCamera:
         self._frames.clear()
         if not watched:
             return
-        for kind, topic, callback, qos in (
-            (*self._images, self._on_image, keep_last(1, reliable=False)),
-            (Image, "debug/score", self._on_score, keep_last(1)),
-            (Detection2DArray, "targets", self._on_targets, keep_last(1)),
-            (TargetDirectionArray, "target_directions", self._on_directions, keep_last(1)),
-        ):
-            name = self._topic(topic)
-            self._video.append(self._node.create_subscription(kind, name, callback, qos))
+        images, topic = whole_images(self._node, self._transport, self._topic("image"))
+        others: tuple[tuple[type, str, Callable[[Any], None]], ...] = (
+            (Image, "debug/score", self._on_score),
+            (Detection2DArray, "targets", self._on_targets),
+            (TargetDirectionArray, "target_directions", self._on_directions),
+        )
+        subscribe = self._node.create_subscription
+        self._video = [
+            subscribe(images, topic, self._on_image, keep_last(1, reliable=False)),
+            *(subscribe(kind, self._topic(n), call, keep_last(1)) for kind, n, call in others),
+        ]
 
     def report_health(self) -> None:
         """Tell viewers how old the last image and the last status are, and show what is left."""

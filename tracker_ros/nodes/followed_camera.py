@@ -11,6 +11,7 @@ from typing import Any
 from rclpy.lifecycle import Node as LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
+from tracker_ros.following.decode_ahead import DecodeAhead
 from tracker_ros.following.detections import Detection
 from tracker_ros.following.frames import (
     FaultSource,
@@ -73,9 +74,14 @@ class FollowedCamera:
         self._closed = False
         self._packets: PacketThread | None = None
         self._buffer: FrameBuffer[Any] = FrameBuffer(*_buffer_limits(values))
+        self._ahead: DecodeAhead[Any] = DecodeAhead(
+            functools.partial(rgb_from_image, decoder=_decoder(values)),
+            is_wanted=lambda: self.follower.is_following,
+            pass_on=self._put,
+        )
         self._publishers = Publishers(node, model, diagnostics, values)
         self.follower: LiveFollower[Any] = LiveFollower(
-            functools.partial(rgb_from_image, decoder=_decoder(values)),
+            self._ahead.decode,
             TargetSet(_state_limits(values), ids, redetection=_redetection(values)),
             self._buffer,
             report=self._report,
@@ -94,6 +100,7 @@ class FollowedCamera:
     def unsubscribe(self) -> None:
         """Expect nothing more, and forget what has arrived."""
         self._end_stream()
+        self._ahead.clear()
         self._buffer.clear()
         self._publishers.spatial.inputs.unsubscribe()
 
@@ -113,6 +120,10 @@ class FollowedCamera:
                 self._diagnostics.images.report_fault,
             )
         self._packets.put(packet)
+
+    def begin_next(self) -> None:
+        """Decode the next image: the worker has taken the one before."""
+        self._ahead.taken()
 
     def apply(self, values: Mapping[str, Value]) -> None:
         """Use changed parameters from the next frame on."""
@@ -178,6 +189,7 @@ class FollowedCamera:
     def end_requests(self) -> None:
         """Answer all requests, since the model is about to be unloaded."""
         self._end_stream()
+        self._ahead.close()
         self._requests.end(Outcome(SelectionCode.INTERRUPTED, "the model is being unloaded"))
 
     def close(self) -> None:
@@ -189,8 +201,11 @@ class FollowedCamera:
         frame = self._buffer.add(stamp_ns, payload, byte_count, frame_id)
         # An image that comes after a later one is kept for replays, but no longer news.
         if self._buffer.is_newest(frame):
-            self._worker.put((self, frame), slot=self)
+            (self._put if isinstance(payload, Image) else self._ahead.put)(frame)
         self._diagnostics.images.check_stamps(self._buffer.clock)
+
+    def _put(self, frame: Frame[Any]) -> None:
+        self._worker.put((self, frame), slot=self)
 
     def _end_stream(self) -> None:
         """End the decoding of packets; a new stream begins with its key frame."""

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
 
 from tracker_ros.nodes.messages import keep_last
 
@@ -27,6 +28,7 @@ __all__ = [
     "describe_other_transports",
     "installed_kind",
     "message_class",
+    "whole_images",
 ]
 
 TRANSPORTS: dict[str, tuple[str, ...]] = {
@@ -77,6 +79,12 @@ def installed_kind(transport: str) -> str:
             message_class(kind)
             return kind
     return TRANSPORTS[transport][0]
+
+
+def whole_images(node: Node, transport: str, topic: str = "image") -> tuple[type, str]:
+    """Return type and name of a topic whose messages are images, ``raw`` or ``compressed``."""
+    kind = {"raw": Image, "compressed": CompressedImage}[transport]
+    return kind, node.resolve_topic_name(topic) + _SUFFIX[transport]
 
 
 def _offers(node: Node, transport: str, topic: str) -> list[_Offer]:

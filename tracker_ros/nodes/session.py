@@ -220,6 +220,8 @@ class Session:
 
     def _handle(self, frames: list[WaitingFrame]) -> None:
         """Track the newest frames of all cameras that have one."""
+        for camera, _ in frames:
+            camera.begin_next()
         if not self._active:
             return
         cameras: dict[Follower[Any], FollowedCamera] = {

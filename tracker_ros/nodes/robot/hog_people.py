@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from tracker_ros.geometry import Box
+from tracker_ros.nodes.image_input import whole_images
 from tracker_ros.nodes.messages import bounding_box_of, keep_last, rgb_from_image
 from tracker_ros.nodes.node_main import exit_program, run_node
 from tracker_ros.nodes.parameters import ParameterTable, check_command_line
@@ -87,15 +88,14 @@ class HogPeopleNode(Node):
             Detection2DArray, "detections", keep_last(1), qos_overriding_options=options
         )
         self.create_subscription(
-            Image,
-            "image",
+            *whole_images(self, self._table.text("image_transport")),
             self._on_image,
             keep_last(1, reliable=False),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._next = 0.0
 
-    def _on_image(self, message: Image) -> None:
+    def _on_image(self, message: Image | CompressedImage) -> None:
         now = time.monotonic()
         if now < self._next:
             return

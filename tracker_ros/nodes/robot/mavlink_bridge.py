@@ -20,7 +20,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2D
 
@@ -36,7 +36,14 @@ from tracker_ros.mavlink.dialect import load_dialect
 from tracker_ros.mavlink.links import Link, LinkError, Peer, open_link
 from tracker_ros.mavlink.tracking_messages import TargetPosition, TrackView
 from tracker_ros.mavlink.vehicle import rotation_of_angles
-from tracker_ros.nodes.messages import bounding_box_of, box_of, keep_last, stamp_nanoseconds
+from tracker_ros.nodes.image_input import whole_images
+from tracker_ros.nodes.messages import (
+    bounding_box_of,
+    box_of,
+    keep_last,
+    rgb_from_image,
+    stamp_nanoseconds,
+)
 from tracker_ros.nodes.node_main import NodeStartError, exit_program, run_node
 from tracker_ros.nodes.parameters import ParameterTable, Value, check_command_line
 from tracker_ros.nodes.robot.parameters import MAVLINK_BRIDGE_PARAMETERS
@@ -87,6 +94,7 @@ class MavlinkBridgeNode(Node):
         if settings.geo_status or settings.target_relative:
             self._hear(TargetDirection, "target_direction", self._on_direction, keep_last(1))
         self._peeking: Any = None
+        self._images = whole_images(self, self._table.text("image_transport"))
         self._unread: queue.Queue[tuple[Link, bytes, Any]] = queue.Queue(_MAX_UNREAD)
         self._wake = self.create_guard_condition(self._read)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -220,10 +228,17 @@ class MavlinkBridgeNode(Node):
                 self._camera.forget(peer)
         if not self._has_camera_info and self._peeking is None and now >= self._next_peek:
             qos = keep_last(1, reliable=False)
-            self._peeking = self._hear(Image, "image", self._on_image, qos)
+            self._peeking = self._hear(*self._images, self._on_image, qos)
 
-    def _on_image(self, message: Image) -> None:
-        self._size = (message.width, message.height)
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        if isinstance(message, Image):
+            self._size = (message.width, message.height)
+        else:
+            try:
+                height, width = rgb_from_image(message).shape[:2]
+            except ValueError:
+                return  # the tracker says what is wrong with it; the next one may be good
+            self._size = (width, height)
         self._stop_peeking()
 
     def _on_camera_info(self, message: CameraInfo) -> None:

@@ -11,6 +11,11 @@ RUNNING, _, START = Change
 
 # One paragraph for each parameter.
 # fmt: off
+_IMAGE_TRANSPORT = ParameterSpec(
+    "image_transport", "raw", START,
+    "How the camera's images are sent: raw on image, or compressed on image/compressed.",
+    choices=("raw", "compressed"))
+
 MAVLINK_BRIDGE_PARAMETERS = (
     ParameterSpec(
         "connections", "udpin:0.0.0.0:14550", START,
@@ -26,6 +31,7 @@ MAVLINK_BRIDGE_PARAMETERS = (
         "video_delay", 0.0, RUNNING,
         "Age of the picture that the operator sees, seconds: a target is selected on the image "
         "of that time. 0 takes the latest image.", limits=(0.0, 60.0)),
+    _IMAGE_TRANSPORT,
     ParameterSpec(
         "point_size", 0.1, START,
         "Least side of the box that is followed around a point, as a part of the image's width.",
@@ -78,6 +84,7 @@ IBVS_PARAMETERS = (
 )
 
 HOG_PEOPLE_PARAMETERS = (
+    _IMAGE_TRANSPORT,
     ParameterSpec(
         "rate", 2.0, RUNNING,
         "Most detections per second.", limits=(0.1, 100.0)),
