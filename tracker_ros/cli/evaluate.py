@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
-from tracker_ros.cli.evaluation_report import print_report
 from tracker_ros.cli.options import (
     BAD_FRAMES,
     Command,
@@ -98,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, team: Team | None) -> int:
+    from tracker_ros.cli.evaluation_report import print_report
     from tracker_ros.evaluation.ope import AnswerCache
     from tracker_ros.evaluation.runner import TrackerRun, best_boxes
     from tracker_ros.evaluation.sequences import find_sequences

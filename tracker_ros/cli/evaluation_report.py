@@ -6,16 +6,25 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tracker_ros.cli.options import print_json, write_json
+from tracker_ros.evaluation.baselines import BASELINES
+from tracker_ros.evaluation.benchmarks import score_benchmarks
+from tracker_ros.evaluation.machine import describe_machine
+from tracker_ros.evaluation.metrics import MaskRow, score_tracker
+from tracker_ros.evaluation.page import markdown_page, save_success_plot
+from tracker_ros.evaluation.report import (
+    Report,
+    SequenceNote,
+    benchmark_table,
+    davis_table,
+    mask_table,
+    summary_table,
+)
+from tracker_ros.evaluation.runner import TrackerRun
+from tracker_ros.evaluation.sequences import AnnotatedSequence
 from tracker_ros.output_files import write_whole
-
-if TYPE_CHECKING:
-    from tracker_ros.evaluation.metrics import MaskRow
-    from tracker_ros.evaluation.report import Report
-    from tracker_ros.evaluation.runner import TrackerRun
-    from tracker_ros.evaluation.sequences import AnnotatedSequence
+from tracker_ros.registry import resolve_device
 
 
 def print_report(
@@ -31,18 +40,6 @@ def print_report(
 
     `best` is how well boxes could fit the true masks.
     """
-    from tracker_ros.evaluation.benchmarks import score_benchmarks
-    from tracker_ros.evaluation.machine import describe_machine
-    from tracker_ros.evaluation.metrics import score_tracker
-    from tracker_ros.evaluation.report import (
-        Report,
-        SequenceNote,
-        benchmark_table,
-        davis_table,
-        mask_table,
-        summary_table,
-    )
-
     scores = [score_tracker(run.entry.name, run.scores) for run in runs]
     benchmarks = [score_benchmarks(run.entry.name, run.records) for run in runs]
     masks = [*best, *(row for run in runs for row in run.mask_rows())]
@@ -77,8 +74,6 @@ def _write(report: Report, args: argparse.Namespace) -> list[Path]:
 
     Pages are left as they were if the evaluation was broken off.
     """
-    from tracker_ros.evaluation.page import markdown_page, save_success_plot
-
     command = f"tracker-ros evaluate SEQUENCES --models {' '.join(args.models)}"
     pages = []
     written = []
@@ -110,10 +105,6 @@ def _write(report: Report, args: argparse.Namespace) -> list[Path]:
 
 def _resolved(args: argparse.Namespace) -> str:
     """Return the device that the package's own models ran on."""
-    from tracker_ros.evaluation.baselines import BASELINES
-
     if all(name in BASELINES for name in args.models):
         return "cpu"
-    from tracker_ros.registry import resolve_device
-
     return str(resolve_device(args.device))
