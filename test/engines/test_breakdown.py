@@ -42,7 +42,7 @@ def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: Path) -> None:
     def opened(graph: Graph) -> Engine:
         trt = FakeTensorRT(graph)
         engine = TensorRTOpener(trt, cache, "ostrack_tiny", True, CPU).open(graph, "fp32")
-        if graph.spec.name == "track":
+        if graph.spec.name == "track_128px":
             trt.executions = trt.run + GOOD_FRAMES
             broken.append(trt)
         return engine

@@ -82,7 +82,7 @@ def test_a_run_in_int8_finds_nearly_the_same(model: str) -> None:
     for frame in frames[1:]:
         one, other = exact.track(frame.image), rounded.track(frame.image)
         assert iou(one.box, other.box) > 0.9
-        assert abs(one.score - other.score) < 0.03
+        assert abs(one.score - other.score) < 0.04
         differences.append(abs(one.score - other.score))
     assert max(differences) > 1e-5, "nothing was rounded"
 

@@ -232,7 +232,7 @@ def test_a_tracker_is_made_with_the_threshold_that_was_asked_for(tmp_path: Path)
     backend = Backend("torch", CPU, "fp32", "grm_tiny", tmp_path)
     for threshold in ("default", 1.0, "1e-9"):
         tracker = create_grm(
-            "grm_tiny", backend=backend, weights=path, sha256=None, threshold=threshold
+            "grm_tiny", backend=backend, weights=path, sha256=None, threshold=threshold, narrow=0
         )
         tracker.initialize(image, (60, 40, 40, 30))
         assert tracker.track(image).token_mask is None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,27 +10,17 @@ import torch
 
 from tracker_ros.crops import hann_window
 from tracker_ros.models.layers.center_head import HeadMaps
+from tracker_ros.models.one_stream.config import CropConfig
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, find_peak, track_batch
 from tracker_ros.tracker import TrackResult, Verdict
 
-
-@dataclass(frozen=True)
-class Sizes:
-    template_size: int = 32
-    search_size: int = 64
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    search_grid: int = 8
-    clip_margin: float = 10.0
-    hold_below: float = 0.0
-    widening: float = 0.0
-    widest: float = 2.5
+SIZES = CropConfig(template_size=32, search_size=64, stride=8)
 
 
 class BrightestCell:
     """A model that takes the brightest cell of the search crop for the target's centre."""
 
-    config = Sizes()
+    config = SIZES
     device = torch.device("cpu")
 
     def __init__(self, size: float = 0.25) -> None:
@@ -44,8 +34,8 @@ class BrightestCell:
     def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
         cells = torch.nn.functional.avg_pool2d(search.mean(dim=1, keepdim=True), 8)
         score = torch.sigmoid(4.0 * (cells - cells.amax()) + 4.0)
-        size = torch.full((1, 2, 8, 8), self.size)
-        return HeadMaps(score, size, torch.full((1, 2, 8, 8), 0.5))
+        of_boxes = torch.ones_like(cells).expand(-1, 2, -1, -1)
+        return HeadMaps(score, of_boxes * self.size * 64 / search.shape[-1], of_boxes * 0.5)
 
 
 def frame(cx: float, cy: float, height: int = 120, width: int = 160) -> np.ndarray:
@@ -76,7 +66,7 @@ def test_follows_what_the_model_finds() -> None:
 class Doubtful(BrightestCell):
     """Finds the same, but is told to hold still below a score, and scores half."""
 
-    config = Sizes(hold_below=0.6)
+    config = replace(SIZES, hold_below=0.6)
     confidence = 1.0
 
     def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
@@ -109,6 +99,67 @@ def test_the_search_region_grows_while_the_target_is_not_found() -> None:
     assert sides == [80.0, 120.0, 160.0, 160.0]
     assert tracker.search_around((50, 40, 20, 20))
     assert tracker.track(frame(60, 50)).search_region[2] == 80.0
+
+
+class Narrow(Doubtful):
+    """Searches a narrow region while the target is calm; keeps the sizes of all passes."""
+
+    config = replace(SIZES, hold_below=0.2, narrow=0.7)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        self.sizes.append(search.shape[-1])
+        return super().locate(template, search)
+
+    def locate_batch(self, templates: list[Any], searches: torch.Tensor) -> HeadMaps:
+        self.sizes.append(len(templates))
+        each = [self.locate(*one) for one in zip(templates, searches.split(1), strict=True)]
+        return HeadMaps(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+
+
+def test_a_calm_target_is_searched_in_a_narrow_region() -> None:
+    model = Narrow()
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    first, second = tracker.track(frame(60, 50)), tracker.track(frame(62, 50))
+    assert model.sizes == [64, 48]
+    assert (first.search_region[2], second.search_region[2]) == (80.0, 60.0)
+    assert second.score_map is not None
+    assert second.score_map.shape == (6, 6)
+    assert second.box[2:] == pytest.approx((20.0, 20.0))
+    assert tracker.search_around((50, 40, 20, 20))
+    assert tracker.track(frame(60, 50)).search_region[2] == 80.0
+
+
+def test_what_a_narrow_search_does_not_find_surely_is_searched_at_once_in_the_whole() -> None:
+    model = Narrow()
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    tracker.track(frame(60, 50))
+    assert tracker.track(frame(78, 50)).search_region[2] == 80.0, "it moved by most of its side"
+    tracker.track(frame(78, 50))
+    tracker.track(frame(78, 50))
+    model.confidence = 0.3
+    assert tracker.track(frame(78, 50)).search_region[2] == 80.0, "its score is low"
+    tracker.track(frame(78, 50))
+    assert model.sizes == [64, 48, 64, 64, 48, 48, 64, 64]
+
+
+def test_targets_share_passes_with_those_that_are_searched_alike() -> None:
+    model = Narrow()
+    trackers, alone = [[OneStreamTracker(each) for _ in range(3)] for each in (model, Narrow())]
+    for tracker in trackers + alone:
+        tracker.initialize(frame(60, 50), (50, 40, 20, 20))
+    for tracker in (trackers[0], alone[0]):
+        tracker.track(frame(60, 50))
+    model.sizes.clear()
+    found = track_batch(trackers, [frame(61, 51)] * 3)
+    assert model.sizes == [48, 2, 64, 64]
+    wanted = [tracker.track(frame(61, 51)) for tracker in alone]
+    assert [result.box for result in found] == [result.box for result in wanted]
 
 
 class Centred(BrightestCell):

@@ -82,7 +82,9 @@ class EmbeddedModel:
         """
         facts = self._manifest["graphs"].get(name)
         if facts is None:
-            raise EngineUnavailable(f"no graph {name!r} is embedded")
+            raise EngineUnavailable(
+                f"no graph {name!r} is embedded; another back end is needed: pip install torch"
+            )
         if facts["settings"] != settings:
             raise EngineUnavailable(
                 f"the embedded graph {name!r} is made for {facts['settings']}; for {settings} "

@@ -37,6 +37,8 @@ class CropConfig:
         widening: By how much of itself the search region grows with each frame in a row in which
             the target was not found; 0 keeps its size, as officially.
         widest: Largest growth.
+        narrow: About which part of the search crop's side is searched while the target is found
+            surely and moves little; 0 always searches all of it, as officially.
     """
 
     template_size: int = 128
@@ -46,9 +48,10 @@ class CropConfig:
     stride: int = 16
     clip_margin: float = 10.0
     hold_below: float = 0.0
-    # Graphs depend on neither, so these are no part of what names a graph.
+    # These are no part of what names a graph: most depend on none of them.
     widening: float = field(default=0.0, repr=False)
     widest: float = field(default=2.5, repr=False)
+    narrow: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("template_size", "search_size"):
@@ -65,6 +68,7 @@ class CropConfig:
             "hold_below": (0, 1),
             "widening": (0, 1),
             "widest": (1, 10),
+            "narrow": (0, 1),
         }.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{name} is {value}; expected a number from {low} to {high}")
@@ -73,6 +77,28 @@ class CropConfig:
     def search_grid(self) -> int:
         """Search tokens along one side; also the side of the score map."""
         return self.search_size // self.stride
+
+    @property
+    def narrow_grid(self) -> int:
+        """Tokens along one side of the narrow search crop; 0 if there is none.
+
+        It is the middle of the search crop: as many tokens less on each side.
+        """
+        less = round(self.search_grid * (1.0 - self.narrow) / 2.0)
+        grid = self.search_grid - 2 * less
+        return grid if less and grid > 0 else 0
+
+    def narrowed(self: Config) -> Config:
+        """Return a configuration whose search crop is the narrow one, at the same scale."""
+        side = self.narrow_grid * self.stride
+        factor = self.search_factor * side / self.search_size
+        return replace(self, search_size=side, search_factor=factor, narrow=0.0)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs: of templates, of search crops, and of narrow ones if there are."""
+        narrow = (f"track_{self.narrow_grid * self.stride}px",) if self.narrow_grid else ()
+        return ("template", "track", *narrow)
 
 
 @dataclass(frozen=True)
@@ -128,6 +154,7 @@ COMPACT: dict[str, Any] = {
     "mark_target": True,
     "hold_below": 0.3,
     "widening": 0.3,
+    "narrow": 2 / 3,
 }
 """What the members that are trained here have in common."""
 
@@ -281,7 +308,7 @@ CROP_OPTIONS = (
     "widening",
     "widest",
 )
-_SIZE_OPTIONS = ("template_size", "search_size", *CROP_OPTIONS)
+_SIZE_OPTIONS = ("template_size", "search_size", *CROP_OPTIONS, "narrow")
 _CE_OPTIONS = ("ce_layers", "ce_keep_ratio", "ce_template_range")
 _WEIGHTS_DECIDE = "the weights decide it"
 _ELSEWHERE = {

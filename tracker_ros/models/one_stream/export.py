@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OSTrack and GRM as static graphs: "template", once per target, and "track", once per frame.
 
+A further graph "track_Npx" takes the narrow search crop, where the configuration has one.
+
 The graphs are made of the modules of training (`network.py`); it is left to the engine to make
 them fast. Written for this package; the official codes export nothing. GRM's division stays what
 it is there: a mask within a softmax in float32. An additive mask would leave out the trace of
@@ -65,7 +67,7 @@ class TrackGraph(nn.Module):
 
 
 def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
-    """Return the graphs "template" and "track"; the latter exists for several targets as well."""
+    """Return the graphs of `CropConfig.graphs`; all but "template" also for several targets."""
     config = track.network.config
     template = TemplateGraph(track.network).eval()
     crop = {"template": TensorSpec((1, 3, config.template_size, config.template_size))}
@@ -79,15 +81,25 @@ def one_stream_graphs(track: TrackGraph, settings: str) -> list[Graph]:
 
     # Once per target: speed is no reason to give up precision.
     spec = GraphSpec("template", crop, tokens, half=False, settings=settings)
+    sizes = (config, config.narrowed()) if config.narrow_grid else (config,)
     return [
         Graph(spec, template, of_template),
-        _track_graph(track.eval(), template, settings, 1),
+        *(
+            _track_graph(track.eval(), template, name, size, settings, 1)
+            for name, size in zip(config.graphs[1:], sizes, strict=True)
+        ),
     ]
 
 
-def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samples: int) -> Graph:
-    """Return the graph "track" for one target, or "track_N" for N."""
-    config = track.network.config
+def _track_graph(
+    track: TrackGraph,
+    template: TemplateGraph,
+    name: str,
+    config: OneStreamConfig,
+    settings: str,
+    samples: int,
+) -> Graph:
+    """Return the graph of this name for search crops of a size, of one target or of several."""
     n, region = config.search_grid, config.search_size
 
     def of_track(seed: int) -> dict[str, Tensor]:
@@ -101,7 +113,7 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
         }
 
     spec = GraphSpec(
-        "track" if samples == 1 else f"track_{samples}",
+        name if samples == 1 else f"{name}_{samples}",
         {"tokens": _tokens(config, samples), "search": TensorSpec((samples, 3, region, region))},
         {
             name: TensorSpec((samples, channels, n, n))
@@ -109,7 +121,7 @@ def _track_graph(track: TrackGraph, template: TemplateGraph, settings: str, samp
         },
         settings=settings,
     )
-    batched = partial(_track_graph, track, template, settings)
+    batched = partial(_track_graph, track, template, name, config, settings)
     return Graph(spec, track, of_track, read_boxes, samples, batched, track.float_layers)
 
 
@@ -178,7 +190,7 @@ class OSTrackGraph(TrackGraph):
 
 
 def ostrack_graphs(network: OSTrackNetwork) -> list[Graph]:
-    """Return the graphs "template" and "track" of a loaded network."""
+    """Return the graphs of a loaded network; see `one_stream_graphs`."""
     return one_stream_graphs(OSTrackGraph(network), repr(network.config))
 
 
@@ -204,5 +216,5 @@ class GRMGraph(TrackGraph):
 
 
 def grm_graphs(network: GRMNetwork, threshold: float = 0.0) -> list[Graph]:
-    """Return the graphs "template" and "track" of a loaded network with a fixed threshold."""
+    """Return the graphs of a loaded network with a fixed threshold; see `one_stream_graphs`."""
     return one_stream_graphs(GRMGraph(network, threshold), network.config.settings(threshold))

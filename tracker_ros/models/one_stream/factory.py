@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Network = TypeVar("Network", bound="nn.Module")
 TrackerKind = TypeVar("TrackerKind", bound=OneStreamTracker)
-GRAPHS = ("template", "track")
 
 
 def empty_network(name: str) -> OSTrackNetwork | GRMNetwork:
@@ -122,7 +121,7 @@ def create_ostrack(
     usual = OSTRACK_CONFIGS[name]
     if isinstance(backend, EmbeddedModel):
         config = with_settings(usual, settings)
-        graphs = backend.graphs(*GRAPHS, settings=repr(with_crops_of(config, usual)))
+        graphs = backend.graphs(*config.graphs, settings=repr(with_crops_of(config, usual)))
         return OneStreamTracker(OneStreamOnEngines.on_backend(config, graphs, backend))
     from tracker_ros.models.layers.packed import precisions
     from tracker_ros.models.one_stream.export import ostrack_graphs
@@ -159,7 +158,7 @@ def create_grm(
     if isinstance(backend, EmbeddedModel):
         config = with_settings(usual, settings)
         wanted = with_crops_of(config, usual).settings(chosen)
-        graphs = backend.graphs(*GRAPHS, settings=wanted)
+        graphs = backend.graphs(*config.graphs, settings=wanted)
         return OneStreamTracker(OneStreamOnEngines.on_backend(config, graphs, backend))
     from tracker_ros.models.layers.packed import precisions
     from tracker_ros.models.one_stream.export import grm_graphs

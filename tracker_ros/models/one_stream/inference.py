@@ -10,6 +10,7 @@ what is exported.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -133,8 +134,9 @@ class OneStreamInference(ABC):
             raise RuntimeError("token_mask() was called before locate()")
         if not self._masks:
             return None
-        n = self.config.search_grid
-        return torch.stack(self._masks, dim=1).unflatten(2, (n, n)).cpu().numpy()
+        masks = torch.stack(self._masks, dim=1)
+        n = math.isqrt(masks.shape[2])
+        return masks.unflatten(2, (n, n)).cpu().numpy()
 
     @property
     def runtime_info(self) -> dict[str, str]:

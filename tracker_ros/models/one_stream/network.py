@@ -13,6 +13,7 @@ not its shape.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -172,8 +173,18 @@ class OneStreamBackbone(TemplateEmbedding):
                 positions.copy_(resample_position_embedding(self.pos_embed, grid))
 
     def embed_search(self, search: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised search region -> (B, Nx, C) tokens with their positions."""
-        return self.patch_embed(search).flatten(2).transpose(1, 2) + self.pos_embed_x
+        """(B, 3, S, S) normalised search region -> (B, Nx, C) tokens with their positions.
+
+        A smaller one than the configuration's counts as its middle.
+        """
+        embedded = self.patch_embed(search)
+        grid = self.config.search_grid
+        edge = (grid - embedded.shape[-1]) // 2
+        positions = self.pos_embed_x
+        if edge:
+            inner = slice(edge, grid - edge)
+            positions = positions.unflatten(1, (grid, grid))[:, inner, inner].flatten(1, 2)
+        return embedded.flatten(2).transpose(1, 2) + positions
 
 
 class OneStreamNetwork(nn.Module):
@@ -187,8 +198,12 @@ class OneStreamNetwork(nn.Module):
 
     def maps(self, raster: Tensor) -> HeadMaps:
         """Return the maps of all search tokens, (B, n * n, C) in raster order."""
-        n = self.config.search_grid
-        return self.box_head(raster.transpose(1, 2).unflatten(2, (n, n)))
+        n = math.isqrt(raster.shape[1])
+        maps: HeadMaps = self.box_head(raster.transpose(1, 2).unflatten(2, (n, n)))
+        if n == self.config.search_grid:
+            return maps
+        # The head tells sizes as fractions of the search region that it was trained with.
+        return maps._replace(size=maps.size * (self.config.search_grid / n))
 
 
 def as_prediction(maps: HeadMaps) -> dict[str, Tensor]:

@@ -175,7 +175,9 @@ class OSTrackNetwork(OneStreamNetwork):
         """Return the maps of what the backbone returned."""
         raster = output.search
         if output.eliminations:
-            raster = restore_raster(output.search, output.position, self.config.search_grid**2)
+            removed = sum(step.removed.shape[1] for step in output.eliminations.values())
+            tokens = output.position.shape[1] + removed
+            raster = restore_raster(output.search, output.position, tokens)
         return self.maps(raster)
 
     def forward(

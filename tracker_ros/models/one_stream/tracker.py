@@ -6,12 +6,15 @@ https://github.com/botaoye/OSTrack (MIT), `lib/test/tracker/ostrack.py`; written
 
 What differs on purpose: the score at the chosen cell is reported as confidence (the official code
 reports none); images and boxes are checked; a configuration may keep the search region where it is
-while the score is low, and widen it, so that a hidden target is found again.
+while the score is low, and widen it, so that a hidden target is found again. It may also search a
+narrow region, the middle of the whole one, while the target is found surely and moves little: that
+costs half as much, and look-alikes further away are not even seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -37,6 +40,10 @@ if TYPE_CHECKING:
     import torch
 
 _SAME_IOU = 0.5
+_SURE = 0.4
+_CALM = 0.6
+"""From which score on, and up to which step along either axis, in sides of the target, a narrow
+search is enough. Its edge is 1.3 sides away: the whole target must be well within."""
 
 
 class OneStreamModel(Protocol):
@@ -62,7 +69,7 @@ class OneStreamModel(Protocol):
         """Encode a (1, 3, T, T) normalised template with its (1, 4) target box as fractions."""
 
     def locate(self, template: Any, search: Array) -> HeadMaps:
-        """Return the maps of a (1, 3, S, S) normalised search region."""
+        """Return the maps of a (1, 3, S, S) normalised search region, whole or narrow."""
 
 
 class FirstSight(NamedTuple):
@@ -87,6 +94,7 @@ class Target:
         image_size: Height and width of that image; None if it is not known.
         first: What the first image shows; None if that was not kept.
         missed: In how many images in a row it was not found.
+        calm: Whether it was found surely, near where it had been.
     """
 
     template: Any
@@ -94,6 +102,7 @@ class Target:
     image_size: tuple[int, int] | None = None
     first: FirstSight | None = None
     missed: int = 0
+    calm: bool = False
 
 
 class _View(NamedTuple):
@@ -101,11 +110,12 @@ class _View(NamedTuple):
 
     Attributes:
         target: Where it was.
-        crop: (S, S, 3) RGB uint8.
+        crop: (S, S, 3) RGB uint8; S is smaller for a narrow region.
         factor: Crop pixels per image pixel.
         reach: Side of the crop over the square root of the box area.
         height: Of the image, pixels.
         width: Of the image, pixels.
+        sample: Which sample of a pass it is.
     """
 
     target: Target
@@ -114,6 +124,12 @@ class _View(NamedTuple):
     reach: float
     height: int
     width: int
+    sample: int = 0
+
+    @property
+    def size(self) -> int:
+        """Side of the crop, pixels."""
+        return self.crop.shape[0]
 
 
 class Peak(NamedTuple):
@@ -164,7 +180,13 @@ class OneStreamTracker(Tracker):
 
     def __init__(self, model: OneStreamModel) -> None:
         self.model = model
-        self._window = hann_window(model.config.search_grid)
+        config, grid = model.config, model.config.search_grid
+        self._window = hann_window(grid)
+        self._narrow: CropConfig | None = None
+        if config.narrow_grid:
+            self._narrow = config.narrowed()
+            edge = (grid - config.narrow_grid) // 2
+            self._narrow_window = self._window[edge : grid - edge, edge : grid - edge]
         self.target: Target | None = None
         self._template_view: View | None = None
 
@@ -191,15 +213,12 @@ class OneStreamTracker(Tracker):
 
     def track(self, image: np.ndarray) -> TrackResult:
         """Search around the previous box; see `Tracker.track`."""
-        view = self._look(image)
-        maps = self.model.locate(view.target.template, crops_to(self.model.device, [view.crop]))
-        result = self._decode(view, maps_from(maps), 0, self._token_masks())
-        return self._remember(view, self._illustrated(view, result, 0), 0)
+        return track_batch([self], [image])[0]
 
     def search_around(self, box: Box) -> bool:
         """Move the search region, with its usual reach; see `Tracker.search_around`."""
         if self.target is not None:
-            self.target = replace(self.target, box=box, missed=0)
+            self.target = replace(self.target, box=box, missed=0, calm=False)
         return True
 
     def look_back(self, image: np.ndarray, box: Box) -> float | None:
@@ -214,24 +233,23 @@ class OneStreamTracker(Tracker):
         same = iou((cx - w / 2, cy - h / 2, w, h), first.box) > _SAME_IOU
         return peak.score if same else 0.0
 
-    def _illustrated(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
-        """Return a result with views, if they are wanted; it is of a sample of the last pass."""
+    def _illustrated(self, view: _View, result: TrackResult) -> TrackResult:
+        """Return a result with views, if they are wanted; it is of the last pass."""
         if not self.illustrate or result.score_map is None:
             return result
-        config = self.model.config
-        found = box_in_crop(result.box, view.target.box, view.factor, config.search_size)
-        best = ((_scaled(found, config.search_size), f"{result.score:.2f}"),)
+        found = box_in_crop(result.box, view.target.box, view.factor, view.size)
+        best = ((_scaled(found, view.size), f"{result.score:.2f}"),)
         views = [] if self._template_view is None else [self._template_view]
         views.append(View("score", view.crop, heat=result.score_map, boxes=best))
-        views += self._more_views(view, sample)
-        layers = getattr(config, "ce_layers", ())
+        views += self._more_views(view)
+        layers = getattr(self.model.config, "ce_layers", ())
         for number, kept in enumerate(() if result.token_mask is None else result.token_mask):
             title = f"kept by block {layers[number]}" if layers else f"met in block {number + 1}"
             views.append(View(title, view.crop, kept=kept))
         return replace(result, views=tuple(views))
 
-    def _more_views(self, view: _View, sample: int) -> list[View]:
-        """Return a family's own views of a sample of the last pass."""
+    def _more_views(self, view: _View) -> list[View]:
+        """Return a family's own views of the last pass."""
         return []
 
     def _token_masks(self) -> np.ndarray | None:
@@ -239,18 +257,24 @@ class OneStreamTracker(Tracker):
         ask = getattr(self.model, "token_mask", None) if self.explain else None
         return None if ask is None else ask()
 
-    def _look(self, image: np.ndarray) -> _View:
-        """Crop around the previous box, scaled with the image if that has another size."""
+    def _look(self, image: np.ndarray, whole: bool = False) -> _View:
+        """Crop around the previous box, scaled with the image if that has another size.
+
+        The crop is narrow if that is enough, unless the `whole` search region is wanted.
+        """
         target = self.target
         if target is None:
             raise RuntimeError("track() was called before initialize(); give it a box first")
         height, width = check_image(image).shape[:2]
-        size = target.image_size or (height, width)
-        if size != (height, width):
-            target = replace(target, box=scale_box(target.box, size, (height, width)))
+        before = target.image_size or (height, width)
+        if before != (height, width):
+            target = replace(target, box=scale_box(target.box, before, (height, width)))
         target = replace(target, image_size=(height, width))
-        reach = self._reach(target)
-        crop, factor = crop_square(image, target.box, reach, self.model.config.search_size)
+        if self._narrow is not None and target.calm and not whole:
+            reach, size = self._narrow.search_factor, self._narrow.search_size
+        else:
+            reach, size = self._reach(target), self.model.config.search_size
+        crop, factor = crop_square(image, target.box, reach, size)
         return _View(target, crop, factor, reach, height, width)
 
     def _reach(self, target: Target) -> float:
@@ -259,37 +283,39 @@ class OneStreamTracker(Tracker):
         return config.search_factor * min(config.widest, 1.0 + config.widening * target.missed)
 
     def _decode(
-        self, view: _View, maps: np.ndarray, sample: int, token_masks: np.ndarray | None
+        self, view: _View, maps: np.ndarray, token_masks: np.ndarray | None
     ) -> TrackResult:
         """Return the result of a view, given the maps (B, 5, n, n) of which it is one sample."""
         config, previous = self.model.config, view.target.box
-        score, size, offset = maps[sample, 0], maps[sample, 1:3], maps[sample, 3:]
-        peak = find_peak(score, size, offset, self._window)
+        score, size, offset = np.split(maps[view.sample], (1, 3))
+        whole = view.size == config.search_size
+        peak = find_peak(score[0], size, offset, self._window if whole else self._narrow_window)
         if not np.isfinite(peak.box_cxcywh).all():
             raise RuntimeError(
                 f"the network returned a box of {peak.box_cxcywh.tolist()}; expected finite "
                 "numbers (damaged weights, or a precision that overflows: use precision='fp32')"
             )
         # In float32 like the official code, which scales the box before it leaves the network.
-        in_image = peak.box_cxcywh * np.float32(config.search_size) / np.float32(view.factor)
-        box = map_box_back(in_image.tolist(), previous, view.factor, config.search_size)
+        in_image = peak.box_cxcywh * np.float32(view.size) / np.float32(view.factor)
+        box = map_box_back(in_image.tolist(), previous, view.factor, view.size)
         box = clip_box(box, view.height, view.width, config.clip_margin)
         found = peak.score >= config.hold_below
         region = crop_region(previous, view.reach)
         covered = (float(region.left), float(region.top), float(region.side), float(region.side))
         verdict = None if found else Verdict.NOT_FOUND
-        token_mask = None if token_masks is None else token_masks[sample]
-        return TrackResult(box, peak.score, score, covered, verdict=verdict, token_mask=token_mask)
+        token_mask = None if token_masks is None else token_masks[view.sample]
+        return TrackResult(
+            box, peak.score, score[0], covered, verdict=verdict, token_mask=token_mask
+        )
 
-    def _remember(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
-        """Search around the result in the next image, unless the target was not found.
-
-        It was the result of a sample of the model's last pass.
-        """
+    def _remember(self, view: _View, result: TrackResult) -> TrackResult:
+        """Search around the result in the next image, unless the target was not found."""
         if result.verdict is None:
-            self.target = replace(view.target, box=result.box, missed=0)
+            calm = _is_calm(view, result)
+            self.target = replace(view.target, box=result.box, missed=0, calm=calm)
         else:
-            self.target = replace(view.target, missed=view.target.missed + 1)
+            missed = view.target.missed + 1
+            self.target = replace(view.target, missed=missed, calm=False)
         return result
 
     def track_batch(
@@ -330,7 +356,9 @@ class OneStreamTracker(Tracker):
         image = np.full((side, side, 3), 128, dtype=np.uint8)
         try:
             self.initialize(image, (side / 4, side / 4, side / 2, side / 2))
-            self.track(image)
+            for calm in (False, True):
+                self.target = replace(cast(Target, self.target), calm=calm)
+                self.track(image)
         finally:
             self.target, self._template_view = target, view
 
@@ -341,10 +369,18 @@ def _scaled(fractions: Sequence[float], side: int) -> Box:
     return (x, y, w, h)
 
 
+def _is_calm(view: _View, result: TrackResult) -> bool:
+    """Tell whether the target was found surely, near where it had been."""
+    before, now = view.target.box, result.box
+    step = max(abs(now[i] - before[i] + (now[i + 2] - before[i + 2]) / 2) for i in (0, 1))
+    near = step <= _CALM * math.sqrt(before[2] * before[3])
+    return result.verdict is None and result.score >= _SURE and near
+
+
 def track_batch(
     trackers: Sequence[OneStreamTracker], images: Sequence[np.ndarray]
 ) -> list[TrackResult]:
-    """Find several targets with one pass of the network they share, each in its next image.
+    """Find several targets with few passes of the network they share, each in its next image.
 
     Args:
         trackers: One per target, each initialised; all with the same model object.
@@ -365,16 +401,48 @@ def track_batch(
             f"{len(trackers)} trackers have {len(models)} models; expected one model object "
             "that all share (make further ones with OneStreamTracker(first.model))"
         )
-    locate_batch = getattr(next(iter(models.values()), None), "locate_batch", None)
-    if len(trackers) < 2 or locate_batch is None:
-        return [t.track(image) for t, image in zip(trackers, images, strict=True)]
-    views = [t._look(image) for t, image in zip(trackers, images, strict=True)]
-    searches = crops_to(trackers[0].model.device, [view.crop for view in views])
-    maps = maps_from(locate_batch([view.target.template for view in views], searches))
-    each = list(zip(trackers, views, strict=True))
-    masks = [tracker._token_masks() for tracker in trackers]
-    results = [tracker._decode(view, maps, i, masks[i]) for i, (tracker, view) in enumerate(each)]
-    return [
-        tracker._remember(view, tracker._illustrated(view, result, sample), sample)
-        for sample, ((tracker, view), result) in enumerate(zip(each, results, strict=True))
-    ]
+    looks = [tracker._look(image) for tracker, image in zip(trackers, images, strict=True)]
+    found = _search(trackers, dict(enumerate(looks)))
+    size = trackers[0].model.config.search_size if trackers else 0
+    again = {
+        i: trackers[i]._look(images[i], whole=True)
+        for i, (view, result) in found.items()
+        if view.size < size and not _is_calm(view, result)
+    }
+    found.update(_search(trackers, again))
+    return [tracker._remember(*found[i]) for i, tracker in enumerate(trackers)]
+
+
+def _search(
+    trackers: Sequence[OneStreamTracker], views: Mapping[int, _View]
+) -> dict[int, tuple[_View, TrackResult]]:
+    """Return views with their results, by the number of the tracker that each belongs to.
+
+    Views of one size take one pass, if the model has passes for several.
+    """
+    passes: list[list[int]] = []
+    for size in sorted({view.size for view in views.values()}):
+        alike = [i for i, view in views.items() if view.size == size]
+        shared = len(alike) > 1 and trackers[0].shares_passes
+        passes += [alike] if shared else [[i] for i in alike]
+    return {i: found for numbers in passes for i, found in _pass(trackers, views, numbers)}
+
+
+def _pass(
+    trackers: Sequence[OneStreamTracker], views: Mapping[int, _View], numbers: Sequence[int]
+) -> Iterator[tuple[int, tuple[_View, TrackResult]]]:
+    """Yield what one pass finds in the views of these numbers, which have one size."""
+    model: Any = trackers[0].model
+    alike = [views[i]._replace(sample=sample) for sample, i in enumerate(numbers)]
+    templates = [view.target.template for view in alike]
+    searches = crops_to(model.device, [view.crop for view in alike])
+    located = (
+        model.locate(templates[0], searches)
+        if len(alike) == 1
+        else model.locate_batch(templates, searches)
+    )
+    maps = maps_from(located)
+    for i, view in zip(numbers, alike, strict=True):
+        tracker = trackers[i]
+        result = tracker._decode(view, maps, tracker._token_masks())
+        yield i, (view, tracker._illustrated(view, result))

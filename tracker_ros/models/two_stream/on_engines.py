@@ -45,8 +45,7 @@ class TwoStreamOnEngines(OneStreamOnEngines):
     @inference
     def locate(self, template: Any, search: Array) -> HeadMaps:
         """Return the maps of one search region (1, 3, S, S), normalised RGB."""
-        outputs = self._track(tokens=stack(template, 1), search=search)
-        return self._kept(outputs)
+        return self.locate_batch([template], search)
 
     @inference
     def locate_batch(self, templates: Sequence[Any], searches: Array) -> HeadMaps:

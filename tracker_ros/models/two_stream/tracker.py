@@ -90,7 +90,7 @@ class TwoStreamTracker(OneStreamTracker):
         template, view = super()._encode(image, box)
         return Templates(template, template), view
 
-    def _remember(self, view: _View, result: TrackResult, sample: int) -> TrackResult:
+    def _remember(self, view: _View, result: TrackResult) -> TrackResult:
         target = cast(FollowedTarget, view.target)
         if result.verdict is not None:
             self.target = replace(target, missed=target.missed + 1, age=target.age + 1)
@@ -98,16 +98,16 @@ class TwoStreamTracker(OneStreamTracker):
         box = smoothed(target.box, result.box, self.policy.inertia)
         templates, age = target.template, target.age + 1
         if self._is_sure(target, result, age):
-            templates = Templates(templates.first, self._read(view, box, sample))
+            templates = Templates(templates.first, self._read(view, box))
             age = 0
         self.target = replace(target, template=templates, box=box, missed=0, age=age)
         return replace(result, box=box)
 
-    def _more_views(self, view: _View, sample: int) -> list[View]:
+    def _more_views(self, view: _View) -> list[View]:
         similarity = getattr(self.model, "similarity", None)
         views = [] if self._later_view is None else [self._later_view]
         if similarity is not None:
-            found = similarity(view.target.template, sample).numpy()
+            found = similarity(view.target.template, view.sample).numpy()
             names = ("like first template", "like later template")
             views += [View(n, view.crop, heat=m) for n, m in zip(names, found, strict=True)]
         return views
@@ -119,14 +119,14 @@ class TwoStreamTracker(OneStreamTracker):
         jump, growth = change(target.box, result.box)
         return jump <= policy.refresh_jump and abs(growth) <= policy.refresh_growth
 
-    def _read(self, view: _View, box: Box, sample: int) -> Any:
+    def _read(self, view: _View, box: Box) -> Any:
         size = self.model.config.search_size
         place = box_in_crop(box, view.target.box, view.factor, size)
         if self.illustrate:
             x, y, w, h = (float(part) * size for part in place)
             self._later_view = View("later template", view.crop, boxes=(((x, y, w, h), ""),))
         given = on_device(np.array([place], np.float32), self.model.device)
-        return self.model.read_template(sample, given)
+        return self.model.read_template(view.sample, given)
 
 
 def change(before: Box, after: Box) -> tuple[float, float]:
