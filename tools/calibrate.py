@@ -4,9 +4,10 @@
     dev/run python -m tools.calibrate ostrack_tiny --pictures ~/.cache/tracker_ros/packages
 
 Each model follows targets through scenes over photographs (`tools/calibration_scenes.py`) and
-through drawn scenes (`tracker_ros/synthetic/scene_video.py`); every fourth scene is held out and
-judged, in the card and in a picture of `docs/media`. What was collected is kept in `--evidence`,
-so that fitting again takes seconds.
+through drawn scenes (`tracker_ros/synthetic/scene_video.py`). The card holds the fit to all.
+How good it is, is told in the card and in a picture of `docs/media` by cross-validation: a quarter
+of the scenes at a time is judged by a fit to the others. What was collected is kept in
+`--evidence`, so that fitting again takes seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tracker_ros.tracker import Tracker
 
 _FRAMES = 90
 _SEEN = 0.35
-_HELD_OUT = 4
+_FOLDS = 4
 _RIDGE = 1e-3
 _MIN_FRAMES = 15
 _FAR, _FAR_KEPT = 0.3, 10
@@ -87,6 +88,8 @@ def play(tracker: Tracker, frames: Sequence[tuple[np.ndarray, np.ndarray]]) -> P
         tracker.update_model()
         found = collector.collect(image, result)
         evidence.append([found[name] for name in EVIDENCE])
+        if collector.wants_look_back:
+            collector.note_look_back(tracker.look_back(image, result.box))
         there = bool(np.isfinite(truth).all() and min(truth[2:]) > 0)
         overlaps.append(iou(result.box, box) if there else -1.0)
     return Played(np.array(evidence), np.array(overlaps))
@@ -134,24 +137,37 @@ def fit(played: list[Played]) -> Calibration:
     )
 
 
-def judge(calibration: Calibration, played: list[Played]) -> dict[str, float]:
+def probabilities(calibration: Calibration, scene: Played) -> np.ndarray:
+    """Return the (N,) float64 probabilities that a scene's results are right."""
+    rows = (dict(zip(EVIDENCE, row, strict=True)) for row in scene.evidence)
+    return np.array([calibration.probability(row) for row in rows])
+
+
+def cross_validate(played: list[Played]) -> list[np.ndarray]:
+    """Return the probabilities of each scene, by fits to scenes of other quarters."""
+    fits = [
+        fit([scene for i, scene in enumerate(played) if i % _FOLDS != fold])
+        for fold in range(_FOLDS)
+    ]
+    return [probabilities(fits[i % _FOLDS], scene) for i, scene in enumerate(played)]
+
+
+def judge(scores: list[np.ndarray], played: list[Played]) -> dict[str, float]:
     """Return how well the probabilities tell right from wrong results, rounded.
 
     `auroc` of right against other results, the shares of the frames `tracking` by the default
     limits among right ones and among those `without overlap`, and the mean distance of probability
     and share of right results over tenths (`calibration_error`).
     """
-    scores, tracking = [], []
+    tracking = []
     limits = StateLimits()
-    for scene in played:
+    for of_scene in scores:
         found = True
-        for row in scene.evidence:
-            score = calibration.probability(dict(zip(EVIDENCE, row, strict=True)))
+        for score in of_scene:
             found = score >= (limits.score_lost if found else limits.score_found)
-            scores.append(score)
             tracking.append(found)
     overlaps = np.concatenate([scene.overlaps for scene in played])
-    score, tracked = np.array(scores), np.array(tracking)
+    score, tracked = np.concatenate(scores), np.array(tracking)
     right, apart = overlaps > 0.5, overlaps <= 0
     tenths = np.minimum((score * 10).astype(int), 9)
     errors = [
@@ -169,7 +185,7 @@ def judge(calibration: Calibration, played: list[Played]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
-def draw_reliability(model: str, calibration: Calibration, played: list[Played]) -> None:
+def draw_reliability(model: str, scores: list[np.ndarray], played: list[Played]) -> None:
     """Write docs/media/reliability_MODEL.png: the share of right results for each score."""
     import matplotlib
 
@@ -178,9 +194,8 @@ def draw_reliability(model: str, calibration: Calibration, played: list[Played])
 
     rows = np.concatenate([scene.evidence for scene in played])
     right = np.concatenate([scene.overlaps for scene in played]) > 0.5
-    known = [dict(zip(EVIDENCE, row, strict=True)) for row in rows]
-    own = np.array([1.0 / (1.0 + np.exp(-row["score"])) for row in known])
-    fitted = np.array([calibration.probability(row) for row in known])
+    own = 1.0 / (1.0 + np.exp(-rows[:, EVIDENCE.index("score")]))
+    fitted = np.concatenate(scores)
     figure, axes = plt.subplots(figsize=(4.2, 4.0), layout="constrained")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for name, score, colour in (
@@ -219,20 +234,19 @@ def keep_evidence(path: Path, scenes: list[Played]) -> None:
 
 
 def write_card(model: str, weights: str, played: list[Played]) -> dict[str, object]:
-    """Fit a model on three of four scenes, judge it on the others, and write its card and plot."""
-    learned = [scene for place, scene in enumerate(played) if place % _HELD_OUT]
-    calibration = fit(learned)
+    """Fit a model, judge that by cross-validation, and write its card and plot."""
+    calibration, scores = fit(played), cross_validate(played)
     path = embedded_file(weights).with_suffix(".json")
     facts = json.loads(path.read_text(encoding="utf-8"))
     facts.setdefault("calibration", {})[model] = fitted = {
         "bias": calibration.bias,
         "weights": calibration.weights,
         "typical": calibration.typical,
-        "scenes": len(learned),
-        "held_out": judge(calibration, played[::_HELD_OUT]),
+        "scenes": len(played),
+        "cross_validated": judge(scores, played),
     }
     write_whole(path, json.dumps(facts, indent=2) + "\n")
-    draw_reliability(model, calibration, played[::_HELD_OUT])
+    draw_reliability(model, scores, played)
     return fitted
 
 

@@ -24,6 +24,7 @@ EVIDENCE = (
     "likeness",  # highest correlation with the first and with later, sure looks
     "colour",  # Bhattacharyya coefficient of the colours with the first ones
     "edge",  # 1 if the box ends at the image's edge
+    "look_back",  # logit of the last `Tracker.look_back`
 )
 
 

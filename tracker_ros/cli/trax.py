@@ -110,8 +110,9 @@ class TraxSession:
             return [self._answer(target, error) for target in targets]
         outcomes = self._targets.track(image, targets) if targets else []
         answers = [self._answer(*pair) for pair in zip(targets, outcomes, strict=True)]
-        for target in targets:
-            target.tracker.update_model()
+        for target, outcome in zip(targets, outcomes, strict=True):
+            if isinstance(outcome, TrackResult):
+                target.update_model(image, outcome)
         return answers + self._add(image, new)
 
     def _add(self, image: np.ndarray, objects: Sequence[Object]) -> list[Object]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evidence for and against a tracker's result: its score, its way, its size and its look.
 
-All of it can be had from any tracker, and costs some 0.3 ms.
+Most of it can be had from any tracker, and costs some 0.3 ms. To look back takes about two passes
+of the network, so it is done in every twentieth frame; that tells as much as in every second.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _LOOK_INTERVAL = 5
 _SIZES = 15
 _USUAL_STEP = 0.3
 _EDGE = 2.0
+_LOOK_BACK_INTERVAL = 20
+_LOOK_BACK_FIRST = 2.0
 _SURE_SCORE, _SURE_JUMP, _SURE_GROWTH = 0.6, 0.1, 0.3
 
 
@@ -53,6 +56,8 @@ class EvidenceCollector:
         self._first = _look_at(image, box)
         self._looks = deque([self._first.pixels], _LOOKS)
         self._age = 0
+        self._look_back = _LOOK_BACK_FIRST
+        self._look_back_age = _LOOK_BACK_INTERVAL
         self._areas: deque[float] = deque(maxlen=_SIZES)
         self._aspects: deque[float] = deque(maxlen=_SIZES)
         self._note(box)
@@ -61,8 +66,10 @@ class EvidenceCollector:
         """Return the evidence on the result of the next image; see `calibration.EVIDENCE`."""
         look = _look_at(image, result.box)
         evidence = {**self._anywhere(image, result, look), **self._change(result.box)}
+        evidence["look_back"] = self._look_back
         self._note(result.box)
         self._age += 1
+        self._look_back_age += 1
         sure = (
             result.score >= _SURE_SCORE
             and evidence["jump"] < _SURE_JUMP
@@ -76,10 +83,23 @@ class EvidenceCollector:
     def collect_elsewhere(self, image: np.ndarray, result: TrackResult) -> dict[str, float]:
         """Return the evidence on a result of which neither place nor size can be expected."""
         look = _look_at(image, result.box)
-        return {**self._anywhere(image, result, look), "jump": 0.0, "growth": 0.0}
+        usual = {"jump": 0.0, "growth": 0.0, "look_back": _LOOK_BACK_FIRST}
+        return {**self._anywhere(image, result, look), **usual}
+
+    @property
+    def wants_look_back(self) -> bool:
+        """Whether it is time for `note_look_back`."""
+        return self._look_back_age >= _LOOK_BACK_INTERVAL
+
+    def note_look_back(self, score: float | None) -> None:
+        """Take into account what `Tracker.look_back` returned for the last box."""
+        self._look_back_age = 0
+        if score is not None:
+            self._look_back = _logit(score)
 
     def move(self, box: Box) -> None:
-        """Expect the target here, at this size: it was found again."""
+        """Expect the target here, at this size: it was found again, and looked back from."""
+        self._look_back, self._look_back_age = _LOOK_BACK_FIRST, 0
         self._areas.clear()
         self._aspects.clear()
         self._note(box)
@@ -92,10 +112,9 @@ class EvidenceCollector:
 
     def _anywhere(self, image: np.ndarray, result: TrackResult, look: _Look) -> dict[str, float]:
         x, y, w, h = result.box
-        score = min(max(result.score, 0.02), 0.98)
         height, width = image.shape[:2]
         return {
-            "score": math.log(score / (1.0 - score)),
+            "score": _logit(result.score),
             "rival": rival_share(result),
             "aspect": min(abs(math.log(w / h) - statistics.median(self._aspects)), 2.0),
             "likeness_first": float(look.pixels @ self._first.pixels),
@@ -111,6 +130,11 @@ class EvidenceCollector:
         jump = way / math.sqrt(last[2] * last[3]) - _USUAL_STEP
         growth = abs(math.log(w * h) - statistics.median(self._areas))
         return {"jump": min(max(jump, 0.0), 1.5), "growth": min(growth, 3.0)}
+
+
+def _logit(score: float) -> float:
+    bounded = min(max(score, 0.02), 0.98)
+    return math.log(bounded / (1.0 - bounded))
 
 
 def rival_share(result: TrackResult) -> float:

@@ -296,7 +296,7 @@ class Follower(Generic[T]):
         for target in step.targets:
             result = results.get(target.target_id)
             if result is not None and result.verdict is not Verdict.NOT_FOUND:
-                self._update_model(target.tracker)
+                self._update_model(target, step.image, result)
         self._processing_s = self._clock() - step.begin_s
 
     def report_change(self) -> None:
@@ -423,11 +423,13 @@ class Follower(Generic[T]):
             self._inform(text)
         return distorted
 
-    def _update_model(self, tracker: Tracker) -> None:
-        """Let a tracker update its model of the target, now that its result is out."""
+    def _update_model(
+        self, target: FollowedTarget, image: np.ndarray, result: TrackResult
+    ) -> None:
+        """Let a target's model be updated, now that its result is out."""
         begin = self._clock()
         try:
-            tracker.update_model()
+            target.update_model(image, result)
         except Exception as error:  # as in tracking: the next frame gets its chance
             self.counts.faults += 1
             self._complain(

@@ -36,6 +36,7 @@ _DOUBTS = {
     "likeness": Doubt.LOOK,
     "colour": Doubt.LOOK,
     "edge": Doubt.LEFT_IMAGE,
+    "look_back": Doubt.LOOK,
 }
 """What to call each kind of `calibration.EVIDENCE` that speaks against a result."""
 
@@ -141,6 +142,18 @@ class FollowedTarget(TargetStateMachine):
         if found:
             self._seen = result
         return result
+
+    def update_model(self, image: np.ndarray, result: TrackResult) -> None:
+        """Let the tracker learn from its result on an image, and look back now and then.
+
+        Call it when the result is out: it takes time.
+        """
+        self.tracker.update_model()
+        calibration, evidence = self.tracker.calibration, self._evidence
+        if evidence is None or calibration is None or not calibration.weights.get("look_back"):
+            return
+        if evidence.wants_look_back:
+            evidence.note_look_back(self.tracker.look_back(image, result.box))
 
     def _judge(
         self, image: np.ndarray, result: TrackResult, elsewhere: bool
