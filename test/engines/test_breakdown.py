@@ -60,7 +60,8 @@ def test_the_target_is_kept(ostrack_graphs: list[Graph], cache: Path) -> None:
             assert found.box == pytest.approx(wanted.box, abs=0.05)
             assert found.score == pytest.approx(wanted.score, abs=1e-3)
             backends.append(tracker.runtime_info["backend"])
-    assert backends == ["tensorrt"] * GOOD_FRAMES + ["torch"] * (FRAMES - GOOD_FRAMES)
+    good = 1 + GOOD_FRAMES  # the first is searched in another graph
+    assert backends == ["tensorrt"] * good + ["torch"] * (FRAMES - good)
     facts = tracker.runtime_info
     assert "an illegal memory access was encountered" in facts["fallback"]
     assert facts["parity template"].startswith("16 crops: cosine at least 1.0")

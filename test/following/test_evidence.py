@@ -99,6 +99,51 @@ def test_the_rival_is_the_highest_score_outside_the_box():
     assert rival_share(result()) == 0.0, "no map, no rival"
 
 
+def test_a_look_back_counts_until_the_next_or_until_the_target_is_found_elsewhere():
+    collector = EvidenceCollector(picture(), BOX)
+    usual = collector.collect(picture(), result())["look_back"]
+    assert collector.wants_look_back
+    collector.note_look_back(0.1)
+    for _ in range(20):
+        assert not collector.wants_look_back
+        assert collector.collect(picture(), result())["look_back"] == pytest.approx(np.log(1 / 9))
+    assert collector.wants_look_back
+    assert collector.collect_elsewhere(picture(), result())["look_back"] == usual
+    collector.move(BOX)
+    assert not collector.wants_look_back
+    assert collector.collect(picture(), result())["look_back"] == usual
+    collector.note_look_back(None)
+    assert collector.collect(picture(), result())["look_back"] == usual, "it cannot tell"
+
+
+class LookingBack(Scripted):
+    """Finds something else in the first image."""
+
+    calls = 0
+
+    def look_back(self, image, box):
+        self.calls += 1
+        return 0.0
+
+
+@pytest.mark.parametrize(("weight", "calls"), [(2.0, 1), (0.0, 0)])
+def test_a_target_that_is_not_found_in_the_first_image_is_doubted(weight, calls):
+    tracker = LookingBack()
+    tracker.calibration = Calibration(0.0, {"score": 1.0, "look_back": weight}, {"look_back": 2.0})
+    targets = TargetSet(StateLimits(), tracker=tracker)
+    target = targets.select(lambda t: t.initialize(picture(), BOX), 0.0)
+    target.start(picture(), BOX)
+    states = []
+    for number in range(3):
+        target.take(result(), number / 30, picture())
+        target.update_model(picture(), result())
+        states.append(target.state)
+    assert tracker.calls == calls
+    after = TargetState.UNCERTAIN if calls else TargetState.TRACKING
+    assert states == [TargetState.TRACKING, after, after]
+    assert target.doubt is (Doubt.LOOK if calls else Doubt.NONE)
+
+
 def following(results: list[TrackResult]) -> tuple[TargetSet, list]:
     """Follow a target by a script. Returns the set, and state, doubt and score per frame."""
     tracker = Scripted()

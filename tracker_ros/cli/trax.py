@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import Command, add_model_options, model_arguments
+from tracker_ros.tracker import TrackResult
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tracker_ros.following.target_set import FollowedTarget
     from tracker_ros.geometry import Box
-    from tracker_ros.tracker import Tracker, TrackResult
+    from tracker_ros.tracker import Tracker
 
 Object = tuple[Any, dict[str, float]]
 """A region of TraX and its properties."""
