@@ -154,6 +154,8 @@ def test_clearing_drops_what_waits(bench):
     assert bench.passed.get(timeout=PATIENCE_S).number == 1
     bench.put(2)
     bench.ahead.clear()
+    with pytest.raises(queue.Empty):
+        bench.passed.get(timeout=0.05)
     bench.put(3)
     assert bench.take().number == 3
     assert bench.decoded == [1, 3]
