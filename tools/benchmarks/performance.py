@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure time and memory of every model, back end and precision that this machine can run.
 
-    python -m tools.benchmarks.performance --json out/cpu.json [--models …] [--threads 2 1]
+    python -m tools.benchmarks.performance --json tools/benchmarks/performance_cpu.json \
+        [--models …] [--threads 2 1]
     python -m tools.benchmarks.performance --device cuda --json out/gpu.json
-    python -m tools.benchmarks.performance --show out/cpu.json out/gpu.json \
+    python -m tools.benchmarks.performance --show tools/benchmarks/performance_cpu.json \
         --markdown docs/performance.md --plot docs/media/performance.png
 
 Every row is measured in a process of its own. Milliseconds cannot be compared across machines, so
 the rate at which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured
-in turn with the frames, and each row has the fraction of this rate that the tracker reaches.
-Models without embedded weights get random ones: they change no times, and the parity check of
-their engines ignores boxes. A row is left out if something else would compute than it says. Rows
-in an existing JSON file are kept unless they are measured again.
+in turn with the frames. Models without embedded weights get random ones: they change no times, and
+the parity check of their engines ignores boxes. A row is left out if something else would compute
+than it says. Rows in an existing JSON file are kept unless they are measured again.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
 from tools.benchmarks.flops import counted_gflop, official_gflop
-from tools.benchmarks.performance_page import plot, write_page
-from tools.benchmarks.rows import Row, as_table, measure_apart
+from tools.benchmarks.performance_page import plot, tables, write_page
+from tools.benchmarks.rows import Row, measure_apart
 from tools.benchmarks.workloads import BOXES, random_weights, round_of_work
 from tracker_ros import create_tracker, list_models, model_card
 from tracker_ros.checkpoints import write_weights
 from tracker_ros.engines import parity_check
 from tracker_ros.engines.select_backend import Backend
+from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.machine import describe_machine
 from tracker_ros.geometry import iou
 from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
@@ -59,6 +61,7 @@ CHOICES = {
         ("onnxruntime", "int8"),
     ],
     "cuda": [("torch", "fp32"), ("torch", "fp16"), ("tensorrt", "fp16")],
+    "csrt": [("opencv", "fp32")],
 }
 # The official code on two threads of a CPU: time of a frame divided by "its operations / rate of
 # torch.mm", or CPU seconds where work differs from frame to frame.
@@ -75,8 +78,6 @@ OFFICIAL_CPU_S = {
     ("mast_resnet18", "full memory"): 72.0,
 }  # fmt: skip
 FRAMES_COMPARED = 30
-COLUMNS = ("model", "work", "backend", "precision", "threads", "ms", "p95_ms", "gflop", "rate",
-           "fraction", "multiple", "times_official", "box_iou", "peak_mib", "start_s")  # fmt: skip
 
 
 class MatrixRate:
@@ -129,10 +130,14 @@ def measure(options: dict[str, Any]) -> list[Row]:
     if options["weights"]:
         # With random weights many places are as good as the best, and rounding decides.
         parity_check.MEDIAN_IOU = parity_check.MIN_IOU = 0.0
+    cv2.setNumThreads(options["threads"])
     arguments = {key: options[key] for key in ("device", "weights", "backend", "precision")}
     arguments["engine_cache_dir"] = options["cache"]
     start = time.perf_counter()
-    tracker = create_tracker(options["model"], **arguments)
+    if options["model"] in BASELINES:
+        tracker: Tracker = OpenCvTracker(options["model"])
+    else:
+        tracker = create_tracker(options["model"], **arguments)
     tracker.warm_up()
     start_s = time.perf_counter() - start
     check_that_it_runs(tracker, options)
@@ -164,8 +169,11 @@ def measure(options: dict[str, Any]) -> list[Row]:
 
 
 def prepare_for_several(options: dict[str, Any]) -> None:
-    """Export or build the graphs for several targets, which a tracker never does itself."""
-    if options["backend"] not in ("onnxruntime", "tensorrt"):
+    """Build the graphs for several targets, which a tracker never does itself, for a GPU.
+
+    A CPU gains little by them.
+    """
+    if options["backend"] not in ("onnxruntime", "tensorrt") or options["device"] == "cpu":
         return
     device, cache = resolve_device(options["device"]), Path(options["cache"])
     named = options["backend"], device, options["precision"], options["model"], cache
@@ -227,7 +235,7 @@ def _box_overlap(tracker: Tracker, arguments: dict[str, Any], name: str) -> floa
     Returns None without embedded weights and for trackers with a memory.
     """
     plain = (arguments["backend"], arguments["precision"]) == ("torch", "fp32")
-    if plain or model_card(name).weights is None or not isinstance(tracker, OneStreamTracker):
+    if plain or not isinstance(tracker, OneStreamTracker) or model_card(name).weights is None:
         return None
     exact = create_tracker(name, **{**arguments, "backend": "torch", "precision": "fp32"})
     first, *frames = synthetic_video(0, frames=FRAMES_COMPARED)
@@ -243,20 +251,15 @@ def _box_overlap(tracker: Tracker, arguments: dict[str, Any], name: str) -> floa
 
 
 def compare(rows: list[Row]) -> None:
-    """Add columns that need several rows: fractions of the rate, and the official code."""
-    counted = {(row["model"], row["work"]): row["gflop"] for row in rows if "gflop" in row}
+    """Add how many times faster than the official code rows on a CPU are."""
     for row in rows:
         key = (row["model"], row["work"])
-        seconds, on_cpu = 1e-3 * row["ms"], row["device"].startswith("cpu")
-        if key in counted:
-            row["gflop"] = counted[key]
-            row["fraction"] = row["gflop"] / (seconds * row["rate"])
-        if not on_cpu:
+        if not row["device"].startswith("cpu"):
             continue
         if row["model"] in OFFICIAL_MULTIPLE and row["work"] == "1 target":
             config = {**OSTRACK_CONFIGS, **GRM_CONFIGS}[row["model"]]
-            row["multiple"] = seconds * row["rate"] / official_gflop(config)
-            row["times_official"] = OFFICIAL_MULTIPLE[row["model"]] / row["multiple"]
+            multiple = 1e-3 * row["ms"] * row["rate"] / official_gflop(config)
+            row["times_official"] = OFFICIAL_MULTIPLE[row["model"]] / multiple
         if key in OFFICIAL_CPU_S:
             row["times_official"] = OFFICIAL_CPU_S[key] / row["cpu_s"]
 
@@ -265,17 +268,17 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Yield the rows of one run after the other; print a line for each run left out."""
     from tqdm import tqdm
 
-    kinds = [
-        (backend, precision)
-        for backend, precision in CHOICES[arguments.device.split(":")[0]]
-        if backend in (arguments.backends or [backend])
-        and precision in (arguments.precisions or [precision])
-    ]
-    bar = tqdm(total=len(arguments.models) * len(kinds) * len(arguments.threads), unit="run")
-    for model in arguments.models:
+    bar = tqdm(arguments.models, unit="model")
+    for model in bar:
+        kinds = [
+            (backend, precision)
+            for backend, precision in CHOICES.get(model, CHOICES[arguments.device.split(":")[0]])
+            if backend in (arguments.backends or [backend])
+            and precision in (arguments.precisions or [precision])
+        ]
         with tempfile.TemporaryDirectory() as folder:
             weights = None
-            if model_card(model).weights is None:
+            if model not in BASELINES and model_card(model).weights is None:
                 weights = Path(folder) / "weights.safetensors"
                 write_weights(random_weights(model), weights)
             for (backend, precision), threads in itertools.product(kinds, arguments.threads):
@@ -283,10 +286,11 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                     "model": model, "device": arguments.device, "backend": backend,
                     "precision": precision, "threads": threads, "seconds": arguments.seconds,
                     "weights": None if weights is None else str(weights),
-                    "cache": f"{folder}/engines",
+                    "cache": str(arguments.engines or f"{folder}/engines"),
                 }  # fmt: skip
                 # Exporting and building are done once and do not count as start.
-                for prepare in (True, False) if backend != "torch" else (False,):
+                given = weights is None and arguments.device == "cpu"
+                for prepare in (False,) if backend == "torch" or given else (True, False):
                     row = {**options, "prepare": prepare}
                     try:
                         found = measure_apart(MODULE, ["--row", json.dumps(row)])
@@ -296,8 +300,6 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
                         tqdm.write(f"left out: {found}", file=sys.stderr)
                         break
                     yield found
-                bar.update()
-    bar.close()
 
 
 def _keep(path: Path, device: str, rows: list[Row]) -> None:
@@ -320,12 +322,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     distinct = [name for name in list_models() if not name.endswith(SAME_SHAPES)]
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
-    parser.add_argument("--models", nargs="+", default=distinct, choices=list_models())
+    parser.add_argument(
+        "--models", nargs="+", default=[*distinct, "csrt"], choices=[*list_models(), "csrt"]
+    )
     parser.add_argument("--backends", nargs="+", help="default: all")
     parser.add_argument("--precisions", nargs="+", help="default: all")
     parser.add_argument("--threads", nargs="+", type=int, default=[torch.get_num_threads()])
     parser.add_argument("--seconds", type=float, default=3.0, help="of a row (%(default)s)")
     parser.add_argument("--json", type=Path, help="keep the rows here")
+    parser.add_argument("--engines", type=Path, help="keep exported and built engines here")
     parser.add_argument("--show", nargs="+", type=Path, help="measure nothing; read these files")
     parser.add_argument("--markdown", type=Path, help="with --show: write the page here")
     parser.add_argument("--plot", type=Path, help="with --show: draw the figure here")
@@ -338,11 +343,11 @@ def main() -> None:
             print(json.dumps(str(error)))
         return
     if arguments.show:
-        runs = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.show]
-        for run in runs:
-            print(run["machine"], as_table(run["rows"], COLUMNS, 2), sep="\n")
+        runs = {path: json.loads(path.read_text(encoding="utf-8")) for path in arguments.show}
+        for run in runs.values():
+            print(run["machine"], *tables(run), sep="\n\n")
         if arguments.plot:
-            plot(runs, arguments.plot)
+            plot(runs.values(), arguments.plot)
         if arguments.markdown:
             write_page(runs, arguments.markdown, arguments.plot)
         return
@@ -352,8 +357,7 @@ def main() -> None:
         if arguments.json:
             _keep(arguments.json, arguments.device, rows)
     compare(rows)
-    print(describe_machine(arguments.device).sentence())
-    print(as_table(rows, COLUMNS, 2))
+    print(describe_machine(arguments.device).sentence(), *tables({"rows": rows}), sep="\n\n")
 
 
 if __name__ == "__main__":

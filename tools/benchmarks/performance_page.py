@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,78 +12,112 @@ from tools.benchmarks.rows import Row, as_table
 
 Run = dict[str, Any]
 FIRST_WORK = ("1 target", "plain", "one reference")
-"""The work of an ordinary frame, shown in the figure; other work is in the tables only."""
-HEADS = {
-    "model": "model", "work": "work", "backend": "back end", "precision": "precision",
-    "threads": "threads", "ms": "ms", "p95_ms": "p95", "gflop": "GFLOP", "rate": "rate",
-    "fraction": "fraction",
-    "multiple": "multiple", "times_official": "× official", "box_iou": "box IoU",
-    "peak_mib": "MiB", "start_s": "start, s",
-}  # fmt: skip
+"""The work of an ordinary frame."""
+FOUR = "4 targets"
+COLUMNS = ("model", "back end", "precision", "image", "4 targets, ms", "MiB", "start, s",
+           "box IoU", "GFLOP", "× official")  # fmt: skip
+"""Of the tables; those by the number of threads come before the fifth."""
 INTRODUCTION = """# Performance
 
+Which model, back end and precision to take, and what it costs. Leave `backend` and `precision` at
+`auto` unless a row here tells you otherwise: it takes ONNX Runtime for embedded models on a CPU,
+and torch for the others. Which model is the better tracker is told in [accuracy.md](accuracy.md);
+`csrt` is OpenCV's, for comparison.
+
 This page is made by `python -m tools.benchmarks.performance`; do not edit it by hand. Rows are
-measured one after the other, each in a process of its own. Models without embedded weights got
-random ones, which change no times. (Their parity check then compares scores but not boxes.)
-Images are 640 × 480, for MAST 854 × 480.
+measured one after the other, each in a process of its own, and kept in {sources}. Models without
+embedded weights got random ones, which change no times. Images are 640 × 480, for MAST 854 × 480.
 """
 LEGEND = """
-- **ms**: median wall time of one image, from crop to box, with all updates that the image
-  causes. **p95**: 95 % of the images took at most this time. Waiting threads spin for some
-  microseconds, as those of `tracker-ros` do. In the node they sleep at once
-  ([node.md](node.md)).
-- **GFLOP**: arithmetic of the image as this package computes it in torch. A multiply-add counts
-  as two.
-- **rate**: GFLOP/s of `torch.mm` in the same run (float32; float16 for fp16 on a GPU). If the
-  rate differs between rows of one machine, something else ran beside. **fraction**: arithmetic
-  of the image per second, divided by this rate. Values above 1 mean that the layers are faster
-  than torch's matrix product: on a CPU they use oneDNN's kernels and fewer bits.
-- **multiple**: the time divided by "arithmetic of the official network / rate of `torch.mm`".
-  **× official**: how many times faster than the official code. The official code was measured at
-  a multiple of 1.30 (`ostrack_vitb_256_ce`), 1.27 (`_384_ce`), 1.23 (without elimination) and
-  1.32 (`grm_vitb_256`); TrDiMP and MAST were measured in CPU seconds on two threads of a similar
-  machine.
+- **ms**: median wall time of an ordinary image, from crop to box. The fastest of a model is bold.
+  Waiting threads spin for some microseconds, as those of `tracker-ros` do. In the node they sleep
+  at once ([node.md](node.md)).
+- **4 targets**: ms of one image with four targets, with the fewest threads of the row.
+- **MiB**: the most memory that the process held, Python and the benchmark's own copy of torch
+  included (without torch a node needs less: [engines.md](engines.md)); on a GPU, what torch held
+  there. **start**: seconds to create the tracker and warm it up, with engines already exported
+  and built.
 - **box IoU**: median overlap with the boxes of torch in fp32 on a synthetic video, where each
   frame is searched from the same box; embedded models only.
-- **MiB**: the most memory that the process held (on a GPU: that torch held on the GPU).
-  **start**: seconds to create the tracker and warm it up, with engines already exported and
-  built.
+- **GFLOP**: arithmetic of an ordinary image as this package computes it in torch. A multiply-add
+  counts as two.
+- **× official**: how many times faster than the official code, which was measured on two threads
+  of similar machines: OSTrack and GRM relative to the rate of `torch.mm`, TrDiMP and MAST in CPU
+  seconds.
 """
 
 
-def _several_targets(rows: list[Row]) -> list[str]:
-    """Return lines that compare four targets with one."""
-    one = {_key(row): row for row in rows if row["work"] == "1 target"}
-    lines = []
-    for row in rows:
-        single = one.get(_key(row))
-        if row["work"] == "4 targets" and single and row["backend"] == "torch":
-            lines.append(
-                f"- `{row['model']}`, {row['precision']}, {_threads(row)}: "
-                f"{row['ms'] / single['ms']:.2f} × ({single['ms']:.1f} → {row['ms']:.1f} ms)"
-            )
+def _grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Return rows by the values of some columns, in the order of these values."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: tuple(row[key] for key in keys)):
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return groups
+
+
+def _by_threads(rows: Iterable[Row]) -> dict[str, float]:
+    """Return the milliseconds of rows of one kind by a heading that names the threads."""
+    ordered = sorted(rows, key=lambda row: row["threads"])
+    return {
+        f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}, ms": row["ms"]
+        for row in ordered
+    }
+
+
+def summary(rows: list[Row]) -> list[Row]:
+    """Return a row for each model, back end and precision: what an ordinary image costs."""
+    lines: list[Row] = []
+    for kind, group in _grouped(rows, "model", "backend", "precision").items():
+        first = [row for row in group if row["work"] in FIRST_WORK]
+        least, most = (pick(first, key=lambda row: row["threads"]) for pick in (min, max))
+        line: Row = {**dict(zip(COLUMNS, kind, strict=False)), **_by_threads(first)}
+        for row in group:
+            if row["work"] == FOUR and row["threads"] == least["threads"]:
+                line["4 targets, ms"] = row["ms"]
+        line |= {"MiB": least["peak_mib"], "start, s": least["start_s"]}
+        shown = {"box IoU": "box_iou", "GFLOP": "gflop", "× official": "times_official"}
+        line |= {column: most[key] for column, key in shown.items() if key in most}
+        lines.append(line)
     return lines
 
 
-def _threads(row: Row) -> str:
-    return f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+def _with_fastest_bold(lines: list[Row]) -> list[Row]:
+    """Return the lines with milliseconds as text, those of the fastest of each model bold."""
+    written = [dict(line) for line in lines]
+    for group in _grouped(written, "model").values():
+        for column in {column for line in group for column in line if column.endswith(", ms")}:
+            timed = [line for line in group if column in line]
+            least = min(line[column] for line in timed)
+            for line in timed:
+                number = f"{line[column]:.{2 if line[column] < 10 else 1}f}"
+                bold = len(group) > 1 and line[column] == least
+                line[column] = f"**{number}**" if bold else number
+    return written
 
 
-def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("model", "backend", "precision", "threads"))
+def other_work(rows: list[Row]) -> list[Row]:
+    """Return a row for each kind of work that only some images take."""
+    others = [row for row in rows if row["work"] not in (*FIRST_WORK, FOUR)]
+    return [
+        {"model": model, "back end": backend, "image": work, **_by_threads(group)}
+        for (model, backend, work), group in _grouped(others, "model", "backend", "work").items()
+    ]
 
 
-def _digits(row: Row) -> str:
-    """Return the overlap with three digits."""
-    return f"{row['box_iou']:.3f}" if "box_iou" in row else ""
+def tables(run: Run) -> list[str]:
+    """Return the tables of a run, each as Markdown."""
+    found = []
+    for lines in (_with_fastest_bold(summary(run["rows"])), other_work(run["rows"])):
+        present = sorted({column for line in lines for column in line})
+        threads = [column for column in present if column not in COLUMNS]
+        columns = [column for column in COLUMNS[:4] if column in present] + threads
+        columns += [column for column in COLUMNS[4:] if column in present]
+        if lines:
+            found.append(as_table(lines, columns, 2))
+    return found
 
 
-def _columns(rows: list[Row]) -> list[str]:
-    """Return the columns that have a value in some row."""
-    return [column for column in HEADS if any(column in row for row in rows)]
-
-
-def write_page(runs: list[Run], path: Path, figure: Path | None) -> None:
+def write_page(runs: dict[Path, Run], path: Path, figure: Path | None) -> None:
     """Write the page.
 
     Args:
@@ -90,28 +125,24 @@ def write_page(runs: list[Run], path: Path, figure: Path | None) -> None:
         path: Of the page.
         figure: Of the plot, or None.
     """
-    parts = [INTRODUCTION]
+    sources = ", ".join(f"`{source}`" for source in runs)
+    parts = [INTRODUCTION.format(sources=sources)]
     if figure:
         parts.append(f"![Time per image]({os.path.relpath(figure, path.parent)})\n")
-    for run in runs:
+    for run in runs.values():
         parts.append(f"## On a {'GPU' if run['device'].startswith('cuda') else 'CPU'}\n")
         parts.append(f"Measured: {run['machine']}.\n")
-        rows = sorted(run["rows"], key=lambda row: (row["model"], row["threads"]))
-        columns = _columns(rows)
-        shown = [{**row, "box_iou": _digits(row)} for row in rows]
-        table = as_table(shown, columns, 2).splitlines()
-        table[0] = f"| {' | '.join(HEADS[column] for column in columns)} |"
-        parts.append("\n".join(table) + "\n")
-        several = _several_targets(rows)
-        if several:
-            parts.append("Four targets on one image, beside one:\n")
-            parts.append("\n".join(several) + "\n")
+        ordinary, *others = tables(run)
+        parts.append(f"{ordinary}\n")
+        for table in others:
+            parts.append("Images that take more work:\n")
+            parts.append(f"{table}\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "## How to read it", LEGEND]), encoding="utf-8")
 
 
-def plot(runs: list[Run], path: Path) -> None:
-    """Draw milliseconds per image: a panel per machine, a bar per row.
+def plot(runs: Iterable[Run], path: Path) -> None:
+    """Draw milliseconds of an ordinary image: a panel per machine, a bar per row.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -120,33 +151,30 @@ def plot(runs: list[Run], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [
-        sorted(
-            (row for row in run["rows"] if row["work"] in FIRST_WORK),
-            key=lambda row: (row["model"], row["threads"]),
-        )
-        for run in runs
+        (run["machine"], [row for row in run["rows"] if row["work"] in FIRST_WORK]) for run in runs
     ]
-    kinds = sorted({(row["backend"], row["precision"]) for rows in shown for row in rows})
-    figure = Figure(figsize=(7.2, 1.2 + 0.2 * sum(map(len, shown))), layout="constrained")
+    kinds = sorted({(row["backend"], row["precision"]) for _, rows in shown for row in rows})
+    heights = [len(rows) + len({row["model"] for row in rows}) for _, rows in shown]
+    figure = Figure(figsize=(7.2, 1.2 + 0.2 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(
-        len(runs), 1, squeeze=False, height_ratios=[max(len(rows), 1) for rows in shown]
-    )
-    for run, rows, axes in zip(runs, shown, panels[:, 0], strict=True):
-        names = [f"{row['model']}, {_threads(row)}" for row in rows]
-        for i, row in enumerate(rows):
-            kind = (row["backend"], row["precision"])
-            axes.barh(i, row["ms"], color=f"C{kinds.index(kind)}")
-            axes.text(row["ms"], i, f" {row['ms']:.3g}", va="center", fontsize=7)
-        ticks = [i for i, name in enumerate(names) if i == 0 or names[i - 1] != name]
-        axes.set_yticks(ticks, [names[i] for i in ticks], fontsize=8)
+    panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)
+    for (machine, rows), axes in zip(shown, panels[:, 0], strict=True):
+        place, ticks = 0, {}
+        for (model, threads), group in _grouped(rows, "model", "threads").items():
+            ticks[place] = f"{model}, {threads} thread{'s' if threads > 1 else ''}"
+            for row in group:
+                kind = kinds.index((row["backend"], row["precision"]))
+                axes.barh(place, row["ms"], color=f"C{kind}")
+                axes.text(row["ms"], place, f" {row['ms']:.3g}", va="center", fontsize=7)
+                place += 1
+        axes.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
         axes.invert_yaxis()
         axes.set_xscale("log")
-        axes.margins(x=0.1)
-        axes.set_title(run["machine"], fontsize=7)
+        axes.margins(x=0.1, y=0.01)
+        axes.set_title(machine, fontsize=7)
         axes.set_xlabel("ms per image")
     for i, (backend, precision) in enumerate(kinds):
         panels[0, 0].barh([0], [0], color=f"C{i}", label=f"{backend} {precision}")
     panels[0, 0].legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=110)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracker_ros.evaluation.baselines import OpenCvTracker
 from tracker_ros.models.mast.config import frames_to_keep
 from tracker_ros.models.mast.tracker import MASTTracker
 from tracker_ros.models.one_stream.tracker import OneStreamTracker, track_batch
@@ -69,7 +70,18 @@ def round_of_work(tracker: Tracker) -> Iterator[Work]:
         return _trdimp(tracker, image)
     if isinstance(tracker, MASTTracker):
         return _mast(tracker, image)
+    if isinstance(tracker, OpenCvTracker):
+        return _opencv(tracker, image)
     raise TypeError(f"no work is defined for a {type(tracker).__name__}")
+
+
+def _opencv(tracker: OpenCvTracker, image: np.ndarray) -> Iterator[Work]:
+    for _ in range(3):
+        yield Work(
+            "1 target",
+            lambda: tracker.initialize(image, BOXES[0]),
+            lambda: tracker.track(image),
+        )
 
 
 def _one_stream(tracker: OneStreamTracker, image: np.ndarray) -> Iterator[Work]:

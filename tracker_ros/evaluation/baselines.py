@@ -80,6 +80,11 @@ class OpenCvTracker(Tracker):
     def warm_up(self) -> None:
         """Do nothing: OpenCV's trackers need no preparation."""
 
+    @property
+    def runtime_info(self) -> dict[str, str]:
+        """Back end, device and precision."""
+        return {"backend": "opencv", "device": "cpu", "precision": "fp32"}
+
 
 def _cause(error: cv2.error) -> str:
     """Return OpenCV's message in one line."""
