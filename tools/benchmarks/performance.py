@@ -7,9 +7,9 @@
     python -m tools.benchmarks.performance --show tools/benchmarks/performance_cpu.json \
         --markdown docs/performance.md --plot docs/media/performance.png
 
-Every row is measured in a process of its own. Milliseconds cannot be compared across machines, so
-the rate at which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured
-in turn with the frames. Models without embedded weights get random ones: they change no times, and
+Every row is measured in a process of its own. To show how busy the machine was, the rate at
+which `torch.mm` multiplies 32-bit matrices (16-bit ones for fp16 on a GPU) is measured in turn
+with the frames. Models without embedded weights get random ones: they change no times, and
 the parity check of their engines ignores boxes. A row is left out if something else would compute
 than it says. Rows in an existing JSON file are kept unless they are measured again.
 """
@@ -30,10 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 
-from tools.benchmarks.flops import counted_gflop, official_gflop
+from tools.benchmarks.flops import counted_gflop
 from tools.benchmarks.performance_page import plot, tables, write_page
 from tools.benchmarks.rows import Row, measure_apart
 from tools.benchmarks.workloads import BOXES, random_weights, round_of_work
@@ -44,7 +43,6 @@ from tracker_ros.engines.select_backend import Backend
 from tracker_ros.evaluation.baselines import BASELINES, OpenCvTracker
 from tracker_ros.evaluation.machine import describe_machine
 from tracker_ros.geometry import iou
-from tracker_ros.models.one_stream.config import GRM_CONFIGS, OSTRACK_CONFIGS
 from tracker_ros.models.one_stream.tracker import OneStreamTracker
 from tracker_ros.registry import model_graphs, resolve_device
 from tracker_ros.synthetic.scene_video import synthetic_video
@@ -63,20 +61,6 @@ CHOICES = {
     "cuda": [("torch", "fp32"), ("torch", "fp16"), ("tensorrt", "fp16")],
     "csrt": [("opencv", "fp32")],
 }
-# The official code on two threads of a CPU: time of a frame divided by "its operations / rate of
-# torch.mm", or CPU seconds where work differs from frame to frame.
-OFFICIAL_MULTIPLE = {
-    "ostrack_vitb_256_ce": 1.30,
-    "ostrack_vitb_384_ce": 1.27,
-    "ostrack_vitb_256": 1.23,
-    "grm_vitb_256": 1.32,
-}
-OFFICIAL_CPU_S = {
-    **{("trdimp_resnet50", work): seconds for work, seconds in
-       {"initialise": 10.5, "plain": 0.65, "memory": 2.4, "memory and filter": 2.9}.items()},
-    ("mast_resnet18", "one reference"): 12.0,
-    ("mast_resnet18", "full memory"): 72.0,
-}  # fmt: skip
 FRAMES_COMPARED = 30
 
 
@@ -161,8 +145,10 @@ def measure(options: dict[str, Any]) -> list[Row]:
     rows = []
     for name, times in taken.items():
         wall, cpu = zip(*times, strict=True)
-        row = {"work": name, "ms": 1e3 * statistics.median(wall), "cpu_s": statistics.median(cpu)}
-        row |= {"p95_ms": 1e3 * float(np.percentile(wall, 95))}
+        row = {"work": name, "cpu_s": statistics.median(cpu), "wall_s": statistics.median(wall)}
+        # Other programs disturb CPU time less, but several threads share it.
+        alone = options["threads"] == 1 and device.type == "cpu"
+        row["ms"] = 1e3 * (row["cpu_s"] if alone else row["wall_s"])
         row |= {"gflop": gflop[name]} if name in gflop else {}
         rows.append({**common, **row})
     return rows
@@ -250,20 +236,6 @@ def _box_overlap(tracker: Tracker, arguments: dict[str, Any], name: str) -> floa
     return statistics.median(overlaps)
 
 
-def compare(rows: list[Row]) -> None:
-    """Add how many times faster than the official code rows on a CPU are."""
-    for row in rows:
-        key = (row["model"], row["work"])
-        if not row["device"].startswith("cpu"):
-            continue
-        if row["model"] in OFFICIAL_MULTIPLE and row["work"] == "1 target":
-            config = {**OSTRACK_CONFIGS, **GRM_CONFIGS}[row["model"]]
-            multiple = 1e-3 * row["ms"] * row["rate"] / official_gflop(config)
-            row["times_official"] = OFFICIAL_MULTIPLE[row["model"]] / multiple
-        if key in OFFICIAL_CPU_S:
-            row["times_official"] = OFFICIAL_CPU_S[key] / row["cpu_s"]
-
-
 def _measure_all(arguments: argparse.Namespace) -> Iterator[list[Row]]:
     """Yield the rows of one run after the other; print a line for each run left out."""
     from tqdm import tqdm
@@ -310,7 +282,6 @@ def _keep(path: Path, device: str, rows: list[Row]) -> None:
     for row in [*before, *rows]:
         kept[tuple(row[key] for key in keys)] = row
     together = list(kept.values())
-    compare(together)
     machine = describe_machine(device).sentence()
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {"machine": machine, "device": device, "rows": together}
@@ -356,7 +327,6 @@ def main() -> None:
         rows += found
         if arguments.json:
             _keep(arguments.json, arguments.device, rows)
-    compare(rows)
     print(describe_machine(arguments.device).sentence(), *tables({"rows": rows}), sep="\n\n")
 
 

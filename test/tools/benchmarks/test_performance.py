@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from tools.benchmarks import performance, performance_page
-from tools.benchmarks.flops import official_gflop
-from tools.benchmarks.performance import MatrixRate, check_that_it_runs, compare, measure
+from tools.benchmarks.performance import MatrixRate, check_that_it_runs, measure
 from tools.benchmarks.workloads import random_weights
 from tracker_ros import create_tracker
 from tracker_ros.checkpoints import write_weights
 from tracker_ros.engines import parity_check
-from tracker_ros.models.one_stream.config import OSTRACK_CONFIGS
 from tracker_ros.tracker import Tracker
 
 KINDS = {
@@ -48,10 +46,9 @@ def options(model: str, threads: int, folder: Path, **changes: Any) -> dict[str,
 @pytest.mark.parametrize("model", KINDS)
 def test_every_kind_of_work_is_measured(model: str, threads: int, tmp_path: Path) -> None:
     rows = measure(options(model, threads, tmp_path))
-    compare(rows)
     assert {row["work"] for row in rows} == KINDS[model]
     for row in rows:
-        assert 0.0 < row["ms"] <= row["p95_ms"]
+        assert row["ms"] > 0.0
         assert row["gflop"] > 0.05
         assert row["peak_mib"] > 50.0
         assert row["start_s"] > 0.0
@@ -74,7 +71,7 @@ def test_other_back_ends_are_compared_by_their_boxes(threads: int, shared_engine
 def test_a_tracker_of_opencv_is_measured_beside(threads: int, tmp_path: Path) -> None:
     (row,) = measure(options("csrt", threads, tmp_path, backend="opencv"))
     assert (row["work"], row["backend"], row["device"]) == ("1 target", "opencv", "cpu")
-    assert 0.0 < row["ms"] <= row["p95_ms"]
+    assert row["ms"] > 0.0
 
 
 def test_random_weights_may_find_what_they_like(threads: int, tmp_path: Path) -> None:
@@ -153,23 +150,9 @@ def test_rate_is_work_over_time() -> None:
 def row_of(model: str, work: str, **values: Any) -> dict[str, Any]:
     return {
         "model": model, "work": work, "backend": "torch", "precision": "fp32", "threads": 2,
-        "ms": 100.0, "p95_ms": 110.0, "cpu_s": 0.2, "rate": 200.0, "peak_mib": 300.0,
+        "ms": 100.0, "cpu_s": 0.2, "rate": 200.0, "peak_mib": 300.0,
         "start_s": 1.0, "device": "cpu", **values,
     }  # fmt: skip
-
-
-def test_rows_are_set_beside_the_official_code() -> None:
-    rows = [
-        row_of("ostrack_vitb_256_ce", "1 target"),
-        row_of("mast_resnet18", "one reference"),
-        row_of("ostrack_vitb_256_ce", "1 target", device="cuda:0"),
-        row_of("ostrack_tiny", "1 target"),
-    ]
-    compare(rows)
-    official = official_gflop(OSTRACK_CONFIGS["ostrack_vitb_256_ce"])
-    assert rows[0]["times_official"] == pytest.approx(1.30 * official / 20.0)
-    assert rows[1]["times_official"] == pytest.approx(60.0)
-    assert all("times_official" not in row for row in rows[2:])
 
 
 def test_rows_are_kept_until_measured_anew(tmp_path: Path) -> None:
@@ -184,17 +167,17 @@ def test_rows_are_kept_until_measured_anew(tmp_path: Path) -> None:
 def test_page_and_figure(tmp_path: Path) -> None:
     rows = [
         row_of("a", "1 target"),
-        row_of("a", "1 target", threads=1, ms=180.0, peak_mib=200.0, box_iou=0.5),
+        row_of("a", "1 target", threads=1, ms=180.0, peak_mib=200.0),
         row_of("a", "4 targets", threads=1, ms=700.0),
         row_of("a", "4 targets", ms=400.0),
         row_of("a", "1 target", precision="int8", threads=1, ms=90.0, box_iou=0.9976),
-        row_of("b", "plain", times_official=3.0),
+        row_of("b", "plain"),
         row_of("b", "memory", ms=120.0),
     ]
     fp32, int8, other = performance_page.summary(rows)
     assert (fp32["1 thread, ms"], fp32["2 threads, ms"], fp32["MiB"]) == (180.0, 100.0, 200.0)
-    assert (fp32["4 targets, ms"], int8["box IoU"]) == (700.0, 0.9976)
-    assert (other["model"], other["× official"]) == ("b", 3.0)
+    assert (fp32["4 targets, ms"], int8["box IoU"]) == (700.0, "0.998")
+    assert (other["model"], other["2 threads, ms"]) == ("b", 100.0)
     assert "4 targets, ms" not in other
     (late,) = performance_page.other_work(rows)
     assert (late["image"], late["2 threads, ms"]) == ("memory", 120.0)
