@@ -11,8 +11,6 @@ import numpy as np
 
 from tracker_ros.following.frames import Frame
 
-__all__ = ["DecodeAhead"]
-
 T = TypeVar("T")
 
 _END_S = 1.0

@@ -12,8 +12,6 @@ from tracker_ros.following.selection import SelectionCode, SelectionRefused
 from tracker_ros.geometry import Box
 from tracker_ros.quoting import quote
 
-__all__ = ["Detection", "DetectionRule", "choose_detection", "likely_boxes"]
-
 _LISTED = 8
 
 
@@ -27,15 +25,10 @@ class DetectionRule(IntEnum):
 
 @dataclass(frozen=True)
 class Detection:
-    """A box with what it may be.
+    """A box with what it may be."""
 
-    Attributes:
-        box: ``(x, y, w, h)``, pixels, top-left corner.
-        scores: Score of each class that it may be.
-    """
-
-    box: Box
-    scores: dict[str, float]
+    box: Box  # ``(x, y, w, h)``, pixels, top-left corner
+    scores: dict[str, float]  # score of each class that it may be
 
     def score(self, class_id: str) -> float | None:
         """Return the score of a class, of the best one if it is empty; None without that class."""

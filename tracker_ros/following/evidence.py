@@ -18,8 +18,6 @@ import numpy as np
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import TrackResult
 
-__all__ = ["EvidenceCollector"]
-
 _THUMBNAIL = 16
 _LEVELS = 8
 _LOOKS = 6
@@ -33,15 +31,10 @@ _SURE_SCORE, _SURE_JUMP, _SURE_GROWTH = 0.6, 0.1, 0.3
 
 
 class _Look(NamedTuple):
-    """What a box shows.
+    """What a box shows."""
 
-    Attributes:
-        pixels: (3 * 16 * 16,) float64 colours of a thumbnail, of mean 0 and length 1.
-        colours: (512,) float64 histogram, of sum 1.
-    """
-
-    pixels: np.ndarray
-    colours: np.ndarray
+    pixels: np.ndarray  # (3 * 16 * 16,) float64 colours of a thumbnail, of mean 0 and length 1
+    colours: np.ndarray  # (512,) float64 histogram, of sum 1
 
 
 class EvidenceCollector:

@@ -37,8 +37,6 @@ from tracker_ros.following.target_state import StateLimits, TargetState
 from tracker_ros.quoting import describe_error, quote
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
-__all__ = ["Follower", "Step", "raise_error"]
-
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
@@ -49,21 +47,13 @@ _MAX_TOLD_CHANGES = 8
 
 @dataclass(frozen=True)
 class Step(Generic[T]):
-    """A decoded frame and the targets that are to be tracked in it.
+    """A decoded frame and the targets that are to be tracked in it."""
 
-    Attributes:
-        frame: The frame.
-        image: (H, W, 3) uint8 RGB.
-        targets: The targets, with their trackers aimed at the image.
-        distorted: Whether the image cannot show the same view as the one before.
-        begin_s: When work on the frame began, by the follower's clock.
-    """
-
-    frame: Frame[T]
-    image: np.ndarray
-    targets: Sequence[FollowedTarget]
-    distorted: bool
-    begin_s: float
+    frame: Frame[T]  # the frame
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    targets: Sequence[FollowedTarget]  # the targets, with their trackers aimed at the image
+    distorted: bool  # whether the image cannot show the same view as the one before
+    begin_s: float  # when work on the frame began, by the follower's clock
 
 
 def raise_error(source: FaultSource, text: str, error: Exception | None) -> None:

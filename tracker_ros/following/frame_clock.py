@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-__all__ = ["FrameClock"]
-
 _MAX_LATE_S = 0.5
 _LATE_IN_A_ROW = 4
 _MAX_AHEAD_S = 30.0

@@ -21,40 +21,21 @@ from tracker_ros.following.frame_clock import FrameClock
 from tracker_ros.following.target_state import Doubt, TargetState
 from tracker_ros.tracker import TrackResult
 
-__all__ = [
-    "FaultSource",
-    "Frame",
-    "FrameBuffer",
-    "FrameCounts",
-    "FrameReport",
-    "TargetReport",
-    "number_frames",
-    "timed_frames",
-]
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Frame(Generic[T]):
-    """One frame of a stream.
+    """One frame of a stream."""
 
-    Attributes:
-        stamp_ns: Stamp of the image, nanoseconds; 0 if the camera gives none.
-        number: Its place in the order of arrival, counted from 1.
-        frame_id: Name of the camera's coordinate frame; empty if it has none.
-        payload: The image in the form in which it came: an array, a ROS message.
-        time_s: Time by which targets are judged, seconds: the stamp, or the time of arrival if
-            the stamps tell no time; see `FrameClock`.
-        byte_count: Bytes that the payload keeps in memory.
-    """
-
-    stamp_ns: int
-    number: int
-    frame_id: str
-    payload: T
+    stamp_ns: int  # stamp of the image, nanoseconds; 0 if the camera gives none
+    number: int  # its place in the order of arrival, counted from 1
+    frame_id: str  # name of the camera's coordinate frame; empty if it has none
+    payload: T  # the image in the form in which it came: an array, a ROS message
+    # time by which targets are judged, seconds: the stamp, or the time of arrival if the stamps
+    # tell no time; see `FrameClock`
     time_s: float
-    byte_count: int = 0
+    byte_count: int = 0  # bytes that the payload keeps in memory
 
 
 def number_frames(payloads: Iterable[T], fps: float = 30.0) -> Iterator[Frame[T]]:
@@ -92,49 +73,32 @@ class FaultSource(Enum):
 
 @dataclass(frozen=True)
 class TargetReport:
-    """One target after a frame.
+    """One target after a frame."""
 
-    Attributes:
-        state: Its state; if no target is followed, IDLE or LOADING.
-        target_id: Its id, empty if no target is followed.
-        label: Its label.
-        score: Score of its last frame, in [0, 1]: the probability that the box is right, if the
-            model has a calibration.
-        doubt: What speaks most against its last result.
-        seconds_since_seen: Seconds since it was last seen.
-        result: The tracker's result, if the target was tracked in this very frame; None for
-            replayed frames.
-    """
-
-    state: TargetState
-    target_id: str = ""
-    label: str = ""
+    state: TargetState  # its state; if no target is followed, IDLE or LOADING
+    target_id: str = ""  # its id, empty if no target is followed
+    label: str = ""  # its label
+    # score of its last frame, in [0, 1]: the probability that the box is right, if the model has a
+    # calibration
     score: float = 0.0
-    doubt: Doubt = Doubt.NONE
-    seconds_since_seen: float = 0.0
+    doubt: Doubt = Doubt.NONE  # what speaks most against its last result
+    seconds_since_seen: float = 0.0  # seconds since it was last seen
+    # the tracker's result, if the target was tracked in this very frame; None for replayed frames
     result: TrackResult | None = None
 
 
 @dataclass(frozen=True)
 class FrameReport(Generic[T]):
-    """Everything that is known after a frame, or after a change without one.
+    """Everything that is known after a frame, or after a change without one."""
 
-    Attributes:
-        frame: The frame; None for a change without one.
-        image: (H, W, 3) uint8 RGB, if the frame was decoded.
-        targets: One report per target in the order of selection; if no target is followed, a
-            single one that says so.
-        gone: Ids of the targets that are no longer followed since the last report.
-        processing_time: Seconds spent on decoding and tracking this frame.
-        counts: The counters at this moment.
-    """
-
-    frame: Frame[T] | None
-    image: np.ndarray | None
+    frame: Frame[T] | None  # the frame; None for a change without one
+    image: np.ndarray | None  # (H, W, 3) uint8 RGB, if the frame was decoded
+    # one report per target in the order of selection; if no target is followed, a single one that
+    # says so
     targets: tuple[TargetReport, ...]
-    gone: tuple[str, ...]
-    processing_time: float
-    counts: FrameCounts
+    gone: tuple[str, ...]  # ids of the targets that are no longer followed since the last report
+    processing_time: float  # seconds spent on decoding and tracking this frame
+    counts: FrameCounts  # the counters at this moment
 
     @property
     def first(self) -> TargetReport:

@@ -29,8 +29,6 @@ from tracker_ros.following.selection import (
 from tracker_ros.following.target_set import MAX_TARGETS, FollowedTarget, TargetSet
 from tracker_ros.quoting import describe_error
 
-__all__ = ["LiveFollower"]
-
 T = TypeVar("T")
 
 _SILENCE_S = 0.5
@@ -230,19 +228,12 @@ class LiveFollower(Follower[T]):
 
 @dataclass
 class _Replay:
-    """How far a target has come that was selected on an earlier frame.
+    """How far a target has come that was selected on an earlier frame."""
 
-    Attributes:
-        place_s: Time of the last frame that it has seen.
-        step_s: Seconds from one step to the next.
-        began_s: When the replay began, by the follower's clock.
-        stepped_s: When its last step began; None before the first.
-    """
-
-    place_s: float
-    step_s: float
-    began_s: float
-    stepped_s: float | None = None
+    place_s: float  # time of the last frame that it has seen
+    step_s: float  # seconds from one step to the next
+    began_s: float  # when the replay began, by the follower's clock
+    stepped_s: float | None = None  # when its last step began; None before the first
 
     def choose(self, frames: Sequence[Frame[T]], now_s: float) -> Frame[T] | None:
         """Choose the next frame to track, and count it as seen.

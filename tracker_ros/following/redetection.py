@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from tracker_ros.geometry import Box, iou
 from tracker_ros.tracker import TrackResult, Verdict
 
-__all__ = ["Redetection", "RedetectionSettings", "search_places"]
-
 _OVERLAP = 0.5
 _ZOOMS = (2.0, 3.2, 1.25)
 """Sides of windows, over the tracker's own: a target is found in 98, 97, 80 and 100 of 100 windows
@@ -38,23 +36,15 @@ _REJECTED_IOU = 0.3
 
 @dataclass(frozen=True)
 class RedetectionSettings:
-    """How lost targets are looked for.
+    """How lost targets are looked for."""
 
-    Attributes:
-        interval_s: Seconds between two looks elsewhere; 0 looks elsewhere in every frame.
-        candidate: Score in [0, 1] from which something is looked at again.
-        confirmations: Frames in a row in which it must be found.
-        certainty: How sure score and look back must be together, in [0, 1].
-        certainty_alone: The same for the score of trackers that cannot look back.
-        certainty_raw: The same for scores that are no probabilities.
-    """
-
+    # seconds between two looks elsewhere; 0 looks elsewhere in every frame
     interval_s: float = 0.0
-    candidate: float = 0.2
-    confirmations: int = 3
-    certainty: float = 0.97
-    certainty_alone: float = 0.9
-    certainty_raw: float = 0.7
+    candidate: float = 0.2  # score in [0, 1] from which something is looked at again
+    confirmations: int = 3  # frames in a row in which it must be found
+    certainty: float = 0.97  # how sure score and look back must be together, in [0, 1]
+    certainty_alone: float = 0.9  # the same for the score of trackers that cannot look back
+    certainty_raw: float = 0.7  # the same for scores that are no probabilities
 
 
 def search_places(box: Box, window_side: float, height: int, width: int) -> Iterator[Box]:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 from tracker_ros.following.selection import Outcome, SelectionCode
 
-__all__ = ["MAX_WAITING_REQUESTS", "Answer", "Requests"]
-
 Answer = Callable[[Outcome], None]
 
 MAX_WAITING_REQUESTS = 64

@@ -23,18 +23,6 @@ from tracker_ros.geometry import (
 )
 from tracker_ros.quoting import quote
 
-__all__ = [
-    "MAX_LABEL",
-    "MIN_SIDE",
-    "Outcome",
-    "Selection",
-    "SelectionCode",
-    "SelectionRefused",
-    "arrives_soon",
-    "check_selection",
-    "find_frame",
-]
-
 T = TypeVar("T")
 
 MIN_SIDE = 4.0
@@ -89,23 +77,15 @@ class SelectionRefused(ValueError):
 
 @dataclass(frozen=True)
 class Selection:
-    """A request to follow a target: its box or its mask on one frame.
+    """A request to follow a target: its box or its mask on one frame."""
 
-    Attributes:
-        box: ``(x, y, w, h)``, pixels, top-left corner; not used if there is a mask.
-        mask: (H, W) bool, True on the target.
-        stamp_ns: Stamp of the frame; 0 means the newest one.
-        frame_id: The frame's ``frame_id``; empty accepts any.
-        label: What the target is; may be empty. At most `MAX_LABEL` printable characters.
-        append: True follows this target beside the present ones, False instead of them.
-    """
-
+    # ``(x, y, w, h)``, pixels, top-left corner; not used if there is a mask
     box: Box | None = None
-    mask: np.ndarray | None = None
-    stamp_ns: int = 0
-    frame_id: str = ""
-    label: str = ""
-    append: bool = False
+    mask: np.ndarray | None = None  # (H, W) bool, True on the target
+    stamp_ns: int = 0  # stamp of the frame; 0 means the newest one
+    frame_id: str = ""  # the frame's ``frame_id``; empty accepts any
+    label: str = ""  # what the target is; may be empty. At most `MAX_LABEL` printable characters.
+    append: bool = False  # true follows this target beside the present ones, False instead of them
 
     @property
     def bounds(self) -> Box:

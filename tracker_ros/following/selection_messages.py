@@ -15,8 +15,6 @@ from tracker_ros.following.selection import Selection, SelectionCode, SelectionR
 from tracker_ros.geometry import Box, cxcywh_to_xywh
 from tracker_ros.io.image_messages import nanoseconds
 
-__all__ = ["box_of", "selection_from", "selection_from_detection"]
-
 
 def box_of(message: Any) -> Box:
     """Unpack a BoundingBox2D as ``(x, y, w, h)``, pixels, top-left corner; ignores the angle."""

@@ -11,8 +11,6 @@ from tracker_ros.following.follower import Follower, Step
 from tracker_ros.following.frames import Frame, FrameReport
 from tracker_ros.following.target_set import usable
 
-__all__ = ["handle_together"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -21,8 +21,6 @@ from tracker_ros.following.target_state import (
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
 
-__all__ = ["MAX_TARGETS", "FollowedTarget", "TargetSet", "usable"]
-
 MAX_TARGETS = 16
 """Maximum number of targets: each costs time and memory, and a program may add without end."""
 

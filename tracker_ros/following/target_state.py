@@ -22,8 +22,6 @@ from enum import IntEnum
 
 from tracker_ros.tracker import Verdict
 
-__all__ = ["VISIBLE", "Doubt", "StateLimits", "TargetState", "TargetStateMachine"]
-
 
 class TargetState(IntEnum):
     """State of a target, with the numbers of ``tracker_interfaces/msg/TargetStatus``."""
@@ -58,18 +56,14 @@ class StateLimits:
     Scores of models with a calibration are probabilities, so that 0.5 means as likely right as
     wrong; see `tracker_ros.calibration`.
 
-    Attributes:
-        score_found: Score in [0, 1] at and above which the target counts as found.
-        score_lost: Score in [0, 1] below which it counts as not seen; at most ``score_found``.
-        lost_after: Seconds without being seen after which it is LOST; 0 or more.
-
     Raises:
         ValueError: A threshold is out of range or ``score_lost`` exceeds ``score_found``.
     """
 
-    score_found: float = 0.6
+    score_found: float = 0.6  # score in [0, 1] at and above which the target counts as found
+    # score in [0, 1] below which it counts as not seen; at most ``score_found``
     score_lost: float = 0.5
-    lost_after: float = 1.0
+    lost_after: float = 1.0  # seconds without being seen after which it is LOST; 0 or more
 
     def __post_init__(self) -> None:
         for name in ("score_found", "score_lost"):

@@ -10,8 +10,6 @@ from typing import Any
 from tracker_ros.following.worker import Worker
 from tracker_ros.quoting import describe_error
 
-__all__ = ["Watchdog"]
-
 _MAX_TURN_S = 1.0
 
 

@@ -15,8 +15,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["Worker"]
-
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)

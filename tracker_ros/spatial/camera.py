@@ -24,8 +24,6 @@ import numpy as np
 from tracker_ros.geometry import Box
 from tracker_ros.quoting import quote
 
-__all__ = ["Angles", "CalibrationError", "CameraModel", "angles_of", "box_pixels"]
-
 _COEFFICIENTS = {
     "plumb_bob": (0, 4, 5),
     "rational_polynomial": (0, 5, 8, 12, 14),
@@ -78,23 +76,17 @@ class CameraModel:
     """A calibrated camera whose images are as they come from the sensor, or rectified.
 
     Use `create`, which checks the values.
-
-    Attributes:
-        width: Width of the images, pixels.
-        height: Height of the images, pixels.
-        matrix: (3, 3) float64, from directions to pixels of the images (binning and region of
-            interest included).
-        distortion: Coefficients of the model; empty without distortion.
-        fisheye: Whether the model is ``equidistant`` instead of OpenCV's polynomial.
-        rotation: (3, 3) float64, from the sensor to the optical frame of a rectified stereo pair;
-            the identity for other cameras.
     """
 
-    width: int
-    height: int
+    width: int  # width of the images, pixels
+    height: int  # height of the images, pixels
+    # (3, 3) float64, from directions to pixels of the images (binning and region of interest
+    # included)
     matrix: np.ndarray
-    distortion: np.ndarray
-    fisheye: bool
+    distortion: np.ndarray  # coefficients of the model; empty without distortion
+    fisheye: bool  # whether the model is ``equidistant`` instead of OpenCV's polynomial
+    # (3, 3) float64, from the sensor to the optical frame of a rectified stereo pair; the identity
+    # for other cameras
     rotation: np.ndarray
 
     @classmethod

@@ -14,8 +14,6 @@ import numpy as np
 
 from tracker_ros.geometry import Box
 
-__all__ = ["DepthEstimate", "Region", "target_depth", "target_region"]
-
 Region = tuple[int, int, int, int]
 """Pixels ``left, top, right, bottom`` of an image; right and bottom are not part of it."""
 
@@ -31,15 +29,11 @@ _SENSOR_NOISE = 0.005
 
 @dataclass(frozen=True)
 class DepthEstimate:
-    """The depth of a target.
+    """The depth of a target."""
 
-    Attributes:
-        depth: Metres along the optical axis.
-        variance: Metres squared: how much the pixels on the surface differ, and sensor noise of
-            0.5 % of the depth.
-    """
-
-    depth: float
+    depth: float  # metres along the optical axis
+    # metres squared: how much the pixels on the surface differ, and sensor noise of 0.5 % of the
+    # depth
     variance: float
 
 

@@ -12,27 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ConstantVelocityFilter", "MotionEstimate"]
-
 _MAX_GAP_S = 1.0
 _GATE = 6.0
 
 
 @dataclass(frozen=True)
 class MotionEstimate:
-    """Position and velocity at a time.
+    """Position and velocity at a time."""
 
-    Attributes:
-        position: (n,) float64.
-        velocity: (n,) float64, per second.
-        position_covariance: (n, n) float64.
-        velocity_covariance: (n, n) float64.
-    """
-
-    position: np.ndarray
-    velocity: np.ndarray
-    position_covariance: np.ndarray
-    velocity_covariance: np.ndarray
+    position: np.ndarray  # (n,) float64
+    velocity: np.ndarray  # (n,) float64, per second
+    position_covariance: np.ndarray  # (n, n) float64
+    velocity_covariance: np.ndarray  # (n, n) float64
 
 
 class ConstantVelocityFilter:

@@ -15,16 +15,6 @@ from tracker_ros.spatial.depth import DepthEstimate, target_depth, target_region
 from tracker_ros.spatial.motion import ConstantVelocityFilter, MotionEstimate
 from tracker_ros.tracker import TrackResult
 
-__all__ = [
-    "Direction",
-    "Distance",
-    "Measurement",
-    "TargetLocator",
-    "distance_by_depth",
-    "distance_by_size",
-    "position_of",
-]
-
 # Noise of boxes: pixels, and share of the box's sides (mean side for the centre).
 _PIXEL_NOISE, _CENTRE_NOISE, _SIZE_NOISE = 0.5, 0.02, 0.04
 # What a target may do within a second: box in mean sides, distance in metres.
@@ -36,55 +26,33 @@ _SIZE_UNCERTAINTY = 0.15
 
 @dataclass(frozen=True)
 class Distance:
-    """How far away a target is.
+    """How far away a target is."""
 
-    Attributes:
-        metres: From the camera, along the bearing.
-        variance: Metres squared.
-        by_depth: Whether it was measured, instead of derived from the target's known size.
-    """
-
-    metres: float
-    variance: float
-    by_depth: bool
+    metres: float  # from the camera, along the bearing
+    variance: float  # metres squared
+    by_depth: bool  # whether it was measured, instead of derived from the target's known size
 
 
 @dataclass(frozen=True)
 class Direction:
-    """In which direction a target is, in the camera's optical frame.
+    """In which direction a target is, in the camera's optical frame."""
 
-    Attributes:
-        bearing: (3,) unit vector.
-        angles: The same as angles.
-        rates: Their changes, radians per second.
-        variance: Of each angle, radians squared.
-        width: Angle that the box covers from left to right, radians.
-        height: Angle that the box covers from top to bottom, radians.
-    """
-
-    bearing: np.ndarray
-    angles: Angles
-    rates: Angles
-    variance: float
-    width: float
-    height: float
+    bearing: np.ndarray  # (3,) unit vector
+    angles: Angles  # the same as angles
+    rates: Angles  # their changes, radians per second
+    variance: float  # of each angle, radians squared
+    width: float  # angle that the box covers from left to right, radians
+    height: float  # angle that the box covers from top to bottom, radians
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Where one target is in one image, in the camera's optical frame.
+    """Where one target is in one image, in the camera's optical frame."""
 
-    Attributes:
-        direction: None without a calibration.
-        distance: None if neither depth nor the target's size is known.
-        position: (3,) metres; None without a distance.
-        covariance: (3, 3) of the position.
-    """
-
-    direction: Direction | None = None
-    distance: Distance | None = None
-    position: np.ndarray | None = None
-    covariance: np.ndarray | None = None
+    direction: Direction | None = None  # none without a calibration
+    distance: Distance | None = None  # none if neither depth nor the target's size is known
+    position: np.ndarray | None = None  # (3,) metres; None without a distance
+    covariance: np.ndarray | None = None  # (3, 3) of the position
 
 
 class TargetLocator:

@@ -8,22 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Transform"]
-
 
 @dataclass(frozen=True)
 class Transform:
-    """From one frame's coordinates to another's: ``rotation @ point + translation``.
+    """From one frame's coordinates to another's: ``rotation @ point + translation``."""
 
-    Attributes:
-        rotation: (3, 3) float64.
-        translation: (3,) float64, metres.
-        quaternion: (x, y, z, w), the same rotation.
-    """
-
-    rotation: np.ndarray
-    translation: np.ndarray
-    quaternion: tuple[float, float, float, float]
+    rotation: np.ndarray  # (3, 3) float64
+    translation: np.ndarray  # (3,) float64, metres
+    quaternion: tuple[float, float, float, float]  # (x, y, z, w), the same rotation
 
     @classmethod
     def create(cls, translation: Sequence[float], quaternion: Sequence[float]) -> Transform:

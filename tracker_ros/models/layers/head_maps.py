@@ -12,17 +12,11 @@ from tracker_ros.arrays import Array, concatenate, to_numpy
 
 
 class HeadMaps(NamedTuple):
-    """Maps over the n x n search grid.
+    """Maps over the n x n search grid."""
 
-    Attributes:
-        score: (B, 1, n, n) in [1e-4, 1 - 1e-4].
-        size: (B, 2, n, n) width and height as fractions of the search crop, same range.
-        offset: (B, 2, n, n) x and y of the centre within its cell, in cells, unbounded.
-    """
-
-    score: Array
-    size: Array
-    offset: Array
+    score: Array  # (B, 1, n, n) in [1e-4, 1 - 1e-4]
+    size: Array  # (B, 2, n, n) width and height as fractions of the search crop, same range
+    offset: Array  # (B, 2, n, n) x and y of the centre within its cell, in cells, unbounded
 
 
 def read_maps(outputs: Mapping[str, Array]) -> HeadMaps:

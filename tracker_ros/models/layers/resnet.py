@@ -24,15 +24,10 @@ _CLASSES = 1000
 
 
 class Features(NamedTuple):
-    """Features of N images.
+    """Features of N images."""
 
-    Attributes:
-        layer2: (N, C2, S / 8, S / 8), read only by the IoU branch.
-        layer3: (N, C3, S / 16, S / 16).
-    """
-
-    layer2: Tensor
-    layer3: Tensor
+    layer2: Tensor  # (N, C2, S / 8, S / 8), read only by the IoU branch
+    layer3: Tensor  # (N, C3, S / 16, S / 16)
 
 
 class ResidualBlock(nn.Module, ABC):

@@ -24,29 +24,18 @@ from torch import Tensor
 
 
 class RankingRows(NamedTuple):
-    """The template tokens that rank, and how much each counts.
+    """The template tokens that rank, and how much each counts."""
 
-    Attributes:
-        position: (B, m) int64, among the template tokens.
-        weight: (B, m) float32, summing to 1 per sample; 0 marks padding.
-    """
-
-    position: Tensor
-    weight: Tensor
+    position: Tensor  # (B, m) int64, among the template tokens
+    weight: Tensor  # (B, m) float32, summing to 1 per sample; 0 marks padding
 
 
 class Elimination(NamedTuple):
-    """What one elimination did; positions count within the search tokens that entered it.
+    """What one elimination did; positions count within the search tokens that entered it."""
 
-    Attributes:
-        rank: (B, n) the value each search token was ranked by.
-        kept: (B, k) int64 positions kept, descending rank.
-        removed: (B, n - k) int64 positions removed, descending rank.
-    """
-
-    rank: Tensor
-    kept: Tensor
-    removed: Tensor
+    rank: Tensor  # (B, n) the value each search token was ranked by
+    kept: Tensor  # (B, k) int64 positions kept, descending rank
+    removed: Tensor  # (B, n - k) int64 positions removed, descending rank
 
 
 def template_token_mask(

@@ -23,34 +23,25 @@ Config = TypeVar("Config", bound="CropConfig")
 
 @dataclass(frozen=True)
 class CropConfig:
-    """What trackers need to know that find a target in a square crop.
+    """What trackers need to know that find a target in a square crop."""
 
-    Attributes:
-        template_size: Side of the square template crop, pixels.
-        search_size: Side of the square search crop, pixels.
-        template_factor: Side of the template crop over the square root of the box area.
-        search_factor: The same for the search crop.
-        stride: Pixels per token.
-        clip_margin: Pixels of the box that are kept inside the image.
-        hold_below: Score under which the target counts as not found and the search stays where it
-            is; 0 follows the best cell whatever its score, as officially.
-        widening: By how much of itself the search region grows with each frame in a row in which
-            the target was not found; 0 keeps its size, as officially.
-        widest: Largest growth.
-        narrow: About which part of the search crop's side is searched while the target is found
-            surely and moves little; 0 always searches all of it, as officially.
-    """
-
-    template_size: int = 128
-    search_size: int = 256
-    template_factor: float = 2.0
-    search_factor: float = 4.0
-    stride: int = 16
-    clip_margin: float = 10.0
+    template_size: int = 128  # side of the square template crop, pixels
+    search_size: int = 256  # side of the square search crop, pixels
+    template_factor: float = 2.0  # side of the template crop over the square root of the box area
+    search_factor: float = 4.0  # the same for the search crop
+    stride: int = 16  # pixels per token
+    clip_margin: float = 10.0  # pixels of the box that are kept inside the image
+    # score under which the target counts as not found and the search stays where it is; 0 follows
+    # the best cell whatever its score, as officially
     hold_below: float = 0.0
-    # These are no part of what names a graph: most depend on none of them.
+    # The fields below are no part of what names a graph: most graphs depend on none of them.
+
+    # by how much of itself the search region grows with each frame in a row in which the target
+    # was not found; 0 keeps its size, as officially
     widening: float = field(default=0.0, repr=False)
-    widest: float = field(default=2.5, repr=False)
+    widest: float = field(default=2.5, repr=False)  # largest growth
+    # about which part of the search crop's side is searched while the target is found surely and
+    # moves little; 0 always searches all of it, as officially
     narrow: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,28 +94,19 @@ class CropConfig:
 
 @dataclass(frozen=True)
 class OneStreamConfig(CropConfig):
-    """What OSTrack and GRM have in common; the defaults are ViT-B/16 at 256 px.
+    """What OSTrack and GRM have in common; the defaults are ViT-B/16 at 256 px."""
 
-    Attributes:
-        embed_dim: Channels of a token.
-        depth: Number of transformer blocks.
-        num_heads: Attention heads per block.
-        mlp_ratio: Hidden channels of the MLP over `embed_dim`.
-        layer_norm_eps: Epsilon of every layer norm.
-        head_channels: Channels of the head's first convolution.
-        stem: "patch" (one linear projection per patch, official) or "conv" (convolutions).
-        stem_channels: Channels of the convolutional stem's stages before `embed_dim`.
-        mark_target: Tell the network which part of the template is the target (not official).
-    """
-
-    embed_dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
-    layer_norm_eps: float = 1e-6
-    head_channels: int = 256
+    embed_dim: int = 768  # channels of a token
+    depth: int = 12  # number of transformer blocks
+    num_heads: int = 12  # attention heads per block
+    mlp_ratio: float = 4.0  # hidden channels of the MLP over `embed_dim`
+    layer_norm_eps: float = 1e-6  # epsilon of every layer norm
+    head_channels: int = 256  # channels of the head's first convolution
+    # "patch" (one linear projection per patch, official) or "conv" (convolutions)
     stem: str = "patch"
+    # channels of the convolutional stem's stages before `embed_dim`
     stem_channels: tuple[int, ...] = ()
+    # tell the network which part of the template is the target (not official)
     mark_target: bool = False
 
     def __post_init__(self) -> None:
@@ -164,16 +146,11 @@ TEMPLATE_RANGES = ("ALL", "CTR_POINT", "CTR_REC", "GT_BOX")
 
 @dataclass(frozen=True)
 class OSTrackConfig(OneStreamConfig):
-    """One member of the family; the defaults are OSTrack ViT-B/16 at 256 px without elimination.
+    """One member of the family; the defaults are ViT-B/16 at 256 px without elimination."""
 
-    Attributes:
-        ce_layers: Blocks (0-based) in which search tokens are eliminated.
-        ce_keep_ratio: Fraction of the search tokens that each of those keeps.
-        ce_template_range: Which template tokens rank the search tokens; one of TEMPLATE_RANGES.
-    """
-
-    ce_layers: tuple[int, ...] = ()
-    ce_keep_ratio: float = 0.7
+    ce_layers: tuple[int, ...] = ()  # blocks (0-based) in which search tokens are eliminated
+    ce_keep_ratio: float = 0.7  # fraction of the search tokens that each of those keeps
+    # which template tokens rank the search tokens; one of TEMPLATE_RANGES
     ce_template_range: str = "ALL"
 
     def __post_init__(self) -> None:
@@ -228,19 +205,14 @@ DEFAULT_THRESHOLD = "default"
 
 @dataclass(frozen=True)
 class GRMConfig(OneStreamConfig):
-    """One member of the family; the defaults are GRM ViT-B/16 at 256 px.
+    """One member of the family; the defaults are GRM ViT-B/16 at 256 px."""
 
-    Attributes:
-        target_type: What the division is told of the template: the channels' maximum ("max") or
-            mean ("avg") over all its tokens ("all"), or over all of them with those outside the
-            target's box set to zero ("roi").
-        division_widths: Hidden channels of the division's two layers.
-        thresholds: Division thresholds by the name of what they were chosen for, lower case; see
-            `threshold_of`.
-    """
-
+    # what the division is told of the template: the channels' maximum ("max") or mean ("avg") over
+    # all its tokens ("all"), or over all of them with those outside the target's box set to zero
+    # ("roi")
     target_type: str = "allmax"
-    division_widths: tuple[int, int] = (384, 192)
+    division_widths: tuple[int, int] = (384, 192)  # hidden channels of the division's two layers
+    # division thresholds by the name of what they were chosen for, lower case; see `threshold_of`
     thresholds: Mapping[str, float] = field(default_factory=lambda: {DEFAULT_THRESHOLD: 0.0})
 
     def __post_init__(self) -> None:

@@ -34,15 +34,11 @@ EPSILON = 1e-6  # of the masked softmax
 
 
 class Division(NamedTuple):
-    """What one block decided on each search token.
+    """What one block decided on each search token."""
 
-    Attributes:
-        log_prob: (B, Nx, 2) log-probability of either category.
-        category: (B, Nx, 2) one-hot; the second category meets the template. Its gradient is that
-            of the soft decision while training.
-    """
-
-    log_prob: Tensor
+    log_prob: Tensor  # (B, Nx, 2) log-probability of either category
+    # (B, Nx, 2) one-hot; the second category meets the template. Its gradient is that of the soft
+    # decision while training.
     category: Tensor
 
 

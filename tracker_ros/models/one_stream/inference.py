@@ -42,16 +42,11 @@ FLOAT32 = ("divide_predict", *(f"conv5_{branch}" for branch in BRANCHES))
 
 
 class EncodedTemplate(NamedTuple):
-    """The template as the tracker keeps it.
+    """The template as the tracker keeps it."""
 
-    Attributes:
-        tokens: (B, Nz, C) embedded, with positions.
-        of_box: What else the network takes from the target's box: the `RankingRows` of OSTrack,
-            None without candidate elimination; for GRM the (B, Nz) mask of
-            `template_tokens_in_box`.
-    """
-
-    tokens: Tensor
+    tokens: Tensor  # (B, Nz, C) embedded, with positions
+    # what else the network takes from the target's box: the `RankingRows` of OSTrack, None without
+    # candidate elimination; for GRM the (B, Nz) mask of `template_tokens_in_box`
     of_box: Any
 
 

@@ -84,18 +84,12 @@ def target_coverage(boxes_xywh: Tensor, grid: int) -> Tensor:
 
 
 class TemplateEmbedding(nn.Module):
-    """Embeds templates.
+    """Embeds templates."""
 
-    Attributes:
-        config: Shapes.
-        patch_embed: The stem.
-        pos_embed_z: (1, Nz, C) positions.
-        target_mark: (2, C) added where the box is and where it is not; with `mark_target` only.
-    """
-
-    config: OneStreamConfig
-    patch_embed: nn.Module
-    pos_embed_z: nn.Parameter
+    config: OneStreamConfig  # shapes
+    patch_embed: nn.Module  # the stem
+    pos_embed_z: nn.Parameter  # (1, Nz, C) positions
+    # (2, C) added where the box is and where it is not; with `mark_target` only
     target_mark: nn.Parameter
 
     def template_positions(self, boxes_xywh: Tensor | None) -> Tensor:

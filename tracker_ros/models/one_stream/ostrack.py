@@ -40,19 +40,12 @@ from tracker_ros.models.one_stream.network import (
 
 
 class BackboneOutput(NamedTuple):
-    """Tokens after the last norm.
+    """Tokens after the last norm."""
 
-    Attributes:
-        search: (B, k, C) remaining search tokens.
-        position: (B, k) original raster position of each.
-        template: (B, Nz, C), or None if it was not asked for.
-        eliminations: One per elimination layer that removed something; positions are original
-            raster positions.
-    """
-
-    search: Tensor
-    position: Tensor
-    template: Tensor | None
+    search: Tensor  # (B, k, C) remaining search tokens
+    position: Tensor  # (B, k) original raster position of each
+    template: Tensor | None  # (B, Nz, C), or None if it was not asked for
+    # one per elimination layer that removed something; positions are original raster positions
     eliminations: dict[int, Elimination]
 
 

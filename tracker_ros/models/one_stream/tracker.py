@@ -73,58 +73,35 @@ class OneStreamModel(Protocol):
 
 
 class FirstSight(NamedTuple):
-    """The search region around the target in the first image.
+    """The search region around the target in the first image."""
 
-    Attributes:
-        crop: (S, S, 3) RGB uint8.
-        box: `(x, y, w, h)` of the target as fractions of it.
-    """
-
-    crop: np.ndarray
-    box: Box
+    crop: np.ndarray  # (S, S, 3) RGB uint8
+    box: Box  # `(x, y, w, h)` of the target as fractions of it
 
 
 @dataclass(frozen=True)
 class Target:
-    """The target as a tracker knows it.
+    """The target as a tracker knows it."""
 
-    Attributes:
-        template: What the model made of the first image.
-        box: Where the target was last, `(x, y, w, h)` in pixels of the image.
-        image_size: Height and width of that image; None if it is not known.
-        first: What the first image shows; None if that was not kept.
-        missed: In how many images in a row it was not found.
-        calm: Whether it was found surely, near where it had been.
-    """
-
-    template: Any
-    box: Box
+    template: Any  # what the model made of the first image
+    box: Box  # where the target was last, `(x, y, w, h)` in pixels of the image
+    # height and width of that image; None if it is not known
     image_size: tuple[int, int] | None = None
-    first: FirstSight | None = None
-    missed: int = 0
-    calm: bool = False
+    first: FirstSight | None = None  # what the first image shows; None if that was not kept
+    missed: int = 0  # in how many images in a row it was not found
+    calm: bool = False  # whether it was found surely, near where it had been
 
 
 class _View(NamedTuple):
-    """One target's search region in one image.
+    """One target's search region in one image."""
 
-    Attributes:
-        target: Where it was.
-        crop: (S, S, 3) RGB uint8; S is smaller for a narrow region.
-        factor: Crop pixels per image pixel.
-        reach: Side of the crop over the square root of the box area.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
-        sample: Which sample of a pass it is.
-    """
-
-    target: Target
-    crop: np.ndarray
-    factor: float
-    reach: float
-    height: int
-    width: int
-    sample: int = 0
+    target: Target  # where it was
+    crop: np.ndarray  # (S, S, 3) RGB uint8; S is smaller for a narrow region
+    factor: float  # crop pixels per image pixel
+    reach: float  # side of the crop over the square root of the box area
+    height: int  # of the image, pixels
+    width: int  # of the image, pixels
+    sample: int = 0  # which sample of a pass it is
 
     @property
     def size(self) -> int:
@@ -133,19 +110,12 @@ class _View(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """The best cell of a response map.
+    """The best cell of a response map."""
 
-    Attributes:
-        box_cxcywh: Centre and size as fractions of the search crop, float32.
-        score: Plain score at that cell.
-        cell: Flat index of the cell.
-        response: Windowed score at that cell.
-    """
-
-    box_cxcywh: np.ndarray
-    score: float
-    cell: int
-    response: float
+    box_cxcywh: np.ndarray  # centre and size as fractions of the search crop, float32
+    score: float  # plain score at that cell
+    cell: int  # flat index of the cell
+    response: float  # windowed score at that cell
 
 
 def find_peak(score: np.ndarray, size: np.ndarray, offset: np.ndarray, window: np.ndarray) -> Peak:

@@ -15,18 +15,6 @@ class TwoStreamConfig(CropConfig):
 
     The template's crop shows the target as large as the search crop does, so that a template can
     be read from either.
-
-    Attributes:
-        embed_dim: Channels of a token.
-        key_dim: Channels by which cells are compared.
-        depth: Number of blocks.
-        num_heads: Attention heads per block.
-        mlp_ratio: Hidden channels of a block's MLP over `embed_dim`.
-        head_channels: Channels of the head's first convolutions.
-        template_cells: Cells along each side of a template.
-        context: What a template shows around the box, over the square root of the box area; half
-            of it on either side.
-        templates: How many templates a search crop is compared with: the first and a later one.
     """
 
     template_size: int = 192
@@ -35,14 +23,17 @@ class TwoStreamConfig(CropConfig):
     hold_below: float = 0.3
     widening: float = field(default=0.1, repr=False)
     widest: float = field(default=1.5, repr=False)
-    embed_dim: int = 128
-    key_dim: int = 96
-    depth: int = 2
-    num_heads: int = 4
-    mlp_ratio: float = 2.0
-    head_channels: int = 48
-    template_cells: int = 8
+    embed_dim: int = 128  # channels of a token
+    key_dim: int = 96  # channels by which cells are compared
+    depth: int = 2  # number of blocks
+    num_heads: int = 4  # attention heads per block
+    mlp_ratio: float = 2.0  # hidden channels of a block's MLP over `embed_dim`
+    head_channels: int = 48  # channels of the head's first convolutions
+    template_cells: int = 8  # cells along each side of a template
+    # what a template shows around the box, over the square root of the box area; half of it on
+    # either side
     context: float = 0.5
+    # how many templates a search crop is compared with: the first and a later one
     templates: int = 2
 
     def __post_init__(self) -> None:

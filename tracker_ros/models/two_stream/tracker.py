@@ -38,21 +38,13 @@ class TwoStreamModel(OneStreamModel, Protocol):
 
 @dataclass(frozen=True)
 class Policy:
-    """When to refresh the second template, and how far sizes are smoothed.
+    """When to refresh the second template, and how far sizes are smoothed."""
 
-    Attributes:
-        refresh_score: Least score of a frame whose template is taken.
-        refresh_interval: Frames between two templates, at least.
-        refresh_jump: Largest way of the target in a frame, in box sides.
-        refresh_growth: Largest change of the logarithm of the box's size in a frame.
-        inertia: Share of the last size in the next; 0 takes sizes as they are found.
-    """
-
-    refresh_score: float = 0.6
-    refresh_interval: int = 5
-    refresh_jump: float = 0.4
-    refresh_growth: float = 0.2
-    inertia: float = 0.3
+    refresh_score: float = 0.6  # least score of a frame whose template is taken
+    refresh_interval: int = 5  # frames between two templates, at least
+    refresh_jump: float = 0.4  # largest way of the target in a frame, in box sides
+    refresh_growth: float = 0.2  # largest change of the logarithm of the box's size in a frame
+    inertia: float = 0.3  # share of the last size in the next; 0 takes sizes as they are found
 
 
 @dataclass(frozen=True)
