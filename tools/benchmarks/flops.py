@@ -1,86 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the arithmetic of a frame: ours while it runs, the official network's by formula.
+"""Count the arithmetic of a frame while torch computes it.
 
-A multiply-add counts as two operations. Norms, activations and softmax are left out on both sides.
+A multiply-add counts as two operations. Norms, activations and softmax are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
-
-from tracker_ros.models.one_stream.config import GRMConfig, OSTrackConfig
-
-Config = OSTrackConfig | GRMConfig
-
-
-class Product(NamedTuple):
-    """One matrix product: (rows, inner) times (inner, columns)."""
-
-    rows: int
-    inner: int
-    columns: int
-
-    @property
-    def gflop(self) -> float:
-        """Operations, in units of 1e9."""
-        return 2e-9 * self.rows * self.inner * self.columns
-
-
-def search_tokens(config: Config) -> list[tuple[int, int]]:
-    """Return for each block how many search tokens enter it and how many its MLP runs on."""
-    if isinstance(config, GRMConfig):
-        return [(config.search_grid**2, config.search_grid**2)] * config.depth
-    kept = config.kept_tokens()
-    level = [sum(c < layer for c in config.ce_layers) for layer in range(config.depth + 1)]
-    return [(kept[level[i]], kept[level[i + 1]]) for i in range(config.depth)]
-
-
-def official_products(config: Config) -> list[Product]:
-    """Return the linear layers of the official network's blocks, in order.
-
-    An elimination layer projects all its tokens and runs its MLP on those it keeps. A dividing
-    layer also runs its division on every search token.
-    """
-    width, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
-    template, products = config.template_grid**2, []
-    for layer, (entering, kept) in enumerate(search_tokens(config)):
-        if isinstance(config, GRMConfig) and layer > 0:
-            widths = (2 * width, *config.division_widths, 2)
-            products += [Product(entering, widths[i], widths[i + 1]) for i in range(3)]
-        tokens = template + entering
-        products += [Product(tokens, width, 3 * width), Product(tokens, width, width)]
-        tokens = template + kept
-        products += [Product(tokens, width, hidden), Product(tokens, hidden, width)]
-    return products
-
-
-def official_gflop(config: Config) -> float:
-    """Return the GFLOP per frame of the official code, which embeds the template in each frame.
-
-    Raises:
-        ValueError: The model has no official counterpart.
-    """
-    if config.stem != "patch":
-        raise ValueError(f"stem {config.stem!r} has no official counterpart")
-    width, template = config.embed_dim, config.template_grid**2
-    total = sum(product.gflop for product in official_products(config))
-    total += Product(template + config.search_grid**2, 3 * config.stride**2, width).gflop
-    for entering, _ in search_tokens(config):
-        tokens = template + entering
-        total += 2 * Product(tokens, width, tokens).gflop
-    return total + official_head_gflop(config)
-
-
-def official_head_gflop(config: Config) -> float:
-    """Return the GFLOP of the three branches, each of four 3 x 3 convolutions and a 1 x 1."""
-    widths = [config.embed_dim, *(config.head_channels // 2**i for i in range(4))]
-    cells = config.search_grid**2
-    branch = sum(Product(cells, 9 * widths[i], widths[i + 1]).gflop for i in range(4))
-    return 3 * branch + Product(cells, widths[4], 1 + 2 + 2).gflop
 
 
 def counted_gflop(function: Callable[[], object]) -> float:
