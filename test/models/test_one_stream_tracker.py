@@ -148,6 +148,43 @@ def test_what_a_narrow_search_does_not_find_surely_is_searched_at_once_in_the_wh
     assert model.sizes == [64, 48, 64, 64, 48, 48, 64, 64]
 
 
+class NarrowAndLong(Narrow):
+    """Sees a target that is eight times as wide as it is high."""
+
+    config = replace(Narrow.config, clip_margin=2.0)
+
+    def locate(self, template: Any, search: torch.Tensor) -> HeadMaps:
+        maps = super().locate(template, search)
+        return maps._replace(size=maps.size * torch.tensor([2.4, 0.3]).reshape(1, 2, 1, 1))
+
+
+def test_a_target_too_long_for_the_narrow_region_is_searched_in_the_whole() -> None:
+    model = NarrowAndLong()
+    tracker = OneStreamTracker(model)
+    tracker.initialize(frame(60, 50), (36, 47, 48, 6))
+    for _ in range(3):
+        assert tracker.track(frame(60, 50)).score > 0.9
+    assert model.sizes == [64, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("changes", "grid"),
+    [({}, 8), ({"search_factor": 2.0}, 8), ({"search_factor": 1.4}, 0), ({"narrow": 0.95}, 0),
+     ({"search_size": 48, "narrow": 0.4}, 0), ({"narrow": 0.4}, 4)],
+)  # fmt: skip
+def test_a_narrow_region_shows_more_than_the_target_or_there_is_none(changes, grid) -> None:
+    config = replace(CropConfig(search_size=192, narrow=2 / 3), **changes)
+    assert config.narrow_grid == grid
+    assert len(config.graphs) == (3 if grid else 2)
+    if grid:
+        assert config.narrowed().search_size == 16 * grid
+
+
+def test_a_narrow_region_that_shows_nothing_around_the_target_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"narrow is 0\.1"):
+        CropConfig(narrow=0.1)
+
+
 def test_targets_share_passes_with_those_that_are_searched_alike() -> None:
     model = Narrow()
     trackers, alone = [[OneStreamTracker(each) for _ in range(3)] for each in (model, Narrow())]

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from tracker_ros.model_options import Settings
 
 _LARGEST_CROP = 1024
+_NARROWEST = 0.4
+_LEAST_SHOWN = 4 / 3  # sides of a square target
 Config = TypeVar("Config", bound="CropConfig")
 
 
@@ -41,7 +43,8 @@ class CropConfig:
     widening: float = field(default=0.0, repr=False)
     widest: float = field(default=2.5, repr=False)  # largest growth
     # about which part of the search crop's side is searched while the target is found surely and
-    # moves little; 0 always searches all of it, as officially
+    # moves little. 0 always searches all of it, as officially; so does a part that would hardly
+    # show more than the target.
     narrow: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +66,8 @@ class CropConfig:
         }.items():
             if not low <= (value := getattr(self, name)) <= high:
                 raise ValueError(f"{name} is {value}; expected a number from {low} to {high}")
+        if 0 < self.narrow < _NARROWEST:
+            raise ValueError(f"narrow is {self.narrow}; expected 0 or from {_NARROWEST} to 1")
 
     @property
     def search_grid(self) -> int:
@@ -77,7 +82,8 @@ class CropConfig:
         """
         less = round(self.search_grid * (1.0 - self.narrow) / 2.0)
         grid = self.search_grid - 2 * less
-        return grid if less and grid > 0 else 0
+        enough = grid > 1 and self.search_factor * grid / self.search_grid >= _LEAST_SHOWN
+        return grid if less and enough else 0
 
     def narrowed(self: Config) -> Config:
         """Return a configuration whose search crop is the narrow one, at the same scale."""
@@ -136,7 +142,7 @@ COMPACT: dict[str, Any] = {
     "mark_target": True,
     "hold_below": 0.3,
     "widening": 0.3,
-    "narrow": 2 / 3,
+    "narrow": 0.667,
 }
 """What the members that are trained here have in common."""
 

@@ -43,7 +43,9 @@ _SAME_IOU = 0.5
 _SURE = 0.4
 _CALM = 0.6
 """From which score on, and up to which step along either axis, in sides of the target, a narrow
-search is enough. Its edge is 1.3 sides away: the whole target must be well within."""
+search is enough. By default its edge is 1.3 sides away."""
+_FILLED = 0.75
+"""Part of a narrow region's side that a target may take; longer ones get boxes too short."""
 
 
 class OneStreamModel(Protocol):
@@ -281,12 +283,22 @@ class OneStreamTracker(Tracker):
     def _remember(self, view: _View, result: TrackResult) -> TrackResult:
         """Search around the result in the next image, unless the target was not found."""
         if result.verdict is None:
-            calm = _is_calm(view, result)
+            calm = self._is_calm(view, result)
             self.target = replace(view.target, box=result.box, missed=0, calm=calm)
         else:
             missed = view.target.missed + 1
             self.target = replace(view.target, missed=missed, calm=False)
         return result
+
+    def _is_calm(self, view: _View, result: TrackResult) -> bool:
+        """Tell whether a narrow search is enough: it fits, found surely and near the last one."""
+        if self._narrow is None or result.verdict is not None or result.score < _SURE:
+            return False
+        before, now = view.target.box, result.box
+        step = max(abs(now[i] - before[i] + (now[i + 2] - before[i + 2]) / 2) for i in (0, 1))
+        near = step <= _CALM * math.sqrt(before[2] * before[3])
+        side = self._narrow.search_factor * math.sqrt(now[2] * now[3])
+        return near and max(now[2:]) <= _FILLED * side
 
     def track_batch(
         self, others: Sequence[Tracker], image: np.ndarray
@@ -339,14 +351,6 @@ def _scaled(fractions: Sequence[float], side: int) -> Box:
     return (x, y, w, h)
 
 
-def _is_calm(view: _View, result: TrackResult) -> bool:
-    """Tell whether the target was found surely, near where it had been."""
-    before, now = view.target.box, result.box
-    step = max(abs(now[i] - before[i] + (now[i + 2] - before[i + 2]) / 2) for i in (0, 1))
-    near = step <= _CALM * math.sqrt(before[2] * before[3])
-    return result.verdict is None and result.score >= _SURE and near
-
-
 def track_batch(
     trackers: Sequence[OneStreamTracker], images: Sequence[np.ndarray]
 ) -> list[TrackResult]:
@@ -377,7 +381,7 @@ def track_batch(
     again = {
         i: trackers[i]._look(images[i], whole=True)
         for i, (view, result) in found.items()
-        if view.size < size and not _is_calm(view, result)
+        if view.size < size and not trackers[i]._is_calm(view, result)
     }
     found.update(_search(trackers, again))
     return [tracker._remember(*found[i]) for i, tracker in enumerate(trackers)]
