@@ -41,7 +41,8 @@ PAGE = """# Growth
 How the time of a frame grows with the number of targets, the size of the image and the number of
 cameras; made by `python -m tools.benchmarks.growth`. Times are CPU milliseconds on one thread, the
 median of rounds in which all cases of a model take turns; "times" is the quotient to the first
-line of its kind. Targets grow with the image; several cameras have one target each.
+line of its kind. Targets grow with the image; several cameras have one target each. OSTrack and
+GRM search the whole region.
 
 ![Growth]({figure})
 

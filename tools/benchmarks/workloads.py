@@ -95,7 +95,7 @@ def _one_stream(tracker: OneStreamTracker, image: np.ndarray) -> Iterator[Work]:
             def back(some: list[OneStreamTracker] = some) -> None:
                 for each, box in zip(some, BOXES, strict=False):
                     assert each.target is not None
-                    each.target = replace(each.target, box=box)
+                    each.target = replace(each.target, box=box, calm=False)
 
             def follow(some: list[OneStreamTracker] = some) -> None:
                 track_batch(some, [image] * len(some))
