@@ -179,17 +179,6 @@ def test_a_report_that_fails_does_not_end_the_thread():
     assert worker.death is None
 
 
-def test_emptying_the_mailbox(bench):
-    bench.may_handle.clear()
-    bench.worker.put("first")
-    assert bench.handling.wait(10)
-    bench.worker.put("second")
-    bench.worker.empty_mailbox()
-    bench.may_handle.set()
-    bench.settle()
-    assert bench.handled == ["first"]
-
-
 def test_waiting_for_a_job_has_an_end(bench):
     gate = threading.Event()
     assert not bench.worker.run_and_wait(lambda: gate.wait(10), 0.01)

@@ -75,11 +75,6 @@ class Worker(Generic[T]):
             self._slots[slot] = frame
             self._wake.notify()
 
-    def empty_mailbox(self) -> None:
-        """Drop the frames that still wait."""
-        with self._wake:
-            self._slots.clear()
-
     def post(self, job: Callable[[], None], name: str = "") -> bool:
         """Post a job, which runs before the next frame. Returns False if it never will.
 

@@ -130,7 +130,7 @@ class Session:
 
         for camera in self.cameras.values():
             camera.unsubscribe()
-        self._worker.empty_mailbox()
+        # Frames that still wait are taken all the same: their decoders wait for that.
         # When the program ends, nobody waits for targets to be forgotten.
         self._worker.run_and_wait(rest, _JOB_S if self._node.context.ok() else 0.0)
 
