@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tracker_ros.calibration import SCORE_ONLY
 from tracker_ros.following.detections import Detection
 from tracker_ros.following.follower import Follower
 from tracker_ros.following.frames import number_frames
@@ -59,9 +60,9 @@ def picture(box=None):
     return image
 
 
-def follow(tracker, settings, boxes):
+def follow(tracker, settings, boxes, **options):
     targets = TargetSet(tracker=tracker, redetection=settings)
-    follower = Follower(lambda image: image, targets)
+    follower = Follower(lambda image: image, targets, **options)
     frames = number_frames(map(picture, boxes), 30.0)
     return [report.first for report in follower.follow(Selection(START), frames)]
 
@@ -78,6 +79,29 @@ def test_a_target_that_comes_back_elsewhere_is_found_and_keeps_its_id(place):
     assert found and iou(reports[found[0]].result.box, place) > 0.8
     assert reports[found[0]].target_id == reports[0].target_id
     assert found == list(range(found[0], len(reports)))
+
+
+class FailsToLookBack(RedTracker):
+    """Cannot look back."""
+
+    calibration = SCORE_ONLY
+
+    def look_back(self, image, box):
+        raise RuntimeError("no memory")
+
+
+def test_a_look_back_that_fails_is_a_fault_of_its_target_and_the_frame_is_reported():
+    told = []
+    boxes = [*AWAY, *[ELSEWHERE] * 60]
+    reports = follow(
+        FailsToLookBack(),
+        RedetectionSettings(),
+        boxes,
+        complain=lambda source, text, error: told.append(str(error)),
+    )
+    assert len(reports) == len(boxes)
+    assert "no memory" in told
+    assert reports[-1].state is TargetState.LOST
 
 
 def test_without_redetection_it_is_found_only_where_it_was_lost():

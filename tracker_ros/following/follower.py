@@ -373,7 +373,12 @@ class Follower(Generic[T]):
             if isinstance(outcome, TrackResult):
                 if step.distorted and outcome.verdict is not Verdict.NOT_FOUND:
                     outcome = replace(outcome, verdict=Verdict.UNCERTAIN)
-                results[target.target_id] = target.take(outcome, frame.time_s, image)
+                try:
+                    outcome = target.take(outcome, frame.time_s, image)
+                except Exception as error:  # to look back uses the model, which may fail
+                    outcome = error
+            if isinstance(outcome, TrackResult):
+                results[target.target_id] = outcome
             else:
                 target.no_frame(frame.time_s)
                 failures[target.target_id] = outcome
