@@ -2,8 +2,8 @@
 """One thread that owns the model, with a mailbox for frames and a queue for jobs.
 
 A queue of images would turn a slow model into growing delay. The mailbox has one slot for each
-camera and keeps only the newest frame in it, so that the delay is at most two frames however fast
-the camera is. Whatever the thread owns is changed by jobs; CUDA contexts too belong to the thread
+camera and keeps only the newest frame in it, so that a frame waits at most for the one in work,
+however fast the camera is. Whatever the thread owns is changed by jobs; CUDA contexts too belong to the thread
 that made them.
 """
 
