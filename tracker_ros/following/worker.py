@@ -3,8 +3,8 @@
 
 A queue of images would turn a slow model into growing delay. The mailbox has one slot for each
 camera and keeps only the newest frame in it, so that a frame waits at most for the one in work,
-however fast the camera is. Whatever the thread owns is changed by jobs; CUDA contexts too belong to the thread
-that made them.
+however fast the camera is. Whatever the thread owns is changed by jobs; CUDA contexts too belong
+to the thread that made them.
 """
 
 from __future__ import annotations
