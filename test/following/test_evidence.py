@@ -8,6 +8,9 @@ import pytest
 
 from tracker_ros.calibration import EVIDENCE, Calibration
 from tracker_ros.following.evidence import EvidenceCollector, rival_share
+from tracker_ros.following.follower import Follower
+from tracker_ros.following.frames import number_frames
+from tracker_ros.following.selection import Selection
 from tracker_ros.following.target_set import TargetSet
 from tracker_ros.following.target_state import Doubt, StateLimits, TargetState
 from tracker_ros.tracker import Tracker, TrackResult, Verdict
@@ -142,6 +145,28 @@ def test_a_target_that_is_not_found_in_the_first_image_is_doubted(weight, calls)
     after = TargetState.UNCERTAIN if calls else TargetState.TRACKING
     assert states == [TargetState.TRACKING, after, after]
     assert target.doubt is (Doubt.LOOK if calls else Doubt.NONE)
+
+
+def test_targets_selected_at_once_look_back_in_different_frames():
+    class Still(LookingBack):
+        def track(self, image):
+            return result()
+
+        def fork(self):
+            return forks.pop()
+
+    forks = [Still() for _ in range(2)]
+    trackers = [Still(), *forks]
+    for tracker in trackers:
+        tracker.calibration = Calibration(0.0, {"look_back": 1.0}, {"look_back": 2.0})
+    follower = Follower(lambda image: image, TargetSet(tracker=trackers[0]))
+    frames = number_frames([picture()] * 5)
+    calls = [
+        sum(tracker.calls for tracker in trackers)
+        for _ in follower.follow([Selection(BOX)] * 3, frames)
+    ]
+    # The report of a frame is yielded after its update.
+    assert calls == [0, 1, 2, 3, 3]
 
 
 def following(results: list[TrackResult]) -> tuple[TargetSet, list]:

@@ -283,10 +283,13 @@ class Follower(Generic[T]):
     def update_models(self, step: Step[T], report: FrameReport[T]) -> None:
         """Let trackers update their models of the targets, now that their results are out."""
         results = {target.target_id: target.result for target in report.targets}
+        may_look_back = True
         for target in step.targets:
             result = results.get(target.target_id)
             if result is not None and result.verdict is not Verdict.NOT_FOUND:
-                self._update_model(target, step.image, result)
+                looked = self._update_model(target, step.image, result, may_look_back)
+                # One target per frame, since the next frame waits.
+                may_look_back = may_look_back and not looked
         self._processing_s = self._clock() - step.begin_s
 
     def report_change(self) -> None:
@@ -419,12 +422,12 @@ class Follower(Generic[T]):
         return distorted
 
     def _update_model(
-        self, target: FollowedTarget, image: np.ndarray, result: TrackResult
-    ) -> None:
-        """Let a target's model be updated, now that its result is out."""
-        begin = self._clock()
+        self, target: FollowedTarget, image: np.ndarray, result: TrackResult, may_look_back: bool
+    ) -> bool:
+        """Let a target's model be updated. Returns whether that looked back."""
+        begin, looked = self._clock(), False
         try:
-            target.update_model(image, result)
+            looked = target.update_model(image, result, may_look_back)
         except Exception as error:  # as in tracking: the next frame gets its chance
             self.counts.faults += 1
             self._complain(
@@ -433,6 +436,7 @@ class Follower(Generic[T]):
                 error,
             )
         self.tracking_seconds += self._clock() - begin
+        return looked
 
     def _count(self, frame: Frame[T], fate: str) -> None:
         """Count a frame, and those that it replaced; replayed frames were counted before."""

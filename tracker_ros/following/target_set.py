@@ -141,17 +141,22 @@ class FollowedTarget(TargetStateMachine):
             self._seen = result
         return result
 
-    def update_model(self, image: np.ndarray, result: TrackResult) -> None:
+    def update_model(
+        self, image: np.ndarray, result: TrackResult, may_look_back: bool = True
+    ) -> bool:
         """Let the tracker learn from its result on an image, and look back now and then.
 
-        Call it when the result is out: it takes time.
+        Call it when the result is out: it takes time. If it may not look back when that is due, it
+        will in the next frame in which it may. Returns whether it has.
         """
         self.tracker.update_model()
         calibration, evidence = self.tracker.calibration, self._evidence
         if evidence is None or calibration is None or not calibration.weights.get("look_back"):
-            return
-        if evidence.wants_look_back:
-            evidence.note_look_back(self.tracker.look_back(image, result.box))
+            return False
+        if not (may_look_back and evidence.wants_look_back):
+            return False
+        evidence.note_look_back(self.tracker.look_back(image, result.box))
+        return True
 
     def _judge(
         self, image: np.ndarray, result: TrackResult, elsewhere: bool
