@@ -378,8 +378,8 @@ class Follower(Generic[T]):
                     outcome = replace(outcome, verdict=Verdict.UNCERTAIN)
                 try:
                     outcome = target.take(outcome, frame.time_s, image)
-                except Exception as error:  # to look back uses the model, which may fail
-                    outcome = error
+                except Exception as fault:  # to look back uses the model, which may fail
+                    outcome = fault
             if isinstance(outcome, TrackResult):
                 results[target.target_id] = outcome
             else:
