@@ -88,7 +88,7 @@ def play(tracker: Tracker, frames: Sequence[tuple[np.ndarray, np.ndarray]]) -> P
         tracker.update_model()
         found = collector.collect(image, result)
         evidence.append([found[name] for name in EVIDENCE])
-        if collector.wants_look_back:
+        if collector.wants_look_back():
             collector.note_look_back(tracker.look_back(image, result.box))
         there = bool(np.isfinite(truth).all() and min(truth[2:]) > 0)
         overlaps.append(iou(result.box, box) if there else -1.0)

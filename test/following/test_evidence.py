@@ -105,15 +105,16 @@ def test_the_rival_is_the_highest_score_outside_the_box():
 def test_a_look_back_counts_until_the_next_or_until_the_target_is_found_elsewhere():
     collector = EvidenceCollector(picture(), BOX)
     usual = collector.collect(picture(), result())["look_back"]
-    assert collector.wants_look_back
+    assert collector.wants_look_back()
     collector.note_look_back(0.1)
-    for _ in range(20):
-        assert not collector.wants_look_back
+    for age in range(20):
+        assert not collector.wants_look_back()
+        assert collector.wants_look_back(0.5) == (age >= 4), "sooner from a doubtful box"
         assert collector.collect(picture(), result())["look_back"] == pytest.approx(np.log(1 / 9))
-    assert collector.wants_look_back
-    assert collector.collect_elsewhere(picture(), result())["look_back"] == usual
+    assert collector.wants_look_back()
+    assert collector.collect_elsewhere(picture(), result())["look_back"] == 0.0, "not known"
     collector.move(BOX)
-    assert not collector.wants_look_back
+    assert not collector.wants_look_back()
     assert collector.collect(picture(), result())["look_back"] == usual
     collector.note_look_back(None)
     assert collector.collect(picture(), result())["look_back"] == usual, "it cannot tell"

@@ -2,7 +2,8 @@
 """Evidence for and against a tracker's result: its score, its way, its size and its look.
 
 Most of it can be had from any tracker, and costs some 0.3 ms. To look back takes about two passes
-of the network, so it is done in every twentieth frame; that tells as much as in every second.
+of the network, so it is done in every twentieth frame; that tells as much as in every second. A
+doubtful box is looked back from sooner.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ _LOOK_INTERVAL = 5
 _SIZES = 15
 _USUAL_STEP = 0.3
 _EDGE = 2.0
-_LOOK_BACK_INTERVAL = 20
-_LOOK_BACK_FIRST = 2.0
+_LOOK_BACK_INTERVAL, _LOOK_BACK_DOUBTED = 20, 4
+_DOUBTFUL = 0.7
+_LOOK_BACK_FIRST, _LOOK_BACK_UNKNOWN = 2.0, 0.0
 _SURE_SCORE, _SURE_JUMP, _SURE_GROWTH = 0.6, 0.1, 0.3
 
 
@@ -76,13 +78,13 @@ class EvidenceCollector:
     def collect_elsewhere(self, image: np.ndarray, result: TrackResult) -> dict[str, float]:
         """Return the evidence on a result of which neither place nor size can be expected."""
         look = _look_at(image, result.box)
-        usual = {"jump": 0.0, "growth": 0.0, "look_back": _LOOK_BACK_FIRST}
+        usual = {"jump": 0.0, "growth": 0.0, "look_back": _LOOK_BACK_UNKNOWN}
         return {**self._anywhere(image, result, look), **usual}
 
-    @property
-    def wants_look_back(self) -> bool:
-        """Whether it is time for `note_look_back`."""
-        return self._look_back_age >= _LOOK_BACK_INTERVAL
+    def wants_look_back(self, probability: float = 1.0) -> bool:
+        """Tell whether it is time for `note_look_back`, if a box is right with a probability."""
+        doubtful = probability < _DOUBTFUL
+        return self._look_back_age >= (_LOOK_BACK_DOUBTED if doubtful else _LOOK_BACK_INTERVAL)
 
     def note_look_back(self, score: float | None) -> None:
         """Take into account what `Tracker.look_back` returned for the last box."""

@@ -153,7 +153,7 @@ class FollowedTarget(TargetStateMachine):
         calibration, evidence = self.tracker.calibration, self._evidence
         if evidence is None or calibration is None or not calibration.weights.get("look_back"):
             return False
-        if not (may_look_back and evidence.wants_look_back):
+        if not (may_look_back and evidence.wants_look_back(self.score)):
             return False
         evidence.note_look_back(self.tracker.look_back(image, result.box))
         return True
