@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_ros import DEFAULT_MODEL
 from tracker_ros.cli.options import Command, add_model_options, model_arguments
-from tracker_ros.tracker import TrackResult
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tracker_ros.following.target_set import FollowedTarget
     from tracker_ros.geometry import Box
-    from tracker_ros.tracker import Tracker
+    from tracker_ros.tracker import Tracker, TrackResult
 
 Object = tuple[Any, dict[str, float]]
 """A region of TraX and its properties."""
@@ -101,6 +100,7 @@ class TraxSession:
         ValueError if an image with new objects, or one of these, cannot be used.
         """
         from tracker_ros.io.sources import read_image
+        from tracker_ros.tracker import TrackResult
 
         targets = list(self._targets)
         try:
