@@ -28,6 +28,12 @@ EVIDENCE = (
 )
 
 
+def log_odds(probability: float, least: float = 1e-3) -> float:
+    """Return the logit of a probability, bounded by that of `least` and of 1 - `least`."""
+    bounded = min(max(probability, least), 1.0 - least)
+    return math.log(bounded / (1.0 - bounded))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A logistic regression from evidence to a probability.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from tracker_ros.calibration import log_odds
 from tracker_ros.geometry import Box
 from tracker_ros.tracker import TrackResult
 
@@ -29,6 +30,7 @@ _EDGE = 2.0
 _LOOK_BACK_INTERVAL, _LOOK_BACK_DOUBTED = 20, 4
 _DOUBTFUL = 0.7
 _LOOK_BACK_FIRST, _LOOK_BACK_UNKNOWN = 2.0, 0.0
+_LEAST_SCORE = 0.02
 _SURE_SCORE, _SURE_JUMP, _SURE_GROWTH = 0.6, 0.1, 0.3
 
 
@@ -90,7 +92,7 @@ class EvidenceCollector:
         """Take into account what `Tracker.look_back` returned for the last box."""
         self._look_back_age = 0
         if score is not None:
-            self._look_back = _logit(score)
+            self._look_back = log_odds(score, _LEAST_SCORE)
 
     def move(self, box: Box) -> None:
         """Expect the target here, at this size: it was found again, and looked back from."""
@@ -109,7 +111,7 @@ class EvidenceCollector:
         x, y, w, h = result.box
         height, width = image.shape[:2]
         return {
-            "score": _logit(result.score),
+            "score": log_odds(result.score, _LEAST_SCORE),
             "rival": rival_share(result),
             "aspect": min(abs(math.log(w / h) - statistics.median(self._aspects)), 2.0),
             "likeness_first": float(look.pixels @ self._first.pixels),
@@ -125,11 +127,6 @@ class EvidenceCollector:
         jump = way / math.sqrt(last[2] * last[3]) - _USUAL_STEP
         growth = abs(math.log(w * h) - statistics.median(self._areas))
         return {"jump": min(max(jump, 0.0), 1.5), "growth": min(growth, 3.0)}
-
-
-def _logit(score: float) -> float:
-    bounded = min(max(score, 0.02), 0.98)
-    return math.log(bounded / (1.0 - bounded))
 
 
 def rival_share(result: TrackResult) -> float:

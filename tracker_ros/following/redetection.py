@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tracker_ros.calibration import log_odds
 from tracker_ros.geometry import Box, iou
 from tracker_ros.tracker import TrackResult, Verdict
 
@@ -165,7 +166,7 @@ class Redetection:
         self._candidate = result.box
         self._followed += 1
         confirmed = steady and score >= score_found
-        self._odds = [*self._odds, _log_odds(score)] if confirmed else []
+        self._odds = [*self._odds, log_odds(score)] if confirmed else []
         if len(self._odds) >= self._settings.confirmations:
             if self._is_sure(result.box, look_back):
                 return True
@@ -178,11 +179,11 @@ class Redetection:
     def _is_sure(self, box: Box, look_back: Callable[[Box], float | None]) -> bool:
         odds, settings = sum(self._odds) / len(self._odds), self._settings
         if not self._calibrated:
-            return odds >= _log_odds(settings.certainty_raw)
+            return odds >= log_odds(settings.certainty_raw)
         back = look_back(box)
         if back is None:
-            return odds >= _log_odds(settings.certainty_alone)
-        return odds + _log_odds(back) >= _log_odds(settings.certainty)
+            return odds >= log_odds(settings.certainty_alone)
+        return odds + log_odds(back) >= log_odds(settings.certainty)
 
     def _is_rejected(self, box: Box) -> bool:
         recent = 0.0 <= self._time_s - self._rejected_s < _REJECTED_S
@@ -190,11 +191,6 @@ class Redetection:
 
     def _drop(self) -> None:
         self._candidate, self._followed, self._odds = None, 0, []
-
-
-def _log_odds(probability: float) -> float:
-    bounded = min(max(probability, 1e-3), 1.0 - 1e-3)
-    return math.log(bounded / (1.0 - bounded))
 
 
 def _area(box: Box) -> float:
