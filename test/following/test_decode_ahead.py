@@ -145,6 +145,7 @@ def test_who_asks_for_a_broken_image_is_told(bench):
     frame = bench.take()
     with pytest.raises(ValueError, match="-1 is no picture"):
         bench.ahead.decode(frame.payload)
+    assert bench.decoded == [-1], "it is not decoded again for that"
     bench.put(2)
     assert bench.take().number == 2
 

@@ -42,8 +42,10 @@ class DecodeAhead(Generic[T]):
         self._wake = threading.Condition()
         self._decoding = threading.Lock()  # a camera's decoder remembers its range of grey
         self._newest: Frame[T] | None = None
-        self._decoded: tuple[T, np.ndarray] | None = None
-        self._at_hand: tuple[T, np.ndarray] | None = None  # used in the tracker's thread only
+        # a payload and what came of it: its image, or why there is none
+        self._decoded: tuple[T, np.ndarray | Exception] | None = None
+        # the same, used in the tracker's thread only
+        self._at_hand: tuple[T, np.ndarray | Exception] | None = None
         self._is_one_ahead = self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -73,6 +75,8 @@ class DecodeAhead(Generic[T]):
         """
         at_hand, self._at_hand = self._at_hand, None
         if at_hand is not None and at_hand[0] is payload:
+            if isinstance(at_hand[1], Exception):
+                raise at_hand[1]
             return at_hand[1]
         with self._decoding:
             return self._decode(payload)
@@ -111,10 +115,10 @@ class DecodeAhead(Generic[T]):
             self._is_one_ahead = True
             return None if self._closed else frame
 
-    def _attempt(self, frame: Frame[T]) -> tuple[T, np.ndarray] | None:
-        """Decode a frame. Returns None on failure: the tracker tries again and reports it."""
+    def _attempt(self, frame: Frame[T]) -> tuple[T, np.ndarray | Exception]:
+        """Decode a frame; what is raised is for the tracker, which reports it."""
         try:
             with self._decoding:
                 return frame.payload, self._decode(frame.payload)
-        except Exception:
-            return None
+        except Exception as error:
+            return frame.payload, error
