@@ -384,7 +384,11 @@ def track_batch(
         if view.size < size and not trackers[i]._is_calm(view, result)
     }
     found.update(_search(trackers, again))
-    return [tracker._remember(*found[i]) for i, tracker in enumerate(trackers)]
+    in_order = zip(trackers, (found[i] for i in range(len(trackers))), strict=True)
+    return [
+        tracker._remember(view, tracker._illustrated(view, result))
+        for tracker, (view, result) in in_order
+    ]
 
 
 def _search(
@@ -417,6 +421,4 @@ def _pass(
     )
     maps = maps_from(located)
     for i, view in zip(numbers, alike, strict=True):
-        tracker = trackers[i]
-        result = tracker._decode(view, maps, tracker._token_masks())
-        yield i, (view, tracker._illustrated(view, result))
+        yield i, (view, trackers[i]._decode(view, maps, trackers[i]._token_masks()))
