@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ _UNFINISHED_NAME = re.compile(rf"\..+\.[0-9a-f]{{{2 * _TOKEN_BYTES}}}\.part(\.\w
 _open: set[_Unfinished] = set()
 
 
-class _Unfinished:
+class _Unfinished(ABC):
     """What is written at `path`, and is locked for as long as its process lives."""
 
     path: Path
@@ -47,9 +48,9 @@ class _Unfinished:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
 
+    @abstractmethod
     def remove(self) -> None:
         """Remove what is at the path, and leave the rest to the end of the process."""
-        raise NotImplementedError
 
     def discard(self) -> None:
         """Remove what was written, unless it is in its place already."""
